@@ -1,0 +1,41 @@
+"""Everything that can change the bytes of an artifact, in one frozen value: also the key of caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What to look at while compiling. Nothing here may change the output."""
+
+    dump_ir: str | None = None  # folder: the graph after each pass that changed it, then kernels
+    verify_each: bool = False  # run the reference evaluator after each pass
+    explain: tuple[str, ...] = ()  # pass names whose non-matches are told
+    stop_after: str | None = None  # a stage or pass name
+    time_passes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        targets: target spellings, ``kind:arch[+feature]``.
+        input_shapes: per input, dimensions as text: ``"8"`` binds, ``"1..32"`` bounds, ``"N"`` names.
+        level: 0 (no fusion) to 3.
+        precision: ``None`` is the model's own.
+        fallback: ``allow``, ``report`` or ``forbid`` operators on the host part of a device target.
+        cc: a C compiler command instead of the pinned default; ``None`` is the default.
+        records: paths of tuning record files.
+    """
+
+    targets: tuple[str, ...] = ("cpu",)
+    input_shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    level: int = 2
+    precision: str | None = None
+    fallback: str = "report"
+    cc: str | None = None
+    records: tuple[str, ...] = ()
+    max_build_memory: int | None = None
+    observe: Observation = field(default=Observation(), compare=False)
