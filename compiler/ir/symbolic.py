@@ -128,7 +128,7 @@ class Expr:
         """
         linear: list[tuple[Monomial, int]] = []
         for monomial, c in self.terms:
-            powers = {a: p for a, p in monomial}
+            powers = dict(monomial)
             power = powers.pop(Symbol(name), 0)
             if power > 1 or any(name in arg.symbols for a in powers if isinstance(a, Operation) for arg in a.args):
                 raise ValueError(f"{self} is not linear in {name}")

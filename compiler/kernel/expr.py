@@ -14,64 +14,12 @@ from tilewright.ir.types import DType
 
 #: name → number of operands. ``rsqrt`` … are one operation so that a target can use its own instruction.
 UNARY = frozenset(
-    [
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "log2",
-        "exp2",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "sign",
-        "not",
-        "bitnot",
-        "isnan",
-        "isinf",
-        "sigmoid",
-    ]
+    "neg abs exp log log2 exp2 sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf "
+    "floor ceil round sign not bitnot isnan isinf sigmoid".split()
 )
 #: ``div`` is true division on floats, truncating on integers; ``mod`` takes the sign of the divisor, ``fmod`` of the
 #: dividend; ``min``/``max`` propagate NaN.
-BINARY = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "mod",
-        "fmod",
-        "pow",
-        "min",
-        "max",
-        "and",
-        "or",
-        "xor",
-        "bitand",
-        "bitor",
-        "bitxor",
-        "shl",
-        "shr",
-    ]
-)
-COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+BINARY = frozenset("add sub mul div mod fmod pow min max and or xor bitand bitor bitxor shl shr".split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 A :class:`Schedule` is plain data (a *record*; it can be written as one JSON line and found by search). ``apply`` turns
 a lowered kernel and a schedule into a :class:`Scheduled` tree, which every emitter spells and the scheduled
-interpreter runs. The statements keep the axis names of the lowered kernel; inside a loop over an axis, that axis ranges
-over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are *padding*: their
+interpreter runs. The statements keep the axis names of the lowered kernel; inside a loop over an axis, that axis
+ranges over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are *padding*: their
 contents are undefined (the interpreter poisons them), loads and stores are guarded where ``guards`` names the axis, a
 reduction replaces padded lanes by its identity, and a computed operand of a product-sum is zero there.
 """
@@ -18,8 +18,8 @@ from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, Value
 from tilewright.kernel.tile import Kernel, Reduction
 
-#: ``block``: independent pieces run in parallel; ``tile``: a sequential loop; ``pipeline``: a reduction loop whose loads
-#: run ahead.
+#: ``block``: independent pieces run in parallel; ``tile``: a sequential loop; ``pipeline``: a reduction loop whose
+#: loads run ahead.
 LoopKind = Literal["block", "tile", "pipeline"]
 
 

@@ -31,7 +31,7 @@ from tilewright.kernel.expr import Const, Value
 
 Role = Literal["in", "const", "out"]
 
-#: Reductions and their identities: ``sum`` 0, ``prod`` 1, ``max``/``min`` the dtype's extremes, ``any`` False, ``all`` True.
+#: Identities: ``sum`` 0, ``prod`` 1, ``max``/``min`` the dtype's extremes, ``any`` False, ``all`` True.
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
 
 

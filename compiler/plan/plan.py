@@ -39,7 +39,7 @@ class Buffer:
     """Memory that instructions name by index.
 
     ``index`` is the position among inputs, outputs, states or constants; unused for temporaries. ``size`` is in bytes.
-    ``base``/``offset`` make a buffer a view into another one (reshape, slice of the leading axis): no memory of its own.
+    ``base``/``offset`` make a buffer a view into another one (reshape, leading slice): no memory of its own.
     """
 
     kind: BufferKind
@@ -53,8 +53,8 @@ class Buffer:
 class Launch:
     """Run kernel ``kernel`` over ``grid`` independent blocks.
 
-    ``buffers`` in the order of the kernel's parameters, ``dims`` in the order of its dimension symbols; ``scratch`` bytes
-    for each worker.
+    ``buffers`` in the order of the kernel's parameters, ``dims`` in the order of its dimension symbols;
+    ``scratch`` bytes for each worker.
     """
 
     kernel: int
