@@ -20,6 +20,7 @@ UNARY = frozenset(
 #: ``div`` is true division on floats, truncating on integers; ``mod`` takes the sign of the divisor, ``fmod`` of the
 #: dividend; ``min``/``max`` propagate NaN.
 BINARY = frozenset("add sub mul div mod fmod pow min max and or xor bitand bitor bitxor shl shr".split())
+COMPARE = frozenset("eq ne lt le gt ge".split())
 
 
 @dataclass(frozen=True, slots=True)
