@@ -178,4 +178,5 @@ def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -
             return replace(s, axes=names(s.axes), value=value(s.value), reduce=reduce)
         case Scan():
             carries = tuple(replace(c, axes=names(c.axes)) for c in s.carries)
-            return replace(s, carries=carries, body=tuple(_rewrite(d, names, index, units) for d in s.body))
+            inner = tuple(_rewrite(d, names, index, units) for d in s.body)
+            return replace(s, carries=carries, body=tuple(d for d in inner if isinstance(d, Define)))
