@@ -3,8 +3,9 @@
 A :class:`Schedule` is plain data (a *record*; it can be written as one JSON line and found by search). ``apply`` turns
 a lowered kernel and a schedule into a :class:`Scheduled` tree, which every emitter spells and the scheduled
 interpreter runs. The statements keep the axis names of the lowered kernel; inside a loop over an axis, that axis
-ranges over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are *padding*: their contents are undefined (the interpreter poisons them), loads and stores are guarded where ``guards`` names the axis, a
-reduction replaces padded lanes by its identity, and a computed operand of a product-sum is zero there.
+ranges over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are
+*padding*: their contents are undefined (the interpreter poisons them), loads and stores are guarded where ``guards``
+names the axis, a reduction replaces padded lanes by its identity, and a computed operand of a product-sum is zero there.
 """
 
 from __future__ import annotations
