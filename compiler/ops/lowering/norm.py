@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.ir.symbolic import Expr, product
 from tilewright.kernel.expr import Value
-from tilewright.ops.compose import Index, Operand, binary, cast, unary
+from tilewright.ops.compose import Index, Operand, binary, cast, size_of, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.reduction import accumulator
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from tilewright.ir.symbolic import Expr, product
 from tilewright.kernel.expr import Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select
+from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of
 from tilewright.ops.lower import Context, lowering, unsupported
 from tilewright.ops.lowering.conv import begin_pads
 from tilewright.ops.lowering.reduction import accumulator
