@@ -23,6 +23,7 @@ from tilewright.ir.types import DType
 from tilewright.ops.infer import infer_model
 from tilewright.ops.registry import operators_with_shape_rule
 
+
 @dataclass(frozen=True)
 class Case:
     name: str
