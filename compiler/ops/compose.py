@@ -249,6 +249,11 @@ def cast(v: Value, dtype: DType) -> Value:
     return Cast(dtype, v)
 
 
+def size_of(e: Expr, dtype: DType) -> Value:
+    """An integer expression as a value of ``dtype``."""
+    return const(e.value, dtype) if e.is_constant else cast(IndexValue(e), dtype)
+
+
 def unary(op: str, x: Value) -> Value:
     return Unary(op, x)
 

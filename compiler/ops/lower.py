@@ -162,7 +162,7 @@ def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | N
     known = known_value(value)
     if known is None:
         return None
-    elements: list[Expr] = list(known.flat)  # type: ignore[arg-type]
+    elements: list[Expr] = list(known.flat)
     if not all(e.is_constant for e in elements):
         return None
     return np.array([e.value for e in elements], type_.dtype.numpy).reshape(known.shape)
@@ -207,7 +207,7 @@ def _literal(node: ir.Node) -> Operand:
     return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
 
 
-_OUTPUT_AXES = ("i", "j", "k", "l", "p", "q")
+_OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
 
 def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
@@ -227,7 +227,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
 
 def _axis_hints(root: Operand) -> Sequence[str]:
     rank = root.type.rank
-    return _OUTPUT_AXES[:rank] if rank <= len(_OUTPUT_AXES) else [f"i{d}_" for d in range(rank)]
+    return _OUTPUT_AXES[6 - rank :] if rank <= 6 else [f"i{d}_" for d in range(rank)]
 
 
 def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:

@@ -26,8 +26,8 @@ def _lower_conv(ctx: Context) -> Operand:
     def at(index: tuple[Index, ...]) -> Value:
         b, o, *where = index
         assert isinstance(o, Expr)
-        window = [ctx.composer.axis(s, "k", avoid=None) for s in w.type.shape[2:]]
-        i = ctx.composer.axis(w.type.shape[1], "c", avoid=[*index, *window])
+        window = [ctx.composer.axis(s, "k") for s in w.type.shape[2:]]
+        i = ctx.composer.axis(w.type.shape[1], "c")
         place = [p * s + k * d - q for p, k, s, d, q in zip(where, window, strides, dilations, pads, strict=True)]
         channel = i if groups == 1 else (o // per_group) * w.type.shape[1] + i
         left = ctx.composer.padded(x, (b, channel, *place), 0)

@@ -19,7 +19,7 @@ def _lower_matmul(ctx: Context) -> Operand:
 
     def at(index: tuple[Index, ...]) -> Value:
         batch, rest = _split(index, a.type.rank, b.type.rank)
-        k = ctx.composer.axis(a.type.shape[-1], "k", avoid=index)
+        k = ctx.composer.axis(a.type.shape[-1], "k")
         left = a.at((*_tail(batch, a), *rest[: a.type.rank > 1], k))
         right = b.at((*_tail(batch, b), k, *rest[len(rest) - (b.type.rank > 1) :]))
         wide = accumulator(a.type.dtype)
@@ -54,7 +54,7 @@ def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str)
 
     def at(index: tuple[Index, ...]) -> Value:
         *batch, row, column = index
-        t = composer.axis(scores.type.shape[-1], "t", avoid=index)
+        t = composer.axis(scores.type.shape[-1], "t")
         rows = frozenset[str]().union(*(free_axes(i) for i in (*batch, row)))
         lowest, zero = const(-math.inf, wide), const(0.0, wide)
 
@@ -66,7 +66,7 @@ def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str)
             shrink = composer.define(unary("exp", binary("sub", now["top"], base)), "shrink")
             total = binary("add", binary("mul", now["total"], shrink), composer.reduce("sum", [t], p, "p_sum"))
             value = cast(v.at((*_tail(tuple(batch), v), t, column)), wide)
-            pv = composer.reduce("sum", [t], binary("mul", p, value), "pv")
+            pv = composer.reduce("sum", [t], binary("mul", cast(cast(p, dtype), wide), value), "pv")
             return {"top": top, "total": total, "acc": binary("add", binary("mul", now["acc"], shrink), pv)}
 
         everything = rows | free_axes(column)
@@ -89,7 +89,7 @@ def _lower_gemm(ctx: Context) -> Operand:
 
     def at(index: tuple[Index, ...]) -> Value:
         m, n = index
-        k = ctx.composer.axis(a.type.shape[0 if trans_a else 1], "k", avoid=index)
+        k = ctx.composer.axis(a.type.shape[0 if trans_a else 1], "k")
         left, right = a.at((k, m) if trans_a else (m, k)), b.at((n, k) if trans_b else (k, n))
         acc = ctx.composer.reduce("sum", [k], binary("mul", cast(left, wide), cast(right, wide)), "acc")
         acc = acc if alpha == 1 else binary("mul", acc, alpha)
