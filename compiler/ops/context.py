@@ -1,0 +1,224 @@
+"""What a shape rule sees of its node: :class:`Infer`; and the types found so far: :class:`Scope`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+from tilewright.errors import InternalError
+from tilewright.ir import graph
+from tilewright.ir.graph import Known
+from tilewright.ir.symbolic import Expr, IntLike, as_expr
+from tilewright.ir.types import DType, TensorType
+from tilewright.ops.dimensions import Dimensions, Mismatch
+
+
+class Unsupported(Exception):
+    """Raised by a rule for a use of its operator that it cannot handle; collected, and reported with all others."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """Types and known integers of one graph or function body while it is being inferred."""
+
+    model: ir.Model
+    dimensions: Dimensions
+    types: dict[ir.Value, TensorType] = field(default_factory=dict)
+    known: dict[ir.Value, Known] = field(default_factory=dict)
+    attributes: dict[str, ir.Attr] = field(default_factory=dict)  # of the call, inside a function body
+
+    def type_of(self, value: ir.Value) -> TensorType | None:
+        """The type of ``value``, or ``None`` where it could not be inferred."""
+        found = self.types.get(value)
+        if found is None:
+            tensor = graph.constant_tensor(value)
+            if tensor is not None:
+                found = TensorType.of(DType.from_onnx(tensor.dtype.value), *tensor.shape.numpy())
+            elif graph.has_type(value):
+                found = graph.type_of(value)
+            if found is not None:
+                self.types[value] = found
+        return found
+
+    def known_value(self, value: ir.Value) -> Known | None:
+        """The symbolic elements of ``value``, or ``None``."""
+        found = self.known.get(value)
+        return found if found is not None else graph.known_value(value)
+
+
+class Infer:
+    """What a shape rule may ask about its node, and how it reports."""
+
+    __slots__ = ("_scope", "known_outputs", "node")
+
+    def __init__(self, node: ir.Node, scope: Scope):
+        self.node = node
+        self._scope = scope
+        self.known_outputs: dict[int, Known] = {}
+
+    # -- inputs --------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> Sequence[ir.Value | None]:
+        """The inputs as the node lists them; ``None`` for an optional one left out."""
+        return self.node.inputs
+
+    def has(self, index: int) -> bool:
+        """True when input ``index`` is given."""
+        return index < len(self.node.inputs) and self.node.inputs[index] is not None
+
+    def input(self, index: int = 0) -> TensorType:
+        """Type of a required input. Fails when it is missing."""
+        found = self.optional(index)
+        return found if found is not None else self.fail(f"input {index} is missing")
+
+    def optional(self, index: int) -> TensorType | None:
+        """Type of an optional input, or ``None`` when it is left out."""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if value is None:
+            return None
+        found = self._scope.type_of(value)
+        if found is None:
+            raise InternalError(f"input {value.name!r} of {self.node.name!r} has no type")
+        return found
+
+    def types(self) -> list[TensorType]:
+        """Types of all given inputs, in order."""
+        return [self.input(i) for i in range(len(self.node.inputs)) if self.has(i)]
+
+    def known(self, index: int) -> Known | None:
+        """Symbolic elements of an integer input, where they are known (dtype object, elements :class:`Expr`)."""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        return None if value is None else self._scope.known_value(value)
+
+    def known_list(self, index: int, what: str) -> list[Expr]:
+        """The elements of a 1-D (or scalar) integer input; the use is unsupported when they are not known."""
+        known = self.known(index)
+        if known is None:
+            self.unsupported(f"{what} (input {index}) depends on run-time values")
+        return [as_expr(e) for e in known.reshape(-1)]
+
+    def known_ints(self, index: int, what: str) -> list[int]:
+        """The elements of a 1-D integer input that have to be plain numbers, such as axes."""
+        elements = self.known_list(index, what)
+        if not all(e.is_constant for e in elements):
+            self.unsupported(f"{what} (input {index}) is not constant: {[str(e) for e in elements]}")
+        return [e.value for e in elements]
+
+    def constant(self, index: int) -> np.ndarray[Any, Any] | None:
+        """The array of a constant input of any element type, or ``None``."""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if value is None or not graph.is_constant(value):
+            return None
+        return graph.constant_array(value)
+
+    # -- attributes ----------------------------------------------------------------------------------------------
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute (in a function body: of the call, where the body refers to it)."""
+        attribute = self.node.attributes.get(name)
+        if attribute is not None and attribute.is_ref():
+            attribute = self._scope.attributes.get(attribute.ref_attr_name or "")
+        return default if attribute is None else attribute.value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An integer attribute; required when there is no default."""
+        value = self.attribute(name, default)
+        return int(value) if value is not None else self.fail(f"attribute {name!r} is missing")
+
+    def integers(self, name: str) -> list[int] | None:
+        """A list of integers, or ``None`` when the attribute is absent."""
+        value = self.attribute(name)
+        return None if value is None else [int(v) for v in value]
+
+    def string(self, name: str, default: str) -> str:
+        """A text attribute."""
+        return str(self.attribute(name, default))
+
+    def dtype(self, name: str, default: DType | None = None) -> DType:
+        """An attribute that holds a ``TensorProto.DataType`` number."""
+        code = self.attribute(name)
+        if code is None:
+            return default if default is not None else self.fail(f"attribute {name!r} is missing")
+        try:
+            return DType.from_onnx(int(code))
+        except KeyError:
+            self.unsupported(f"element type {type_name(int(code))}")
+
+    @property
+    def opset(self) -> int:
+        """Version of the node's operator set."""
+        return self._scope.model.opset_imports.get(self.node.domain, 0)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the node lists."""
+        return len(self.node.outputs)
+
+    def has_output(self, index: int) -> bool:
+        """True when output ``index`` is listed and named."""
+        return index < len(self.node.outputs) and bool(self.node.outputs[index].name)
+
+    # -- sizes ---------------------------------------------------------------------------------------------------
+
+    def equal(self, a: IntLike, b: IntLike) -> Expr:
+        """The one size that ``a`` and ``b`` must both be. Fails when they cannot be equal; otherwise the equality is
+        used from here on and, if only a run can confirm it, recorded for the plan to assert.
+        """
+        return self._scope.dimensions.equal(as_expr(a), as_expr(b), self._where())
+
+    def broadcast(self, *shapes: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """The shape that NumPy's rules give. Two sizes of which neither is 1 are taken to be equal."""
+        rank = max(map(len, shapes), default=0)
+        result = [as_expr(1)] * rank
+        for shape in shapes:
+            for i, size in enumerate(shape, start=rank - len(shape)):
+                result[i] = size if result[i] == 1 else result[i] if size == 1 else self.equal(result[i], size)
+        return tuple(result)
+
+    def axis(self, axis: int, rank: int) -> int:
+        """``axis`` counted from the front. Fails when it is out of range."""
+        if not -rank <= axis < rank:
+            self.fail(f"axis {axis} is out of range for rank {rank}")
+        return axis % rank
+
+    def bounds(self, size: IntLike) -> tuple[int, int]:
+        """Inclusive bounds of a size."""
+        return self._scope.dimensions.bounds(as_expr(size))
+
+    def new_size(self, hint: str, upper: IntLike) -> Expr:
+        """A fresh symbol for a size that depends on run-time values; between 0 and ``upper``."""
+        output = self.node.outputs[0].name or hint
+        return self._scope.dimensions.data_dependent(f"{hint}_{output}", self.bounds(upper)[1])
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def set_known(self, elements: Known | Sequence[IntLike] | IntLike | None, output: int = 0) -> None:
+        """Declare the symbolic elements of an integer output; ``None`` is ignored."""
+        if elements is None:
+            return
+        array = np.array(elements, dtype=object)
+        if array.size <= graph.KNOWN_LIMIT:
+            self.known_outputs[output] = graph.expressions(array)
+
+    def fail(self, cause: str) -> NoReturn:
+        """The node is wrong: its inputs do not fit."""
+        raise Mismatch(cause)
+
+    def unsupported(self, reason: str) -> NoReturn:
+        """The node may be right, but this use of it is not supported."""
+        raise Unsupported(reason)
+
+    def _where(self) -> str:
+        return f"{self.node.op_type} {self.node.name or self.node.outputs[0].name!r}"
+
+
+def type_name(code: int) -> str:
+    """The ONNX name of an element type, or its number."""
+    try:
+        return ir.DataType(code).name
+    except ValueError:
+        return str(code)

@@ -1,0 +1,213 @@
+"""What inference believes about sizes while it runs: bounds, and equalities that a model implies.
+
+ONNX models often name one size twice (``batch`` and ``batch_1``), or limit one without saying so (a table of 512
+positions sliced to ``S``). Both are found where an operator needs two sizes to agree. An equality that names an input
+dimension is *solved*: the dimension is replaced in the whole graph, inputs included, so that the signature says it.
+What cannot be solved is recorded as an assumption for the plan to assert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from tilewright.ir.facts import Assumption
+from tilewright.ir.graph import Known
+from tilewright.ir.symbolic import (
+    POSITIVE_INFINITY,
+    Expr,
+    Operation,
+    Range,
+    Symbol,
+    as_expr,
+    bounds,
+    maximum,
+    minimum,
+    symbol,
+)
+from tilewright.ir.types import TensorType
+
+
+class Mismatch(Exception):
+    """Sizes that cannot fit together; inference adds the node and its shapes."""
+
+
+class Restart(Exception):
+    """A dimension was solved or narrowed: inference starts again with it."""
+
+
+class Dimensions:
+    """Facts, solved symbols and open assumptions of one inference.
+
+    ``solvable`` are the symbols of the graph's inputs, first ones kept longest. With ``fixed`` nothing is solved or
+    narrowed any more (a pass is at work): what is needed beyond the facts becomes an assumption.
+    """
+
+    def __init__(
+        self,
+        facts: Mapping[str, Range],
+        solvable: Sequence[str],
+        assumptions: list[Assumption] | None = None,
+        *,
+        fixed: bool = False,
+    ):
+        self.facts = dict(facts)
+        self.assumptions: list[Assumption] = assumptions if assumptions is not None else []
+        self.notes: list[str] = []
+        self._order = {name: i for i, name in reversed(list(enumerate(solvable)))}
+        self._solved: dict[str, Expr] = {}
+        self._fixed = fixed
+
+    # -- queries -------------------------------------------------------------------------------------------------
+
+    def bounds(self, e: Expr) -> tuple[int, int]:
+        """Inclusive bounds of ``e``."""
+        return bounds(e, self.facts)
+
+    def rewrite(self, e: Expr) -> Expr:
+        """``e`` with solved symbols replaced, and ``min``/``max`` that the bounds decide removed."""
+        if e.is_constant:
+            return e
+        if self._solved:
+            e = e.substitute(self._solved)
+        return self._simplify(e)
+
+    def rewrite_type(self, t: TensorType) -> TensorType:
+        """``t`` with every size rewritten."""
+        return TensorType(t.dtype, tuple(self.rewrite(s) for s in t.shape))
+
+    def rewrite_known(self, known: Known) -> Known:
+        """Known elements, rewritten."""
+        return np.array([self.rewrite(e) for e in known.flat], dtype=object).reshape(known.shape)
+
+    # -- equality ------------------------------------------------------------------------------------------------
+
+    def equal(self, a: Expr, b: Expr, where: str) -> Expr:
+        """The size that is both ``a`` and ``b``. Raises :class:`Mismatch` when they differ for certain."""
+        a, b = self.rewrite(a), self.rewrite(b)
+        if a == b:
+            return a
+        lo, hi = self.bounds(a - b)
+        if lo > 0 or hi < 0:
+            raise Mismatch(f"sizes {a} and {b} must be equal")
+        for known in self.assumptions:
+            if {known.left, known.right} == {a, b}:
+                return known.left
+        if not self._fixed:
+            self._narrow(a, b, where)
+            self._narrow(b, a, where)
+            self._solve(a, b, where)
+        kept, other = (a, b) if not self._is_data_dependent(a) else (b, a)
+        self.assumptions.append(Assumption(kept, other, where))
+        return kept
+
+    def data_dependent(self, name: str, upper: int) -> Expr:
+        """The symbol of a size that is known at run time only; the same ``name`` gives the same symbol."""
+        identifier = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+        self.facts.setdefault(identifier, Range(0, min(upper, POSITIVE_INFINITY)))
+        return symbol(identifier)
+
+    def _is_data_dependent(self, e: Expr) -> bool:
+        return bool(e.symbols) and not e.symbols & self._order.keys()
+
+    def _narrow(self, a: Expr, b: Expr, where: str) -> None:
+        """``x == min(x, c)`` says ``x <= c``: a limit on a symbol, when ``x`` is one."""
+        operation = _only_atom(b)
+        name = _only_atom(a)
+        if not (isinstance(operation, Operation) and isinstance(name, Symbol) and a in operation.args):
+            return
+        limits = [arg for arg in operation.args if arg != a and arg.is_constant]
+        if operation.op not in ("min", "max") or len(limits) != len(operation.args) - 1:
+            return
+        known = self.facts.get(name.name, Range())
+        if operation.op == "min":
+            self.facts[name.name] = replace(known, hi=min(known.hi, *(x.value for x in limits)))
+        else:
+            self.facts[name.name] = replace(known, lo=max(known.lo, *(x.value for x in limits)))
+        self.notes.append(f"{a} {'<=' if operation.op == 'min' else '>='} {limits[0]} ({where})")
+        self.assumptions.clear()
+        raise Restart
+
+    def _solve(self, a: Expr, b: Expr, where: str) -> None:
+        """Replace an input symbol by what it must equal; the one named last goes."""
+        difference = a - b
+        candidates = sorted(difference.symbols & self._order.keys(), key=lambda n: -self._order[n])
+        for name in candidates:
+            try:
+                factor = difference.coefficient(name)
+            except ValueError:
+                continue
+            if factor not in (1, -1):
+                continue
+            solution = (difference - factor * symbol(name)) * (-factor.value)
+            if not solution.symbols <= self._order.keys():
+                continue
+            lo, hi = self.bounds(solution)
+            limits = self.facts.get(name, Range())
+            if hi < limits.lo or lo > limits.hi:
+                raise Mismatch(f"sizes {a} and {b} must be equal, but {name} is within {limits.lo}..{limits.hi}")
+            self._solved = {n: e.substitute({name: solution}) for n, e in self._solved.items()} | {name: solution}
+            self._merge_limits(name, solution)
+            self.notes.append(f"{name} == {solution} ({where})")
+            self.assumptions.clear()
+            raise Restart
+
+    def _merge_limits(self, name: str, solution: Expr) -> None:
+        """The limits of a replaced symbol hold for the symbol that replaces it."""
+        gone = self.facts.pop(name, Range())
+        atom = _only_atom(solution)
+        if isinstance(atom, Symbol):
+            kept = self.facts.get(atom.name, Range())
+            self.facts[atom.name] = replace(kept, lo=max(kept.lo, gone.lo), hi=min(kept.hi, gone.hi))
+
+    # -- simplification by bounds --------------------------------------------------------------------------------
+
+    def _simplify(self, e: Expr) -> Expr:
+        if not any(isinstance(a, Operation) for a in e.atoms):
+            return e
+        total = as_expr(0)
+        for monomial, coefficient in e.terms:
+            term = as_expr(coefficient)
+            for atom, power in monomial:
+                factor = symbol(atom.name) if isinstance(atom, Symbol) else self._simplify_operation(atom)
+                for _ in range(power):
+                    term = term * factor
+            total = total + term
+        return total
+
+    def _simplify_operation(self, operation: Operation) -> Expr:
+        args = [self._simplify(a) for a in operation.args]
+        match operation.op:
+            case "min":
+                return minimum(*_undominated(args, lambda x, y: self.bounds(x - y)[0] >= 0))
+            case "max":
+                return maximum(*_undominated(args, lambda x, y: self.bounds(x - y)[1] <= 0))
+            case "//":
+                lo, hi = self.bounds(args[0])
+                d_lo, d_hi = self.bounds(args[1])
+                if 0 < d_lo == d_hi and lo // d_lo == hi // d_lo:
+                    return as_expr(lo // d_lo)
+                return args[0] // args[1]
+        lo, hi = self.bounds(args[0])
+        if lo >= 0 and hi < self.bounds(args[1])[0]:
+            return args[0]
+        return args[0] % args[1]
+
+
+def _undominated(args: list[Expr], loses: Any) -> list[Expr]:
+    """``args`` without those that can never be chosen because another always wins."""
+    kept: list[Expr] = []
+    for i, x in enumerate(args):
+        others = kept + args[i + 1 :]
+        if not any(loses(x, y) for y in others):
+            kept.append(x)
+    return kept
+
+
+def _only_atom(e: Expr) -> Symbol | Operation | None:
+    """The atom when ``e`` is just one."""
+    if len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1 and e.terms[0][0][0][1] == 1:
+        return e.terms[0][0][0][0]
+    return None

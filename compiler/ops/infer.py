@@ -1,0 +1,197 @@
+"""Shape inference: runs the shape rule of every node and writes types and known integers into the graph.
+
+Entry points: :func:`infer_model` (the whole graph, anew), :func:`infer_node` (a node that a pass has just built) and
+:func:`infer_body` (inside the function body of a fused node).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+from tilewright.errors import CompileError, InternalError, UnsupportedError
+from tilewright.ir import facts as model_facts
+from tilewright.ir import graph
+from tilewright.ir.types import TensorType
+from tilewright.ops.context import Infer, Scope, Unsupported
+from tilewright.ops.dimensions import Dimensions, Mismatch, Restart
+from tilewright.ops.registry import find_shape_rule
+
+# -- entry points --------------------------------------------------------------------------------------------------
+
+
+def infer_model(model: ir.Model) -> None:
+    """Compute the type of every value of ``model`` (and known integers), from the types of its inputs, anew.
+
+    May narrow or unify the dimensions of inputs (see :meth:`Infer.equal`); facts and assumptions are updated. Raises
+    :class:`CompileError` (``shape-mismatch``) for a node that cannot work, :class:`UnsupportedError`
+    (``unsupported-operators``) that lists everything without a rule.
+    """
+    _require_rules(model)
+    for node in model.graph:
+        for value in node.outputs:
+            graph.set_known_value(value, None)
+    dimensions = Dimensions(model_facts.facts(model), [s for v in model.graph.inputs for s in _input_symbols(v)])
+    while True:
+        scope = Scope(model, dimensions)
+        for value in model.graph.inputs:
+            scope.types[value] = dimensions.rewrite_type(graph.type_of(value))
+        problems: list[str] = []
+        try:
+            for node in model.graph:
+                _infer_into(node, scope, problems)
+        except Restart:
+            continue
+        break
+    if problems:
+        raise unsupported_error(problems)
+    _write_back(model, scope)
+    model_facts.set_facts(model, dimensions.facts)
+    model_facts.set_assumptions(model, tuple(dimensions.assumptions))
+    model_facts.set_notes(model, tuple(dimensions.notes))
+
+
+def infer_node(model: ir.Model, node: ir.Node) -> None:
+    """Compute the types of the outputs of ``node``, a node of ``model.graph`` whose inputs have types.
+
+    For passes: call it on each node you build, in topological order. Raises like :func:`infer_model`.
+    """
+    dimensions = Dimensions(model_facts.facts(model), [], list(model_facts.assumptions(model)), fixed=True)
+    before = len(dimensions.assumptions)
+    scope = Scope(model, dimensions)
+    problems: list[str] = []
+    _infer_into(node, scope, problems)
+    if problems:
+        raise unsupported_error(problems)
+    for output in node.outputs:
+        if output in scope.types:
+            graph.set_type(output, scope.types[output])
+            graph.set_known_value(output, scope.known.get(output))
+    if len(dimensions.assumptions) > before:
+        model_facts.set_assumptions(model, tuple(dimensions.assumptions))
+    model_facts.set_facts(model, dimensions.facts)
+
+
+def infer_body(model: ir.Model, node: ir.Node) -> Scope:
+    """Types (``scope.types``) and known integers of every value inside the function body of a fused ``node``.
+
+    The body is shared by all its callers, so nothing is written into its values. Raises :class:`InternalError` when
+    ``node`` has no body.
+    """
+    body = graph.body_of(model, node)
+    if body is None:
+        raise InternalError(f"{node.op_identifier()} has no function body")
+    dimensions = Dimensions(model_facts.facts(model), [], list(model_facts.assumptions(model)), fixed=True)
+    problems: list[str] = []
+    scope = _call(body, node, Scope(model, dimensions), problems)
+    if problems:
+        raise unsupported_error(problems)
+    return scope
+
+
+def unsupported_error(problems: Sequence[str]) -> UnsupportedError:
+    """One error for all nodes that cannot be compiled."""
+    lines = sorted(set(problems))
+    return UnsupportedError(
+        "unsupported-operators",
+        where="model",
+        cause=f"{len(lines)} kinds of node are not supported:\n    " + "\n    ".join(lines),
+        fix="export the model with other operators (another opset, or the dynamo exporter), or remove these nodes",
+        problems=tuple(lines),
+    )
+
+
+# -- inside --------------------------------------------------------------------------------------------------------
+
+
+def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
+    """Infer one node; on an unsupported use the outputs stay without type and what reads them is passed over."""
+    if any(v is not None and scope.type_of(v) is None for v in node.inputs):
+        if problems:
+            return
+        missing = next(v for v in node.inputs if v is not None and scope.type_of(v) is None)
+        raise InternalError(f"input {missing.name!r} of node {node.name!r} has no type")
+    ctx = Infer(node, scope)
+    try:
+        outputs = _run_rule(ctx, node, scope, problems)
+    except Unsupported as reason:
+        problems.append(f"{_operator(node)}: {reason} (node {node.name or node.outputs[0].name!r})")
+        return
+    except Mismatch as reason:
+        shapes = ", ".join(str(scope.type_of(v)) if v is not None else "-" for v in node.inputs)
+        raise CompileError(
+            "shape-mismatch",
+            where=f"node {node.name or node.outputs[0].name!r}, {_operator(node)}({shapes})",
+            cause=str(reason),
+            fix="check the model with onnx.checker, and the sizes given with --input-shape",
+        ) from None
+    for i, (value, tensor_type) in enumerate(zip(node.outputs, outputs, strict=False)):
+        if tensor_type is not None:
+            scope.types[value] = scope.dimensions.rewrite_type(tensor_type)
+            known = ctx.known_outputs.get(i)
+            if known is not None:
+                scope.known[value] = scope.dimensions.rewrite_known(known)
+
+
+def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> Sequence[TensorType | None]:
+    body = graph.body_of(scope.model, node)
+    if body is not None:
+        inner = _call(body, node, scope, problems)
+        ctx.known_outputs.update({i: inner.known[v] for i, v in enumerate(body.outputs) if v in inner.known})
+        return [inner.type_of(v) for v in body.outputs]
+    rule = find_shape_rule(node.domain, node.op_type)
+    if rule is None:
+        raise Unsupported("no such operator here")
+    result = rule(ctx)
+    return [result] if isinstance(result, TensorType) else list(result)
+
+
+def _call(body: ir.Function, node: ir.Node, outer: Scope, problems: list[str]) -> Scope:
+    attributes = {name: a for name, a in body.attributes.items() if a.value is not None}
+    attributes |= {
+        n: outer.attributes.get(a.ref_attr_name or "", a) if a.is_ref() else a for n, a in node.attributes.items()
+    }
+    scope = Scope(outer.model, outer.dimensions, attributes=attributes)
+    for parameter, argument in zip(body.inputs, node.inputs, strict=False):
+        if argument is not None:
+            found = outer.type_of(argument)
+            if found is not None:
+                scope.types[parameter] = found
+            known = outer.known_value(argument)
+            if known is not None:
+                scope.known[parameter] = known
+    for inner in body:
+        _infer_into(inner, scope, problems)
+    return scope
+
+
+def _resolved(attribute: ir.Attr, scope: Scope) -> ir.Attr:
+    return scope.attributes.get(attribute.ref_attr_name or "", attribute) if attribute.is_ref() else attribute
+
+
+def _require_rules(model: ir.Model) -> None:
+    problems = [f"{_operator(n)} (node {n.name or n.outputs[0].name!r})" for n in _nodes_without_rule(model)]
+    if problems:
+        raise unsupported_error(problems)
+
+
+def _nodes_without_rule(model: ir.Model) -> Iterator[ir.Node]:
+    for container in (model.graph, *model.functions.values()):
+        for node in container:
+            if graph.body_of(model, node) is None and find_shape_rule(node.domain, node.op_type) is None:
+                yield node
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _input_symbols(value: ir.Value) -> list[str]:
+    return [s for size in graph.type_of(value).shape for s in sorted(size.symbols)]
+
+
+def _write_back(model: ir.Model, scope: Scope) -> None:
+    for value, tensor_type in scope.types.items():
+        graph.set_type(value, scope.dimensions.rewrite_type(tensor_type))
+    for value, known in scope.known.items():
+        graph.set_known_value(value, known)
