@@ -127,8 +127,8 @@ def _lower_clip(ctx: Context) -> Operand:
 
     def at(i: tuple[Index, ...]) -> Value:
         v = x.at(i)
-        v = v if low is None else binary("max", v, low.at(()) if low.type.rank == 0 else low.at((0,)))
-        return v if high is None else binary("min", v, high.at(()) if high.type.rank == 0 else high.at((0,)))
+        v = v if low is None else binary("max", v, low.scalar())
+        return v if high is None else binary("min", v, high.scalar())
 
     return ctx.result(at)
 
