@@ -19,7 +19,7 @@ from tilewright.ir.symbolic import Expr, constant, parse
 from tilewright.ir.types import DType, TensorType
 
 #: An array (dtype object) of :class:`Expr`.
-Known = np.ndarray[Any, np.dtype[np.object_]]
+Known = np.ndarray[Any, Any]
 
 #: Domain of fused operators, whose meaning is the function body they carry.
 FUSED_DOMAIN = "ai.tilewright"

@@ -454,10 +454,20 @@ def divisor(e: IntLike, facts: Facts) -> int:
     for monomial, c in as_expr(e).terms:
         term = abs(c)
         for atom, power in monomial:
-            if isinstance(atom, Symbol) and atom.name in facts:
-                term *= facts[atom.name].divisor ** power
+            term *= _atom_divisor(atom, facts) ** power
         result = math.gcd(result, term)
     return result
+
+
+def _atom_divisor(atom: Atom, facts: Facts) -> int:
+    if isinstance(atom, Symbol):
+        return facts[atom.name].divisor if atom.name in facts else 1
+    if atom.op == "//":
+        a, b = atom.args
+        n = b.value if b.is_constant else 0
+        return divisor(a, facts) // abs(n) if n and divisor(a, facts) % n == 0 else 1
+    # What divides both operands divides their remainder (a - b * q), and any one of them.
+    return math.gcd(*(divisor(a, facts) for a in atom.args))
 
 
 def _clamp(v: int) -> int:

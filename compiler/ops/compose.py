@@ -1,8 +1,8 @@
 """Composing tile IR from operators: each operator says what one element of its output is, in terms of its inputs.
 
 An :class:`Operand` is a tensor that is not computed yet: ``operand.at(index)`` gives the expression of one element.
-Elementwise and movement operators only rewrite that expression, so any region of them, around any reductions, becomes one
-kernel. A reduction defines a tile; so does any other value that is used more than once. Lowering never decides an
+Elementwise and movement operators only rewrite that expression, so any region of them, around any reductions, becomes
+one kernel. A reduction defines a tile; so does any other value that is used more than once. Lowering never decides an
 order, a tile size or a place in memory.
 """
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Union
 
 import numpy as np
-
 from tilewright.ir.symbolic import ZERO, Expr, IntLike, Range, as_expr, bounds, maximum, minimum, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
@@ -91,8 +90,8 @@ class Composer:
     def axis(self, extent: IntLike, hint: str, avoid: Sequence[Index] | None = None) -> Expr:
         """An index variable over ``0 .. extent - 1``.
 
-        With ``avoid``, an existing axis of equal extent that those indices do not mention is used again, so that the sum
-        over a row and the row itself are over one axis.
+        With ``avoid``, an existing axis of equal extent that those indices do not mention is used again, so that the
+        sum over a row and the row itself are over one axis.
         """
         extent = as_expr(extent)
         if avoid is not None:
@@ -108,9 +107,7 @@ class Composer:
     def param(self, name: str, type_: TensorType, role: str) -> Operand:
         """A tensor in memory as an operand."""
         self.params.append(Param(name, type_.dtype, type_.shape, role))  # type: ignore[arg-type]
-        return Operand(
-            type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ())
-        )
+        return Operand(type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ()))
 
     def _simplified(self, index: Sequence[Index]) -> tuple[Index, ...]:
         return tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
@@ -161,8 +158,8 @@ class Composer:
         self._scopes[-1].append(Define(tile, over, value))
         return Ref(tile, over, value.dtype)
 
-    def scan(self, axis: Expr, inits: Mapping[str, tuple[tuple[str, ...], Const]], step: Step) -> dict[str, Value]:
-        """A scan over ``axis``. ``inits`` gives each carry's axes and start; ``step`` maps carries to their next values.
+    def scan(self, axis: Expr, inits: Mapping[str, tuple[Collection[str], Const]], step: Step) -> dict[str, Value]:
+        """A scan over ``axis``. ``inits`` gives each carry's axes and start; ``step`` maps carries to the next ones.
 
         Returns the carries' final values.
         """
@@ -250,6 +247,11 @@ def cast(v: Value, dtype: DType) -> Value:
     if isinstance(v, Const) and dtype.is_float and v.dtype.is_float:
         return Const(v.value, dtype)
     return Cast(dtype, v)
+
+
+def size_of(e: Expr, dtype: DType) -> Value:
+    """An integer expression as a value of ``dtype``."""
+    return const(e.value, dtype) if e.is_constant else cast(IndexValue(e), dtype)
 
 
 def unary(op: str, x: Value) -> Value:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+from tilewright.ir.graph import Known
+from tilewright.ir.symbolic import Expr, maximum, minimum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
 
 #: One input, output of the same type.
 UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
-    "HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
+    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
+    "LeakyRelu Log Mish Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
+    "ThresholdedRelu"
 ).split()
 
-#: Broadcast inputs of one element type, output of that type.
-BROADCAST = (
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Max Mean Min Mod Mul Or Pow PRelu Sub Sum Xor"
-).split()
-
-#: Broadcast inputs of one element type, boolean output.
-COMPARE = "Equal Greater GreaterOrEqual Less LessOrEqual".split()
+#: Broadcast inputs of one element type, output of that type; integers are not followed through these.
+BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean PRelu Pow".split()
 
 
 @shape_rule(*UNARY)
@@ -34,7 +34,120 @@ def broadcast(ctx: Infer) -> TensorType:
     return TensorType(ctx.input(0).dtype, ctx.broadcast(*(t.shape for t in ctx.types())))
 
 
-@shape_rule(*COMPARE)
-def compare(ctx: Infer) -> TensorType:
-    """Boolean, NumPy broadcasting."""
-    return TensorType(DType.BOOL, ctx.broadcast(*(t.shape for t in ctx.types())))
+# -- arithmetic that shapes are computed with ------------------------------------------------------------------------
+
+
+def _divide(a: Expr, b: Expr, ctx: Infer) -> Expr | None:
+    """Integer division of ONNX truncates; it is ``//`` where nothing is negative."""
+    return a // b if ctx.bounds(a)[0] >= 0 and ctx.bounds(b)[0] > 0 else None
+
+
+def _modulo(a: Expr, b: Expr, ctx: Infer) -> Expr | None:
+    return a % b if ctx.bounds(a)[0] >= 0 and ctx.bounds(b)[0] > 0 else None
+
+
+def _absolute(a: Expr, ctx: Infer) -> Expr | None:
+    lo, hi = ctx.bounds(a)
+    return a if lo >= 0 else -a if hi <= 0 else None
+
+
+KNOWN_BINARY: dict[str, Callable[[Expr, Expr, Infer], Expr | None]] = {
+    "Add": lambda a, b, _: a + b,
+    "Sub": lambda a, b, _: a - b,
+    "Mul": lambda a, b, _: a * b,
+    "Div": _divide,
+    "Mod": _modulo,
+    "Min": lambda a, b, _: minimum(a, b),
+    "Max": lambda a, b, _: maximum(a, b),
+    "Sum": lambda a, b, _: a + b,
+}
+
+KNOWN_UNARY: dict[str, Callable[[Expr, Infer], Expr | None]] = {
+    "Neg": lambda a, _: -a,
+    "Identity": lambda a, _: a,
+    "Abs": _absolute,
+}
+
+
+@shape_rule(*KNOWN_BINARY)
+def arithmetic(ctx: Infer) -> TensorType:
+    """As :func:`broadcast`; known integers are computed."""
+    combine = KNOWN_BINARY[ctx.node.op_type]
+    known = ctx.known(0)
+    for i in range(1, len(ctx.inputs)):
+        known = combine_known(known, ctx.known(i), lambda a, b: combine(a, b, ctx))
+    ctx.set_known(known)
+    return broadcast(ctx)
+
+
+@shape_rule(*KNOWN_UNARY)
+def followed_unary(ctx: Infer) -> TensorType:
+    """Same type as the input; known integers are computed."""
+    compute = KNOWN_UNARY[ctx.node.op_type]
+    known = ctx.known(0)
+    if known is not None:
+        ctx.set_known(whole([compute(e, ctx) for e in known.flat], known.shape))
+    return ctx.input(0)
+
+
+@shape_rule("Cast")
+def cast(ctx: Infer) -> TensorType:
+    """The element type of ``to``. Integers stay known between integer types."""
+    return _converted(ctx, ctx.dtype("to"))
+
+
+@shape_rule("CastLike")
+def cast_like(ctx: Infer) -> TensorType:
+    """The element type of the second input."""
+    return _converted(ctx, ctx.input(1).dtype)
+
+
+@shape_rule("BitCast")
+def bit_cast(ctx: Infer) -> TensorType:
+    """The same bits read as another type of the same width."""
+    to = ctx.dtype("to")
+    if to.bits != ctx.input(0).dtype.bits:
+        ctx.fail(f"{ctx.input(0).dtype} and {to} differ in width")
+    return TensorType(to, ctx.input(0).shape)
+
+
+@shape_rule("Dropout")
+def dropout(ctx: Infer) -> list[TensorType | None]:
+    """Identity when not training; the mask is boolean."""
+    x = ctx.input(0)
+    training = ctx.known(2)
+    if ctx.has(2) and (training is None or training.reshape(-1)[0] != 0):
+        ctx.unsupported("training mode")
+    return [x, TensorType(DType.BOOL, x.shape)]
+
+
+def combine_known(a: Known | None, b: Known | None, combine: Callable[[Expr, Expr], Expr | None]) -> Known | None:
+    """``combine`` over two broadcast arrays of expressions; ``None`` when any element is not known."""
+    if a is None or b is None:
+        return None
+    left, right = np.broadcast_arrays(a, b)
+    return whole([combine(x, y) for x, y in zip(left.flat, right.flat, strict=True)], left.shape)
+
+
+def whole(elements: list[Expr | None], shape: tuple[int, ...]) -> Known | None:
+    """The elements as an array, or ``None`` when one of them is not known."""
+    return None if any(e is None for e in elements) else np.array(elements, dtype=object).reshape(shape)
+
+
+def _converted(ctx: Infer, to: DType) -> TensorType:
+    source = ctx.input(0)
+    known = ctx.known(0)
+    if known is not None:
+        if to.is_integer and all(_fits(ctx.bounds(e), to) for e in known.flat):
+            ctx.set_known(known)
+        elif to is DType.BOOL and all(e.is_constant for e in known.flat):
+            ctx.set_known(whole([e * 0 + int(e != 0) for e in known.flat], known.shape))
+    return TensorType(to, source.shape)
+
+
+def _fits(bounds: tuple[int, int], to: DType) -> bool:
+    """Sizes are below 2**31: only a narrower type can change one."""
+    if to.bits >= 32:
+        return bounds[0] >= 0 or to.is_signed
+    low = -(2 ** (to.bits - 1)) if to.is_signed else 0
+    return low <= bounds[0] and bounds[1] < low + 2**to.bits

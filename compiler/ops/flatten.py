@@ -98,7 +98,8 @@ def _mergeable(kernel: Kernel, a: str, b: str) -> dict[str, int] | None:
 
 def _place(kernel: Kernel, access: _Access, a: str, b: str) -> int | None:
     """The dimension of ``a`` in an access, -1 when neither axis occurs, ``None`` when they are used otherwise."""
-    names = [i.symbols if isinstance(i, Expr) else _free_of(i) for i in access.index]
+    # A gathered index is a value: the reads inside it are accesses of their own.
+    names = [i.symbols if isinstance(i, Expr) else frozenset[str]() for i in access.index]
     if not any({a, b} & n for n in names):
         return -1
     shape = kernel.param(access.tensor).shape
@@ -108,12 +109,6 @@ def _place(kernel: Kernel, access: _Access, a: str, b: str) -> int | None:
             alone = not any({a, b} & n for i, n in enumerate(names) if i not in (d, d + 1))
             return d if whole and alone else None
     return None
-
-
-def _free_of(v: Value) -> frozenset[str]:
-    from tilewright.ops.compose import free_axes
-
-    return free_axes(v)
 
 
 def _merge(kernel: Kernel, a: str, b: str, places: dict[str, int]) -> Kernel:
@@ -178,4 +173,5 @@ def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -
             return replace(s, axes=names(s.axes), value=value(s.value), reduce=reduce)
         case Scan():
             carries = tuple(replace(c, axes=names(c.axes)) for c in s.carries)
-            return replace(s, carries=carries, body=tuple(_rewrite(d, names, index, units) for d in s.body))
+            inner = tuple(_rewrite(d, names, index, units) for d in s.body)
+            return replace(s, carries=carries, body=tuple(d for d in inner if isinstance(d, Define)))

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 from tilewright.errors import UnsupportedError
-from tilewright.ir.graph import constant_array, function_of, is_constant, known_value, type_of
-from tilewright.ir.symbolic import Expr, Range
+from tilewright.ir.facts import facts
+from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, is_constant, known_value, type_of
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.compose import Composer, Index, Operand, const
-from tilewright.ops.flatten import flatten_axes
+from tilewright.ops.context import Scope
+from tilewright.ops.flatten import flatten_axes, values_of
+from tilewright.ops.infer import infer_body
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
+
+FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "shape")
 
 _RULES: dict[str, Rule] = {}
 
@@ -90,12 +96,20 @@ def unsupported(node: ir.Node, cause: str) -> UnsupportedError:
     )
 
 
-def has_lowering(node: ir.Node) -> bool:
+def has_lowering(model: ir.Model, node: ir.Node) -> bool:
     """Whether every operator of the node (of its body, for a fused one) has a rule."""
-    body = function_of(node)
+    load_lowerings()
+    body = body_of(model, node)
     if body is not None:
-        return all(has_lowering(n) for n in body)
+        return all(has_lowering(model, n) for n in body)
     return node.domain in ("", "ai.onnx") and (node.op_type in _RULES or node.op_type == "Constant")
+
+
+@cache
+def load_lowerings() -> None:
+    """Import every family file, which registers its rules."""
+    for family in FAMILIES:
+        importlib.import_module(f"tilewright.ops.lowering.{family}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +120,20 @@ class Lowered:
     values: tuple[ir.Value, ...]
 
 
-def lower(node: ir.Node, facts: Mapping[str, Range]) -> Lowered:
-    """Lower one node. Raises :class:`UnsupportedError` for a form that no rule covers."""
-    composer = Composer(node.op_type.lower(), facts)
+def lower(model: ir.Model, node: ir.Node) -> Lowered:
+    """Lower one node of ``model``. Raises :class:`UnsupportedError` for a form that no rule covers."""
+    load_lowerings()
+    composer = Composer(node.op_type.lower(), facts(model))
     values: list[ir.Value] = []
     operands: dict[ir.Value, Operand] = {}
-
-    def operand_of(value: ir.Value) -> Operand:
-        if value not in operands:
+    for value in node.inputs:
+        if value is not None and value not in operands:
             operands[value] = _leaf(composer, value, values)
-        return operands[value]
-
-    inputs = tuple(None if v is None else operand_of(v) for v in node.inputs)
-    results = _apply(composer, node, inputs, tuple(type_of(o) for o in node.outputs))
+    inputs = [None if v is None else operands[v] for v in node.inputs]
+    if (body := body_of(model, node)) is not None:
+        results = _apply_body(composer, body, inputs, infer_body(model, node))
+    else:
+        results = _apply(composer, node, inputs, tuple(type_of(o) for o in node.outputs if o.name))
     for value, result in zip(node.outputs, results, strict=False):
         if value.name:
             _store(composer, value, result)
@@ -129,11 +144,7 @@ def lower(node: ir.Node, facts: Mapping[str, Range]) -> Lowered:
 def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
     """A value from outside: a parameter, or a literal when it is a small constant."""
     type_ = type_of(value)
-    known = known_value(value)
-    literal = known if known is not None and all(isinstance(k, int) for k in np.ravel(known)) else None
-    if is_constant(value) and literal is None and type_.elements.value <= 64:
-        literal = constant_array(value)
-    array = None if literal is None else np.asarray(literal)
+    array = _known_array(value, type_)
     if array is not None and array.size <= INLINE_ELEMENTS:
         scalar = array.reshape(-1)[0].item() if array.size else 0
         return Operand(type_, lambda index: const(scalar, type_.dtype), known=array)
@@ -144,13 +155,23 @@ def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operan
     return operand
 
 
+def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | None:
+    """The contents of a short tensor that is known while compiling."""
+    if is_constant(value):
+        return constant_array(value) if type_.elements.value <= KNOWN_LIMIT else None
+    known = known_value(value)
+    if known is None:
+        return None
+    elements: list[Expr] = list(known.flat)
+    if not all(e.is_constant for e in elements):
+        return None
+    return np.array([e.value for e in elements], type_.dtype.numpy).reshape(known.shape)
+
+
 def _apply(
     composer: Composer, node: ir.Node, inputs: Sequence[Operand | None], outputs: tuple[TensorType, ...]
 ) -> tuple[Operand, ...]:
-    """The operands that a node (or, for a fused node, its body) computes."""
-    body = function_of(node)
-    if body is not None:
-        return _apply_body(composer, body, inputs)
+    """The operands that one operator computes."""
     rule = _RULES.get(node.op_type)
     if rule is None:
         raise unsupported(node, "this operator has no lowering")
@@ -158,18 +179,19 @@ def _apply(
     return result if isinstance(result, tuple) else (result,)
 
 
-def _apply_body(composer: Composer, body: ir.Function, inputs: Sequence[Operand | None]) -> tuple[Operand, ...]:
+def _apply_body(
+    composer: Composer, body: ir.Function, inputs: Sequence[Operand | None], scope: Scope
+) -> tuple[Operand, ...]:
+    """The operands that the body of a fused operator computes."""
     known: dict[ir.Value, Operand | None] = dict(zip(body.inputs, inputs, strict=False))
     for inner in body:
         if inner.op_type == "Constant":
             known[inner.outputs[0]] = _literal(inner)
             continue
+        types = tuple(t for o in inner.outputs if (t := scope.type_of(o)) is not None)
         args = [None if v is None else known.get(v) for v in inner.inputs]
-        results = _apply(composer, inner, args, tuple(type_of(o) for o in inner.outputs))
-        known.update(zip(inner.outputs, results, strict=False))
-    outputs = [known[o] for o in body.outputs]
-    assert all(o is not None for o in outputs)
-    return tuple(o for o in outputs if o is not None)
+        known.update(zip(inner.outputs, _apply(composer, inner, args, types), strict=False))
+    return tuple(o for v in body.outputs if (o := known[v]) is not None)
 
 
 def _literal(node: ir.Node) -> Operand:
@@ -185,7 +207,7 @@ def _literal(node: ir.Node) -> Operand:
     return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
 
 
-_OUTPUT_AXES = ("i", "j", "k", "l", "p", "q")
+_OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
 
 def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
@@ -205,13 +227,13 @@ def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
 
 def _axis_hints(root: Operand) -> Sequence[str]:
     rank = root.type.rank
-    return _OUTPUT_AXES[:rank] if rank <= len(_OUTPUT_AXES) else [f"i{d}_" for d in range(rank)]
+    return _OUTPUT_AXES[6 - rank :] if rank <= 6 else [f"i{d}_" for d in range(rank)]
 
 
 def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
     """Drop parameters that nothing reads, merge axes that memory does not tell apart."""
     kernel = composer.kernel()
-    read = {v.tensor for s in _expressions(kernel) for v in s if isinstance(v, Load)}
+    read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
     kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
     symbols = {s for p in (kernel.params[i] for i in kept) for e in p.shape for s in e.symbols}
     symbols |= {s for a in kernel.axes for s in a.extent.symbols}
@@ -223,9 +245,3 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
         kernel.body,
     )
     return Lowered(flatten_axes(slim), tuple(values[i] for i in kept))
-
-
-def _expressions(kernel: Kernel) -> list[list[Any]]:
-    from tilewright.ops.flatten import values_of
-
-    return [list(values_of(s)) for s in kernel.body]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeVar, Union
 
 from tilewright.ir.types import TensorType
 
@@ -19,16 +19,33 @@ if TYPE_CHECKING:
 #: What a shape rule returns: the type of the only output, or one per output (``None`` for an absent optional output).
 Outputs = Union[TensorType, Sequence[TensorType | None]]
 ShapeRule = Callable[["Infer"], Outputs]
+Rule = TypeVar("Rule", bound=ShapeRule)
 
-FAMILIES = ("elementwise",)
+FAMILIES = (
+    "elementwise",
+    "logic",
+    "reduction",
+    "matmul",
+    "conv",
+    "pool",
+    "norm",
+    "movement",
+    "resize",
+    "gather",
+    "shape",
+    "attention",
+    "recurrent",
+    "quantize",
+    "generate",
+)
 
 _shape_rules: dict[tuple[str, str], ShapeRule] = {}
 
 
-def shape_rule(*operators: str, domain: str = "") -> Callable[[ShapeRule], ShapeRule]:
+def shape_rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Register the decorated function as the shape rule of ``operators``."""
 
-    def register(rule: ShapeRule) -> ShapeRule:
+    def register(rule: Rule) -> Rule:
         for operator in operators:
             if _shape_rules.setdefault((domain, operator), rule) is not rule:
                 raise ValueError(f"two shape rules for {operator}")

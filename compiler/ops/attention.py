@@ -1,0 +1,61 @@
+"""Attention and rotary embedding."""
+
+from __future__ import annotations
+
+from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.types import TensorType
+from tilewright.ops.context import Infer
+from tilewright.ops.registry import shape_rule
+
+
+@shape_rule("Attention")
+def attention(ctx: Infer) -> list[TensorType | None]:
+    """``[batch, heads, sequence, head size]`` or ``[batch, sequence, heads * head size]``; optional key/value past.
+
+    Outputs: result, present key, present value, and the query-key product.
+    """
+    q, k, v = ctx.input(0), ctx.input(1), ctx.input(2)
+    (b, hq, sq, _), (bk, hkv, skv, dk), (bv, hv, sv, dv) = (
+        _heads(ctx, q, "q_num_heads"),
+        _heads(ctx, k, "kv_num_heads"),
+        _heads(ctx, v, "kv_num_heads"),
+    )
+    b = ctx.equal(ctx.equal(b, bk), bv)
+    hkv, skv = ctx.equal(hkv, hv), ctx.equal(skv, sv)
+    past = ctx.optional(4)
+    total = skv if past is None else past.shape[2] + skv
+    mask = ctx.optional(3)
+    if mask is not None:
+        _check_mask(ctx, mask, (b, hq, sq, total))
+    result = (b, hq, sq, dv) if q.rank == 4 else (b, sq, hq * dv)
+    present = [TensorType(k.dtype, (b, hkv, total, dk)), TensorType(v.dtype, (b, hkv, total, dv))]
+    return [TensorType(q.dtype, result), *present, TensorType(q.dtype, (b, hq, sq, total))]
+
+
+def _check_mask(ctx: Infer, mask: TensorType, scores: tuple[Expr, ...]) -> None:
+    """A mask broadcasts to the scores; a shorter last axis is taken as masked beyond its end."""
+    lead, last = mask.shape[:-1], mask.shape[-1:]
+    ctx.broadcast(scores[:-1], lead)
+    if not last or (last[0].is_constant and scores[-1].is_constant and last[0].value <= scores[-1].value):
+        return
+    ctx.broadcast(scores[-1:], last)
+
+
+def _heads(ctx: Infer, x: TensorType, attribute: str) -> tuple[Expr, Expr, Expr, Expr]:
+    """Batch, heads, sequence and head size."""
+    if x.rank == 4:
+        b, h, s, d = x.shape
+        return b, h, s, d
+    if x.rank != 3:
+        ctx.fail(f"needs rank 3 or 4, not {x.rank}")
+    heads = ctx.integer(attribute)
+    if heads < 1:
+        ctx.fail(f"{attribute} is {heads}")
+    b, s, width = x.shape
+    return b, constant(heads), s, width // heads
+
+
+@shape_rule("RotaryEmbedding")
+def rotary_embedding(ctx: Infer) -> TensorType:
+    """Same type as the input."""
+    return ctx.input(0)

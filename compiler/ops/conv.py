@@ -1,0 +1,146 @@
+"""Convolutions, and the window arithmetic they share with pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.ir.symbolic import Expr, ceildiv, constant, minimum
+from tilewright.ir.types import DType, TensorType
+from tilewright.ops.context import Infer
+from tilewright.ops.registry import shape_rule
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The window attributes of a convolution or pool, one entry per spatial axis (``pads``: begins, then ends)."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    auto_pad: str
+    ceil_mode: bool
+
+    def extent(self, axis: int) -> int:
+        """Input positions that one window spans."""
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+    def padding(self, axis: int) -> tuple[int, int]:
+        """Explicit padding before and after; (0, 0) under ``VALID``."""
+        return self.pads[axis], self.pads[axis + len(self.kernel)]
+
+
+def window(ctx: Infer, kernel: list[int]) -> Window:
+    """Read and check the window attributes of ``ctx``'s node."""
+    rank = len(kernel)
+
+    def filled(name: str, default: int, count: int) -> tuple[int, ...]:
+        values = tuple(ctx.integers(name) or [default] * count)
+        return values if len(values) == count else ctx.fail(f"{name} has {len(values)} entries, not {count}")
+
+    auto_pad = ctx.string("auto_pad", "NOTSET")
+    pads = filled("pads", 0, 2 * rank) if auto_pad == "NOTSET" else (0,) * (2 * rank)
+    strides, dilations = filled("strides", 1, rank), filled("dilations", 1, rank)
+    if min((*strides, *dilations, *kernel), default=1) < 1:
+        ctx.fail("kernel, strides and dilations must be positive")
+    return Window(tuple(kernel), strides, dilations, pads, auto_pad, bool(ctx.integer("ceil_mode", 0)))
+
+
+def window_sizes(ctx: Infer, w: Window, spatial: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """Output sizes of sliding ``w`` over ``spatial``."""
+    if len(spatial) != len(w.kernel):
+        ctx.fail(f"{len(w.kernel)}-d window over {len(spatial)} spatial axes")
+    return tuple(_slid(ctx, w, i, size) for i, size in enumerate(spatial))
+
+
+def _slid(ctx: Infer, w: Window, axis: int, size: Expr) -> Expr:
+    stride = w.strides[axis]
+    if w.auto_pad.startswith("SAME"):
+        return ceildiv(size, stride)
+    before, after = w.padding(axis)
+    room = size + before + after - w.extent(axis)
+    if ctx.bounds(room)[1] < 0:
+        ctx.fail(f"a window of {w.extent(axis)} does not fit {size} with padding {before} and {after}")
+    if not w.ceil_mode:
+        return room // stride + 1
+    # The last window starts inside the input or the padding before it.
+    return minimum(ceildiv(room, stride) + 1, ceildiv(size + before, stride))
+
+
+def _kernel(ctx: Infer, weight: TensorType) -> list[int]:
+    given = ctx.integers("kernel_shape")
+    if given is not None:
+        for a, b in zip(given, weight.shape[2:], strict=False):
+            ctx.equal(a, b)
+        return given
+    if not all(s.is_constant for s in weight.shape[2:]):
+        ctx.unsupported("a kernel of symbolic size")
+    return [s.value for s in weight.shape[2:]]
+
+
+def _convolved(ctx: Infer, x: TensorType, weight: TensorType) -> tuple[Expr, ...]:
+    if x.rank < 3 or x.rank != weight.rank:
+        ctx.fail(f"input rank {x.rank} and weight rank {weight.rank}")
+    ctx.equal(x.shape[1], weight.shape[1] * ctx.integer("group", 1))
+    return (x.shape[0], weight.shape[0], *window_sizes(ctx, window(ctx, _kernel(ctx, weight)), x.shape[2:]))
+
+
+@shape_rule("Conv")
+def conv(ctx: Infer) -> TensorType:
+    """``[N, C, *spatial]`` with weights ``[M, C / group, *kernel]``."""
+    if ctx.has(2):
+        ctx.equal(ctx.input(2).shape[0], ctx.input(1).shape[0])
+    return TensorType(ctx.input(0).dtype, _convolved(ctx, ctx.input(0), ctx.input(1)))
+
+
+@shape_rule("ConvInteger")
+def conv_integer(ctx: Infer) -> TensorType:
+    """A convolution with 32-bit sums."""
+    return TensorType(DType.I32, _convolved(ctx, ctx.input(0), ctx.input(1)))
+
+
+@shape_rule("QLinearConv")
+def qlinear_conv(ctx: Infer) -> TensorType:
+    """Inputs: x, scale, zero point, w, scale, zero point, then scale and zero point of the output."""
+    return TensorType(ctx.input(7).dtype, _convolved(ctx, ctx.input(0), ctx.input(3)))
+
+
+@shape_rule("DeformConv")
+def deform_conv(ctx: Infer) -> TensorType:
+    """A convolution with offsets per position."""
+    return TensorType(ctx.input(0).dtype, _convolved(ctx, ctx.input(0), ctx.input(1)))
+
+
+@shape_rule("ConvTranspose")
+def conv_transpose(ctx: Infer) -> TensorType:
+    """``[N, C, *spatial]`` with weights ``[C, M / group, *kernel]``."""
+    x, weight = ctx.input(0), ctx.input(1)
+    if x.rank < 3 or x.rank != weight.rank:
+        ctx.fail(f"input rank {x.rank} and weight rank {weight.rank}")
+    ctx.equal(x.shape[1], weight.shape[0])
+    w = window(ctx, _kernel(ctx, weight))
+    channels = weight.shape[1] * ctx.integer("group", 1)
+    given = ctx.integers("output_shape")
+    if given is not None:
+        spatial: list[Expr] = [constant(s) for s in given[-len(w.kernel) :]]
+    else:
+        extra = ctx.integers("output_padding") or [0] * len(w.kernel)
+        spatial = [_spread(w, i, size, extra[i]) for i, size in enumerate(x.shape[2:])]
+    return TensorType(x.dtype, (x.shape[0], channels, *spatial))
+
+
+def _spread(w: Window, axis: int, size: Expr, extra: int) -> Expr:
+    if w.auto_pad.startswith("SAME"):
+        return size * w.strides[axis]
+    before, after = w.padding(axis)
+    return (size - 1) * w.strides[axis] + extra + w.extent(axis) - before - after
+
+
+@shape_rule("Col2Im")
+def col2im(ctx: Infer) -> TensorType:
+    """``[N, C * block, L]`` to ``[N, C, *image]``."""
+    x, image, block = ctx.input(0), ctx.known_list(1, "image_shape"), ctx.known_ints(2, "block_shape")
+    size = 1
+    for b in block:
+        size *= b
+    return TensorType(x.dtype, (x.shape[0], x.shape[1] // size, *image))

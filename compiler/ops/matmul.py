@@ -1,0 +1,92 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import re
+
+from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.types import DType, TensorType
+from tilewright.ops.context import Infer
+from tilewright.ops.registry import shape_rule
+
+
+def matmul_shape(ctx: Infer, a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The shape of ``numpy.matmul``."""
+    if not a or not b:
+        ctx.fail("a matrix product needs inputs of rank 1 or more")
+    left = a if len(a) > 1 else (constant(1), *a)
+    right = b if len(b) > 1 else (*b, constant(1))
+    ctx.equal(left[-1], right[-2])
+    rows = left[-2:-1] if len(a) > 1 else ()
+    columns = right[-1:] if len(b) > 1 else ()
+    return (*ctx.broadcast(left[:-2], right[:-2]), *rows, *columns)
+
+
+@shape_rule("MatMul")
+def matmul(ctx: Infer) -> TensorType:
+    """``numpy.matmul``."""
+    return TensorType(ctx.input(0).dtype, matmul_shape(ctx, ctx.input(0).shape, ctx.input(1).shape))
+
+
+@shape_rule("MatMulInteger")
+def matmul_integer(ctx: Infer) -> TensorType:
+    """``numpy.matmul`` with 32-bit sums."""
+    return TensorType(DType.I32, matmul_shape(ctx, ctx.input(0).shape, ctx.input(1).shape))
+
+
+@shape_rule("QLinearMatMul")
+def qlinear_matmul(ctx: Infer) -> TensorType:
+    """Inputs: a, its scale and zero point, b, likewise, then scale and zero point of the output."""
+    return TensorType(ctx.input(7).dtype, matmul_shape(ctx, ctx.input(0).shape, ctx.input(3).shape))
+
+
+@shape_rule("Gemm")
+def gemm(ctx: Infer) -> TensorType:
+    """``alpha * A' @ B' + beta * C``, both of rank 2."""
+    a, b = ctx.input(0).shape, ctx.input(1).shape
+    if len(a) != 2 or len(b) != 2:
+        ctx.fail("Gemm needs matrices")
+    m, k = a[::-1] if ctx.integer("transA", 0) else a
+    k2, n = b[::-1] if ctx.integer("transB", 0) else b
+    ctx.equal(k, k2)
+    c = ctx.optional(2)
+    if c is not None and len(ctx.broadcast((m, n), c.shape)) != 2:
+        ctx.fail(f"C {c} does not broadcast to {m} x {n}")
+    return TensorType(ctx.input(0).dtype, (m, n))
+
+
+@shape_rule("Det")
+def determinant(ctx: Infer) -> TensorType:
+    """Of the last two axes."""
+    x = ctx.input(0)
+    ctx.equal(x.shape[-1], x.shape[-2])
+    return TensorType(x.dtype, x.shape[:-2])
+
+
+@shape_rule("Einsum")
+def einsum(ctx: Infer) -> TensorType:
+    """Sizes by label; an ellipsis stands for broadcast axes."""
+    equation = re.sub(r"\s", "", ctx.string("equation", ""))
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ctx.inputs):
+        ctx.fail(f"equation {equation!r} has {len(terms)} terms for {len(ctx.inputs)} inputs")
+    sizes: dict[str, Expr] = {}
+    ellipsis: list[tuple[Expr, ...]] = []
+    for term, x in zip(terms, ctx.types(), strict=True):
+        before, dots, after = term.partition("...")
+        if len(before) + len(after) > x.rank or (not dots and len(before) != x.rank):
+            ctx.fail(f"term {term!r} does not fit {x}")
+        tail = x.rank - len(after)
+        ellipsis.append(x.shape[len(before) : tail] if dots else ())
+        for label, size in [*zip(before, x.shape, strict=False), *zip(after, x.shape[tail:], strict=True)]:
+            sizes[label] = ctx.broadcast((sizes[label],), (size,))[0] if label in sizes else size
+    middle = ctx.broadcast(*ellipsis)
+    if not arrow:
+        letters = "".join(terms).replace(".", "")
+        right = ("..." if middle else "") + "".join(c for c in sorted(sizes) if letters.count(c) == 1)
+    before, dots, after = right.partition("...")
+    if missing := set(before + after) - sizes.keys():
+        ctx.fail(f"label {min(missing)!r} of the output is in no input")
+    shape = (*(sizes[c] for c in before), *(middle if dots else ()), *(sizes[c] for c in after))
+    return TensorType(ctx.input(0).dtype, shape)

@@ -1,0 +1,271 @@
+"""Operators that move elements without computing: reshape, transpose, slice, join, pad, resize."""
+
+from __future__ import annotations
+
+import numpy as np
+from tilewright.ir.graph import Known
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum, product
+from tilewright.ir.types import TensorType
+from tilewright.ops.context import Infer
+from tilewright.ops.registry import shape_rule
+
+#: Values at or beyond these stand for "to the end" in slices of models.
+_FAR = 2**31 - 1
+
+
+@shape_rule("Reshape")
+def reshape(ctx: Infer) -> TensorType:
+    """``-1`` is what is left over, ``0`` copies the input's size (unless ``allowzero``)."""
+    x = ctx.input(0)
+    target = list(ctx.known_list(1, "the shape"))
+    if not ctx.integer("allowzero", 0):
+        for i, e in enumerate(target):
+            if e == 0:
+                target[i] = x.shape[i] if i < x.rank else ctx.fail(f"size {i} is 0, but the input has rank {x.rank}")
+    open_at = [i for i, e in enumerate(target) if e == -1]
+    if len(open_at) > 1:
+        ctx.fail("more than one size is -1")
+    have, want = _cancel(list(x.shape), [e for i, e in enumerate(target) if i not in open_at])
+    if open_at:
+        rest = product(want)
+        if rest == 0:
+            ctx.fail("-1 beside a size of 0")
+        target[open_at[0]] = product(have) // rest
+        want.append(target[open_at[0]])
+    ctx.equal(product(have), product(want))
+    known = ctx.known(0)
+    if known is not None and all(e.is_constant for e in target):
+        ctx.set_known(known.reshape([e.value for e in target]))
+    return TensorType(x.dtype, tuple(target))
+
+
+def _cancel(have: list[Expr], want: list[Expr]) -> tuple[list[Expr], list[Expr]]:
+    """Remove equal factors from both lists, so that the rest divides exactly where it can."""
+    for size in list(want):
+        if size in have and size != 0:
+            have.remove(size)
+            want.remove(size)
+    return have, want
+
+
+@shape_rule("Flatten")
+def flatten(ctx: Infer) -> TensorType:
+    """Rank 2: the axes before ``axis``, and the others."""
+    x, axis = ctx.input(0), ctx.integer("axis", 1)
+    axis = axis if axis == x.rank else ctx.axis(axis, max(x.rank, 1))
+    return TensorType(x.dtype, (product(x.shape[:axis]), product(x.shape[axis:])))
+
+
+@shape_rule("Transpose")
+def transpose(ctx: Infer) -> TensorType:
+    """Axes in the order of ``perm``, reversed by default."""
+    x = ctx.input(0)
+    order = ctx.integers("perm") or list(reversed(range(x.rank)))
+    if sorted(order) != list(range(x.rank)):
+        ctx.fail(f"perm {order} is no permutation of {x.rank} axes")
+    known = ctx.known(0)
+    ctx.set_known(None if known is None else known.transpose(order))
+    return TensorType(x.dtype, tuple(x.shape[i] for i in order))
+
+
+@shape_rule("Squeeze")
+def squeeze(ctx: Infer) -> TensorType:
+    """Drops axes of size 1."""
+    x = ctx.input(0)
+    if ctx.has(1) or ctx.integers("axes") is not None:
+        axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
+        gone = {ctx.axis(a, x.rank) for a in axes}
+    else:
+        doubtful = [s for s in x.shape if s != 1 and ctx.bounds(s)[0] <= 1 <= ctx.bounds(s)[1]]
+        if doubtful:
+            ctx.unsupported(f"without axes, where size {doubtful[0]} may or may not be 1")
+        gone = {i for i, s in enumerate(x.shape) if s == 1}
+    for i in gone:
+        ctx.equal(x.shape[i], 1)
+    shape = tuple(s for i, s in enumerate(x.shape) if i not in gone)
+    ctx.set_known(_reshaped(ctx.known(0), shape))
+    return TensorType(x.dtype, shape)
+
+
+@shape_rule("Unsqueeze")
+def unsqueeze(ctx: Infer) -> TensorType:
+    """Inserts axes of size 1, counted in the result."""
+    x = ctx.input(0)
+    axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
+    rank = x.rank + len(axes)
+    new = {ctx.axis(a, rank) for a in axes}
+    if len(new) != len(axes):
+        ctx.fail(f"axes {axes} repeat")
+    sizes = iter(x.shape)
+    shape = tuple(constant(1) if i in new else next(sizes) for i in range(rank))
+    ctx.set_known(_reshaped(ctx.known(0), shape))
+    return TensorType(x.dtype, shape)
+
+
+@shape_rule("Concat")
+def concat(ctx: Infer) -> TensorType:
+    """Sizes along ``axis`` add up; the others are equal."""
+    types = ctx.types()
+    first = types[0]
+    axis = ctx.axis(ctx.integer("axis"), first.rank)
+    sizes = list(first.shape)
+    for t in types[1:]:
+        if t.rank != first.rank:
+            ctx.fail("inputs of different rank")
+        sizes = [a + b if i == axis else ctx.equal(a, b) for i, (a, b) in enumerate(zip(sizes, t.shape, strict=True))]
+    known = [ctx.known(i) for i in range(len(ctx.inputs))]
+    parts = [k for k in known if k is not None]
+    if len(parts) == len(types):
+        ctx.set_known(np.concatenate(parts, axis))
+    return TensorType(first.dtype, tuple(sizes))
+
+
+@shape_rule("Split")
+def split(ctx: Infer) -> list[TensorType | None]:
+    """Given sizes, or equal parts of which the last may be smaller."""
+    x = ctx.input(0)
+    axis = ctx.axis(ctx.integer("axis", 0), x.rank)
+    size = x.shape[axis]
+    if ctx.has(1):
+        parts = ctx.known_list(1, "the sizes")
+        ctx.equal(sum(parts, constant(0)), size)
+    else:
+        count = ctx.integer("num_outputs", ctx.outputs)
+        if count < 1:
+            ctx.fail(f"num_outputs is {count}")
+        chunk = ceildiv(size, count)
+        parts = [chunk] * (count - 1) + [size - chunk * (count - 1)]
+    if len(parts) != ctx.outputs:
+        ctx.fail(f"{len(parts)} parts for {ctx.outputs} outputs")
+    known = ctx.known(0)
+    if known is not None and known.ndim == 1 and all(p.is_constant for p in parts):
+        at = 0
+        for i, p in enumerate(parts):
+            ctx.set_known(known[at : at + p.value], i)
+            at += p.value
+    return [TensorType(x.dtype, (*x.shape[:axis], p, *x.shape[axis + 1 :])) for p in parts]
+
+
+@shape_rule("Slice")
+def slice_(ctx: Infer) -> TensorType:
+    """``x[start:end:step]`` along the given axes; starts and ends may be symbolic where their sign is known."""
+    x = ctx.input(0)
+    starts, ends = ctx.known_list(1, "starts"), ctx.known_list(2, "ends")
+    axes = ctx.known_ints(3, "axes") if ctx.has(3) else list(range(len(starts)))
+    steps = ctx.known_ints(4, "steps") if ctx.has(4) else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        ctx.fail("starts, ends, axes and steps differ in length")
+    sizes, known = list(x.shape), ctx.known(0)
+    for start, end, axis, step in zip(starts, ends, (ctx.axis(a, x.rank) for a in axes), steps, strict=True):
+        sizes[axis] = _slice_size(ctx, x.shape[axis], start, end, step)
+        if known is not None and start.is_constant and end.is_constant:
+            known = known[(slice(None),) * axis + (_python_slice(start.value, end.value, step),)]
+        else:
+            known = None
+    ctx.set_known(known)
+    return TensorType(x.dtype, tuple(sizes))
+
+
+def _python_slice(start: int, end: int, step: int) -> slice:
+    return slice(start, None if step < 0 and end <= -_FAR else end, step)
+
+
+def _slice_size(ctx: Infer, size: Expr, start: Expr, end: Expr, step: int) -> Expr:
+    if step == 0:
+        ctx.fail("step is 0")
+    if step > 0:
+        first = _position(ctx, start, size, constant(0), size)
+        last = _position(ctx, end, size, constant(0), size)
+        return maximum(0, ceildiv(last - first, step))
+    first = _position(ctx, start, size, constant(-1), size - 1)
+    last = _position(ctx, end, size, constant(-1), size - 1)
+    return maximum(0, ceildiv(first - last, -step))
+
+
+def _position(ctx: Infer, index: Expr, size: Expr, least: Expr, most: Expr) -> Expr:
+    """A start or end: counted from the back when negative, then clamped to ``least..most``."""
+    if index.is_constant and index.value >= _FAR:
+        return most
+    if index.is_constant and index.value <= -_FAR:
+        return least
+    lo, hi = ctx.bounds(index)
+    if lo < 0 <= hi:
+        ctx.unsupported(f"a start or end that may be negative or not: {index}")
+    return minimum(index, most) if lo >= 0 else maximum(index + size, least)
+
+
+@shape_rule("Tile")
+def tile(ctx: Infer) -> TensorType:
+    """Each size times its repeats."""
+    x, repeats = ctx.input(0), ctx.known_list(1, "repeats")
+    if len(repeats) != x.rank:
+        ctx.fail(f"{len(repeats)} repeats for rank {x.rank}")
+    known = ctx.known(0)
+    if known is not None and all(r.is_constant for r in repeats):
+        ctx.set_known(np.tile(known, [r.value for r in repeats]))
+    return TensorType(x.dtype, tuple(s * r for s, r in zip(x.shape, repeats, strict=True)))
+
+
+@shape_rule("Pad")
+def pad(ctx: Infer) -> TensorType:
+    """Each size plus what is added before and after it; negative amounts crop."""
+    x, amounts = ctx.input(0), ctx.known_list(1, "pads")
+    axes = [ctx.axis(a, x.rank) for a in ctx.known_ints(3, "axes")] if ctx.has(3) else list(range(x.rank))
+    if len(amounts) != 2 * len(axes):
+        ctx.fail(f"{len(amounts)} pads for {len(axes)} axes")
+    sizes = list(x.shape)
+    for axis, before, after in zip(axes, amounts, amounts[len(axes) :], strict=False):
+        sizes[axis] = sizes[axis] + before + after
+        if ctx.bounds(sizes[axis])[1] < 0:
+            ctx.fail(f"size {axis} becomes {sizes[axis]}")
+    return TensorType(x.dtype, tuple(sizes))
+
+
+@shape_rule("DepthToSpace")
+def depth_to_space(ctx: Infer) -> TensorType:
+    """Channels into blocks of pixels."""
+    x, b = ctx.input(0), ctx.integer("blocksize")
+    n, c, h, w = _image(ctx, x)
+    ctx.equal(c % (b * b), 0)
+    return TensorType(x.dtype, (n, c // (b * b), h * b, w * b))
+
+
+@shape_rule("SpaceToDepth")
+def space_to_depth(ctx: Infer) -> TensorType:
+    """Blocks of pixels into channels."""
+    x, b = ctx.input(0), ctx.integer("blocksize")
+    n, c, h, w = _image(ctx, x)
+    return TensorType(x.dtype, (n, c * (b * b), h // b, w // b))
+
+
+@shape_rule("Trilu", "ReverseSequence")
+def same(ctx: Infer) -> TensorType:
+    """Same type as the input."""
+    return ctx.input(0)
+
+
+@shape_rule("CenterCropPad")
+def center_crop_pad(ctx: Infer) -> TensorType:
+    """Given axes get given sizes."""
+    x, target = ctx.input(0), ctx.known_list(1, "the shape")
+    axes = ctx.integers("axes")
+    axes = list(range(x.rank)) if axes is None else [ctx.axis(a, x.rank) for a in axes]
+    if len(axes) != len(target):
+        ctx.fail(f"{len(target)} sizes for {len(axes)} axes")
+    sizes = list(x.shape)
+    for axis, size in zip(axes, target, strict=True):
+        sizes[axis] = size
+    return TensorType(x.dtype, tuple(sizes))
+
+
+def _image(ctx: Infer, x: TensorType) -> tuple[Expr, Expr, Expr, Expr]:
+    if x.rank != 4:
+        ctx.fail(f"needs rank 4, not {x.rank}")
+    n, c, h, w = x.shape
+    return n, c, h, w
+
+
+def _reshaped(known: Known | None, shape: tuple[Expr, ...]) -> Known | None:
+    if known is None or not all(s.is_constant for s in shape):
+        return None
+    return known.reshape([s.value for s in shape])

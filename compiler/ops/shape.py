@@ -1,0 +1,100 @@
+"""Operators whose result is a size, or whose result's size is an operand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum
+from tilewright.ir.types import DType, TensorType
+from tilewright.ops.context import Infer
+from tilewright.ops.registry import shape_rule
+
+
+@shape_rule("Shape")
+def shape(ctx: Infer) -> TensorType:
+    """The sizes ``start`` to ``end`` of the input."""
+    sizes = ctx.input(0).shape
+    rank = len(sizes)
+    start, end = ctx.integer("start", 0), ctx.integer("end", rank)
+    start, end = (min(max(i + rank if i < 0 else i, 0), rank) for i in (start, end))
+    ctx.set_known(list(sizes[start:end]))
+    return TensorType.of(DType.I64, max(0, end - start))
+
+
+@shape_rule("Size")
+def size(ctx: Infer) -> TensorType:
+    """The number of elements."""
+    ctx.set_known(ctx.input(0).elements)
+    return TensorType.of(DType.I64)
+
+
+@shape_rule("ConstantOfShape")
+def constant_of_shape(ctx: Infer) -> TensorType:
+    """A tensor of one repeated value; float zero by default."""
+    sizes = _sizes(ctx, ctx.known_list(0, "the shape"))
+    value = ctx.attribute("value")
+    dtype = DType.F32 if value is None else DType.from_onnx(value.dtype.value)
+    count = ctx.input(0).shape[0]
+    ctx.equal(count, len(sizes))
+    if dtype.is_integer or dtype is DType.BOOL:
+        fill = int(np.asarray(value.numpy()).reshape(-1)[0])
+        if all(s.is_constant for s in sizes) and math.prod(s.value for s in sizes) <= 1024:
+            ctx.set_known(np.full([s.value for s in sizes], fill, dtype=object))
+    return TensorType(dtype, sizes)
+
+
+@shape_rule("EyeLike")
+def eye_like(ctx: Infer) -> TensorType:
+    """A matrix of the input's shape."""
+    return TensorType(ctx.dtype("dtype", ctx.input(0).dtype), ctx.input(0).shape)
+
+
+@shape_rule("Expand")
+def expand(ctx: Infer) -> TensorType:
+    """Two-way broadcast of the input and a shape."""
+    x = ctx.input(0)
+    target = _sizes(ctx, ctx.known_list(1, "the shape"))
+    result = ctx.broadcast(x.shape, target)
+    known = ctx.known(0)
+    if known is not None and known.size == 1 and all(s.is_constant for s in result):
+        count = math.prod(s.value for s in result)
+        if count <= 1024:
+            ctx.set_known(np.full([s.value for s in result], known.reshape(-1)[0], dtype=object))
+    return TensorType(x.dtype, result)
+
+
+@shape_rule("Range")
+def arange(ctx: Infer) -> TensorType:
+    """``ceil((limit - start) / delta)`` elements, none when negative."""
+    dtype = ctx.input(0).dtype
+    if not dtype.is_integer:
+        return TensorType.of(dtype, _float_count(ctx))
+    (start,), (limit,), (delta,) = (ctx.known_list(i, w) for i, w in enumerate(("start", "limit", "delta")))
+    if not delta.is_constant:
+        ctx.unsupported(f"delta is not constant: {delta}")
+    if delta == 0:
+        ctx.fail("delta is 0")
+    sign = 1 if delta.value > 0 else -1
+    count = maximum(0, ceildiv((limit - start) * sign, abs(delta.value)))
+    if count.is_constant and count.value <= 1024:
+        ctx.set_known([start + delta * i for i in range(count.value)])
+    return TensorType(dtype, (count,))
+
+
+def _float_count(ctx: Infer) -> int:
+    values: list[Any] = [ctx.constant(i) for i in range(3)]
+    if any(v is None for v in values):
+        ctx.unsupported("a floating-point range that depends on run-time values")
+    start, limit, delta = (float(v.reshape(-1)[0]) for v in values)
+    if not delta or not all(map(math.isfinite, (start, limit, delta))):
+        ctx.fail(f"range {start}, {limit}, {delta}")
+    return max(0, math.ceil((limit - start) / delta))
+
+
+def _sizes(ctx: Infer, elements: list[Expr]) -> tuple[Expr, ...]:
+    for e in elements:
+        if ctx.bounds(e)[1] < 0:
+            ctx.fail(f"negative size {e}")
+    return tuple(e if ctx.bounds(e)[0] >= 0 else maximum(e, constant(0)) for e in elements)
