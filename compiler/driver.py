@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import onnx_ir as ir
-
 from tilewright.backends.base import Binary, KernelBackend
 from tilewright.kernel.print import fingerprint
-from tilewright.kernel.schedule import Pack, Scheduled
-from tilewright.kernel.tile import Kernel
-from tilewright.kernel.verify import verify_kernel
-from tilewright.ops.program import Run, Step, View, lower_graph
-from tilewright.options import Options
+from tilewright.kernel.schedule import Scheduled
+from tilewright.ops.program import Step, View
 from tilewright.plan.build import Alias, Built, KernelLaunch, build_plan
 from tilewright.target import Target
 
