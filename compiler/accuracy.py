@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 #: Largest error relative to the largest reference value, by the precision that computes. Two correct float32
-#: implementations of an encoder differ by a few 1e-6 (another order of summation, another ``exp``); 1e-4 leaves room for
-#: depth. 16-bit types: their unit roundoff (2^-11, 2^-8) times the same room of about 10. Integers are exact.
+#: implementations of an encoder differ by a few 1e-6 (another order of summation, another ``exp``); 1e-4 leaves room
+#: for depth. 16-bit types: their unit roundoff (2^-11, 2^-8) times about 10. Integers are exact.
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 5e-3, "bf16": 4e-2}
 
 

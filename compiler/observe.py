@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +18,7 @@ from tilewright.accuracy import compare
 from tilewright.errors import InternalError, UsageError
 from tilewright.ir.symbolic import parse
 from tilewright.options import Observation
-from tilewright.passes.base import Pass, PassResult
+from tilewright.passes.pipeline import Step
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
@@ -76,18 +75,21 @@ class Observer:
                 self._feeds = _feeds(model)
                 self._before = _evaluate(path, self._feeds)
 
-    def after_pass(self, name: str, model: ir.Model, result: PassResult, seconds: float) -> None:
-        """One pass is through. Raises :class:`InternalError` when it changed numbers, :class:`Stopped` when asked."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        if name in self.observe.explain:
-            self.say(f"{name}: {'changed the graph' if result.modified else 'found nothing to change'}")
-            for miss in result.misses:
-                self.say(f"  {name}: {miss}")
-        if result.modified and self._folder:
-            path = self._dump(model, name)
+    def __call__(self, step: Step, model: ir.Model) -> None:
+        """A pass is through: an observer of :func:`tilewright.passes.pipeline.run_pipeline`.
+
+        Raises :class:`InternalError` when it changed numbers, :class:`Stopped` when it is the one to stop after.
+        """
+        self.seconds[step.name] = self.seconds.get(step.name, 0.0) + step.seconds
+        if step.name in self.observe.explain:
+            self.say(f"{step.name}: {'changed the graph' if step.modified else 'found nothing to change'}")
+            for miss in step.misses:
+                self.say(f"  {step.name}: {miss}")
+        if step.modified and self._folder:
+            path = self._dump(model, step.name)
             if self.observe.verify_each:
-                self._check(name, path)
-        self.after_stage(name)
+                self._check(step.name, path)
+        self.after_stage(step.name)
 
     def after_stage(self, name: str) -> None:
         """A stage is through. Raises :class:`Stopped` when it is the one to stop after."""
@@ -154,14 +156,6 @@ class Observer:
         )
 
 
-def run_passes(model: ir.Model, passes: Sequence[Pass], observer: Observer) -> None:
-    """Run passes in order, each reported to ``observer``."""
-    for each in passes:
-        start = time.perf_counter()
-        result = each.run(model)
-        observer.after_pass(each.name, model, result, time.perf_counter() - start)
-
-
 def _feeds(model: ir.Model) -> dict[str, Array]:
     feeds: dict[str, Array] = {}
     for value in model.graph.inputs:
@@ -188,4 +182,5 @@ def _evaluate(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     from onnx.reference import ReferenceEvaluator
 
     results = ReferenceEvaluator(str(path)).run(None, dict(feeds), intermediate=True)
+    assert isinstance(results, dict)
     return {n: np.asarray(v) for n, v in results.items() if n and v is not None and not isinstance(v, list)}

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model as it was given. ``inputs`` in order: name and type, ``("x", "f32[N=1..32, 3]")``; ``sha256`` of the file."""
+    """The model as it was given, ``sha256`` of its file. ``inputs``: name and type, ``("x", "f32[N=1..32, 3]")``."""
 
     name: str
     opset: int

@@ -23,7 +23,7 @@ class Verification:
     Attributes:
         comparisons: per sample, per output.
         reference: engine that gave the reference, with its version; ``reference_note`` why it was not the first choice.
-        reference_seconds: loading and running it; ``reference_rss`` its highest memory (bytes). Not part of a build's cost.
+        reference_seconds: loading and running it; ``reference_rss`` its highest memory (bytes).
         artifact_rss: highest memory of the process that ran the artifact.
     """
 

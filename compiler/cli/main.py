@@ -38,7 +38,7 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def main(  # type: ignore[override]
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
