@@ -6,12 +6,11 @@ import ast
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import onnx_ir as ir
 from tilewright.errors import InternalError, UsageError
-from tilewright.passes.base import Miss, Pass
+from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
@@ -143,36 +142,24 @@ def _parse_pass(item: str) -> Pass:
 # -- running -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one pass of a pipeline did. ``seconds`` is its own time, observers excluded."""
-
-    index: int
-    name: str
-    modified: bool
-    misses: tuple[Miss, ...]
-    seconds: float
+#: Called after each pass: its name, the model as it now is, what the pass said and its seconds. May raise to stop.
+Observer = Callable[[str, ir.Model, PassResult, float], None]
 
 
-#: Called after each pass with the model as it now is; what it raises stops the pipeline.
-Observer = Callable[[Step, ir.Model], None]
+def run_pipeline(model: ir.Model, passes: Sequence[Pass], *observers: Observer) -> bool:
+    """Run ``passes`` on ``model`` in place; True when one of them changed it.
 
-
-def run_pipeline(
-    model: ir.Model, passes: Sequence[Pass], observers: Sequence[Observer] = (), stop_after: str | None = None
-) -> list[Step]:
-    """Run ``passes`` on ``model`` in place, up to and including the first one called ``stop_after``."""
-    steps: list[Step] = []
+    Raises :class:`InternalError`, which names the pass, when a pass fails.
+    """
+    modified = False
     for index, p in enumerate(passes, start=1):
         started = time.perf_counter()
         try:
             result = p.run(model)
-        except InternalError as error:
+        except (InternalError, AssertionError) as error:
             raise InternalError(f"pass {index}, {p.name}: {error}") from error
         seconds = time.perf_counter() - started
-        steps.append(Step(index, p.name, result.modified, tuple(result.misses), seconds))
-        for observer in observers:
-            observer(steps[-1], model)
-        if p.name == stop_after:
-            break
-    return steps
+        modified |= result.modified
+        for observe in observers:
+            observe(p.name, model, result, seconds)
+    return modified
