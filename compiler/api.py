@@ -154,7 +154,7 @@ def verify(
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:
-    """Measure an artifact; ``feed`` and ``settings`` as in :func:`tilewright.bench.bench`, inputs made up by default."""
+    """Measure an artifact; arguments as of :func:`tilewright.bench.bench`, inputs made up by default."""
     from tilewright.bench import bench as measure
 
     with _file_of(artifact) as path:
