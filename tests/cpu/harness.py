@@ -42,35 +42,67 @@ class Compiled:
         self, tensors: Mapping[str, np.ndarray], dims: Mapping[str, int], splits: Sequence[int] = ()
     ) -> dict[str, np.ndarray]:
         """Outputs by name. ``splits``: borders at which the grid is cut into separate calls, the last piece first."""
-        backend = CpuBackend()
-        target = machine.targets()[self.level]
-        kernel = self.scheduled.kernel
-        packs = {p.tensor: p for p in self.scheduled.schedule.packs}
-        buffers, outputs = [], {}
-        for p in packed_params(self.scheduled):
-            if p.role == "out":
-                # Bytes behind the output must stay as they are.
-                shape = [s.evaluate(dims) for s in p.shape]
-                raw = np.full(int(np.prod(shape)) * p.dtype.numpy.itemsize + 64, 0xA5, np.uint8)
-                outputs[p.name] = (raw, shape, p.dtype.numpy)
-                buffers.append(raw)
-            else:
-                array = np.ascontiguousarray(tensors[p.name])
-                buffers.append(pack_constant(array, packs[p.name]) if p.name in packs else array)
-        pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
-        values = (ctypes.c_int64 * max(1, len(kernel.facts)))(*(dims[name] for name, _ in kernel.facts))
-        blocks, scratch = (e.evaluate(dims) for e in backend.launch(self.scheduled, target))
-        memory = np.full(scratch + 64, 0xFF, np.uint8)  # every f32 of it is a NaN
-        base = memory.ctypes.data + (-memory.ctypes.data) % 64
-        args = Args(ctypes.addressof(pointers), ctypes.addressof(values), base)
-        borders = [0, *(s for s in splits if 0 < s < blocks), blocks]
+        bound = bind(self, tensors, dims)
+        borders = [0, *(s for s in splits if 0 < s < bound.blocks), bound.blocks]
         for begin, end in reversed(list(zip(borders, borders[1:], strict=False))):
-            self.function(ctypes.byref(args), begin, end)  # type: ignore[operator]
+            bound.run(begin, end)
+        return bound.outputs()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A kernel with its arguments in place."""
+
+    compiled: Compiled
+    args: Args
+    blocks: int
+    raw: dict[str, tuple[np.ndarray, list[int], np.dtype]]
+    keep: tuple[object, ...]
+
+    def run(self, begin: int = 0, end: int | None = None) -> None:
+        """One call."""
+        self.compiled.function(ctypes.byref(self.args), begin, self.blocks if end is None else end)  # type: ignore[operator]
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What was written; fails where bytes behind an output changed."""
         found = {}
-        for name, (raw, shape, dtype) in outputs.items():
-            assert (raw[-64:] == 0xA5).all(), f"{name}: written behind its end"
-            found[name] = raw[:-64].view(dtype).reshape(shape)
+        for name, (raw, shape, dtype) in self.raw.items():
+            size = int(np.prod(shape)) * dtype.itemsize
+            assert (raw[size:] == 0xA5).all(), f"{name}: written behind its end"
+            found[name] = raw[:size].view(dtype).reshape(shape)
         return found
+
+
+def _aligned(size: int, value: int) -> np.ndarray:
+    raw = np.full(size + 64, value, np.uint8)
+    return raw[-raw.ctypes.data % 64 :][:size]
+
+
+def bind(compiled: Compiled, tensors: Mapping[str, np.ndarray], dims: Mapping[str, int]) -> Bound:
+    """Place inputs, packed constants, poisoned outputs and scratch memory."""
+    target = machine.targets()[compiled.level]
+    scheduled = compiled.scheduled
+    packs = {p.tensor: p for p in scheduled.schedule.packs}
+    buffers: list[np.ndarray] = []
+    outputs = {}
+    for p in packed_params(scheduled):
+        if p.role == "out":
+            shape = [s.evaluate(dims) for s in p.shape]
+            raw = _aligned(int(np.prod(shape)) * p.dtype.numpy.itemsize + 64, 0xA5)
+            outputs[p.name] = (raw, shape, p.dtype.numpy)
+            buffers.append(raw)
+        else:
+            array = np.ascontiguousarray(tensors[p.name])
+            array = pack_constant(array, packs[p.name]) if p.name in packs else array
+            buffers.append(_aligned(array.nbytes, 0))
+            buffers[-1][:] = array.reshape(-1).view(np.uint8)
+    pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
+    facts = scheduled.kernel.facts
+    values = (ctypes.c_int64 * max(1, len(facts)))(*(dims[name] for name, _ in facts))
+    blocks, scratch = (e.evaluate(dims) for e in CpuBackend().launch(scheduled, target))
+    memory = _aligned(scratch + 64, 0xFF)  # every f32 of it is a NaN
+    args = Args(ctypes.addressof(pointers), ctypes.addressof(values), memory.ctypes.data)
+    return Bound(compiled, args, blocks, outputs, (buffers, pointers, values, memory))
 
 
 @lru_cache(maxsize=256)
