@@ -254,11 +254,9 @@ def launch(scheduled: Scheduled, target: Target) -> tuple[Expr, Expr]:
     return blocks, floordiv(emit_kernel(scheduled, target).scratch + 63, 64) * 64
 
 
-_LIBM_CALLS = tuple(
-    f"{name}_{kind}(" for name in "sin cos tan asin acos atan sinh cosh asinh acosh atanh pow fmod mod".split() for kind in ("f32",)
-) + tuple(
-    f"{name}_f64("
-    for name in (
-        "exp log log2 exp2 erf tanh sigmoid sin cos tan asin acos atan sinh cosh asinh acosh atanh pow fmod mod".split()
-    )
+#: Calls that only ``vec_libm.h`` defines: the C library's functions, by name and element type.
+_TRIGONOMETRY = "sin cos tan asin acos atan sinh cosh asinh acosh atanh pow fmod mod".split()
+_LIBM_CALLS = (
+    *(f"{name}_f32(" for name in _TRIGONOMETRY),
+    *(f"{name}_f64(" for name in (*_TRIGONOMETRY, "exp", "exp2", "log", "log2", "tanh", "erf", "sigmoid")),
 )

@@ -169,8 +169,12 @@ def _identity_text(op: str, dtype: DType) -> str:
     return f"set_{register_type(dtype)}({constant_text(const.value, dtype)})"
 
 
+def _op(op: str, dtype: DType) -> str:
+    return {"max": "any", "min": "all"}.get(op, op) if dtype is DType.BOOL else op
+
+
 def _combine(op: str, dtype: DType, a: str, b: str) -> str:
-    text = COMBINE[op].format(t=register_type(dtype), a=a, b=b)
+    text = COMBINE[_op(op, dtype)].format(t=register_type(dtype), a=a, b=b)
     return f"round_{dtype}({text})" if dtype in (DType.F16, DType.BF16) and op in ("sum", "prod") else text
 
 
@@ -200,7 +204,7 @@ def _finish(place: Place, s: Compute, lanes: str) -> None:
     kind = register_type(dtype)
     tile: Buffer = place.buffers[s.tile]
     target = f"{tile.name}[{place.index(tile.offset(s.axes))}]"
-    across = f"{_ACROSS.get(op, op)}_across_{kind}({lanes})"
+    across = f"{_ACROSS.get(_op(op, dtype), op)}_across_{kind}({lanes})"
     if s.accumulate:
         across = f"({_combine(op, dtype, f'set_{kind}({target})', f'set_{kind}({across})')})[0]"
     place.out.line(f"{target} = {across};")

@@ -297,6 +297,8 @@ def _unary(op: str, dtype: DType, x: str) -> str:
 def _binary(op: str, dtype: DType, a: str, b: str) -> str:
     kind = register_type(dtype)
     if op in COMPARE:
+        if dtype is DType.BOOL:
+            a, b = b, a  # true is -1
         text = f"({a} {_COMPARE[op]} {b})"
         return text if kind.bits == 32 else f"to(i32, {text})"
     if op in _INFIX:
