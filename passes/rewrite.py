@@ -26,7 +26,7 @@ class Rewriter:
 
     def __init__(self, model: ir.Model):
         self.model = model
-        self._names = {v.name for graph in graphs_of(model) for v in _values_of(graph)}
+        self._names = {v.name for graph in (model.graph, *model.graph.subgraphs()) for v in _values_of(graph)}
 
     def new(
         self,
@@ -127,16 +127,13 @@ class RewritePass(Pass):
 
 
 def candidates(model: ir.Model, operators: frozenset[str]) -> Iterator[ir.Node]:
-    """Nodes of the default domain with one of ``operators``, subgraphs included; nodes removed meanwhile are skipped."""
-    for graph in graphs_of(model):
-        for node in list(graph):
-            if node.graph is not None and node.domain in ("", "ai.onnx") and (not operators or node.op_type in operators):
-                yield node
+    """Nodes of the default domain with one of ``operators``, in order; nodes removed meanwhile are skipped.
 
-
-def graphs_of(model: ir.Model) -> tuple[ir.Graph, ...]:
-    """The graph and the bodies of its control flow (not the functions: a fused body is rewritten by no pass)."""
-    return (model.graph, *model.graph.subgraphs())
+    Bodies of control flow and of fused operators are left alone.
+    """
+    for node in list(model.graph):
+        if node.graph is not None and node.domain in ("", "ai.onnx") and (not operators or node.op_type in operators):
+            yield node
 
 
 def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:

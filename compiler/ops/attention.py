@@ -26,10 +26,19 @@ def attention(ctx: Infer) -> list[TensorType | None]:
     total = skv if past is None else past.shape[2] + skv
     mask = ctx.optional(3)
     if mask is not None:
-        ctx.broadcast((b, hq, sq, total), mask.shape)
+        _check_mask(ctx, mask, (b, hq, sq, total))
     result = (b, hq, sq, dv) if q.rank == 4 else (b, sq, hq * dv)
     present = [TensorType(k.dtype, (b, hkv, total, dk)), TensorType(v.dtype, (b, hkv, total, dv))]
     return [TensorType(q.dtype, result), *present, TensorType(q.dtype, (b, hq, sq, total))]
+
+
+def _check_mask(ctx: Infer, mask: TensorType, scores: tuple[Expr, ...]) -> None:
+    """A mask broadcasts to the scores; a shorter last axis is taken as masked beyond its end."""
+    lead, last = mask.shape[:-1], mask.shape[-1:]
+    ctx.broadcast(scores[:-1], lead)
+    if not last or (last[0].is_constant and scores[-1].is_constant and last[0].value <= scores[-1].value):
+        return
+    ctx.broadcast(scores[-1:], last)
 
 
 def _heads(ctx: Infer, x: TensorType, attribute: str) -> tuple[Expr, Expr, Expr, Expr]:

@@ -56,6 +56,10 @@ class Operand:
             self._memo[key] = self.compute(key)
         return self._memo[key]
 
+    def scalar(self) -> Value:
+        """The only element of a tensor of one element, whatever its rank."""
+        return self.at([0] * self.type.rank)
+
     def broadcast(self, index: Sequence[Index]) -> Value:
         """The element that ``index`` of a broader result reads, under NumPy's broadcasting."""
         tail = index[len(index) - self.type.rank :]
@@ -247,6 +251,11 @@ def cast(v: Value, dtype: DType) -> Value:
     if isinstance(v, Const) and dtype.is_float and v.dtype.is_float:
         return Const(v.value, dtype)
     return Cast(dtype, v)
+
+
+def size_of(e: Expr, dtype: DType) -> Value:
+    """An integer expression as a value of ``dtype``."""
+    return const(e.value, dtype) if e.is_constant else cast(IndexValue(e), dtype)
 
 
 def unary(op: str, x: Value) -> Value:

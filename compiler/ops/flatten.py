@@ -6,11 +6,11 @@ at all, and every tile has both or neither. Axes of extent 1 disappear.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.expr import Binary, Cast, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Axis, Define, Kernel, Param, Scan, Statement, Store
 
@@ -30,6 +30,27 @@ def flatten_axes(kernel: Kernel) -> Kernel:
             if merged:
                 break
     return kernel
+
+
+def name_axes(kernel: Kernel, hints: Sequence[str]) -> Kernel:
+    """Name the axes of the (first) store after the last of ``hints``: rows and columns are ``m`` and ``n``."""
+    axes = next((s.axes for s in kernel.body if isinstance(s, Store)), ())
+    if len(axes) > len(hints):
+        return kernel
+    new = dict(zip(axes, hints[len(hints) - len(axes) :], strict=True))
+    taken = {a.name for a in kernel.axes} - set(axes) | {n for n, _ in kernel.facts} | {p.name for p in kernel.params}
+    if taken & set(new.values()):
+        return kernel
+    symbols = {old: symbol(name) for old, name in new.items()}
+
+    def names(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(new.get(x, x) for x in old)
+
+    def index(_: str, old: tuple[Expr | Value, ...]) -> tuple[Expr | Value, ...]:
+        return tuple(i.substitute(symbols) if isinstance(i, Expr) else i for i in old)
+
+    renamed = tuple(Axis(new.get(a.name, a.name), a.extent) for a in kernel.axes)
+    return replace(kernel, axes=renamed, body=tuple(_rewrite(s, names, index, symbols) for s in kernel.body))
 
 
 def walk(v: Value) -> Iterator[Value]:
@@ -98,7 +119,8 @@ def _mergeable(kernel: Kernel, a: str, b: str) -> dict[str, int] | None:
 
 def _place(kernel: Kernel, access: _Access, a: str, b: str) -> int | None:
     """The dimension of ``a`` in an access, -1 when neither axis occurs, ``None`` when they are used otherwise."""
-    names = [i.symbols if isinstance(i, Expr) else _free_of(i) for i in access.index]
+    # A gathered index is a value: the reads inside it are accesses of their own.
+    names = [i.symbols if isinstance(i, Expr) else frozenset[str]() for i in access.index]
     if not any({a, b} & n for n in names):
         return -1
     shape = kernel.param(access.tensor).shape
@@ -108,12 +130,6 @@ def _place(kernel: Kernel, access: _Access, a: str, b: str) -> int | None:
             alone = not any({a, b} & n for i, n in enumerate(names) if i not in (d, d + 1))
             return d if whole and alone else None
     return None
-
-
-def _free_of(v: Value) -> frozenset[str]:
-    from tilewright.ops.compose import free_axes
-
-    return free_axes(v)
 
 
 def _merge(kernel: Kernel, a: str, b: str, places: dict[str, int]) -> Kernel:
@@ -151,7 +167,13 @@ def _drop_unit_axes(kernel: Kernel) -> Kernel:
     return replace(kernel, axes=tuple(a for a in kernel.axes if a.name not in units), body=body)
 
 
-def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -> Statement:  # type: ignore[no-untyped-def]
+Names = Callable[[tuple[str, ...]], tuple[str, ...]]
+Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
+
+
+def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Expr] | None = None) -> Statement:
+    """``s`` with axes renamed or dropped; ``units`` replaces axes inside the values of indices."""
+
     def value(v: Value) -> Value:
         match v:
             case Load():
@@ -171,7 +193,8 @@ def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -
 
     match s:
         case Store():
-            return replace(s, axes=names(s.axes), index=index(s.tensor, s.index), value=value(s.value))
+            moved = tuple(i for i in index(s.tensor, s.index) if isinstance(i, Expr))
+            return replace(s, axes=names(s.axes), index=moved, value=value(s.value))
         case Define():
             reduce = replace(s.reduce, axes=names(s.reduce.axes)) if s.reduce else None
             reduce = reduce if reduce and reduce.axes else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.compose import Composer, Index, Operand, const
 from tilewright.ops.context import Scope
-from tilewright.ops.flatten import flatten_axes, values_of
+from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
@@ -123,7 +124,7 @@ class Lowered:
 def lower(model: ir.Model, node: ir.Node) -> Lowered:
     """Lower one node of ``model``. Raises :class:`UnsupportedError` for a form that no rule covers."""
     load_lowerings()
-    composer = Composer(node.op_type.lower(), facts(model))
+    composer = Composer(_kernel_name(node.op_type), facts(model))
     values: list[ir.Value] = []
     operands: dict[ir.Value, Operand] = {}
     for value in node.inputs:
@@ -139,6 +140,12 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
             _store(composer, value, result)
             values.append(value)
     return _finish(composer, values)
+
+
+def _kernel_name(operator: str) -> str:
+    """``FusedMatMul`` as ``fused_matmul``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operator.replace("MatMul", "Matmul"))
+    return words.lower()
 
 
 def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
@@ -162,7 +169,7 @@ def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | N
     known = known_value(value)
     if known is None:
         return None
-    elements: list[Expr] = list(known.flat)  # type: ignore[arg-type]
+    elements: list[Expr] = list(known.flat)
     if not all(e.is_constant for e in elements):
         return None
     return np.array([e.value for e in elements], type_.dtype.numpy).reshape(known.shape)
@@ -207,7 +214,7 @@ def _literal(node: ir.Node) -> Operand:
     return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
 
 
-_OUTPUT_AXES = ("i", "j", "k", "l", "p", "q")
+_OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
 
 def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
@@ -227,7 +234,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
 
 def _axis_hints(root: Operand) -> Sequence[str]:
     rank = root.type.rank
-    return _OUTPUT_AXES[:rank] if rank <= len(_OUTPUT_AXES) else [f"i{d}_" for d in range(rank)]
+    return _OUTPUT_AXES[6 - rank :] if rank <= 6 else [f"i{d}_" for d in range(rank)]
 
 
 def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
@@ -244,4 +251,4 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
         kernel.axes,
         kernel.body,
     )
-    return Lowered(flatten_axes(slim), tuple(values[i] for i in kept))
+    return Lowered(name_axes(flatten_axes(slim), _OUTPUT_AXES), tuple(values[i] for i in kept))

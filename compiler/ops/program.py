@@ -1,4 +1,4 @@
-"""From a whole graph to kernels: one step a node, views for what only renames dimensions, nothing for what is unread."""
+"""From a whole graph to kernels: one step a node, views for what only reshapes, nothing for what is unread."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tilewright.ir.symbolic import Expr, product
-from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, cast, unary
+from tilewright.kernel.expr import Value
+from tilewright.ops.compose import Index, Operand, binary, cast, size_of, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.reduction import accumulator
 
@@ -24,7 +24,7 @@ def _lower_layer_norm(ctx: Context) -> tuple[Operand, ...]:
         for size in x.type.shape[axis:]:
             axes.append(ctx.composer.axis(size, "r", avoid=[*outer, *axes]))
         row = cast(x.at((*outer, *axes)), wide)
-        n = cast(IndexValue(count), wide)
+        n = size_of(count, wide)
         mean = binary("div", ctx.composer.reduce("sum", axes, row, "sum"), n) if centred_too else None
         centred = row if mean is None else centre(outer, tuple(axes), mean)
         square = ctx.composer.reduce("sum", axes, binary("mul", centred, centred), "square")

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 from tilewright.ir.symbolic import Expr, product
-from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select
+from tilewright.kernel.expr import Value
+from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of
 from tilewright.ops.lower import Context, lowering, unsupported
 from tilewright.ops.lowering.conv import begin_pads
 from tilewright.ops.lowering.reduction import accumulator
@@ -57,6 +57,6 @@ def _lower_global_pool(ctx: Context) -> Operand:
         if ctx.node.op_type == "GlobalMaxPool":
             return ctx.composer.reduce("max", axes, value, "top")
         total = ctx.composer.reduce("sum", axes, cast(value, wide), "sum")
-        return cast(binary("div", total, cast(IndexValue(product(x.type.shape[2:])), wide)), dtype)
+        return cast(binary("div", total, size_of(product(x.type.shape[2:]), wide)), dtype)
 
     return ctx.result(at)

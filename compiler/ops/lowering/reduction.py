@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tilewright.ir.symbolic import Expr, product
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select, unary
+from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering
 
 
@@ -72,7 +72,7 @@ def _lower_reduce(ctx: Context) -> Operand:
         value = before(cast(x.at(full), wide))
         total = after(ctx.composer.reduce(op, fresh, value, op) if fresh else value)
         if ctx.node.op_type == "ReduceMean":
-            count = cast(IndexValue(product(x.type.shape[d] for d in axes)), wide)
+            count = size_of(product(x.type.shape[d] for d in axes), wide)
             total = binary("div", total, count)
         return cast(total, dtype)
 

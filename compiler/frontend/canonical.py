@@ -1,0 +1,172 @@
+"""The steps that bring a model to the canonical form while it is still a protobuf message without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from tilewright.errors import CompileError
+from tilewright.ir.graph import FUSED_DOMAIN
+from tilewright.ops.infer import unsupported_error
+from tilewright.ops.registry import find_shape_rule
+
+if TYPE_CHECKING:
+    import onnx
+
+#: The opset of the graph: the first that has every operator the passes build (Gelu 20, RMSNormalization and
+#: RotaryEmbedding 23, Attention with its later fixes and Swish 24), and that ONNX Runtime runs. A model of a newer
+#: opset keeps its own, since converters only go up reliably.
+CANONICAL_OPSET = 24
+
+#: The first IR version with overloaded functions, which fused operators are.
+IR_VERSION = 10
+
+#: The converter turns these into operators that have rules.
+_CONVERTED = {"Upsample", "Scatter"}
+
+#: Nodes after inlining; a few kilobytes of nested functions could otherwise stand for billions.
+_NODE_LIMIT = 1_000_000
+
+#: What a weight is while it is away: element type and shape.
+Placeholder = tuple[int, tuple[int, ...]]
+
+
+def canonical_proto(proto: onnx.ModelProto, weights: Mapping[str, Placeholder], where: str) -> onnx.ModelProto:
+    """Inline, check and convert ``proto`` (changed in place or replaced); ``weights`` are inputs in the result.
+
+    Raises :class:`CompileError` (``invalid-model``, ``opset-unsupported``, ``model-too-large``) and
+    :class:`~tilewright.errors.UnsupportedError`.
+    """
+    import onnx
+    from onnx import inliner, version_converter
+
+    version = _opset(proto, where)
+    _hide_weights(proto, weights)
+    proto.ir_version = max(proto.ir_version, IR_VERSION)
+    convert = version < CANONICAL_OPSET
+    _check_functions(proto, where)
+    _check(proto, where)
+    try:
+        kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
+        if len(kept) < len(proto.functions):
+            proto = inliner.inline_selected_functions(proto, kept, exclude=True)
+        require_operators(proto, where)
+        if convert:
+            proto = version_converter.convert_version(proto, CANONICAL_OPSET)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise CompileError(
+            "opset-unsupported",
+            where=where,
+            cause=f"converting opset {version} to {CANONICAL_OPSET} failed: {_first_line(error)}",
+            fix=f"export the model with opset 18 to {onnx.defs.onnx_opset_version()}",
+        ) from None
+    proto.ir_version = max(proto.ir_version, IR_VERSION)
+    return proto
+
+
+def require_operators(proto: onnx.ModelProto, where: str) -> None:
+    """Raise one error for all operators without a rule, those of local functions and subgraphs included."""
+    functions = {(f.domain, f.name) for f in proto.functions}
+    problems: dict[str, list[str]] = {}
+    for node in _nodes([proto.graph, *proto.functions]):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED):
+            continue
+        if find_shape_rule(domain, node.op_type) is None:
+            name = f"{domain}::{node.op_type}" if domain else node.op_type
+            problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
+    if problems:
+        raise unsupported_error([f"{name} ({len(at)}: {_listed(at)})" for name, at in problems.items()])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (" …" if len(names) > 3 else "")
+
+
+def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterable[onnx.NodeProto]:
+    for container in containers:
+        yield from container.node
+
+
+def _opset(proto: onnx.ModelProto, where: str) -> int:
+    import onnx
+
+    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1 or not 1 <= versions[0] <= newest:
+        raise CompileError(
+            "opset-unsupported",
+            where=where,
+            cause=f"it asks for opset {versions[0]}" if len(versions) == 1 else "it does not name one ONNX opset",
+            fix=f"export the model with opset 7 to {newest}",
+        )
+    return int(versions[0])
+
+
+def _hide_weights(proto: onnx.ModelProto, weights: Mapping[str, Placeholder]) -> None:
+    """Declare the weights as inputs, so that the graph stays valid without them; drop stale types."""
+    from onnx import helper
+
+    del proto.graph.value_info[:]
+    constant = set(weights) | {i.name for i in proto.graph.initializer}
+    inputs = [i for i in proto.graph.input if i.name not in constant]
+    inputs += [helper.make_tensor_value_info(n, dtype, shape) for n, (dtype, shape) in weights.items()]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+
+
+def _check(proto: onnx.ModelProto, where: str) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
+        require_operators(proto, where)  # the checker stops at the first operator it does not know
+        raise CompileError(
+            "invalid-model",
+            where=where,
+            cause=_first_line(error),
+            fix="export the model again; onnx.checker.check_model says more",
+        ) from None
+
+
+def _check_functions(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse functions that call themselves or multiply beyond reason."""
+    functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    active: list[tuple[str, str, str]] = []
+
+    def expanded(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            total += size(key) if key in functions else 1
+        return total
+
+    def size(key: tuple[str, str, str]) -> int:
+        if key in active:
+            raise CompileError(
+                "invalid-model",
+                where=f"{where}: function {key[0]}::{key[1]}",
+                cause="it calls itself",
+                fix="export the model again",
+            )
+        if key not in sizes:
+            active.append(key)
+            sizes[key] = expanded(functions[key].node)
+            active.pop()
+        return sizes[key]
+
+    count = expanded(proto.graph.node)
+    if max(count, *sizes.values(), 0, 0) > _NODE_LIMIT:
+        raise CompileError(
+            "model-too-large",
+            where=where,
+            cause=f"{count} nodes with its functions inlined, of at most {_NODE_LIMIT}",
+            fix="export the model without nested functions",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
