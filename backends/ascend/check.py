@@ -17,24 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from tilewright.backends.ascend.execute import MOVES, fixpipe, mmad, vector
-from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, geometry, last_byte, touch, units, value_of
+from tilewright.backends.ascend.footprint import (
+    Touch,
+    byte_index,
+    geometry,
+    units,
+)
 from tilewright.backends.ascend.legal import check_static, check_touch
 from tilewright.backends.ascend.memory import Clock, Memory, Refused
 from tilewright.backends.ascend.placed import (
     Barrier,
-    Block,
     CrossFlag,
     Flag,
     Instruction,
     Placed,
-    Scalar,
-    counter,
     program_of,
 )
 from tilewright.backends.ascend.stream import PIPE_ORDER, Item, issue
-from tilewright.backends.ascend.text import statement_text
 
 Array = np.ndarray[Any, Any]
 
@@ -331,9 +331,7 @@ class _Machine:
             self._store_values(core, item.dst, values)
 
     def _compute(self, core: _Core, node: Instruction, item: Item, starts: bool) -> Array:
-        values = [
-            np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources
-        ]
+        values = [np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources]
         dtype = self.buffers[item.dst.buffer].dtype.numpy
         match node.op:
             case "zero_l1":

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tilewright.backends.ascend.place_vector import VectorPart
 
 
-#: Probe size of a symbol by whether a loop's bound depends on it: 1 for batch-like ones, a few lanes for whole axes.
-_PLAIN_SIZE = {True: 1, False: 64}
+#: Probe size of a symbol on which no loop's bound depends, where its facts allow: whole axes at full length.
+_WHOLE_SIZE = 4096
 
 
 def place(scheduled: Scheduled, target: Target) -> Placed:
@@ -73,10 +73,13 @@ def probes(scheduled: Scheduled) -> list[dict[str, int]]:
         pieces = {name: size for name, size in pieces.items() if size > 1}
     result: list[dict[str, int]] = []
     for counts in ((1, 1), (2, 2), (3, 3), (1, 5), (5, 1), (2, 3), (3, 2)):
-        values = {}
-        for n, (name, r) in enumerate(sorted(facts.items())):
-            # Alternate so that inner and outer loops differ; batch-like symbols stay at 1 beside real tiles.
-            size = pieces[name] * counts[n % 2] if name in pieces else _PLAIN_SIZE.get(name in loops, 1)
+        values: dict[str, int] = {}
+        for name, r in facts.items():
+            if name in pieces:
+                # Alternate, so that inner and outer loops have different numbers of iterations.
+                size = pieces[name] * counts[sorted(pieces).index(name) % 2]
+            else:
+                size = 1 if name in loops else _WHOLE_SIZE
             values[name] = max(r.lo, min(r.hi, size) // r.divisor * r.divisor)
         if values not in result:
             result.append(values)
@@ -160,7 +163,9 @@ class Context:
         if int(self.target.extra["subblocks"]) > 1:
             self.split = self._split_axis(body)
             if self.split is None:
-                raise ScheduleError(self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve")
+                raise ScheduleError(
+                    self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve"
+                )
         vector = VectorPart(self)
         cube = CubePart(self, vector)
         vector.cube = cube
@@ -267,5 +272,3 @@ def _used(body: Sequence[Node]) -> set[str]:
             case Rotate():
                 names |= {t for pair in node.pairs for t in pair}
     return names
-
-

@@ -128,6 +128,13 @@ class CubePart:
         c = self.context
         row, column = total.axes
         rows, columns = c.count(row), c.count(column)
+        if a.dtype.bits != 16 and (left[1] or not right[1]):
+            raise UnsupportedError(
+                "ascend-transposed-load",
+                where=f"kernel {c.scheduled.kernel.name}, tile {node.tile}",
+                cause=f"fractals of {a.dtype} are not turned on the way to L0; only 16-bit ones are",
+                fix="store the left operand by rows and the right operand by columns",
+            )
         k = c.lanes(self._roles(node)[2])
         k0 = self._inner_piece(c.lanes(row), c.lanes(column), k, a.dtype)
         l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (c.lanes(row), k0), frame)

@@ -97,7 +97,9 @@ class VectorPart:
         out = self._converted(node.value, axes, f"{node.tensor}_out")
         others = {a: c.start(a, True) for a in node.axes if a not in axes}
         flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in node.index))
-        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", self._global(node.tensor, flat, axes), self._view(out, axes))
+        c.tree.emit(
+            c.tree.top, "copy_out", "vector", "MTE3", self._global(node.tensor, flat, axes), self._view(out, axes)
+        )
 
     def rotate(self, node: Rotate) -> None:
         """Carries take their new values."""
@@ -267,7 +269,11 @@ class VectorPart:
         c = self.context
         axes = self._joined(self._joined_strip(left, right), self._joined_strip(x, y))
         left = self._spread(self._strip(left, axes, DType.F32), axes)
-        right = right if isinstance(right, Scalar) and not isinstance(right.value, Expr) else self._strip(right, axes, DType.F32)
+        right = (
+            right
+            if isinstance(right, Scalar) and not isinstance(right.value, Expr)
+            else self._strip(right, axes, DType.F32)
+        )
         right = self._spread(right, axes)
         mask = self._temporary(axes, DType.U8, 8)
         view = self._view(mask, axes, 8)
@@ -277,7 +283,14 @@ class VectorPart:
         x, y = (self._spread(self._strip(p, axes, dtype), axes) for p in (x, y))
         result = self._result(axes, dtype, x, y)
         c.tree.emit(
-            c.tree.top, "select", "vector", "V", self._view(result, axes), view, self._view(x, axes), self._view(y, axes)
+            c.tree.top,
+            "select",
+            "vector",
+            "V",
+            self._view(result, axes),
+            view,
+            self._view(x, axes),
+            self._view(y, axes),
         )
         for p in (mask, x, y):
             self._recycle(p, result)
@@ -309,7 +322,9 @@ class VectorPart:
         rows = tuple((c.count(a, True), s) for a, s in zip(piece.axes, self._strides(wide), strict=False))
         narrow = tuple((n, constant(1) if i == len(rows) - 1 else s) for i, (n, s) in enumerate(rows))
         dst = View(wide.buffer, ZERO, (*rows, (constant(lanes), constant(1))))
-        c.tree.emit(c.tree.top, "brcb", "vector", "V", dst, View(piece.buffer, ZERO, (*narrow, (constant(lanes), ZERO))))
+        c.tree.emit(
+            c.tree.top, "brcb", "vector", "V", dst, View(piece.buffer, ZERO, (*narrow, (constant(lanes), ZERO)))
+        )
         self._recycle(piece)
         return wide
 

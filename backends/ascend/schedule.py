@@ -79,5 +79,3 @@ def _vector_schedules(store: Store) -> Iterator[Schedule]:
         return
     for rows in _ROWS:
         yield Schedule(tuple(Loop(a, rows if a == store.axes[-2] else 1, "block") for a in store.axes[:-1]))
-
-
