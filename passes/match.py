@@ -182,7 +182,9 @@ def _match_op(pattern: _Op, value: ir.Value, state: _State, miss: Mismatch) -> I
         yield from _match_all(pattern.inputs, order, started, miss)
 
 
-def _match_all(patterns: tuple[Pattern, ...], values: list[ir.Value], state: _State, miss: Mismatch) -> Iterator[_State]:
+def _match_all(
+    patterns: tuple[Pattern, ...], values: list[ir.Value], state: _State, miss: Mismatch
+) -> Iterator[_State]:
     if not patterns:
         yield state
         return

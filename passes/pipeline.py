@@ -12,6 +12,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
+from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
@@ -45,6 +46,7 @@ def canonicalization() -> list[Pass]:
         MergeViews(),  # before transposes, which look through one Reshape only
         ComposeTransposes(),
         MergeViews(),  # what composing brought together
+        CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
         CanonicalizeGemm(),
         FoldBatchNorm(),
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it

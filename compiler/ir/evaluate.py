@@ -73,4 +73,6 @@ def evaluate(model: onnx.ModelProto | Path, feeds: Mapping[str, Array], *, every
     if every:
         results = evaluator.run(None, dict(feeds), intermediate=True)
         return {n: np.asarray(v) for n, v in results.items() if n and v is not None and not isinstance(v, list)}
-    return dict(zip((o.name for o in proto.graph.output), map(np.asarray, evaluator.run(None, dict(feeds))), strict=True))
+    return dict(
+        zip((o.name for o in proto.graph.output), map(np.asarray, evaluator.run(None, dict(feeds))), strict=True)
+    )

@@ -1,6 +1,6 @@
 """``canonicalize-gemm``: Gemm is MatMul and Add; transposition and scale go into the constants.
 
-    Gemm<transB=1, alpha, beta>(x, W, c)  →  MatMul(x, alpha·Wᵀ) + beta·c
+Gemm<transB=1, alpha, beta>(x, W, c)  →  MatMul(x, alpha·Wᵀ) + beta·c
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ class CanonicalizeGemm(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["Gemm"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        if node.inputs[0] is None or node.inputs[1] is None or not (node.inputs[0].dtype or ir.DataType.FLOAT).is_floating_point():
+        if (
+            node.inputs[0] is None
+            or node.inputs[1] is None
+            or not (node.inputs[0].dtype or ir.DataType.FLOAT).is_floating_point()
+        ):
             return Miss.at(node, "integer Gemm has no scale to fold")
         a = _transposed(node, 0, "transA", 1.0, rewriter)
         alpha = _float(node, "alpha")

@@ -1,7 +1,7 @@
 """``compose-transposes``: chains of Transpose become one, also through a Reshape that only merges sizes.
 
-    Transpose(Transpose(x))                              →  Transpose(x)
-    Transpose<0,2,1>(Reshape(x: [B,H,S,D] → [B·H,S,D]))  →  Reshape(Transpose<0,1,3,2>(x))
+Transpose(Transpose(x))                              →  Transpose(x)
+Transpose<0,2,1>(Reshape(x: [B,H,S,D] → [B·H,S,D]))  →  Reshape(Transpose<0,1,3,2>(x))
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _through_merge(node: ir.Node, reshape: ir.Node, perm: tuple[int, ...], rewri
         return False
     groups = merged_groups(type_of(x).shape, type_of(reshape.outputs[0]).shape)
     if groups is None:
-        return Miss.at(node, f"the Reshape before it, {type_of(x)} → {type_of(reshape.outputs[0])}, does not only merge")
+        return Miss.at(
+            node, f"the Reshape before it, {type_of(x)} → {type_of(reshape.outputs[0])}, does not only merge"
+        )
     expanded = [axis for p in perm for axis in groups[p]]
     if tuple(type_of(x).shape[a] for a in expanded) != type_of(follower.outputs[0]).shape:
         return Miss.at(node, "the Reshape after it does not split what the Reshape before it merged")

@@ -1,6 +1,6 @@
 """``fold-batch-norm``: a BatchNormalization at inference goes into the constants of the Conv before it.
 
-    BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, (c - mean)·s + bias),  s = scale / √(var + ε)
+BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, (c - mean)·s + bias),  s = scale / √(var + ε)
 """
 
 from __future__ import annotations

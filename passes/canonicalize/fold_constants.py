@@ -19,7 +19,9 @@ from tilewright.ir.graph import constant_array, constant_tensor, is_constant, kn
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import Rewriter, RewritePass
 
-_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
+)
 #: Not folded though constant: these say that a tensor is quantized, which the quantize pass and kernels need to see.
 _KEPT = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"])
 

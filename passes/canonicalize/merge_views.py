@@ -1,6 +1,6 @@
 """``merge-views``: chains of Reshape, Squeeze, Unsqueeze and Flatten become one view with a constant target.
 
-    Reshape(Reshape(x, Concat(B, S, -1, 16)), …)  →  Reshape(x, [0, 0, 4, 16])
+Reshape(Reshape(x, Concat(B, S, -1, 16)), …)  →  Reshape(x, [0, 0, 4, 16])
 """
 
 from __future__ import annotations

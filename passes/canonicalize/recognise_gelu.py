@@ -34,7 +34,9 @@ def _tanh() -> Pattern:
     inner = x + either(0.044715 * cube, (0.044715 * x) * (x * x), (0.044715 * (x * x)) * x)
     factored = x * (1 + 0.044715 * (x * x))  # x + 0.044715·x³
     scaled = math.sqrt(2 / math.pi)
-    return _products(x, op("Tanh", either(scaled * inner, scaled * factored, (scaled * x) * (1 + 0.044715 * (x * x)))) + 1)
+    return _products(
+        x, op("Tanh", either(scaled * inner, scaled * factored, (scaled * x) * (1 + 0.044715 * (x * x)))) + 1
+    )
 
 
 _PATTERNS = {"none": _erf(), "tanh": _tanh()}

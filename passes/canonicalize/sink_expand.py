@@ -1,8 +1,8 @@
 """``sink-expand``: operators broadcast by themselves, so an Expand before them is superfluous or can wait.
 
-    Add(scores, Expand(mask))     →  Add(scores, mask)                  where the sum has the same shape either way
-    Where(Expand(c), 0, -inf)     →  Expand(Where(c, 0, -inf))          computed once instead of once per copy
-    And(Expand(True), x)          →  Expand(x)
+Add(scores, Expand(mask))     →  Add(scores, mask)                  where the sum has the same shape either way
+Where(Expand(c), 0, -inf)     →  Expand(Where(c, 0, -inf))          computed once instead of once per copy
+And(Expand(True), x)          →  Expand(x)
 """
 
 from __future__ import annotations
@@ -92,5 +92,3 @@ def _again(node: ir.Node, inputs: list[ir.Value], rewriter: Rewriter) -> ir.Valu
     """The same operator on other inputs."""
     attributes = {name: a.value for name, a in node.attributes.items()}
     return rewriter.new(node.op_type, inputs, before=node, attributes=attributes)
-
-

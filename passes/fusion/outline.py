@@ -46,7 +46,13 @@ def outline(
     model.opset_imports.setdefault(FUSED_DOMAIN, 1)
     converted = ir.convenience.convert_attributes(attributes or {})
     fused = ir.Node(
-        FUSED_DOMAIN, op_type, formal, converted, overload=function.overload, num_outputs=len(outputs), name=ordered[-1].name
+        FUSED_DOMAIN,
+        op_type,
+        formal,
+        converted,
+        overload=function.overload,
+        num_outputs=len(outputs),
+        name=ordered[-1].name,
     )
     ordered[-1].append(fused)
     for old, new in zip(outputs, fused.outputs, strict=True):
