@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewright.backends.base import Binary, Source
-from tilewright.backends.cuda import aot, toolchain
+from tilewright.backends.cuda import aot_process, toolchain
 from tilewright.backends.cuda.launch import LAUNCHES, Launch, from_json
 from tilewright.errors import InternalError
 from tilewright.target import Target
@@ -48,7 +48,7 @@ def compile_source(source: Source, target: Target) -> Mapping[str, Compiled]:
     try:
         job = _write_job(scratch, source, launches, target)
         # -s: no user site-packages; the child imports Triton only.
-        command = [sys.executable, "-s", aot.__file__, str(job)]
+        command = [sys.executable, "-s", aot_process.__file__, str(job)]
         run = subprocess.run(command, env=toolchain.environment(scratch), capture_output=True, text=True, check=False)
         if run.returncode:
             keep = True

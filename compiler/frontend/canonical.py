@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import onnx
 
 #: The opset of the graph: the first that has every operator the passes build (Gelu 20, RMSNormalization and
-#: RotaryEmbedding 23, Attention with its later fixes and Swish 24), and that ONNX Runtime runs. A model of a newer opset
-#: keeps its own, since converters only go up reliably.
+#: RotaryEmbedding 23, Attention with its later fixes and Swish 24), and that ONNX Runtime runs. A model of a newer
+#: opset keeps its own, since converters only go up reliably.
 CANONICAL_OPSET = 24
 
 #: The first IR version with overloaded functions, which fused operators are.
@@ -67,7 +67,7 @@ def canonical_proto(proto: onnx.ModelProto, weights: Mapping[str, Placeholder], 
 def require_operators(proto: onnx.ModelProto, where: str) -> None:
     """Raise one error for all operators without a rule, those of local functions and subgraphs included."""
     functions = {(f.domain, f.name) for f in proto.functions}
-    problems = {}
+    problems: dict[str, list[str]] = {}
     for node in _nodes([proto.graph, *proto.functions]):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED):
@@ -76,18 +76,16 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
             name = f"{domain}::{node.op_type}" if domain else node.op_type
             problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
     if problems:
-        raise unsupported_error(
-            [
-                f"{n} ({len(at)}: {', '.join(map(repr, at[:3]))}{' …' if len(at) > 3 else ''})"
-                for n, at in problems.items()
-            ]
-        )
+        raise unsupported_error([f"{name} ({len(at)}: {_listed(at)})" for name, at in problems.items()])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (" …" if len(names) > 3 else "")
 
 
 def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterable[onnx.NodeProto]:
     for container in containers:
-        for node in container.node:
-            yield node
+        yield from container.node
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:

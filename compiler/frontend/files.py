@@ -2,8 +2,8 @@
 
 Paths in a model come from whoever made the model. They have led out of the folder by ``..`` and absolute names
 (CVE-2022-25882), by ``..`` behind a folder (CVE-2024-27318), by links and by a race between check and use
-(CVE-2026-27489). So each component is opened relative to the one before, links refused by the kernel, and what was opened
-is what is checked and mapped.
+(CVE-2026-27489). So each component is opened relative to the one before, links refused by the kernel, and what was
+opened is what is checked and mapped.
 """
 
 from __future__ import annotations

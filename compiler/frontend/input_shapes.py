@@ -55,7 +55,7 @@ def _parse_size(text: str | int, name: str) -> _Size:
         return _Size(None, None, None)
     match = _SIZE.fullmatch(text)
     if match and text:
-        lo, hi = match["lo"] and int(match["lo"]), match["hi"] and int(match["hi"])
+        lo, hi = (int(match[g]) if match[g] else None for g in ("lo", "hi"))
         if match["dots"] and (lo is not None or hi is not None):
             lo, hi = lo if lo is not None else 1, hi if hi is not None else POSITIVE_INFINITY
             if lo <= hi:
@@ -74,33 +74,33 @@ def _parse_size(text: str | int, name: str) -> _Size:
 
 
 def name_dimensions(model: ir.Model, shapes: InputShapes | None = None) -> None:
-    """Give every open size of the graph's inputs a symbol: the model's name made an identifier, or one after the input.
+    """Give every open size of the graph's inputs a symbol: the model's name as an identifier, or the input's name.
 
-    Equal names stay equal. A name that reads as an expression of other names (``past + new``) is taken as that. Where the
-    model does not even say how many axes an input has, ``shapes`` does.
+    Equal names stay equal. A name that reads as an expression of other names (``past + new``) is taken as that. Where
+    the model does not even say how many axes an input has, ``shapes`` does.
     """
     names = _Names()
     for value in model.graph.inputs:
         if value.shape is None and value.name in (shapes or {}):
-            value.shape = ir.Shape([None] * len((shapes or {})[value.name]))
+            value.shape = ir.Shape([None] * len((shapes or {})[value.name or ""]))
     declared = {_text(d) for v in model.graph.inputs for d in _shape(v) if not isinstance(d, int)} - {None}
     plain = {d for d in declared if d is not None and _expression(d, declared) is None}
-    for text in sorted(plain):
-        names.identifier(text)
+    for name in sorted(plain):
+        names.identifier(name)
     for value in model.graph.inputs:
         sizes = []
         for axis, dim in enumerate(_shape(value)):
-            text = _text(dim)
+            named = _text(dim)
             if isinstance(dim, int):
                 if dim < 0:
                     raise _negative(value, dim)
                 sizes.append(constant(dim))
-            elif text is None:
+            elif named is None:
                 sizes.append(symbol(names.fresh(f"{value.name}_{axis}")))
             else:
-                expression = _expression(text, declared)
+                expression = _expression(named, declared)
                 sizes.append(
-                    symbol(names.identifier(text))
+                    symbol(names.identifier(named))
                     if expression is None
                     else expression.substitute({n: symbol(names.identifier(n)) for n in expression.symbols})
                 )
@@ -184,9 +184,7 @@ def apply_input_shapes(model: ir.Model, shapes: InputShapes) -> None:
     ``input-shape-conflict`` for a size that would have to be two things.
     """
     inputs = {v.name or "": v for v in model.graph.inputs}
-    ranges = model_facts.facts(model)
-    replaced: dict[str, Expr] = {}
-    names = model_facts.dimension_names(model)
+    binding = _Binding(model_facts.facts(model), model_facts.dimension_names(model))
     for name, sizes in shapes.items():
         if name not in inputs:
             raise _unknown_input(name, inputs)
@@ -199,47 +197,58 @@ def apply_input_shapes(model: ir.Model, shapes: InputShapes) -> None:
                 fix="give one size per axis; ? leaves one as it is",
             )
         for axis, (size, text) in enumerate(zip(current, sizes, strict=True)):
-            _apply(size, _parse_size(text, name), f"--input-shape of {name!r}, axis {axis}", ranges, replaced, names)
+            binding.apply(size, _parse_size(text, name), f"--input-shape of {name!r}, axis {axis}")
     for value in model.graph.inputs:
-        sizes_now = tuple(s.substitute(replaced).substitute(replaced) for s in graph.type_of(value).shape)
-        value.shape = graph.ir_shape(sizes_now)
+        value.shape = graph.ir_shape(tuple(binding.current(s) for s in graph.type_of(value).shape))
     used = {s for v in model.graph.inputs for size in graph.type_of(v).shape for s in size.symbols}
-    model_facts.set_facts(model, {s: ranges[s] for s in sorted(used)})
-    model_facts.set_dimension_names(model, {s: names.get(s, s) for s in sorted(used)})
+    model_facts.set_facts(model, {s: binding.ranges[s] for s in sorted(used)})
+    model_facts.set_dimension_names(model, {s: binding.names.get(s, s) for s in sorted(used)})
 
 
-def _apply(
-    size: Expr, wanted: _Size, where: str, ranges: dict[str, Range], replaced: dict[str, Expr], names: dict[str, str]
-) -> None:
-    size = size.substitute(replaced).substitute(replaced)
-    if size.is_constant:
-        lo, hi = (wanted.lo, wanted.hi) if wanted.lo is not None else (size.value, size.value)
-        if not lo <= size.value <= (hi if hi is not None else lo) or (wanted.lo is None and wanted.name):
-            raise _conflict(
-                where, f"the size is {size}", "a fixed size cannot be opened: export the model with it dynamic"
-            )
-        return
-    atom = size.atoms[0]
-    if not (isinstance(atom, Symbol) and size == symbol(atom.name)):
+class _Binding:
+    """What the user's sizes have made of the model's dimensions so far."""
+
+    def __init__(self, ranges: dict[str, Range], names: dict[str, str]):
+        self.ranges = ranges
+        self.names = names
+        self._replaced: dict[str, Expr] = {}
+
+    def current(self, size: Expr) -> Expr:
+        """``size`` with bound and renamed dimensions replaced; a renamed one may be bound later."""
+        return size.substitute(self._replaced).substitute(self._replaced)
+
+    def apply(self, size: Expr, wanted: _Size, where: str) -> None:
+        """Make one axis what the user wants."""
+        size = self.current(size)
         if wanted == _Size(None, None, None):
             return
-        raise _conflict(where, f"the size is {size}", "bind or bound the dimensions it is made of, on the other inputs")
-    name = atom.name
-    if wanted.name is not None and wanted.name != name:
-        merged = _intersection(ranges.get(wanted.name, DEFAULT_RANGE), ranges.pop(name), where)
-        replaced[name] = symbol(wanted.name)
-        ranges[wanted.name] = merged
-        names[wanted.name] = names.get(name, wanted.name)
-        name = wanted.name
-    if wanted.lo is None or wanted.hi is None:
-        return
-    given = Range(wanted.lo, wanted.hi)
-    if ranges[name] == DEFAULT_RANGE:
-        ranges[name] = given
-    else:
-        ranges[name] = _intersection(ranges[name], given, where)
-    if wanted.lo == wanted.hi:
-        replaced[name] = constant(wanted.lo)
+        if size.is_constant:
+            _require_fixed(size.value, wanted, where)
+            return
+        atom = size.atoms[0]
+        if not (isinstance(atom, Symbol) and size == symbol(atom.name)):
+            raise _conflict(where, f"the size is {size}", "give the dimensions it is made of, on the other inputs")
+        name = atom.name
+        if wanted.name is not None and wanted.name != name:
+            self._rename(name, wanted.name, where)
+            name = wanted.name
+        if wanted.lo is None or wanted.hi is None:
+            return
+        given = Range(wanted.lo, wanted.hi)
+        now = self.ranges[name]
+        self.ranges[name] = given if now == DEFAULT_RANGE else _intersection(now, given, where)
+        if wanted.lo == wanted.hi:
+            self._replaced[name] = constant(wanted.lo)
+
+    def _rename(self, old: str, new: str, where: str) -> None:
+        self.ranges[new] = _intersection(self.ranges.get(new, DEFAULT_RANGE), self.ranges.pop(old), where)
+        self.names[new] = self.names.get(old, new)
+        self._replaced[old] = symbol(new)
+
+
+def _require_fixed(size: int, wanted: _Size, where: str) -> None:
+    if wanted.lo is None or wanted.hi is None or not wanted.lo <= size <= wanted.hi:
+        raise _conflict(where, f"the size is {size}", "a fixed size cannot be opened: export it as dynamic")
 
 
 def _intersection(a: Range, b: Range, where: str) -> Range:

@@ -43,8 +43,8 @@ def import_model(source: Source, input_shapes: InputShapes | None = None) -> ir.
     """The canonical graph of ``source``, an ONNX file or a ``ModelProto`` (which is not changed).
 
     ``input_shapes`` gives sizes per input, see :data:`~tilewright.frontend.input_shapes.InputShapes`. In the result
-    every value has a type whose symbols are the named dimensions of the inputs (sizes that depend on run-time values have
-    symbols of their own); weights are mapped from the files. Raises :class:`CompileError` (codes ``not-a-model``,
+    every value has a type whose symbols are the named dimensions of the inputs (sizes that depend on run-time values
+    have symbols of their own); weights are mapped from the files. Raises :class:`CompileError` (codes ``not-a-model``,
     ``model-truncated``, ``invalid-model``, ``external-data-…``, ``shape-mismatch`` …), :class:`UnsupportedError` that
     lists all nodes without support, and :class:`UsageError` for the file and the shapes.
     """
@@ -65,7 +65,7 @@ def _import(
     shapes: InputShapes,
 ) -> ir.Model:
     weights = take_weights(proto.graph, mapped, folder, where)
-    proto = canonical_proto(proto, {n: (t.dtype.value, t.shape.numpy()) for n, t in weights.items()}, where)
+    proto = canonical_proto(proto, {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}, where)
     model = ir.from_proto(proto)
     _restore(model, weights)
     _tidy(model)
@@ -125,7 +125,7 @@ def _tidy(model: ir.Model) -> None:
 
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(model)
     common.NameFixPass()(model)
     model.opset_imports.setdefault("", CANONICAL_OPSET)

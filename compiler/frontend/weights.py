@@ -1,4 +1,4 @@
-"""Initializers of a model as tensors: mapped from its files where they are large, checked before anything reads them."""
+"""Initializers of a model as tensors: mapped from its files where they are large, and checked before use."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def take_weights(
             if length <= KEPT_BYTES:
                 small.append(proto)
                 continue
-            large[proto.name] = ir.from_proto(_detached(proto))
+            large[proto.name] = ir.serde.deserialize_tensor(_detached(proto))
             continue
         if len(data) != length:
             raise _length_error(at, len(data), length)
@@ -89,7 +89,7 @@ def expected_length(proto: onnx.TensorProto, where: str) -> int:
         raise CompileError(
             "invalid-model", where=where, cause=f"negative size in {list(proto.dims)}", fix="export the model again"
         )
-    return (math.prod(proto.dims) * bits + 7) // 8
+    return int(math.prod(proto.dims) * bits + 7) // 8
 
 
 def _external(proto: onnx.TensorProto, folder: ExternalFolder | None, where: str) -> memoryview:
@@ -122,34 +122,22 @@ def _number(text: str, what: str, where: str) -> int:
     return int(text)
 
 
-#: Field of TensorProto that holds elements of a type when there is no raw data, and elements per entry.
-_COMPLEX = ("COMPLEX64", "COMPLEX128")
-
-
 def _check_inline(proto: onnx.TensorProto, length: int, where: str) -> None:
     if proto.HasField("raw_data"):
         if len(proto.raw_data) != length:
             raise _length_error(where, len(proto.raw_data), length)
         return
     counts = [len(f) for f in _typed_fields(proto) if len(f)]
-    elements = math.prod(proto.dims)
-    bits = ir.DataType(proto.data_type).bitwidth
-    wanted = (
-        (elements * bits + 7) // 8 if bits < 8 else elements * (1 + (ir.DataType(proto.data_type).name in _COMPLEX))
-    )
-    if (sum(counts), len(counts)) not in {(wanted, 1), (0, 0) if not wanted else (wanted, 1)}:
+    dtype, elements = ir.DataType(proto.data_type), math.prod(proto.dims)
+    # Narrow elements are packed into bytes, one per entry; complex ones take two entries.
+    wanted = length if dtype.bitwidth < 8 else elements * (2 if dtype.name.startswith("COMPLEX") else 1)
+    if len(counts) > 1 or sum(counts) != wanted:
         raise _length_error(where, sum(counts), wanted)
 
 
 def _typed_fields(proto: onnx.TensorProto) -> list[Any]:
-    return [
-        proto.float_data,
-        proto.int32_data,
-        proto.int64_data,
-        proto.double_data,
-        proto.uint64_data,
-        proto.string_data,
-    ]
+    numbers = [proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data]
+    return [*numbers, proto.string_data]
 
 
 def _inline(proto: onnx.TensorProto, data: memoryview) -> onnx.TensorProto:

@@ -56,6 +56,10 @@ class Operand:
             self._memo[key] = self.compute(key)
         return self._memo[key]
 
+    def scalar(self) -> Value:
+        """The only element of a tensor of one element, whatever its rank."""
+        return self.at([0] * self.type.rank)
+
     def broadcast(self, index: Sequence[Index]) -> Value:
         """The element that ``index`` of a broader result reads, under NumPy's broadcasting."""
         tail = index[len(index) - self.type.rank :]

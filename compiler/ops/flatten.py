@@ -6,11 +6,11 @@ at all, and every tile has both or neither. Axes of extent 1 disappear.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.expr import Binary, Cast, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Axis, Define, Kernel, Param, Scan, Statement, Store
 
@@ -30,6 +30,27 @@ def flatten_axes(kernel: Kernel) -> Kernel:
             if merged:
                 break
     return kernel
+
+
+def name_axes(kernel: Kernel, hints: Sequence[str]) -> Kernel:
+    """Name the axes of the (first) store after the last of ``hints``: rows and columns are ``m`` and ``n``."""
+    axes = next((s.axes for s in kernel.body if isinstance(s, Store)), ())
+    if len(axes) > len(hints):
+        return kernel
+    new = dict(zip(axes, hints[len(hints) - len(axes) :], strict=True))
+    taken = {a.name for a in kernel.axes} - set(axes) | {n for n, _ in kernel.facts} | {p.name for p in kernel.params}
+    if taken & set(new.values()):
+        return kernel
+    symbols = {old: symbol(name) for old, name in new.items()}
+
+    def names(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(new.get(x, x) for x in old)
+
+    def index(_: str, old: tuple[Expr | Value, ...]) -> tuple[Expr | Value, ...]:
+        return tuple(i.substitute(symbols) if isinstance(i, Expr) else i for i in old)
+
+    renamed = tuple(Axis(new.get(a.name, a.name), a.extent) for a in kernel.axes)
+    return replace(kernel, axes=renamed, body=tuple(_rewrite(s, names, index, symbols) for s in kernel.body))
 
 
 def walk(v: Value) -> Iterator[Value]:
@@ -146,7 +167,13 @@ def _drop_unit_axes(kernel: Kernel) -> Kernel:
     return replace(kernel, axes=tuple(a for a in kernel.axes if a.name not in units), body=body)
 
 
-def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -> Statement:  # type: ignore[no-untyped-def]
+Names = Callable[[tuple[str, ...]], tuple[str, ...]]
+Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
+
+
+def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Expr] | None = None) -> Statement:
+    """``s`` with axes renamed or dropped; ``units`` replaces axes inside the values of indices."""
+
     def value(v: Value) -> Value:
         match v:
             case Load():
@@ -166,7 +193,8 @@ def _rewrite(s: Statement, names, index, units: dict[str, Expr] | None = None) -
 
     match s:
         case Store():
-            return replace(s, axes=names(s.axes), index=index(s.tensor, s.index), value=value(s.value))
+            moved = tuple(i for i in index(s.tensor, s.index) if isinstance(i, Expr))
+            return replace(s, axes=names(s.axes), index=moved, value=value(s.value))
         case Define():
             reduce = replace(s.reduce, axes=names(s.reduce.axes)) if s.reduce else None
             reduce = reduce if reduce and reduce.axes else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.compose import Composer, Index, Operand, const
 from tilewright.ops.context import Scope
-from tilewright.ops.flatten import flatten_axes, values_of
+from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
@@ -123,7 +124,7 @@ class Lowered:
 def lower(model: ir.Model, node: ir.Node) -> Lowered:
     """Lower one node of ``model``. Raises :class:`UnsupportedError` for a form that no rule covers."""
     load_lowerings()
-    composer = Composer(node.op_type.lower(), facts(model))
+    composer = Composer(_kernel_name(node.op_type), facts(model))
     values: list[ir.Value] = []
     operands: dict[ir.Value, Operand] = {}
     for value in node.inputs:
@@ -139,6 +140,12 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
             _store(composer, value, result)
             values.append(value)
     return _finish(composer, values)
+
+
+def _kernel_name(operator: str) -> str:
+    """``FusedMatMul`` as ``fused_matmul``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operator.replace("MatMul", "Matmul"))
+    return words.lower()
 
 
 def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
@@ -244,4 +251,4 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
         kernel.axes,
         kernel.body,
     )
-    return Lowered(flatten_axes(slim), tuple(values[i] for i in kept))
+    return Lowered(name_axes(flatten_axes(slim), _OUTPUT_AXES), tuple(values[i] for i in kept))

@@ -30,7 +30,7 @@ _VARIADIC = {"Max": "max", "Min": "min", "Sum": "add"}
 @lowering(*_UNARY)
 def _lower_unary(ctx: Context) -> Operand:
     x, op = ctx.input(0), _UNARY[ctx.node.op_type]
-    return ctx.result(lambda i: unary(op, x.at(i)))
+    return ctx.result(lambda i: unary(op, x.at(i)), origin=(ctx.node.op_type, (x,)))
 
 
 @lowering(*_BINARY)
@@ -103,7 +103,11 @@ def _lower_isinf(ctx: Context) -> Operand:
 @lowering("Where")
 def _lower_where(ctx: Context) -> Operand:
     c, a, b = ctx.input(0), ctx.input(1), ctx.input(2)
-    return ctx.result(lambda i: select(c.broadcast(i), a.broadcast(i), b.broadcast(i)))
+    # Exporters guard a softmax whose row is masked throughout: Where(IsNaN(p), 0, p). It is still a softmax.
+    zero = a.known is not None and not a.known.any()
+    guards_softmax = c.origin == ("IsNaN", (b,)) and b.origin[0] == "Softmax" and zero
+    origin = ("Softmax", (*b.origin[1], a)) if guards_softmax else ("", ())
+    return ctx.result(lambda i: select(c.broadcast(i), a.broadcast(i), b.broadcast(i)), origin=origin)
 
 
 @lowering("Cast", "CastLike")
@@ -123,8 +127,8 @@ def _lower_clip(ctx: Context) -> Operand:
 
     def at(i: tuple[Index, ...]) -> Value:
         v = x.at(i)
-        v = v if low is None else binary("max", v, low.at(()) if low.type.rank == 0 else low.at((0,)))
-        return v if high is None else binary("min", v, high.at(()) if high.type.rank == 0 else high.at((0,)))
+        v = v if low is None else binary("max", v, low.scalar())
+        return v if high is None else binary("min", v, high.scalar())
 
     return ctx.result(at)
 

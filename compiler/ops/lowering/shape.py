@@ -45,7 +45,7 @@ def _lower_range(ctx: Context) -> Operand:
     def at(index: tuple[Index, ...]) -> Value:
         (i,) = index
         assert isinstance(i, Expr)
-        return binary("add", start.at(()), binary("mul", cast(IndexValue(i), dtype), step.at(())))
+        return binary("add", start.scalar(), binary("mul", cast(IndexValue(i), dtype), step.scalar()))
 
     return ctx.result(at)
 

@@ -1,4 +1,4 @@
-"""The process that runs Triton: ``python aot.py JOB`` compiles the kernels a job file lists, with no GPU.
+"""The process that runs Triton: ``python aot_process.py JOB`` compiles the kernels a job file lists, with no GPU.
 
 It runs apart from the compiler so that Triton's settings (environment, cache, an abort inside LLVM) stay its own, and
 it imports nothing of Tilewright. A job is ``{"arch": 90, "ptx_version": 80, "kernels": [{"file", "entry", "signature",

@@ -1,0 +1,375 @@
+"""The checker: runs a placed program, pipes in parallel, and refuses what real hardware could get wrong.
+
+Every pipe of every core is a queue of its own, in order; a clock per pipe says which statements of every other pipe are
+known to have ended. Order comes from flags, barriers and cross-core flags alone. Statements of one pipe start in order
+but need a barrier between dependent ones: "PipeBarrier … needs to be inserted between the same pipelines with data
+dependency" (Ascend C reference, PipeBarrier). Refused: races, reads of bytes nobody wrote or that another buffer has
+overwritten, accesses outside their buffer, capacity, alignment, wrong pipe or layout, leaked or doubled flags, event
+ids beyond the hardware's, deadlock. What is left computes real numbers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.backends.ascend.execute import MOVES, fixpipe, mmad, vector
+from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, geometry, last_byte, touch, units, value_of
+from tilewright.backends.ascend.legal import check_static, check_touch
+from tilewright.backends.ascend.memory import Clock, Memory, Refused
+from tilewright.backends.ascend.placed import (
+    Barrier,
+    Block,
+    CrossFlag,
+    Flag,
+    Instruction,
+    Placed,
+    Scalar,
+    counter,
+    program_of,
+)
+from tilewright.backends.ascend.stream import PIPE_ORDER, Item, issue
+from tilewright.backends.ascend.text import statement_text
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(slots=True)
+class _Flag:
+    """State of one event or counter: clocks of sets not yet waited for, and when each wait happened."""
+
+    pending: deque[Clock] = field(default_factory=deque)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    sets: int = 0
+    last: str = ""
+
+
+@dataclass(slots=True)
+class _Core:
+    """One core: what it has still to issue, and its pipes' queues."""
+
+    number: int
+    kind: str
+    group: int
+    stream: Any
+    queues: dict[str, deque[tuple[Item, Clock]]]
+    issued: Clock
+    blocked: Item | None = None
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outputs by name, and how many statements ran."""
+
+    outputs: Mapping[str, Array]
+    executed: int
+
+
+def check(
+    placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int = 2, seed: int = 0
+) -> Result:
+    """Run ``placed`` on ``groups`` groups of cores. Raises :class:`Refused`.
+
+    Args:
+        inputs: a tensor for every parameter that is read, in its dtype and shape.
+        dims: a value for every dimension symbol.
+        seed: order in which ready pipes are tried; an accepted program gives the same numbers for every seed.
+    """
+    check_static(placed)
+    return _Machine(placed, inputs, dims, groups, seed).run()
+
+
+class _Machine:
+    def __init__(self, placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int, seed: int):
+        self.placed, self.dims, self.random = placed, dims, random.Random(seed)
+        self.target = placed.target
+        self.buffers = {b.name: b for b in placed.buffers}
+        self.owners = {b.name: i for i, b in enumerate(placed.buffers)}
+        self.geometry = {b.name: geometry(b, dims) for b in placed.buffers}
+        self.memories: dict[tuple[Any, ...], Memory] = {}
+        self.cores = self._make_cores(groups)
+        pipes = len(PIPE_ORDER)
+        count = len(self.cores) * pipes
+        self.clocks = np.zeros((count, count), np.int64)
+        self.ticks = [0] * count
+        self.log: list[list[str | Item]] = [[] for _ in range(count)]
+        self.flags: dict[tuple[Any, ...], _Flag] = {}
+        self.arrivals: dict[tuple[int, int, int], deque[Clock]] = {}
+        for core in self.cores:
+            core.issued = np.zeros(count, np.int64)
+        self.executed = 0
+        self._load(inputs)
+
+    def _make_cores(self, groups: int) -> list[_Core]:
+        subblocks = max(1, int(self.target.extra["subblocks"]))
+        cores: list[_Core] = []
+        for group in range(groups):
+            for kind in self.placed.cores:
+                for sub in range(subblocks if kind == "vector" else 1):
+                    env = {**self.dims, "_group": group, "_groups": groups, "_sub": sub}
+                    stream = issue(program_of(self.placed.body, kind), self.buffers, env)
+                    queues: dict[str, deque[tuple[Item, Clock]]] = {p: deque() for p in PIPE_ORDER}
+                    cores.append(_Core(len(cores), kind, group, stream, queues, np.zeros(0, np.int64)))
+        return cores
+
+    def _load(self, inputs: Mapping[str, Array]) -> None:
+        for p in self.placed.kernel.params:
+            g = self.geometry[p.name]
+            memory = self._memory(p.name, self.cores[0])
+            if p.role != "out":
+                value = np.ascontiguousarray(inputs[p.name])
+                if value.shape != g.shape or value.dtype != p.dtype.numpy:
+                    raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(g.shape)}")
+                memory.data[:] = value.view(np.uint8).reshape(-1)
+                memory.owner[:] = self.owners[p.name]
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        ready = [(core, pipe) for core in self.cores for pipe in PIPE_ORDER]
+        moved = True
+        while moved:
+            moved = any([self._issue(core) for core in self.cores])
+            self.random.shuffle(ready)
+            for core, pipe in ready:
+                while core.queues[pipe] and self._step(core, pipe):
+                    moved = True
+        self._finish()
+        outputs = {p.name: self._output(p.name) for p in self.placed.kernel.params if p.role == "out"}
+        return Result(outputs, self.executed)
+
+    def _issue(self, core: _Core) -> bool:
+        """Issue statements until the core waits for another core or has no more."""
+        moved = False
+        while not core.done:
+            item = core.blocked or next(core.stream, None)
+            if item is None:
+                core.done = True
+                return True
+            if isinstance(item.node, CrossFlag) and item.node.action == "wait":
+                core.blocked = item
+                if not self._cross_wait(core, item):
+                    return moved
+                core.blocked, moved = None, True
+                continue
+            core.queues[item.pipe].append((item, core.issued))
+            moved = True
+        return moved
+
+    def _thread(self, core: _Core, pipe: str) -> int:
+        return core.number * len(PIPE_ORDER) + PIPE_ORDER.index(pipe)
+
+    def _step(self, core: _Core, pipe: str) -> bool:
+        """Run the statement at the head of a queue; False when it has to wait."""
+        item, issued = core.queues[pipe][0]
+        node, thread = item.node, self._thread(core, pipe)
+        if isinstance(node, Flag) and node.action == "wait" and not self._flag(core, item).pending:
+            return False
+        core.queues[pipe].popleft()
+        clock = self.clocks[thread]
+        np.maximum(clock, issued, out=clock)
+        self.ticks[thread] += 1
+        self.log[thread].append(item)
+        self.executed += 1
+        match node:
+            case Instruction():
+                self._instruction(core, thread, item)
+            case Barrier():
+                clock[thread] = self.ticks[thread]
+            case Flag(action="wait"):
+                flag = self._flag(core, item)
+                np.maximum(clock, flag.pending.popleft(), out=clock)
+                flag.waits.append((thread, self.ticks[thread]))
+            case Flag():
+                self._set(self._flag(core, item), thread, item, 1, "flag set twice before it was waited for")
+            case CrossFlag():
+                self._cross_set(core, thread, item)
+        return True
+
+    def _flag(self, core: _Core, item: Item) -> _Flag:
+        node = item.node
+        assert isinstance(node, Flag)
+        return self.flags.setdefault((core.number, node.src, node.dst, item.event), _Flag())
+
+    def _message(self, thread: int) -> Clock:
+        message: Clock = self.clocks[thread].copy()
+        message[thread] = self.ticks[thread]
+        return message
+
+    def _set(self, flag: _Flag, thread: int, item: Item, limit: int, why: str) -> None:
+        known = sum(1 for pipe, tick in flag.waits if self.clocks[thread][pipe] >= tick)
+        flag.sets += 1
+        if flag.sets - known > limit:
+            raise Refused("doubled flag", why, flag.last, item.text)
+        flag.pending.append(self._message(thread))
+        flag.last = item.text
+
+    # -- between cores -------------------------------------------------------------------------------------------
+
+    def _cross_set(self, core: _Core, thread: int, item: Item) -> None:
+        node = item.node
+        assert isinstance(node, CrossFlag)
+        limit = int(self.target.extra["cross_count"])
+        others = [c for c in self.cores if c.group == core.group and c.kind != core.kind]
+        for other in others:
+            # The cube core's counter steps only when every vector core has set it: one state per sender here.
+            flag = self.flags.setdefault(("cross", other.number, node.flag, core.number), _Flag())
+            self._set(flag, thread, item, limit, f"a cross-core counter may run more than {limit} sets ahead")
+
+    def _cross_wait(self, core: _Core, item: Item) -> bool:
+        node = item.node
+        assert isinstance(node, CrossFlag)
+        senders = [c for c in self.cores if c.group == core.group and c.kind != core.kind]
+        flags = [self.flags.setdefault(("cross", core.number, node.flag, c.number), _Flag()) for c in senders]
+        if not all(f.pending for f in flags):
+            return False
+        thread = self._thread(core, "S")
+        self.ticks[thread] += 1
+        self.log[thread].append(item)
+        self.executed += 1
+        joined = core.issued.copy()
+        for f in flags:
+            np.maximum(joined, f.pending.popleft(), out=joined)
+            f.waits.append((thread, self.ticks[thread]))
+        joined[thread] = self.ticks[thread]
+        core.issued = joined
+        return True
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def _memory(self, buffer: str, core: _Core) -> Memory:
+        b = self.buffers[buffer]
+        g = self.geometry[buffer]
+        if b.scope == "gm":
+            key: tuple[Any, ...] = ("gm", buffer, core.group if b.workspace else 0)
+            size = g.slot_bytes * g.slots
+        else:
+            key = (core.number, b.scope)
+            size = self.target.memory[b.scope].size
+        if key not in self.memories:
+            self.memories[key] = Memory(str(key), size)
+        return self.memories[key]
+
+    def _refuse(self, kind: str, message: str, item: Item, other: tuple[int, int] | None = None) -> None:
+        first = ""
+        if other is not None:
+            entry = self.log[other[0]][other[1] - 1]
+            owner = self.cores[other[0] // len(PIPE_ORDER)]
+            first = f"{entry.text if isinstance(entry, Item) else entry} ({owner.kind} core {owner.number})"
+        raise Refused(kind, message, first, item.text)
+
+    def _read(self, core: _Core, thread: int, item: Item, t: Touch) -> None:
+        memory, g = self._memory(t.buffer, core), self.geometry[t.buffer]
+        where, clock = units(t, g, 1), self.clocks[thread]
+        if late := memory.unordered_writer(where, clock):
+            self._refuse("race", f"{t.buffer} is read while it may still be written", item, late)
+        if item.node.op not in MOVES:  # type: ignore[union-attr]
+            owner = memory.owner[where]
+            if (owner == -1).any():
+                self._refuse("unwritten", f"{t.buffer}: bytes that nobody wrote are read", item)
+            if (owner != self.owners[t.buffer]).any():
+                other = self.placed.buffers[int(owner[owner != self.owners[t.buffer]][0])].name
+                self._refuse("overlap", f"{t.buffer} was overwritten in the name of {other}", item)
+        memory.record_read(where, thread, self.ticks[thread])
+
+    def _write(self, core: _Core, thread: int, item: Item, t: Touch) -> None:
+        memory, g = self._memory(t.buffer, core), self.geometry[t.buffer]
+        where, clock = units(t, g, 1), self.clocks[thread]
+        if late := memory.unordered_writer(where, clock):
+            self._refuse("race", f"{t.buffer} is overwritten while it may still be written", item, late)
+        if late := memory.unordered_reader(where, clock):
+            self._refuse("race", f"{t.buffer} is overwritten while it may still be read", item, late)
+        memory.record_write(where, thread, self.ticks[thread], self.owners[t.buffer])
+
+    def _load_values(self, core: _Core, t: Touch) -> Array:
+        g, b = self.geometry[t.buffer], self.buffers[t.buffer]
+        index = byte_index(t, g)[..., None] + np.arange(g.element_bytes)
+        raw = np.ascontiguousarray(self._memory(t.buffer, core).data[index])
+        return raw.view(b.dtype.numpy)[..., 0]
+
+    def _store_values(self, core: _Core, t: Touch, values: Array) -> None:
+        g, b = self.geometry[t.buffer], self.buffers[t.buffer]
+        index = byte_index(t, g)[..., None] + np.arange(g.element_bytes)
+        raw = np.ascontiguousarray(values.astype(b.dtype.numpy))[..., None].view(np.uint8)
+        self._memory(t.buffer, core).data[index] = raw
+
+    # -- instructions --------------------------------------------------------------------------------------------
+
+    def _instruction(self, core: _Core, thread: int, item: Item) -> None:
+        node = item.node
+        assert isinstance(node, Instruction)
+        if item.dst.empty or any(isinstance(s, Touch) and s.empty for s in item.sources):
+            return
+        sources = [s for s in item.sources if isinstance(s, Touch)]
+        starts = node.init is None or item.init == 0
+        touched = [*sources, item.dst, *([item.scratch] if item.scratch else [])]
+        for t in touched:
+            check_touch(node, t, self.geometry[t.buffer], self.target, item.text)
+        for t in sources:
+            self._read(core, thread, item, t)
+        if node.op == "mmad" and not starts:
+            self._read(core, thread, item, item.dst)
+        values = None if node.op == "load" else self._compute(core, node, item, starts)
+        moved = self._moved(core, item, node.transpose) if node.op == "load" else None
+        for t in [item.dst, *([item.scratch] if item.scratch else [])]:
+            self._write(core, thread, item, t)
+        if moved is not None:
+            self._place_moved(core, item, *moved)
+        elif values is not None:
+            self._store_values(core, item.dst, values)
+
+    def _compute(self, core: _Core, node: Instruction, item: Item, starts: bool) -> Array:
+        values = [
+            np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources
+        ]
+        dtype = self.buffers[item.dst.buffer].dtype.numpy
+        match node.op:
+            case "zero_l1":
+                return np.zeros(byte_index(item.dst, self.geometry[item.dst.buffer]).shape, dtype)
+            case "nd2nz" | "copy_in" | "copy_out":
+                return values[0].reshape(item.dst.counts)
+            case "mmad":
+                return mmad(values[0], values[1], None if starts else self._load_values(core, item.dst), dtype)
+            case "fixpipe" | "fixpipe_relu":
+                return fixpipe(node.op, values[0], dtype).reshape(item.dst.counts)
+        return vector(node.op, values, item.dst.counts, dtype)
+
+    def _moved(self, core: _Core, item: Item, transpose: bool) -> tuple[Array, Array]:
+        """Bytes of whole fractals and whether each was ever written."""
+        source = item.sources[0]
+        assert isinstance(source, Touch)
+        index = byte_index(source, self.geometry[source.buffer])
+        index = (index.T if transpose else index)[..., None] + np.arange(self.geometry[source.buffer].element_bytes)
+        memory = self._memory(source.buffer, core)
+        mine = memory.owner[index] == self.owners[source.buffer]
+        return memory.data[index], mine
+
+    def _place_moved(self, core: _Core, item: Item, data: Array, written: Array) -> None:
+        g = self.geometry[item.dst.buffer]
+        index = byte_index(item.dst, g)[..., None] + np.arange(g.element_bytes)
+        memory = self._memory(item.dst.buffer, core)
+        memory.data[index] = data
+        memory.owner[index] = np.where(written, self.owners[item.dst.buffer], -1)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        stuck = [q[0][0].text for core in self.cores for q in core.queues.values() if q]
+        stuck += [core.blocked.text for core in self.cores if core.blocked is not None]
+        if stuck:
+            raise Refused("deadlock", f"{len(stuck)} pipes wait for ever", stuck[0], stuck[-1])
+        for flag in self.flags.values():
+            if flag.pending:
+                raise Refused("leaked flag", f"set {len(flag.pending)} times and never waited for", flag.last)
+
+    def _output(self, name: str) -> Array:
+        memory, p = self._memory(name, self.cores[0]), self.placed.kernel.param(name)
+        if (memory.owner == -1).any():
+            raise Refused("unwritten", f"output {name} has bytes that nobody wrote")
+        return memory.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
