@@ -20,6 +20,8 @@ from tilewright.passes.rewrite import Rewriter, candidates
 
 _NORMS = frozenset(["LayerNormalization", "RMSNormalization"])
 _SUMS = frozenset(["Add", "Mul", "Cast", "Sub"])
+#: What computes which row is looked up: positions are counted, not read.
+_ROWS = frozenset(["Range", "Slice", "Shape", "Squeeze", "Unsqueeze", "Expand", "Cast", "Add"])
 
 
 class FuseLayerNormResidual(Pass):
@@ -57,6 +59,8 @@ def _region(node: ir.Node) -> list[ir.Node]:
             return False
         if is_look_up(producer):
             return type_of(value).shape[-1:] == shape[-1:]
+        if type_of(value).dtype.is_integer:
+            return producer.domain == "" and producer.op_type in _ROWS
         return is_elementwise(producer) and producer.op_type in _SUMS and type_of(value).shape == shape
 
     start = [node]
