@@ -217,7 +217,7 @@ def scalar_of(value: ir.Value) -> float | None:
 def _epsilon(value: ir.Value) -> float:
     dtype = constant_array(value).dtype
     try:
-        return float(ml_dtypes.finfo(dtype).eps)
+        return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     except ValueError:
         return 0.0
 

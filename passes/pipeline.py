@@ -132,7 +132,7 @@ def _parse_pass(item: str) -> Pass:
         pairs = [pair.split("=", 1) for pair in options.rstrip("}").split(",") if pair]
         return found(**{key.strip(): ast.literal_eval(value) for key, value in pairs})
     except (TypeError, ValueError, SyntaxError) as error:
-        names = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+        names: list[str] = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
         raise UsageError(
             "bad-pass-option",
             where=item,

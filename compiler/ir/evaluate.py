@@ -1,11 +1,13 @@
 """Running a graph as ONNX defines it, to check states of the compiler against each other.
 
-``onnx.reference`` 1.23 looks functions up without their overload and cannot run Gelu, HardSwish and Mish inside a function (their own
-bodies need types, which a function lacks). Fused operators have both, so :func:`evaluate` adds what is missing.
+``onnx.reference`` 1.23 looks functions up without their overload, and cannot run Gelu, HardSwish and Mish inside a
+function (their own bodies need types, which a function lacks). Fused operators have both, so :func:`evaluate` adds what
+is missing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import load_op
-from scipy.special import erf
 
 Array = NDArray[Any]
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 class Gelu(OpRun):
@@ -29,7 +32,7 @@ class Gelu(OpRun):
         if approximate == "tanh":
             gate = np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))
         else:
-            gate = erf(wide / np.sqrt(2))
+            gate = _erf(wide / np.sqrt(2))
         return ((0.5 * wide * (1 + gate)).astype(x.dtype),)
 
 
@@ -72,6 +75,7 @@ def evaluate(model: onnx.ModelProto | Path, feeds: Mapping[str, Array], *, every
     evaluator = _Evaluator(proto)
     if every:
         results = evaluator.run(None, dict(feeds), intermediate=True)
+        assert isinstance(results, dict)
         return {n: np.asarray(v) for n, v in results.items() if n and v is not None and not isinstance(v, list)}
     return dict(
         zip((o.name for o in proto.graph.output), map(np.asarray, evaluator.run(None, dict(feeds))), strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 
 class CanonicalizeGemm(RewritePass):
@@ -43,8 +43,7 @@ class CanonicalizeGemm(RewritePass):
 
 def _transposed(node: ir.Node, index: int, attribute: str, scale: float, rewriter: Rewriter) -> ir.Value:
     """An operand as MatMul wants it; constants are computed, the rest gets a Transpose."""
-    value = node.inputs[index]
-    assert value is not None
+    value = required(node, index)
     transpose = attribute in node.attributes and bool(node.attributes[attribute].as_int())
     if is_constant(value):
         array = constant_array(value)

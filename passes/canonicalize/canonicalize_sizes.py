@@ -13,7 +13,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import known_value, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 class CanonicalizeSizes(RewritePass):

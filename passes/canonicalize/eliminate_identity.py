@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, known_value, type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import is_number, scalar_of
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 class EliminateIdentity(RewritePass):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, only_consumer
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 class FoldBatchNorm(RewritePass):

@@ -18,7 +18,7 @@ from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range, product, symbol
 from tilewright.passes.base import Miss
 from tilewright.passes.index_values import compare, index_formula, position
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import VIEWS, Shape, view
 
 _COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less"])
@@ -33,8 +33,7 @@ class FoldIndexTensors(RewritePass):
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         if node.op_type in _COMPARE:
             return _fold_compare(node, rewriter)
-        x, indices = node.inputs[0], node.inputs[1]
-        assert x is not None and indices is not None
+        x, indices = required(node, 0), required(node, 1)
         if node.op_type == "GatherND":
             if "batch_dims" in node.attributes and node.attributes["batch_dims"].as_int():
                 return False

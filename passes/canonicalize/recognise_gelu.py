@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import Match, Pattern, either, match, op, var
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 def _products(x: Pattern, gate: Pattern) -> Pattern:

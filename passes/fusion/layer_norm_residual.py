@@ -16,7 +16,7 @@ from tilewright.ir.graph import is_constant, type_of
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import grow_backward, is_elementwise, visible
-from tilewright.passes.rewrite import Rewriter, candidates
+from tilewright.passes.rewrite import Rewriter, candidates, required
 
 _NORMS = frozenset(["LayerNormalization", "RMSNormalization"])
 _SUMS = frozenset(["Add", "Mul", "Cast", "Sub"])
@@ -49,8 +49,7 @@ class FuseLayerNormResidual(Pass):
 
 
 def _region(node: ir.Node) -> list[ir.Node]:
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     shape = type_of(x).shape
 
     def accept(producer: ir.Node) -> bool:
