@@ -17,7 +17,7 @@ from tilewright import sample
 from tilewright.accuracy import compare
 from tilewright.errors import InternalError, UsageError
 from tilewright.options import Observation
-from tilewright.passes.pipeline import Step
+from tilewright.passes.base import PassResult
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
@@ -45,6 +45,7 @@ class Observer:
     def __init__(self, observe: Observation, say: Say):
         self.observe, self.say = observe, say
         self.seconds: dict[str, float] = {}
+        self.changed: list[str] = []  # passes that changed the graph, in order
         self._count = 0
         self._folder = Path(observe.dump_ir) if observe.dump_ir else None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -74,21 +75,23 @@ class Observer:
                 self._feeds = _feeds(model)
                 self._before = _evaluate(path, self._feeds)
 
-    def __call__(self, step: Step, model: ir.Model) -> None:
+    def __call__(self, name: str, model: ir.Model, result: PassResult, seconds: float) -> None:
         """A pass is through: an observer of :func:`tilewright.passes.pipeline.run_pipeline`.
 
         Raises :class:`InternalError` when it changed numbers, :class:`Stopped` when it is the one to stop after.
         """
-        self.seconds[step.name] = self.seconds.get(step.name, 0.0) + step.seconds
-        if step.name in self.observe.explain:
-            self.say(f"{step.name}: {'changed the graph' if step.modified else 'found nothing to change'}")
-            for miss in step.misses:
-                self.say(f"  {step.name}: {miss}")
-        if step.modified and self._folder:
-            path = self._dump(model, step.name)
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        if result.modified:
+            self.changed.append(name)
+        if name in self.observe.explain:
+            self.say(f"{name}: {'changed the graph' if result.modified else 'found nothing to change'}")
+            for miss in result.misses:
+                self.say(f"  {name}: {miss}")
+        if result.modified and self._folder:
+            path = self._dump(model, name)
             if self.observe.verify_each:
-                self._check(step.name, path)
-        self.after_stage(step.name)
+                self._check(name, path)
+        self.after_stage(name)
 
     def after_stage(self, name: str) -> None:
         """A stage is through. Raises :class:`Stopped` when it is the one to stop after."""

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tilewright.backends.base import Binary, KernelBackend, Source, Support
+from tilewright.backends.base import Binary, KernelBackend, LaunchSize, Source, Support
 from tilewright.backends.cpu import machine, schedule
 from tilewright.backends.cpu.emit import emit_kernel, launch
 from tilewright.codegen.cstyle import C_TYPES, identifier
 from tilewright.codegen.toolchain import Toolchain, default_toolchain
-from tilewright.ir.symbolic import Expr
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
@@ -70,9 +69,13 @@ class CpuBackend(KernelBackend):
         library = tools.link(objects, options, libraries=("m", "c") if needs_libm else ())
         return Binary({LIBRARY: library}, {"cc": tools.version})
 
-    def launch(self, scheduled: Scheduled, target: Target) -> tuple[Expr, Expr]:
+    def resolve(self, spelling: str) -> tuple[Target, ...]:
+        """Also ``cpu``, the portable set, and ``cpu:native``."""
+        return machine.resolve(spelling)
+
+    def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
         """Number of blocks and scratch bytes of a worker; see :func:`tilewright.backends.cpu.emit.launch`."""
-        return launch(scheduled, target)
+        return LaunchSize(*launch(scheduled, target))
 
 
 def _table(symbols: Sequence[str]) -> str:

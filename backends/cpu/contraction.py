@@ -159,7 +159,9 @@ class ContractionEmitter:
         name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
         stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
         exact = count is not None and count % size == 0
-        place.out.line(f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});"))
+        place.out.line(
+            f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
+        )
         return narrowed(place, axis, name, stop, size, exact), str(size) if exact else f"{stop} - {name}"
 
     def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
@@ -194,9 +196,7 @@ class ContractionEmitter:
         name = place.fresh(label)
         strides = {minor: constant(1)} | ({major: constant(stride)} if major is not None else {})
         axes = tuple(x for x in (major, minor) if x is not None)
-        tile = Buffer(
-            name, DType.F32, strides, {x: place.start(x) for x in axes}, minor, {x: None for x in axes}
-        )
+        tile = Buffer(name, DType.F32, strides, {x: place.start(x) for x in axes}, minor, {x: None for x in axes})
         place = replace(place, buffers={**place.buffers, name: tile})
         place.memory.declare(place.out, name, "float", constant(rows * stride + place.lanes))
         copy = Compute(name, axes, v)
@@ -241,7 +241,15 @@ class ContractionEmitter:
         place.out.line(f"{name}({', '.join(arguments)});")
 
     def _function(
-        self, place: Place, c: Contraction, rows: str, columns: str, padded: bool, fresh: bool, strides: list[str], deep: str
+        self,
+        place: Place,
+        c: Contraction,
+        rows: str,
+        columns: str,
+        padded: bool,
+        fresh: bool,
+        strides: list[str],
+        deep: str,
     ) -> str:
         """The function of this contraction's register tile: one case for each number of rows and vectors."""
         name = place.fresh(f"{self.kernel}_{c.node.tile}")
@@ -267,9 +275,7 @@ class ContractionEmitter:
                     with out.block("switch (rows)"):
                         for n in counts:
                             tail = f"{shown[0]}, a, {shown[1]}, {shown[2]}, b, {shown[3]}, c, {shown[4]}"
-                            out.line(
-                                f"case {n}: mma_f32({n}, {v}, {live.format(v - 1)}, {int(fresh)}, {tail}); break;"
-                            )
+                            out.line(f"case {n}: mma_f32({n}, {v}, {live.format(v - 1)}, {int(fresh)}, {tail}); break;")
         out.line()
         return name
 
@@ -282,5 +288,3 @@ class ContractionEmitter:
 
 def _zero() -> Value:
     return Const(0.0, DType.F32)
-
-

@@ -117,7 +117,9 @@ def _access_cost(place: Place, s: Statement, axis: str) -> float:
             plain = [i for i in v.index if isinstance(i, Expr)]
             irregular = v.fill is not None and any(axis in i.symbols for i in plain)
             steps.append(
-                None if len(plain) < len(v.index) or irregular else lane.stride(offset_of(place.params[v.tensor], plain))
+                None
+                if len(plain) < len(v.index) or irregular
+                else lane.stride(offset_of(place.params[v.tensor], plain))
             )
         elif isinstance(v, IndexValue):
             steps.append(lane.stride(v.index))

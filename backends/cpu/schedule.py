@@ -160,4 +160,3 @@ def _rows(kernel: Kernel) -> Iterator[Schedule]:
 def choose(kernel: Kernel, target: Target) -> Schedule:
     """The best guess."""
     return next(schedules(kernel, target))
-

@@ -198,9 +198,7 @@ class Values:
             return str(int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16)))
         return "1" if v.dtype is DType.BOOL and v.fill else constant_text(v.fill or 0, v.dtype)
 
-    def _load_lanes(
-        self, v: Load, ctype: str, pointer: str, offset: Expr, checks: list[tuple[Expr, Expr]]
-    ) -> str:
+    def _load_lanes(self, v: Load, ctype: str, pointer: str, offset: Expr, checks: list[tuple[Expr, Expr]]) -> str:
         name = self.fresh("x")
         names = {**self.names, **self._lane_reads}
         read = f"{pointer}[{index_text(self._in_lane(offset), names)}]"
