@@ -17,24 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from tilewright.backends.ascend.execute import MOVES, fixpipe, mmad, vector
-from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, geometry, last_byte, touch, units, value_of
+from tilewright.backends.ascend.footprint import (
+    Touch,
+    byte_index,
+    geometry,
+    units,
+)
 from tilewright.backends.ascend.legal import check_static, check_touch
 from tilewright.backends.ascend.memory import Clock, Memory, Refused
 from tilewright.backends.ascend.placed import (
     Barrier,
-    Block,
     CrossFlag,
     Flag,
     Instruction,
     Placed,
-    Scalar,
-    counter,
     program_of,
 )
 from tilewright.backends.ascend.stream import PIPE_ORDER, Item, issue
-from tilewright.backends.ascend.text import statement_text
 
 Array = np.ndarray[Any, Any]
 
@@ -276,16 +276,22 @@ class _Machine:
             if (owner != self.owners[t.buffer]).any():
                 other = self.placed.buffers[int(owner[owner != self.owners[t.buffer]][0])].name
                 self._refuse("overlap", f"{t.buffer} was overwritten in the name of {other}", item)
-        memory.record_read(where, thread, self.ticks[thread])
 
     def _write(self, core: _Core, thread: int, item: Item, t: Touch) -> None:
-        memory, g = self._memory(t.buffer, core), self.geometry[t.buffer]
-        where, clock = units(t, g, 1), self.clocks[thread]
+        memory = self._memory(t.buffer, core)
+        where, clock = units(t, self.geometry[t.buffer], 1), self.clocks[thread]
         if late := memory.unordered_writer(where, clock):
             self._refuse("race", f"{t.buffer} is overwritten while it may still be written", item, late)
         if late := memory.unordered_reader(where, clock):
             self._refuse("race", f"{t.buffer} is overwritten while it may still be read", item, late)
-        memory.record_write(where, thread, self.ticks[thread], self.owners[t.buffer])
+
+    def _record(self, core: _Core, thread: int, reads: list[Touch], writes: list[Touch]) -> None:
+        for t in reads:
+            where = units(t, self.geometry[t.buffer], 1)
+            self._memory(t.buffer, core).record_read(where, thread, self.ticks[thread])
+        for t in writes:
+            where = units(t, self.geometry[t.buffer], 1)
+            self._memory(t.buffer, core).record_write(where, thread, self.ticks[thread], self.owners[t.buffer])
 
     def _load_values(self, core: _Core, t: Touch) -> Array:
         g, b = self.geometry[t.buffer], self.buffers[t.buffer]
@@ -307,27 +313,25 @@ class _Machine:
         if item.dst.empty or any(isinstance(s, Touch) and s.empty for s in item.sources):
             return
         sources = [s for s in item.sources if isinstance(s, Touch)]
+        writes = [item.dst, *([item.scratch] if item.scratch else [])]
         starts = node.init is None or item.init == 0
-        touched = [*sources, item.dst, *([item.scratch] if item.scratch else [])]
-        for t in touched:
+        reads = [*sources, item.dst] if node.op == "mmad" and not starts else sources
+        for t in (*sources, *writes):
             check_touch(node, t, self.geometry[t.buffer], self.target, item.text)
-        for t in sources:
+        for t in reads:
             self._read(core, thread, item, t)
-        if node.op == "mmad" and not starts:
-            self._read(core, thread, item, item.dst)
-        values = None if node.op == "load" else self._compute(core, node, item, starts)
-        moved = self._moved(core, item, node.transpose) if node.op == "load" else None
-        for t in [item.dst, *([item.scratch] if item.scratch else [])]:
+        for t in writes:
             self._write(core, thread, item, t)
+        moved = self._moved(core, item, node.transpose) if node.op == "load" else None
+        values = None if moved is not None else self._compute(core, node, item, starts)
+        self._record(core, thread, reads, writes)
         if moved is not None:
             self._place_moved(core, item, *moved)
         elif values is not None:
             self._store_values(core, item.dst, values)
 
     def _compute(self, core: _Core, node: Instruction, item: Item, starts: bool) -> Array:
-        values = [
-            np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources
-        ]
+        values = [np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources]
         dtype = self.buffers[item.dst.buffer].dtype.numpy
         match node.op:
             case "zero_l1":

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
 from tilewright.backends.ascend.layout import element_offsets, fractal_columns, padded_shape, round_up
 from tilewright.backends.ascend.placed import Access, Block, Buffer
 from tilewright.ir.symbolic import Expr

@@ -124,7 +124,9 @@ def _insert(
         if not path:
             result += _ends("set", i, edges, events)
         result += [_statement("wait", n, c, events) for n, c in here.items() if c.before == i]
-        result.append(replace(node, body=_insert(node.body, (*path, i), edges, events)) if isinstance(node, Loop) else node)
+        result.append(
+            replace(node, body=_insert(node.body, (*path, i), edges, events)) if isinstance(node, Loop) else node
+        )
         result += [_statement("set", n, c, events) for n, c in here.items() if c.after == i and not c.is_barrier]
         if not path:
             result += _ends("wait", i, edges, events)

@@ -50,21 +50,21 @@ def import_model(source: Source, input_shapes: InputShapes | None = None) -> ir.
     """
     where, proto, mapped, folder = _read(source)
     try:
-        return _import(where, proto, mapped, folder, input_shapes or {})
+        weights = take_weights(proto.graph, mapped, folder, where)
+        return import_proto(proto, weights, input_shapes or {}, where)
     except UnicodeDecodeError:
         raise _invalid(where, "a name is not UTF-8") from None
     except RecursionError:
         raise _invalid(where, "expressions or graphs are nested too deeply") from None
 
 
-def _import(
-    where: str,
-    proto: onnx.ModelProto,
-    mapped: Mapping[int, memoryview],
-    folder: ExternalFolder | None,
-    shapes: InputShapes,
+def import_proto(
+    proto: onnx.ModelProto, weights: Mapping[str, ir.TensorProtocol], shapes: InputShapes, where: str
 ) -> ir.Model:
-    weights = take_weights(proto.graph, mapped, folder, where)
+    """The canonical graph of a message (which is used up) and of the initializers that were taken out of it.
+
+    ``where`` names the model in errors, which are those of :func:`import_model`.
+    """
     proto = canonical_proto(proto, {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}, where)
     model = ir.from_proto(proto)
     _restore(model, weights)
