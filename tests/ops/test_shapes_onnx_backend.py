@@ -23,6 +23,7 @@ from tilewright.ir.types import DType
 from tilewright.ops.infer import infer_model
 from tilewright.ops.registry import operators_with_shape_rule
 
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -32,7 +33,7 @@ class Case:
 
 
 def prepared(case: Case) -> ir.Model | None:
-    """The model with concrete input shapes and short integer inputs as initializers; ``None`` where that is no tensor."""
+    """The model with concrete input shapes, short integer inputs as initializers; ``None`` where one is no tensor."""
     model = ir.from_proto(case.model)
     known = {d.onnx for d in DType}
     for value, proto in zip(list(model.graph.inputs), case.inputs, strict=False):
