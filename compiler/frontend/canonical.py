@@ -96,12 +96,16 @@ def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterab
 
 def _require_text(proto: onnx.ModelProto, where: str) -> None:
     """Names that are not UTF-8 arrive as bytes, which nothing after this expects."""
+    texts: list[str] = []
     for node in _nodes([proto.graph, *proto.functions]):
-        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
-            if not isinstance(text, str):
-                raise CompileError(
-                    "invalid-model", where=where, cause=f"the name {text!r} is not UTF-8", fix="export the model again"
-                )
+        texts += (node.op_type, node.domain, node.name, *node.input, *node.output, *(a.name for a in node.attribute))
+    for value in (*proto.graph.input, *proto.graph.output):
+        texts += (value.name, *(d.dim_param for d in value.type.tensor_type.shape.dim))
+    for text in texts:
+        if not isinstance(text, str):
+            raise CompileError(
+                "invalid-model", where=where, cause=f"the name {text!r} is not UTF-8", fix="export the model again"
+            )
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:

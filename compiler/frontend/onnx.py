@@ -67,7 +67,7 @@ def import_proto(
     """
     placeholders = {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}
     proto = canonical_proto(proto, placeholders, {n: len(sizes) for n, sizes in shapes.items()}, where)
-    model = ir.from_proto(proto)
+    model = _deserialized(proto, where)
     _restore(model, weights)
     _tidy(model)
     _require_element_types(model, where)
@@ -107,6 +107,16 @@ def _read(source: Source) -> tuple[str, onnx.ModelProto, dict[int, memoryview], 
     except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
         raise _no_model(where, str(error)) from None
     return where, proto, mapped, ExternalFolder(file.path)
+
+
+def _deserialized(proto: onnx.ModelProto, where: str) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, TypeError, ValueError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise _invalid(where, f"{str(reason)[:200]}") from error
 
 
 def _restore(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
