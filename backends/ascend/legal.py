@@ -84,6 +84,8 @@ def check_touch(node: Instruction, t: Touch, g: Geometry, target: Target, text: 
     first = int(byte_index(t, g).flat[0])
     if first % align:
         raise Refused("alignment", f"{t.buffer} accessed at byte {first:#x}, not a multiple of {align}", "", text)
+    if node.op == "brcb" and t.strides[-1] == 0:
+        return  # reads single elements, eight of them at a time
     for n, stride in list(zip(t.counts, t.strides, strict=False))[:-1]:
         if n > 1 and (stride * g.element_bytes) % align:
             raise Refused("alignment", f"rows of {t.buffer} are {stride * g.element_bytes} bytes apart", "", text)
