@@ -1,4 +1,4 @@
-"""Schedules of CPU kernels: one template for each class of kernel, filled in from the target and what is known of sizes.
+"""Schedules of CPU kernels: a template for each class of kernel, filled in from the target and the known sizes.
 
 Classes are told apart by what the body does, not by an operator's name: a scan (attention), a sum of products
 (matrix products and convolutions), other reductions (softmax, normalization), and the rest.
