@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from tilewright import __version__
+from tilewright.errors import InternalError, UsageError
 
 State = Literal["ok", "missing", "broken"]
 
 NEEDED = ("onnx", "onnx-ir", "onnxscript", "ml-dtypes", "networkx")
 OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvino": "a peer of bench"}
 OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
-PROBE = "#include <math.h>\ndouble probe(double x) { return exp(x); }\n"
+PROBE = "double probe(double x) { return 2 * x; }\n"
 #: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.
 LEVELS = {
     "x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
@@ -64,20 +64,20 @@ def _package(name: str, required: bool = False, use: str = "") -> Check:
 
 
 def _toolchain() -> Check:
-    """Compile and link a shared library with the pinned compiler."""
-    version = _package("ziglang", required=True)
-    if version.state != "ok":
-        return Check("toolchain", "missing", "pip install 'tilewright[compile]' (ziglang)", required=True)
-    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
-        source = Path(folder) / "probe.c"
-        source.write_text(PROBE, encoding="utf-8")
-        command = [sys.executable, "-m", "ziglang", "cc", "-O2", "-shared", "-fPIC", str(source), "-o", f"{source}.so"]
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - start
-    if done.returncode:
-        return Check("toolchain", "broken", f"ziglang {version.detail}: {done.stderr.strip()[-200:]}", required=True)
-    return Check("toolchain", "ok", f"ziglang {version.detail} built a library in {seconds:.1f} s", required=True)
+    """Compile and link a small library with the pinned compiler, past every cache."""
+    from tilewright.codegen.toolchain import default_toolchain
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+            toolchain = default_toolchain(cache_folder=Path(folder))
+            start = time.perf_counter()
+            toolchain.link({"probe": toolchain.compile(PROBE, ("-O2", "-fPIC"), name="probe")}, ())
+            seconds = time.perf_counter() - start
+    except UsageError as error:
+        return Check("toolchain", "missing", error.fix, required=True)
+    except InternalError as error:
+        return Check("toolchain", "broken", str(error), required=True)
+    return Check("toolchain", "ok", f"{toolchain.version} built a library in {seconds:.1f} s", required=True)
 
 
 def cpu_level() -> str:

@@ -27,6 +27,18 @@ class Input:
     shape: tuple[int | str, ...]
 
 
+def numpy_dtype(spelling: str) -> np.dtype[Any]:
+    """The NumPy dtype of ``f32``, ``i64``, ``bool`` …; those that NumPy lacks (``bf16``) come from ml_dtypes."""
+    kinds = {"f": "float", "i": "int", "u": "uint"}
+    plain = kinds.get(spelling[0], "") + spelling[1:] if spelling[1:].isdigit() else spelling
+    try:
+        return np.dtype(plain)
+    except TypeError:
+        from tilewright.ir.types import DType
+
+        return DType.parse(spelling).numpy
+
+
 def symbols_of(inputs: Sequence[Input]) -> list[str]:
     """Dimension symbols in order of appearance."""
     found: dict[str, None] = {}

@@ -81,14 +81,14 @@ def elements(t: Touch, g: Geometry) -> Index:
         for n, stride in zip(t.counts, t.strides, strict=True):
             index = index[..., None] + np.arange(n, dtype=np.int64) * stride
         return index
-    (row, column), (rows, columns) = t.block, t.counts
-    shape = (g.shape[0], g.shape[1])
+    (row, column), rows, columns = t.block, t.counts[0], t.counts[1]
+    matrix = g.shape[0], g.shape[1]
     if t.whole:
-        high, wide = padded_shape(g.layout, g.element_bytes, g.scope, *shape)
+        high, wide = padded_shape(g.layout, g.element_bytes, g.scope, *matrix)
         step = max(fractal_columns(g.layout, g.element_bytes, g.scope))
         rows, columns = min(round_up(rows, step), high - row), min(round_up(columns, step), wide - column)
     r, c = np.arange(row, row + rows), np.arange(column, column + columns)
-    return element_offsets(g.layout, g.element_bytes, g.scope, shape, r, c)
+    return element_offsets(g.layout, g.element_bytes, g.scope, matrix, rows=r, columns=c)
 
 
 @lru_cache(maxsize=512)

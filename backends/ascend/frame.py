@@ -78,6 +78,7 @@ class Tree:
         dtype: DType,
         shape: Iterable[int],
         core: Core | None,
+        *,
         frame: Frame | None = None,
         workspace: bool = False,
     ) -> str:

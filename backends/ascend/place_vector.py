@@ -7,24 +7,20 @@ along a row; a column vector repeats along rows with stride 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.frame import Frame
-from tilewright.backends.ascend.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.operand import flat_index
-from tilewright.backends.ascend.placed import SUBBLOCK, Scalar, View
+from tilewright.backends.ascend.placed import Scalar
 from tilewright.backends.ascend.special import SPECIAL
-from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import ZERO, Expr, bounds, ceildiv, constant
+from tilewright.backends.ascend.strips import Piece, Strip, Strips
+from tilewright.ir.symbolic import Expr, bounds
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place import Context
     from tilewright.backends.ascend.place_cube import CubePart
 
 #: Element-wise operations that are one instruction.
@@ -34,28 +30,12 @@ _DIRECT_BINARY = frozenset(["add", "sub", "mul", "div", "max", "min"])
 _WITH_SCALAR = frozenset(["add", "mul", "max", "min"])
 
 
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """A tile in the unified buffer: rows padded to 32 bytes. ``pooled`` ones may be overwritten and recycled."""
-
-    buffer: str
-    axes: tuple[str, ...]
-    dtype: DType
-    pooled: bool = False
-
-
-Piece = Strip | Scalar
-
-
 @dataclass(slots=True)
-class VectorPart:
-    """Places vector work. ``tiles``: kernel tiles by name; ``free``: temporaries nobody reads any more."""
+class VectorPart(Strips):
+    """Places vector work. ``tiles``: kernel tiles by name."""
 
-    context: Context
     cube: CubePart = field(init=False)
     tiles: dict[str, Strip] = field(default_factory=dict)
-    free: dict[tuple[tuple[int, ...], DType], list[str]] = field(default_factory=dict)
-    kept: set[str] = field(default_factory=set)
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -63,8 +43,8 @@ class VectorPart:
         """Every lane of a tile becomes a constant."""
         c = self.context
         tile = c.scope.tiles[node.tile]
-        strip = self._temporary(c.wide([d.axis for d in tile.dims]), tile.dtype)
-        self._emit("duplicate", strip, strip.axes, Scalar(float(node.value.value)))
+        strip = self.temporary(c.wide([d.axis for d in tile.dims]), tile.dtype)
+        self.emit("duplicate", strip, strip.axes, Scalar(float(node.value.value)))
         self.tiles[node.tile] = strip
         self.kept_here().add(node.tile)
 
@@ -77,16 +57,16 @@ class VectorPart:
         own, reduced = c.wide(node.axes), c.wide(node.reduce.axes)
         op = {"sum": "row_sum", "max": "row_max", "min": "row_min"}.get(node.reduce.op)
         if op is None or len(reduced) > 1:
-            raise self._unsupported(f"a {node.reduce.op} over {', '.join(reduced)}")
-        source = self._strip(self.value(node.value, (*own, *reduced)), (*own, *reduced), node.value.dtype)
-        result = self._temporary(own, node.value.dtype)
-        view = self._view(source, (*own, *reduced))
-        c.tree.emit(c.tree.top, op, "vector", "V", self._view(result, own), view)
-        self._recycle(source)
+            raise self.unsupported(f"a {node.reduce.op} over {', '.join(reduced)}")
+        source = self.strip(self.value(node.value, (*own, *reduced)), (*own, *reduced), node.value.dtype)
+        result = self.temporary(own, node.value.dtype)
+        view = self.view(source, (*own, *reduced))
+        c.tree.emit(c.tree.top, op, "vector", "V", self.view(result, own), view)
+        self.recycle(source)
         if node.accumulate:
             total = self.tiles[node.tile]
-            self._emit(op.replace("row_", "").replace("sum", "add"), total, own, total, result)
-            self._recycle(result)
+            self.emit(op.replace("row_", "").replace("sum", "add"), total, own, total, result)
+            self.recycle(result)
         else:
             self._adopt(node.tile, result, own, node.value.dtype)
 
@@ -98,14 +78,14 @@ class VectorPart:
         others = {a: c.start(a, True) for a in node.axes if a not in axes}
         flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in node.index))
         c.tree.emit(
-            c.tree.top, "copy_out", "vector", "MTE3", self._global(node.tensor, flat, axes), self._view(out, axes)
+            c.tree.top, "copy_out", "vector", "MTE3", self.in_memory(node.tensor, flat, axes), self.view(out, axes)
         )
 
     def rotate(self, node: Rotate) -> None:
         """Carries take their new values."""
         for carry, tile in node.pairs:
             old, new = self.tiles[carry], self.tiles[tile]
-            self._emit("copy", old, old.axes, new)
+            self.emit("copy", old, old.axes, new)
 
     def release(self, node: Node, used: set[str]) -> None:
         """Recycle tiles that no later statement of this body uses, unless an outer one may."""
@@ -114,7 +94,7 @@ class VectorPart:
             for name in sorted(declared - used):
                 strip = self.tiles.pop(name)
                 if strip.buffer not in {s.buffer for s in self.tiles.values()}:
-                    self._recycle(strip)
+                    self.recycle(strip)
 
     def _is_local(self, tile: str) -> bool:
         """Whether the tile was made in the innermost open loop."""
@@ -127,8 +107,8 @@ class VectorPart:
         """Write this core's rows of ``value`` to a workspace that the cube core will read."""
         c = self.context
         out = self._converted(value, axes, f"{workspace}_out")
-        target = self._workspace(workspace, axes, pitch)
-        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self._view(out, axes))
+        target = self.workspace(workspace, axes, pitch)
+        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
 
     def axes_of(self, value: Value) -> tuple[str, ...]:
         """The axes of ``value`` in the order of the kernel."""
@@ -156,7 +136,7 @@ class VectorPart:
                 return self._binary(op, self.value(v.a, axes), self.value(v.b, axes), v.dtype)
             case Select(cond=cond, a=a, b=b):
                 return self._select(cond, a, b, axes)
-        raise self._unsupported(f"{type(v).__name__.lower()} {getattr(v, 'op', '')}".strip())
+        raise self.unsupported(f"{type(v).__name__.lower()} {getattr(v, 'op', '')}".strip())
 
     def _tile(self, tile: str) -> Strip:
         if tile in self.context.cube_tiles:
@@ -170,19 +150,19 @@ class VectorPart:
         workspace, axes, frame, pitch = self.cube.export(tile)
         if ("import", tile) not in frame.loaded:
             dtype = c.tree.buffers[workspace].dtype
-            name = self._buffer(f"{tile}_ub", axes, dtype, frame)
+            name = self.buffer(f"{tile}_ub", axes, dtype, frame)
             strip = Strip(name, axes, dtype)
-            source = self._workspace(workspace, axes, pitch)
-            c.tree.emit(frame, "copy_in", "vector", "MTE2", self._view(strip, axes), source)
+            source = self.workspace(workspace, axes, pitch)
+            c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
             frame.loaded["import", tile] = strip
         return frame.loaded["import", tile]  # type: ignore[return-value]
 
     def _load(self, load: Load) -> Strip:
         c = self.context
         if any(not isinstance(i, Expr) for i in load.index):
-            raise self._unsupported(f"a gathered read of {load.tensor}")
+            raise self.unsupported(f"a gathered read of {load.tensor}")
         if load.fill is not None:
-            raise self._unsupported(f"a read of {load.tensor} outside its bounds on a vector core")
+            raise self.unsupported(f"a read of {load.tensor} outside its bounds on a vector core")
         axes = c.wide(self.axes_of(load))
         others = {a: c.start(a, True) for a in self.axes_of(load) if a not in axes}
         index = tuple(c.expr(i.substitute(others)) for i in load.index if isinstance(i, Expr))
@@ -190,9 +170,9 @@ class VectorPart:
         axes = tuple(sorted(axes, key=lambda a: flat.coefficient(a) == 1))
         frame = c.tree.frame_of([*index, *(e for a in axes for e in (c.start(a, True), c.count(a, True)))])
         if load not in frame.loaded:
-            strip = Strip(self._buffer(f"{load.tensor}_ub", axes, load.dtype, frame), axes, load.dtype)
-            source = self._global(load.tensor, flat, axes)
-            c.tree.emit(frame, "copy_in", "vector", "MTE2", self._view(strip, axes), source)
+            strip = Strip(self.buffer(f"{load.tensor}_ub", axes, load.dtype, frame), axes, load.dtype)
+            source = self.in_memory(load.tensor, flat, axes)
+            c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
             frame.loaded[load] = strip
         return frame.loaded[load]  # type: ignore[return-value]
 
@@ -204,27 +184,27 @@ class VectorPart:
         index = c.expr(v.index.substitute(others))
         low, high = bounds(v.index, c.scope.facts)
         if max(-low, high) >= 1 << 24:
-            raise self._unsupported(f"positions {v.index} up to {high}, which f32 cannot hold")
+            raise self.unsupported(f"positions {v.index} up to {high}, which f32 cannot hold")
         if not axes:
             return Scalar(index)
         if len(axes) > 1 or index.coefficient(axes[0]) != 1:
-            raise self._unsupported(f"positions {v.index} over {len(axes)} axes")
-        strip = self._temporary(axes, DType.F32)
+            raise self.unsupported(f"positions {v.index} over {len(axes)} axes")
+        strip = self.temporary(axes, DType.F32)
         first = index.substitute({axes[0]: c.start(axes[0], True)})
-        self._emit("iota", strip, axes, Scalar(first))
+        self.emit("iota", strip, axes, Scalar(first))
         return strip
 
     def _cast(self, piece: Piece, dtype: DType) -> Piece:
         if isinstance(piece, Scalar) or piece.dtype == dtype:
             return piece
-        result = self._temporary(piece.axes, dtype)
-        self._emit("cast", result, piece.axes, piece)
-        self._recycle(piece)
+        result = self.temporary(piece.axes, dtype)
+        self.emit("cast", result, piece.axes, piece)
+        self.recycle(piece)
         return result
 
     def _unary(self, op: str, piece: Piece, dtype: DType) -> Piece:
         if isinstance(piece, Scalar):
-            piece = self._strip(piece, (), dtype)
+            piece = self.strip(piece, (), dtype)
         if op == "neg":
             return self._binary("mul", piece, Scalar(-1.0), dtype)
         if op == "reciprocal":
@@ -232,176 +212,80 @@ class VectorPart:
         if op in SPECIAL:
             return SPECIAL[op](self, piece)
         if op not in _DIRECT_UNARY:
-            raise self._unsupported(op)
-        result = self._result(piece.axes, dtype, piece)
-        self._emit(op, result, piece.axes, piece)
-        self._recycle(piece, result)
+            raise self.unsupported(op)
+        result = self.result(piece.axes, dtype, piece)
+        self.emit(op, result, piece.axes, piece)
+        self.recycle(piece, result)
         return result
 
     def _binary(self, op: str, a: Piece, b: Piece, dtype: DType) -> Piece:
         if op not in _DIRECT_BINARY:
-            raise self._unsupported(op)
-        axes = self._joined(a, b)
+            raise self.unsupported(op)
+        axes = self.joined(a, b)
         if isinstance(a, Scalar) and not isinstance(b, Scalar) and op in _WITH_SCALAR:
             a, b = b, a
         if isinstance(b, Scalar) and op == "sub" and not isinstance(b.value, Expr):
             op, b = "add", Scalar(-b.value)
         if isinstance(a, Scalar):
-            a = self._strip(a, axes, dtype)
+            a = self.strip(a, axes, dtype)
         if isinstance(b, Scalar) and op not in _WITH_SCALAR:
-            b = self._strip(b, axes, dtype)
-        a, b = self._spread(a, axes), self._spread(b, axes)
-        result = self._result(axes, dtype, a, b)
-        self._emit(op, result, axes, a, b)
-        self._recycle(a, result)
-        self._recycle(b, result)
+            b = self.strip(b, axes, dtype)
+        a, b = self.spread(a, axes), self.spread(b, axes)
+        result = self.result(axes, dtype, a, b)
+        self.emit(op, result, axes, a, b)
+        self.recycle(a, result)
+        self.recycle(b, result)
         return result
 
     def _select(self, cond: Value, a: Value, b: Value, axes: tuple[str, ...]) -> Piece:
         if not isinstance(cond, Binary) or cond.op not in COMPARE:
-            raise self._unsupported("a selection by anything but one comparison")
+            raise self.unsupported("a selection by anything but one comparison")
         left, right = self.value(cond.a, axes), self.value(cond.b, axes)
         x, y = self.value(a, axes), self.value(b, axes)
-        return self.choose(cond.op, left, right, x, y, a.dtype)
+        return self.choose(cond.op, (left, right), (x, y), a.dtype)
 
-    def choose(self, op: str, left: Piece, right: Piece, x: Piece, y: Piece, dtype: DType) -> Piece:
-        """``x where left <op> right else y``."""
+    def choose(self, op: str, sides: tuple[Piece, Piece], values: tuple[Piece, Piece], dtype: DType) -> Piece:
+        """The first of ``values`` where the comparison of ``sides`` holds, else the second."""
+        left, right = sides
+        x, y = values
         c = self.context
-        axes = self._joined(self._joined_strip(left, right), self._joined_strip(x, y))
-        left = self._spread(self._strip(left, axes, DType.F32), axes)
+        axes = self.joined(self.joined_strip(left, right), self.joined_strip(x, y))
+        left = self.spread(self.strip(left, axes, DType.F32), axes)
         right = (
             right
             if isinstance(right, Scalar) and not isinstance(right.value, Expr)
-            else self._strip(right, axes, DType.F32)
+            else self.strip(right, axes, DType.F32)
         )
-        right = self._spread(right, axes)
-        mask = self._temporary(axes, DType.U8, 8)
-        view = self._view(mask, axes, 8)
-        c.tree.emit(c.tree.top, f"compare_{op}", "vector", "V", view, self._view(left, axes), self._at(right, axes))
-        self._recycle(left)
-        self._recycle(right)
-        x, y = (self._spread(self._strip(p, axes, dtype), axes) for p in (x, y))
-        result = self._result(axes, dtype, x, y)
+        right = self.spread(right, axes)
+        mask = self.temporary(axes, DType.U8, 8)
+        view = self.view(mask, axes, 8)
+        c.tree.emit(c.tree.top, f"compare_{op}", "vector", "V", view, self.view(left, axes), self.at(right, axes))
+        self.recycle(left)
+        self.recycle(right)
+        x, y = (self.spread(self.strip(p, axes, dtype), axes) for p in (x, y))
+        result = self.result(axes, dtype, x, y)
         c.tree.emit(
             c.tree.top,
             "select",
             "vector",
             "V",
-            self._view(result, axes),
+            self.view(result, axes),
             view,
-            self._view(x, axes),
-            self._view(y, axes),
+            self.view(x, axes),
+            self.view(y, axes),
         )
         for p in (mask, x, y):
-            self._recycle(p, result)
+            self.recycle(p, result)
         return result
 
-    # -- buffers and views ---------------------------------------------------------------------------------------
-
-    def _joined(self, a: Piece, b: Piece) -> tuple[str, ...]:
-        names = {x for p in (a, b) if isinstance(p, Strip) for x in p.axes}
-        return tuple(x.name for x in self.context.scheduled.kernel.axes if x.name in names)
-
-    def _joined_strip(self, a: Piece, b: Piece) -> Strip:
-        return Strip("", self._joined(a, b), DType.F32)
-
-    def _strip(self, piece: Piece, axes: tuple[str, ...], dtype: DType) -> Strip:
-        if isinstance(piece, Strip):
-            return piece
-        strip = self._temporary(axes, dtype)
-        self._emit("duplicate", strip, axes, piece)
-        return strip
-
-    def _spread(self, piece: Piece, axes: tuple[str, ...]) -> Piece:
-        """A row statistic as one block of 32 bytes a row, where ``axes`` also has columns."""
-        if isinstance(piece, Scalar) or len(axes) < 2 or piece.axes != axes[:-1]:
-            return piece
-        lanes = BLOCK_BYTES * 8 // piece.dtype.bits
-        wide = self._temporary((*piece.axes, "*"), piece.dtype, spread=lanes)
-        c = self.context
-        rows = tuple((c.count(a, True), s) for a, s in zip(piece.axes, self._strides(wide), strict=False))
-        narrow = tuple((n, constant(1) if i == len(rows) - 1 else s) for i, (n, s) in enumerate(rows))
-        dst = View(wide.buffer, ZERO, (*rows, (constant(lanes), constant(1))))
-        c.tree.emit(
-            c.tree.top, "brcb", "vector", "V", dst, View(piece.buffer, ZERO, (*narrow, (constant(lanes), ZERO)))
-        )
-        self._recycle(piece)
-        return wide
-
-    def _temporary(self, axes: tuple[str, ...], dtype: DType, per: int = 1, spread: int = 0) -> Strip:
-        shape = self._shape(axes, dtype, per, spread)
-        names = self.free.setdefault((shape, dtype), [])
-        if names:
-            return Strip(names.pop(), axes, dtype, True)
-        c = self.context
-        name = c.tree.add("t", "ub", dtype, shape, "vector")
-        return Strip(name, axes, dtype, True)
-
-    def _buffer(self, name: str, axes: tuple[str, ...], dtype: DType, frame: Frame) -> str:
-        return self.context.tree.add(name, "ub", dtype, self._shape(axes, dtype), "vector", frame)
-
-    def _shape(self, axes: Sequence[str], dtype: DType, per: int = 1, spread: int = 0) -> tuple[int, ...]:
-        """Allocated elements; the last dimension is padded to 32 bytes. ``per`` lanes share one element (masks)."""
-        lanes = [spread if a == "*" else self.context.vector_lanes(a) for a in axes] or [1]
-        lanes[-1] = round_up(-(-lanes[-1] // per), BLOCK_BYTES * 8 // dtype.bits)
-        return tuple(lanes)
-
-    def _strides(self, strip: Strip) -> tuple[Expr, ...]:
-        shape = [s.value for s in self.context.tree.buffers[strip.buffer].shape]
-        strides = [1] * len(shape)
-        for n in range(len(shape) - 2, -1, -1):
-            strides[n] = strides[n + 1] * shape[n + 1]
-        return tuple(map(constant, strides))
-
-    def _view(self, strip: Piece, axes: tuple[str, ...], per: int = 1) -> View:
-        """The lanes of ``axes`` that are not padding; an axis the strip lacks repeats with stride 0."""
-        assert isinstance(strip, Strip)
-        strides = dict(zip(strip.axes, self._strides(strip), strict=False))
-        counts = [self.context.count(a, True) for a in axes]
-        if per > 1:
-            counts[-1] = ceildiv(counts[-1], per)
-        dims = tuple((n, strides.get(a, ZERO)) for a, n in zip(axes, counts, strict=True))
-        return View(strip.buffer, ZERO, dims or ((constant(1), constant(1)),))
-
-    def _at(self, piece: Piece, axes: tuple[str, ...]) -> View | Scalar:
-        return piece if isinstance(piece, Scalar) else self._view(piece, axes)
-
-    def _workspace(self, name: str, axes: tuple[str, ...], pitch: int) -> View:
-        """This core's part of a workspace of ``axes`` whose rows are ``pitch`` elements apart."""
-        c = self.context
-        strides = dict(zip(axes, (constant(pitch), constant(1)), strict=True))
-        offset = SUBBLOCK * c.share() * strides[c.split] if c.split in strides else ZERO
-        return View(name, offset, tuple((c.count(a, True), strides[a]) for a in axes))
-
-    def _global(self, tensor: str, flat: Expr, axes: tuple[str, ...]) -> View:
-        c = self.context
-        strides = [flat.coefficient(a) for a in axes]
-        if axes and strides[-1] != 1:
-            raise self._unsupported(f"an access to {tensor} with stride {strides[-1]}")
-        offset = flat.substitute({a: c.start(a, True) for a in axes})
-        dims = tuple((c.count(a, True), s) for a, s in zip(axes, strides, strict=True))
-        return View(tensor, offset, dims or ((constant(1), constant(1)),))
-
-    def _result(self, axes: tuple[str, ...], dtype: DType, *sources: Piece) -> Strip:
-        """Where to write: over a source that nobody needs any more, else a temporary."""
-        for s in sources:
-            if isinstance(s, Strip) and s.pooled and s.axes == axes and s.dtype == dtype:
-                return s
-        return self._temporary(axes, dtype)
-
-    def _recycle(self, piece: Piece, result: Strip | None = None) -> None:
-        if isinstance(piece, Strip) and piece.pooled and (result is None or piece.buffer != result.buffer):
-            shape = tuple(s.value for s in self.context.tree.buffers[piece.buffer].shape)
-            names = self.free.setdefault((shape, piece.dtype), [])
-            if piece.buffer not in names:
-                names.append(piece.buffer)
+    # -- results -------------------------------------------------------------------------------------------------
 
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], dtype: DType) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
-        strip = self._strip(piece, axes, dtype)
+        strip = self.strip(piece, axes, dtype)
         if not strip.pooled or strip.axes != axes:
-            copy = self._temporary(axes, dtype)
-            self._emit("copy", copy, axes, self._spread(strip, axes))
+            copy = self.temporary(axes, dtype)
+            self.emit("copy", copy, axes, self.spread(strip, axes))
             strip = copy
         self.tiles[tile] = strip
         self.kept_here().add(tile)
@@ -409,16 +293,11 @@ class VectorPart:
     def _converted(self, value: Value, axes: tuple[str, ...], name: str) -> Strip:
         """``value`` in a buffer of its own, double where it can be, for a transfer to read."""
         inner = value.x if isinstance(value, Cast) else value
-        piece = self._strip(self.value(inner, axes), axes, inner.dtype)
-        piece = self._spread(piece, axes)
-        out = Strip(self._buffer(name, axes, value.dtype, self.context.tree.top), axes, value.dtype)
-        self._emit("cast" if inner.dtype != value.dtype else "copy", out, axes, piece)
-        self._recycle(piece)
+        piece = self.spread(self.strip(self.value(inner, axes), axes, inner.dtype), axes)
+        out = Strip(self.buffer(name, axes, value.dtype, self.context.tree.top), axes, value.dtype)
+        self.emit("cast" if inner.dtype != value.dtype else "copy", out, axes, piece)
+        self.recycle(piece)
         return out
-
-    def _emit(self, op: str, dst: Strip, axes: tuple[str, ...], *sources: Piece) -> None:
-        c = self.context
-        c.tree.emit(c.tree.top, op, "vector", "V", self._view(dst, axes), *(self._at(s, axes) for s in sources))
 
     # -- for :mod:`special` --------------------------------------------------------------------------------------
 
@@ -431,11 +310,3 @@ class VectorPart:
     def lend(self, piece: Piece) -> Piece:
         """``piece`` for one use that leaves it intact."""
         return Strip(piece.buffer, piece.axes, piece.dtype) if isinstance(piece, Strip) else piece
-
-    def _unsupported(self, what: str) -> UnsupportedError:
-        return UnsupportedError(
-            "ascend-vector",
-            where=f"kernel {self.context.scheduled.kernel.name} on {self.context.target.spelling}",
-            cause=f"{what} has no vector instructions here",
-            fix="run this kernel on the host",
-        )

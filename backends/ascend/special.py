@@ -9,7 +9,8 @@ from tilewright.backends.ascend.placed import Scalar
 from tilewright.ir.types import DType
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place_vector import Piece, VectorPart
+    from tilewright.backends.ascend.place_vector import VectorPart
+    from tilewright.backends.ascend.strips import Piece
 
 #: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: absolute error at most 1.5e-7.
 _ERF_P = 0.3275911
@@ -30,7 +31,7 @@ def _erf(vector: VectorPart, x: Piece) -> Piece:
     total = vector.apply("mul", total, decay)
     positive = vector.apply("add", vector.apply("mul", total, Scalar(-1.0)), Scalar(1.0))
     negative = vector.apply("mul", vector.lend(positive), Scalar(-1.0))
-    return vector.choose("ge", x, Scalar(0.0), positive, negative, DType.F32)
+    return vector.choose("ge", (x, Scalar(0.0)), (positive, negative), DType.F32)
 
 
 def _sigmoid(vector: VectorPart, x: Piece) -> Piece:

@@ -56,13 +56,11 @@ def command(
     graph = import_model(model, dict(map(parse_input_shape, shapes)))
     before = len(graph.graph)
     observer.start(graph)
-    steps = run_pipeline(graph, passes, [observer])
+    run_pipeline(graph, passes, observer)
     observer.finish()
-    for step in steps:
-        if step.modified:
-            click.echo(f"{step.index:3} {step.name}")
-    click.echo(f"{before} nodes before, {len(graph.graph)} after")
+    click.echo(f"changed by  {', '.join(observer.changed) or 'nothing'}")
+    click.echo(f"nodes       {before} → {len(graph.graph)}")
     if output:
         save_graph(graph, output)
-        click.echo(str(output))
+        click.echo(f"written     {output}")
     return ExitCode.OK

@@ -65,12 +65,13 @@ def import_proto(
 
     ``where`` names the model in errors, which are those of :func:`import_model`.
     """
-    proto = canonical_proto(proto, {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}, where)
-    model = ir.from_proto(proto)
+    placeholders = {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}
+    proto = canonical_proto(proto, placeholders, {n: len(sizes) for n, sizes in shapes.items()}, where)
+    model = _deserialized(proto, where)
     _restore(model, weights)
     _tidy(model)
-    _require_element_types(model)
-    name_dimensions(model, shapes)
+    _require_element_types(model, where)
+    name_dimensions(model)
     apply_input_shapes(model, shapes)
     infer_model(model)
     return model
@@ -108,6 +109,16 @@ def _read(source: Source) -> tuple[str, onnx.ModelProto, dict[int, memoryview], 
     return where, proto, mapped, ExternalFolder(file.path)
 
 
+def _deserialized(proto: onnx.ModelProto, where: str) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, TypeError, ValueError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise _invalid(where, f"{str(reason)[:200]}") from error
+
+
 def _restore(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
     """Turn the inputs that stood for weights into initializers again."""
     for value in list(model.graph.inputs):
@@ -137,7 +148,7 @@ def _tidy(model: ir.Model) -> None:
             value.type = ir.TensorType(value.const_value.dtype)
 
 
-def _require_element_types(model: ir.Model) -> None:
+def _require_element_types(model: ir.Model, where: str) -> None:
     known = {d.onnx for d in DType}
     problems = [
         f"element type {v.dtype.name if v.dtype is not None else v.type} (of {v.name!r})"
@@ -145,7 +156,7 @@ def _require_element_types(model: ir.Model) -> None:
         if not isinstance(v.type, ir.TensorType) or v.dtype is None or v.dtype.value not in known
     ]
     if problems:
-        raise unsupported_error(problems)
+        raise unsupported_error(problems, where)
 
 
 def _no_model(where: str, cause: str) -> CompileError:

@@ -111,13 +111,13 @@ def verify_types(model: ir.Model) -> None:
         raise InternalError(f"the graph relies on {dimensions.assumptions[-1]}, which is not recorded")
 
 
-def unsupported_error(problems: Sequence[str]) -> UnsupportedError:
+def unsupported_error(problems: Sequence[str], where: str = "model") -> UnsupportedError:
     """One error for all nodes that cannot be compiled."""
     lines = sorted(set(problems))
     return UnsupportedError(
         "unsupported-operators",
-        where="model",
-        cause=f"{len(lines)} kinds of node are not supported:\n    " + "\n    ".join(lines),
+        where=where,
+        cause="not supported:\n    " + "\n    ".join(lines) + "\n ",
         fix="export the model with other operators (another opset, or the dynamo exporter), or remove these nodes",
         problems=tuple(lines),
     )

@@ -9,20 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from tilewright.errors import InternalError
-from tilewright.runtime.format import (
-    CENTRAL,
-    DOS_DATE,
-    END,
-    END64,
-    LARGE,
-    LOCAL,
-    LOCATOR,
-    PADDING,
-    PAGE,
-    PLACE64,
-    SIZES64,
-    is_member_name,
-)
+from tilewright.runtime.format import LARGE, directory_record, end_records, is_member_name, local_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +59,14 @@ class Archive:
     def close(self) -> None:
         """Write the directory."""
         start = self._stream.tell()
-        for member in self.members:
-            self._stream.write(self._central(member))
-        end = self._stream.tell()
-        count, size = len(self.members), end - start
-        if self._large(start, size) or count >= 0xFFFF:
-            self._stream.write(END64.pack(b"PK\6\6", END64.size - 12, 45, 45, 0, 0, count, count, size, start))
-            self._stream.write(LOCATOR.pack(b"PK\6\7", 0, end, 1))
-            count, size, start = 0xFFFF, LARGE, LARGE
-        self._stream.write(END.pack(b"PK\5\6", 0, 0, count, count, size, start, 0))
+        for m in self.members:
+            large = self._large(m.size, m.offset)
+            self._stream.write(directory_record(m.name, m.offset, m.size, m.crc, large=large))
+        end, count = self._stream.tell(), len(self.members)
+        self._stream.write(end_records(count, start, end, large=self._large(start, end) or count >= 0xFFFF))
 
     def _large(self, *values: int) -> bool:
         return self._force or any(v >= LARGE for v in values)
 
     def _local(self, name: str, offset: int, size: int, crc: int) -> bytes:
-        large = self._large(size, offset)
-        extra = SIZES64.pack(1, SIZES64.size - 4, size, size) if large else b""
-        # An extra field is at least an identifier, a length and the alignment it stands for.
-        padding = -(offset + LOCAL.size + len(name) + len(extra) + 6) % PAGE
-        extra += PADDING.to_bytes(2, "little") + (2 + padding).to_bytes(2, "little") + PAGE.to_bytes(2, "little")
-        extra += bytes(padding)
-        shown, version = (LARGE, 45) if large else (size, 20)
-        head = LOCAL.pack(b"PK\3\4", version, 0, 0, 0, DOS_DATE, crc, shown, shown, len(name), len(extra))
-        return head + name.encode("ascii") + extra
-
-    def _central(self, m: Written) -> bytes:
-        large = self._large(m.size, m.offset)
-        extra = PLACE64.pack(1, PLACE64.size - 4, m.size, m.size, m.offset) if large else b""
-        shown, place, version = (LARGE, LARGE, 45) if large else (m.size, m.offset, 20)
-        head = CENTRAL.pack(
-            *(b"PK\1\2", version, version, 0, 0, 0, DOS_DATE, m.crc, shown, shown),
-            *(len(m.name), len(extra), 0, 0, 0, 0, place),
-        )
-        return head + m.name.encode("ascii") + extra
+        return local_header(name, offset, size, crc, large=self._large(size, offset))

@@ -47,7 +47,9 @@ def _explained(path: Path, error: OSError) -> Exception:
         fix = "write to a folder that you may write to"
         return ResourceError("cannot-write", where=where, cause=f"the folder refuses ({error.strerror})", fix=fix)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return UsageError("no-such-folder", where=where, cause=str(error.strerror), fix="name a file in a folder that exists")
+        return UsageError(
+            "no-such-folder", where=where, cause=str(error.strerror), fix="name a file in a folder that exists"
+        )
     return ResourceError("cannot-write", where=where, cause=f"writing it failed ({error})", fix="write somewhere else")
 
 

@@ -11,7 +11,19 @@ import tilewright.runtime.format
 #: Where the C files are.
 NATIVE = Path(tilewright.runtime.format.__file__).parent / "native"
 HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h")
-SOURCES = ("bind.c", "cpu.c", "crc32c.c", "error.c", "execute.c", "expr.c", "layout.c", "pool.c", "read.c", "runtime.c", "verify.c")
+SOURCES = (
+    "bind.c",
+    "cpu.c",
+    "crc32c.c",
+    "error.c",
+    "execute.c",
+    "expr.c",
+    "layout.c",
+    "pool.c",
+    "read.c",
+    "runtime.c",
+    "verify.c",
+)
 #: Least that a processor of a family is taken to have: the executor runs before anything is known of the machine.
 BASELINE = {"x86_64": "x86_64", "aarch64": "generic"}
 _FLAGS = ("-O2", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")

@@ -21,6 +21,7 @@ from tilewright.runtime.format import (
     CHECKSUMS,
     FORMAT_VERSION,
     MANIFEST,
+    MANIFEST_HASH,
     SEGMENT,
     TENSOR_ALIGNMENT,
     WEIGHTS,
@@ -133,7 +134,8 @@ def compose_artifact(
         },
     }
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    archive.add(MANIFEST, [text], len(text))
+    digest = archive.add(MANIFEST, [text], len(text)).sha256.encode()
+    archive.add(MANIFEST_HASH, [digest], len(digest))
     archive.close()
     return ArtifactSize(stream.tell(), total)
 
@@ -145,7 +147,9 @@ def cpu_requirements(facts: Mapping[str, Any]) -> tuple[tuple[str, int, int, int
     bit of XCR0 (what the operating system saves), 5 and 6 the words AT_HWCAP and AT_HWCAP2 of the auxiliary vector.
     """
     registers = ("eax", "ebx", "ecx", "edx")
-    rows = [(b["name"], registers.index(b["register"]), b["leaf"], b["subleaf"], b["bit"]) for b in facts.get("cpuid", ())]
+    rows = [
+        (b["name"], registers.index(b["register"]), b["leaf"], b["subleaf"], b["bit"]) for b in facts.get("cpuid", ())
+    ]
     mask = facts.get("codegen", {}).get("xcr0", 0)
     rows += [(f"xcr0[{bit}]", 4, 0, 0, bit) for bit in range(64) if mask >> bit & 1]
     for kind, key in ((5, "hwcap"), (6, "hwcap2")):
@@ -243,7 +247,9 @@ def _weight_chunks(
         contents = constants[constant.name]
         array = np.ascontiguousarray(contents() if callable(contents) else contents)
         if array.nbytes != _byte_size(constant):
-            raise InternalError(f"constant {constant.name!r}: {array.nbytes} bytes, its plan says {_byte_size(constant)}")
+            raise InternalError(
+                f"constant {constant.name!r}: {array.nbytes} bytes, its plan says {_byte_size(constant)}"
+            )
         yield bytes(offset - at)
         yield memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b""
         at = offset + array.nbytes

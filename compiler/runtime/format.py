@@ -26,6 +26,8 @@ SEGMENT = 4096
 TENSOR_ALIGNMENT = 64
 
 MANIFEST = "manifest.json"
+#: SHA-256 of the manifest in hexadecimal; the manifest has those of everything else.
+MANIFEST_HASH = "manifest.sha256"
 WEIGHTS = "weights"
 CHECKSUMS = "weights.crc32c"
 
@@ -61,6 +63,39 @@ def is_member_name(name: str) -> bool:
     return len(name) <= 255 and _NAME.fullmatch(name) is not None
 
 
+def local_header(name: str, offset: int, size: int, crc: int, *, large: bool) -> bytes:
+    """The header of a member at ``offset``, padded so that its data starts at a multiple of :data:`PAGE`."""
+    extra = SIZES64.pack(1, SIZES64.size - 4, size, size) if large else b""
+    # An extra field is at least an identifier, a length and the alignment it stands for.
+    padding = -(offset + LOCAL.size + len(name) + len(extra) + 6) % PAGE
+    extra += struct.pack("<3H", PADDING, 2 + padding, PAGE) + bytes(padding)
+    shown, version = (LARGE, 45) if large else (size, 20)
+    head = LOCAL.pack(b"PK\3\4", version, 0, 0, 0, DOS_DATE, crc, shown, shown, len(name), len(extra))
+    return head + name.encode("ascii") + extra
+
+
+def directory_record(name: str, offset: int, size: int, crc: int, *, large: bool) -> bytes:
+    """The central directory's record of a member whose header is at ``offset``."""
+    extra = PLACE64.pack(1, PLACE64.size - 4, size, size, offset) if large else b""
+    shown, place, version = (LARGE, LARGE, 45) if large else (size, offset, 20)
+    head = CENTRAL.pack(
+        *(b"PK\1\2", version, version, 0, 0, 0, DOS_DATE, crc, shown, shown),
+        *(len(name), len(extra), 0, 0, 0, 0, place),
+    )
+    return head + name.encode("ascii") + extra
+
+
+def end_records(count: int, start: int, end: int, *, large: bool) -> bytes:
+    """What follows a central directory of ``count`` records in ``[start, end)``."""
+    if not large:
+        return END.pack(b"PK\5\6", 0, 0, count, count, end - start, start, 0)
+    return (
+        END64.pack(b"PK\6\6", END64.size - 12, 45, 45, 0, 0, count, count, end - start, start)
+        + LOCATOR.pack(b"PK\6\7", 0, end, 1)
+        + END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, LARGE, LARGE, 0)
+    )
+
+
 def read_directory(data: memoryview, where: str) -> Mapping[str, Member]:
     """The members of an artifact, in the order of the file.
 
@@ -88,77 +123,60 @@ def _require(condition: bool, message: str) -> None:
 
 
 class _Directory:
+    """Reads names, sizes and sums, and compares every other byte with what the writer would have written."""
+
     def __init__(self, data: memoryview):
         self._data = data
 
     def members(self) -> dict[str, Member]:
-        start, end, count = self._find()
+        start, end, count, large = self._find()
+        _require(self._data[end:] == end_records(count, start, end, large=large), "its end is damaged")
+        self._start, at = start, start
         found: dict[str, Member] = {}
-        at = expected = 0
+        expected = 0
         for _ in range(count):
-            _require(end - start >= CENTRAL.size, "its directory is cut short")
-            start, member, at = self._member(start, end, expected)
+            _require(end - at >= CENTRAL.size, "its directory is cut short")
+            member, at = self._member(at, end, expected)
             _require(member.name not in found, f"member {member.name} occurs twice")
             found[member.name] = member
             expected = member.offset + member.size
-        _require(start == end, "its directory holds more than its members")
-        _require(expected == self._directory_start, "bytes lie between its members and its directory")
-        del at
+        _require(at == end, "its directory holds more than its members")
+        _require(expected == start, "bytes lie between its members and its directory")
         return found
 
-    def _find(self) -> tuple[int, int, int]:
-        """Start and end of the central directory, and the number of members."""
+    def _find(self) -> tuple[int, int, int, bool]:
+        """Start and end of the central directory, the number of its records, and whether the end is zip64."""
         data = self._data
         _require(len(data) >= END.size, "it is too short")
         end = len(data) - END.size
-        magic, disk, disk2, count, count2, size, start, comment = END.unpack_from(data, end)
-        _require(magic == b"PK\5\6" and disk == disk2 == comment == 0, "its last bytes are missing")
-        if start == LARGE:
-            end -= LOCATOR.size
-            _require(end >= END64.size, "it is too short")
-            l_magic, l_disk, at, disks = LOCATOR.unpack_from(data, end)
-            end -= END64.size
-            _require((l_magic, l_disk, at, disks) == (b"PK\6\7", 0, end, 1), "its zip64 locator is damaged")
-            e_magic, e_size, _, _, disk, disk2, count, count2, size, start = END64.unpack_from(data, end)
-            _require((e_magic, e_size, disk, disk2) == (b"PK\6\6", END64.size - 12, 0, 0), "its zip64 end is damaged")
-        _require(count == count2 and start + size == end, "its directory is not where its end says")
-        self._directory_start = start
-        return start, end, count
+        magic, _, _, _, count, _, start, _ = END.unpack_from(data, end)
+        _require(magic == b"PK\5\6", "its last bytes are missing")
+        large = start == LARGE
+        if large:
+            end -= LOCATOR.size + END64.size
+            _require(end >= 0, "it is too short")
+            _, _, _, _, _, _, _, count, _, start = END64.unpack_from(data, end)
+        _require(start <= end, "its directory is not where its end says")
+        return start, end, count, large
 
-    def _member(self, at: int, limit: int, expected: int) -> tuple[int, Member, int]:
-        """The member whose central record is at ``at``; its local header must be at ``expected``."""
+    def _member(self, at: int, limit: int, expected: int) -> tuple[Member, int]:
+        """The member whose record is at ``at`` and whose header is at ``expected``, and where the next record is."""
         data = self._data
         record = CENTRAL.unpack_from(data, at)
-        magic, _, _, flags, method, _, date, crc, stored, size, name_size, extra_size, comment, disk = record[:14]
-        _, _, offset = record[14:]
-        _require(magic == b"PK\1\2", "its directory is damaged")
-        _require(method == 0 and stored == size, "a member is compressed")
-        _require((flags, date, comment, disk) == (0, DOS_DATE, 0, 0), "a directory record is not in canonical form")
-        after = at + CENTRAL.size + name_size + extra_size
-        _require(after <= limit, "its directory is cut short")
+        crc, size, name_size, extra_size = record[7], record[9], record[10], record[11]
         name_at = at + CENTRAL.size
-        name = bytes(data[name_at : name_at + name_size])
-        if size == LARGE:
+        after = name_at + name_size + extra_size
+        _require(after <= limit, "its directory is cut short")
+        name = bytes(data[name_at : name_at + name_size]).decode("ascii", "replace")
+        _require(is_member_name(name), f"a member has the name {name!r}")
+        large = size == LARGE
+        if large:
             _require(extra_size == PLACE64.size, "a zip64 field is missing")
-            kind, length, size, stored, offset = PLACE64.unpack_from(data, name_at + name_size)
-            _require((kind, length, stored) == (1, PLACE64.size - 4, size), "a zip64 field is damaged")
-        else:
-            _require(extra_size == 0, "a directory record is not in canonical form")
-        _require(offset == expected, "its members overlap or leave gaps")
-        text = name.decode("ascii", "replace")
-        _require(is_member_name(text), f"a member has the name {text!r}")
-        start = self._local(offset, name, crc, size, record[9] == LARGE)
-        return after, Member(text, start, size), start
-
-    def _local(self, at: int, name: bytes, crc: int, size: int, large: bool) -> int:
-        """Checks a local header against the directory; returns where the data starts."""
-        data = self._data
-        _require(at + LOCAL.size <= self._directory_start, "a member lies outside of it")
-        magic, _, flags, method, _, date, crc2, stored, size2, name_size, extra_size = LOCAL.unpack_from(data, at)
-        same = (magic, flags, method, date, crc2, stored, size2, name_size)
-        wanted = LARGE if large else size
-        _require(same == (b"PK\3\4", 0, 0, DOS_DATE, crc, wanted, wanted, len(name)), "a member's header is damaged")
-        start = at + LOCAL.size + name_size + extra_size
-        _require(start % PAGE == 0 and start + size <= self._directory_start, "a member lies outside of it")
-        _require(bytes(data[at + LOCAL.size : at + LOCAL.size + name_size]) == name, "a member's header is damaged")
-        return start
+            size = PLACE64.unpack_from(data, name_at + name_size)[2]
+        wanted = directory_record(name, expected, size, crc, large=large)
+        _require(data[at:after] == wanted, "its members overlap, leave gaps, are compressed or are damaged")
+        header = local_header(name, expected, size, crc, large=large)
+        start = expected + len(header)
+        _require(start + size <= self._start, "a member lies outside of it")
+        _require(data[expected:start] == header, "a member's header is damaged")
+        return Member(name, start, size), after

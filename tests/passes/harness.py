@@ -1,4 +1,4 @@
-"""What every pass test does: build a typed graph from text, run, and check that the state is valid and means the same."""
+"""What every pass test does: build a typed graph from text, run, check that the state is valid and means the same."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def assert_equal(got: Feeds, want: Feeds) -> None:
 
 
 def run(p: Pass, model: ir.Model, feeds: Feeds | None = None) -> PassResult:
-    """Run ``p`` and check: valid, same numbers, signature kept, a second run finds nothing, inlining gives the same numbers."""
+    """Run ``p`` and check: valid, same numbers and signature, nothing left to do, same numbers when inlined."""
     signature = [(v.name, type_of(v)) for v in (*model.graph.inputs, *model.graph.outputs)]
     feeds = feeds or feeds_for(model)
     want = evaluate(proto_of(model), feeds)

@@ -54,7 +54,8 @@ REWRITES = [
     ),
     (
         "eliminate-common-subexpressions",
-        "g (float[B,4] x) => (float[B,4] y) <float p = {2}, float q = {2}> { a = Mul(x, p) b = Mul(x, q) y = Add(a, b) }",
+        "g (float[B,4] x) => (float[B,4] y) <float p = {2}, float q = {2}> "
+        "{ a = Mul(x, p) b = Mul(x, q) y = Add(a, b) }",
         "Mul Add",
     ),
     (
@@ -65,7 +66,8 @@ REWRITES = [
     ),
     (
         "merge-views",
-        "g (float[B,S] x) => (float[B,1,1,S] y) <int64[1] a = {1}, int64[1] b = {-2}> { u = Unsqueeze(x, a) y = Unsqueeze(u, b) }",
+        "g (float[B,S] x) => (float[B,1,1,S] y) <int64[1] a = {1}, int64[1] b = {-2}> "
+        "{ u = Unsqueeze(x, a) y = Unsqueeze(u, b) }",
         "Unsqueeze",
     ),
     (
@@ -110,7 +112,8 @@ REWRITES = [
     ),
     (
         "canonicalize-sizes",
-        "g (float[B,S] x) => (int64[1] y) <int64[1] a = {0}, int64 i = {1}> { n = Relu(x) s = Shape(n) g = Gather(s, i) "
+        "g (float[B,S] x) => (int64[1] y) <int64[1] a = {0}, int64 i = {1}> "
+        "{ n = Relu(x) s = Shape(n) g = Gather(s, i) "
         "u = Unsqueeze(g, a) y = Neg(u) }",
         "Shape Neg",
     ),
@@ -125,8 +128,8 @@ REWRITES = [
         "g (float[B,S] x) => (float[B,1,S] y) <int64 z = {0}, int64 o = {1}, int64[1] a0 = {0}, int64[2] a12 = {1, 2}, "
         "int64[2] a01 = {0, 1}, int64[1] m = {-1}> { b1 = Shape<end=1>(x) b = Squeeze(b1) s1 = Shape<start=1>(x) "
         "s = Squeeze(s1) rb = Range(z, b, o) rs = Range(z, s, o) ub = Unsqueeze(rb, a12) us = Unsqueeze(rs, a01) "
-        "t = Max(ub, us) h = Shape(t) eb = Expand(ub, h) es = Expand(us, h) cb = Unsqueeze(eb, m) cs = Unsqueeze(es, m) "
-        "i = Concat<axis=-1>(cb, cs) y = GatherND(x, i) }",
+        "t = Max(ub, us) h = Shape(t) eb = Expand(ub, h) es = Expand(us, h) cb = Unsqueeze(eb, m) "
+        "cs = Unsqueeze(es, m) i = Concat<axis=-1>(cb, cs) y = GatherND(x, i) }",
         "Unsqueeze",
     ),
     (
@@ -136,7 +139,8 @@ REWRITES = [
     ),
     (
         "sink-expand",
-        "g (bool[B,1] c, float[B,S] x) => (float[B,S] y) <float p = {0}, float q = {-9}> { s = Shape(x) e = Expand(c, s) "
+        "g (bool[B,1] c, float[B,S] x) => (float[B,S] y) <float p = {0}, float q = {-9}> "
+        "{ s = Shape(x) e = Expand(c, s) "
         "y = Where(e, p, q) }",
         "Shape Where Expand",
     ),
@@ -150,7 +154,8 @@ REWRITES = [
         "decompose-attention",
         "g (float[B,S,12] q, float[B,T,12] k, float[B,T,12] v, bool[S,T] m) => (float[B,S,12] y) "
         "{ y = Attention<q_num_heads=3, kv_num_heads=3>(q, k, v, m) }",
-        "Reshape Transpose Reshape Transpose Reshape Transpose Transpose MatMul Mul Where Add Softmax MatMul Transpose Reshape",
+        "Reshape Transpose Reshape Transpose Reshape Transpose Transpose MatMul "
+        "Mul Where Add Softmax MatMul Transpose Reshape",
     ),
     (
         "fold-batch-norm",
@@ -293,9 +298,11 @@ REFUSALS = [
     ),
     (
         "fold-index-tensors",
-        "g (float[B,S] x) => (float[S,B] y) <int64 z = {0}, int64 o = {1}, int64[1] a = {0}, "
-        "int64[1] c = {1}, int64[1] m = {-1}> { b1 = Shape<end=1>(x) b = Squeeze(b1) s1 = Shape<start=1>(x) s = Squeeze(s1) "
-        "rb = Range(z, b, o) rs = Range(z, s, o) ub = Unsqueeze(rb, a) us = Unsqueeze(rs, c) t = Max(ub, us) h = Shape(t) "
+        "g (float[B,S] x) => (float[S,B] y) <int64 z = {0}, int64 o = {1}, "
+        "int64[1] a = {0}, int64[1] c = {1}, int64[1] m = {-1}> { b1 = Shape<end=1>(x) b = Squeeze(b1) s1 = "
+        "Shape<start=1>(x) "
+        "s = Squeeze(s1) rb = Range(z, b, o) rs = Range(z, s, o) ub = Unsqueeze(rb, a) "
+        "us = Unsqueeze(rs, c) t = Max(ub, us) h = Shape(t) "
         "eb = Expand(ub, h) es = Expand(us, h) cb = Unsqueeze(eb, m) cs = Unsqueeze(es, m) i = Concat<axis=-1>(cb, cs) "
         "y = GatherND(x, i) }",
         "do not ascend",
@@ -320,7 +327,8 @@ def test_refusals(name: str, text: str, reason: str) -> None:
 
 def test_dead_code_goes_and_the_signature_stays() -> None:
     model = graph(
-        "g (float[B,4] x, float[B,4] unused) => (float[B,4] y) <float[4] w = {1,2,3,4}> { d = Exp(x) e = Add(d, w) y = Neg(x) }"
+        "g (float[B,4] x, float[B,4] unused) => (float[B,4] y) <float[4] w = {1,2,3,4}> "
+        "{ d = Exp(x) e = Add(d, w) y = Neg(x) }"
     )
     run(registry()["eliminate-dead-code"](), model)
     assert ops(model) == "Neg"
