@@ -23,7 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cpu"))
-from harness import Bound, bind, compile_kernel  # noqa: E402
+from harness import Bound, bind, compile_kernel
 
 try:
     import torch

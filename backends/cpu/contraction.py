@@ -196,7 +196,7 @@ class ContractionEmitter:
         name = place.fresh(label)
         strides = {minor: constant(1)} | ({major: constant(stride)} if major is not None else {})
         axes = tuple(x for x in (major, minor) if x is not None)
-        tile = Buffer(name, DType.F32, strides, {x: place.start(x) for x in axes}, minor, {x: None for x in axes})
+        tile = Buffer(name, DType.F32, strides, {x: place.start(x) for x in axes}, minor, dict.fromkeys(axes))
         place = replace(place, buffers={**place.buffers, name: tile})
         place.memory.declare(place.out, name, "float", constant(rows * stride + place.lanes))
         copy = Compute(name, axes, v)
@@ -266,7 +266,7 @@ class ContractionEmitter:
         counts = [top] if rows.isdigit() else list(range(1, top + 1))
         with out.block(f"static __attribute__((noinline)) void {name}({', '.join(parameters)})"):
             widths = [-(-int(columns) // lanes)] if columns.isdigit() else list(range(1, vectors + 1))
-            live = "TW_LANES" if padded else f"columns - {{}} * TW_LANES"
+            live = "TW_LANES" if padded else "columns - {} * TW_LANES"
             for v in widths:
                 with ExitStack() as stack:
                     if len(widths) > 1:

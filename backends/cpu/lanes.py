@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tilewright.ir.symbolic import ZERO, Atom, Expr, Operation, Range, Symbol, as_expr, constant, divisor
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Range, Symbol, as_expr, constant, divisor
 from tilewright.kernel.tile import Param
 
 

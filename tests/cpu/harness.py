@@ -13,7 +13,7 @@ import numpy as np
 from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
 from tilewright.kernel.apply import apply
-from tilewright.kernel.pack import packed_params, pack_constant
+from tilewright.kernel.pack import pack_constant, packed_params
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 
