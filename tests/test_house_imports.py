@@ -33,14 +33,21 @@ ALLOWED: dict[str, set[str]] = {
     "backends.cuda": COMPILING | {"backends.base"},
     "backends.ascend": COMPILING | {"backends.base"},
     "package": {"plan", "runtime.format", "errors", "ir.types", "ir.symbolic"},
-    "observe": BELOW_DRIVER | {"runtime"},
-    "driver": BELOW_DRIVER | {"runtime", "observe", "backends.cpu", "backends.cuda", "backends.ascend"},
-    "bench": {"driver", "runtime", "errors", "options"},
-    "verify": {"driver", "runtime", "errors", "options", "frontend"},
-    "doctor": BELOW_DRIVER | {"driver", "runtime"},
+    "observe": BELOW_DRIVER | {"accuracy", "sample"},
+    "driver": BELOW_DRIVER | {"runtime", "observe", "report"},
+    "accuracy": {"errors"},
+    "sample": {"errors", "ir.symbolic", "ir.types"},
+    "report": set(),
+    "engines": {"runtime", "errors", "__version__"},
+    "verify": {"engines", "accuracy", "errors"},
+    "bench": {"engines", "codegen", "runtime", "errors"},
+    "api": {"driver", "report", "frontend", "verify", "bench", "sample", "runtime", "options", "errors"},
+    "doctor": {"codegen", "errors"},
     "explain": {"errors"},
-    "cli": BELOW_DRIVER | {"driver", "runtime", "observe", "bench", "verify", "doctor", "explain"},
-    "": {"driver", "runtime", "bench", "verify", "errors", "options"},
+    "cli": BELOW_DRIVER
+    | {"driver", "observe", "api", "report", "accuracy", "verify", "bench", "sample", "runtime"}
+    | {"doctor", "explain"},
+    "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }
 

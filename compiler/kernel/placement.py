@@ -129,8 +129,9 @@ def _hoist(uses: list[Path], depends: frozenset[str] | set[str], least: int) -> 
                 break
             length += 1
         shared = shared[:length]
-    depth = least
+    # Blocks run in parallel and share nothing: what several need, each computes.
+    depth = max(least, sum(key.loop is not None and key.loop.kind == "block" for key in shared))
     for n, key in enumerate(shared):
-        if n >= least and key.axis in depends:
-            depth = n + 1
+        if key.axis in depends:
+            depth = max(depth, n + 1)
     return shared[:depth]
