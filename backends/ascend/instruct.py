@@ -68,7 +68,7 @@ class Memories:
         starts = node.init is None or item.init == 0
         reads = [*sources, item.dst] if node.op == "mmad" and not starts else sources
         for t in (*sources, *writes):
-            check_touch(node, t, self.geometry[t.buffer], self.placed.target, item.text)
+            check_touch(item, t, self.geometry[t.buffer], self.placed.target)
         for t in reads:
             self._check_read(item, node, t, now)
         for t in writes:
