@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import count
 
-from tilewright.backends.cuda.contraction import contraction, lanes
+from tilewright.backends.cuda.contraction import contraction
 from tilewright.backends.cuda.functions import (
     DEFINITIONS,
     LANGUAGE,
@@ -20,7 +20,7 @@ from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.positions import INT32_END, Frame, Position, Positions, Spelled
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, bounds, ceildiv, constant, divisor, product
+from tilewright.ir.symbolic import Expr, bounds, constant, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity
 from tilewright.kernel.expr import Cast, Load, Value

@@ -15,6 +15,7 @@ from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, S
 from tilewright.kernel.schedule import ScheduleError
 from tilewright.kernel.tile import Kernel
 
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A truth value along ``dims``, of that rank; ``text`` is an operand."""

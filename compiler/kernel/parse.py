@@ -2,7 +2,8 @@
 
 Beyond the examples there: ``X[i] or 0`` is a load with a fill, ``index(i)`` the value of an index expression
 (``index(i, i32)`` in another dtype than ``i64``), ``select(c, a, b)`` a select, ``f32(0.5)`` a literal and ``f32(x)``
-a cast, ``out[f32[M], A]`` an output that may reuse the memory of ``A``, and ``f32[()]`` a scalar.
+a cast, ``out[f32[M], A]`` an output that may reuse the memory of ``A``, and ``f32[()]`` a scalar. The axes of a store
+are those it mentions, in order of declaration; ``C[m, n]: (n, m) = …`` gives others.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ INFIX: dict[type[ast.AST], str] = {
 }
 PREFIX: dict[type[ast.AST], str] = {ast.USub: "neg", ast.Not: "not", ast.Invert: "bitnot"}
 #: Binary operations that are written as calls.
-CALLED = frozenset(["min", "max", "fmod"])
+CALLED = frozenset(["min", "max", "fmod", "xor"])
 
 _DTYPES = {str(d): d for d in DType}
 
@@ -120,6 +121,8 @@ class _Reader:
                     if name in self.axes:
                         _fail(node, f"axis {name} is declared twice")
                     self.axes[name] = Axis(name, self._index(extent))
+                case ast.Pass():
+                    pass
                 case _:
                     body.append(self._statement(node))
         return Kernel(
@@ -186,6 +189,11 @@ class _Reader:
                     used = used_symbols(result).union(*(i.symbols for i in indices))
                     return Store(name, tuple(a for a in self.axes if a in used), indices, result)
                 return self._define(node, name, index, value)
+            case ast.AnnAssign(
+                target=ast.Subscript(value=ast.Name(id=name), slice=index), annotation=ast.Tuple() as order, value=value
+            ) if name in self.params and value is not None:
+                indices = tuple(map(self._index, _elements(index)))
+                return Store(name, self._axis_names(order), indices, self._value(value))
         _fail(node, f"expected an assignment or a scan, got {self._source(node)}")
 
     def _define(self, node: ast.stmt, name: str, index: ast.expr, value: ast.expr) -> Define:

@@ -18,7 +18,7 @@ from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import Composer, Index, Operand, const
+from tilewright.ops.compose import Composer, Index, Operand, const, free_axes
 from tilewright.ops.context import Scope
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
@@ -244,6 +244,7 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
     kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
     symbols = {s for p in (kernel.params[i] for i in kept) for e in p.shape for s in e.symbols}
     symbols |= {s for a in kernel.axes for s in a.extent.symbols}
+    symbols |= {s for statement in kernel.body for v in values_of(statement) for s in free_axes(v)}
     slim = Kernel(
         kernel.name,
         tuple(kernel.params[i] for i in kept),

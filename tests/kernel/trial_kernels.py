@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Kernel
 
@@ -105,3 +107,18 @@ def flash_attention(Q: {dtype}[B, H, S, {depth}], K: {dtype}[B, H, T, {depth}], 
         yield_(mx=mx2, l=l2, o=o2)
     O[b, h, i, d] = {narrow("o[b, h, i, d] / l[b, h, i]")}
 """)
+
+
+#: Every trial kernel by name, at the sizes that the tests of the tile IR use.
+TRIALS: dict[str, Callable[[], Kernel]] = {
+    "matmul": lambda: matmul_bias_gelu(k=20, n=36),
+    "matmul-f16": lambda: matmul_bias_gelu("f16", k=20, n=36),
+    "conv": lambda: conv3x3_residual_relu(9, 10, 4, 6),
+    "conv-f16": lambda: conv3x3_residual_relu(9, 10, 4, 6, "f16"),
+    "softmax": row_softmax,
+    "softmax-bf16": lambda: row_softmax("bf16"),
+    "attention": lambda: flash_attention(depth=8),
+    "attention-additive": lambda: flash_attention(depth=8, mask="additive"),
+    "attention-causal": lambda: flash_attention(depth=8, mask="causal"),
+    "attention-f16": lambda: flash_attention("f16", depth=8),
+}
