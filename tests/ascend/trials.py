@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu, row_softmax
+from tilewright.backends import ascend
 from tilewright.backends.ascend.place import place
 from tilewright.backends.ascend.placed import Placed
 from tilewright.kernel.apply import apply
@@ -17,7 +17,7 @@ from tilewright.kernel.schedule import Loop, Schedule
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target, load_targets
 
-import tilewright.backends.ascend as ascend
+from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu, row_softmax
 
 Array = np.ndarray[Any, Any]
 
