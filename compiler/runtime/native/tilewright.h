@@ -20,15 +20,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernel_abi.h"
-
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+#ifndef TW_API
+#define TW_API /* how the functions at the end are declared */
 #endif
 
 #define TW_FORMAT_VERSION 1 /* of the artifact */
 #define TW_ABI_VERSION 1    /* of everything below */
 #define TW_MAX_RANK 16
+#define TW_ALIGNMENT 64 /* of constants and temporaries, in bytes */
 
 enum { TW_OK = 0, TW_INTERNAL = 1, TW_USAGE = 2, TW_RESOURCE = 7, TW_DEVICE = 8, TW_ARTIFACT = 9 };
 
@@ -64,6 +67,8 @@ typedef struct {
 /* -- the plan executor: what the runtime library in an artifact exports, as one table, `tw_runtime_v1` ------------- */
 
 typedef struct tw_plan tw_plan;
+typedef struct tw_args tw_args; /* kernel_abi.h */
+typedef void (*tw_kernel)(const tw_args *args, int64_t begin, int64_t end);
 
 typedef struct {
     const char *name;
@@ -125,27 +130,27 @@ typedef struct {
 } tw_options;
 
 /* Opens an artifact and checks it. Running it executes its code, as with any program. */
-int32_t tw_open(tw_model **model, const char *path, const tw_options *options, tw_error *error);
+TW_API int32_t tw_open(tw_model **model, const char *path, const tw_options *options, tw_error *error);
 /* The same for bytes that stay as they are until tw_close; weights are used in place when `data` is 64-byte aligned. */
-int32_t tw_open_memory(tw_model **model, const void *data, uint64_t bytes, const tw_options *options, tw_error *error);
+TW_API int32_t tw_open_memory(tw_model **model, const void *data, uint64_t bytes, const tw_options *options, tw_error *error);
 /* Ends a model that no thread is running. */
-void tw_close(tw_model *model);
+TW_API void tw_close(tw_model *model);
 
-const char *tw_target(const tw_model *model);
+TW_API const char *tw_target(const tw_model *model);
 /* Index of an entry point by name, or -1; the first is 0. */
-int32_t tw_entry(const tw_model *model, const char *name);
-uint32_t tw_input_count(const tw_model *model, uint32_t entry);
-uint32_t tw_output_count(const tw_model *model, uint32_t entry);
-const tw_signature *tw_input(const tw_model *model, uint32_t entry, uint32_t index);
-const tw_signature *tw_output(const tw_model *model, uint32_t entry, uint32_t index);
+TW_API int32_t tw_entry(const tw_model *model, const char *name);
+TW_API uint32_t tw_input_count(const tw_model *model, uint32_t entry);
+TW_API uint32_t tw_output_count(const tw_model *model, uint32_t entry);
+TW_API const tw_signature *tw_input(const tw_model *model, uint32_t entry, uint32_t index);
+TW_API const tw_signature *tw_output(const tw_model *model, uint32_t entry, uint32_t index);
 /* Shapes of the outputs for inputs of these shapes; -1 where only the run tells. Nothing is run. */
-int32_t tw_shapes(tw_model *model, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
-                  uint32_t output_count, tw_error *error);
+TW_API int32_t tw_shapes(tw_model *model, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                         uint32_t output_count, tw_error *error);
 /* Runs an entry point. Inputs need type, rank, dimensions and data; see tw_tensor for outputs. */
-int32_t tw_run(tw_model *model, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+TW_API int32_t tw_run(tw_model *model, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
                uint32_t output_count, tw_error *error);
 /* Memory that tw_run gave to an output. */
-void tw_free(tw_model *model, void *data);
+TW_API void tw_free(tw_model *model, void *data);
 
 #ifdef __cplusplus
 }
