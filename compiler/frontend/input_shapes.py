@@ -249,7 +249,7 @@ def _conflict(where: str, cause: str, fix: str) -> UsageError:
 
 def _unknown_input(name: str, inputs: Iterable[str]) -> UsageError:
     known = list(inputs)
-    close = difflib.get_close_matches(name, known, 1)
+    close = [k for k in known if k.casefold() == name.casefold()] or difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return UsageError(
         "input-shape-name",
