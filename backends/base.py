@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tilewright.errors import UsageError
+from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target, load_targets
@@ -37,6 +39,14 @@ class Binary:
     tools: Mapping[str, str]  # tool → version, for provenance
 
 
+@dataclass(frozen=True, slots=True)
+class LaunchSize:
+    """``grid`` independent blocks, and ``scratch`` bytes for each worker, both over the kernel's dimension symbols."""
+
+    grid: Expr
+    scratch: Expr = ZERO
+
+
 class Backend(ABC):
     """A kind of target."""
 
@@ -46,6 +56,18 @@ class Backend(ABC):
     def targets(self) -> Mapping[str, Target]:
         """Targets by spelling, from ``targets/*.toml`` beside the backend."""
         return load_targets(self.folder / "targets", self.name)
+
+    def resolve(self, spelling: str) -> tuple[Target, ...]:
+        """The targets that a user's spelling means. Raises ``UsageError`` that lists what there is."""
+        targets = self.targets()
+        if spelling not in targets:
+            raise UsageError(
+                "unknown-target",
+                where=f"target {spelling!r}",
+                cause="there is no such target",
+                fix=f"use one of {', '.join(targets)}",
+            )
+        return (targets[spelling],)
 
     @abstractmethod
     def supports(self, kernel: Kernel, target: Target) -> Support:
@@ -58,6 +80,10 @@ class KernelBackend(Backend):
     @abstractmethod
     def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
         """Candidate schedules, best guess first; a tuner reads on."""
+
+    @abstractmethod
+    def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
+        """How a scheduled kernel is launched."""
 
     @abstractmethod
     def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:

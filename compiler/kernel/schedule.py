@@ -3,8 +3,10 @@
 A :class:`Schedule` is plain data (a *record*; it can be written as one JSON line and found by search). ``apply`` turns
 a lowered kernel and a schedule into a :class:`Scheduled` tree, which every emitter spells and the scheduled
 interpreter runs. The statements keep the axis names of the lowered kernel; inside a loop over an axis, that axis
-ranges over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are *padding*: their contents are undefined (the interpreter poisons them), loads and stores are guarded where ``guards`` names the axis, a
-reduction replaces padded lanes by its identity, and a computed operand of a product-sum is zero there.
+ranges over ``[start, start + size)`` where ``start`` is the loop's variable. Lanes at or beyond the extent are
+*padding*: their contents are undefined (the interpreter poisons them), loads and stores are guarded where ``guards``
+names the axis, a reduction replaces padded lanes by its identity, and a computed operand of a product-sum is zero
+there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Union
 
-from tilewright.ir.symbolic import Expr
+from tilewright.errors import CompileError
+from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, Value
 from tilewright.kernel.tile import Kernel, Reduction
@@ -21,12 +24,27 @@ from tilewright.kernel.tile import Kernel, Reduction
 #: loads run ahead.
 LoopKind = Literal["block", "tile", "pipeline"]
 
+#: ``space`` of a tile that the schedule says nothing about: the backend decides.
+DEFAULT_SPACE = "default"
+#: ``space`` that makes no tile: the value is computed again wherever it is used.
+INLINE = "inline"
+
+
+class ScheduleError(CompileError):
+    """A schedule that its kernel does not allow (code ``schedule-illegal``). A search drops the candidate."""
+
+    def __init__(self, kernel: str, cause: str):
+        super().__init__(
+            "schedule-illegal", where=f"kernel {kernel}", cause=cause, fix="choose another schedule for this kernel"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Loop:
     """One loop of the nest, outermost first. ``size`` elements of ``axis`` an iteration. An axis may occur twice
     (an outer block and an inner tile); an output axis that occurs nowhere is taken whole. ``balanced`` evens out the
-    pieces instead of leaving a small last one."""
+    pieces instead of leaving a small last one: of ``n`` elements in ``p = ceil(n / size)`` pieces, each has
+    ``ceil(n / p)``."""
 
     axis: str
     size: int
@@ -36,7 +54,12 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Copy what ``tensor`` contributes below loop number ``depth`` (0: outside all) into a tile in ``space``."""
+    """Copy what ``tensor`` contributes below loop number ``depth`` (0: outside all) into a tile in ``space``; all block
+    loops are outside it.
+
+    A depth beyond ``Schedule.loops`` counts on into the reduction loops. ``pad`` unused elements follow each row of
+    the tile. A second stage of one tensor, deeper, copies from the first. The tensor is indexed by plain axes.
+    """
 
     tensor: str
     depth: int
@@ -56,9 +79,11 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How to run a kernel. ``reduce`` tiles reduction and scan axes (absent: whole). ``spaces`` says where a tile
-    lives (``reg``, ``l1``, ``workspace`` …; the backend's default otherwise). ``extra`` is read by one backend only
-    (``num_warps``, ``num_stages`` …)."""
+    """How to run a kernel. ``reduce`` tiles reduction and scan axes (absent: whole), nested in the order given.
+    ``spaces`` says where a tile lives (``reg``, ``l1``, ``workspace`` …; the backend's default otherwise; ``inline``
+    makes no tile but computes the value anew at each use). ``extra`` is read by one backend only (``num_warps``,
+    ``num_stages`` …), but for ``("whole:n", 1024)``: axis ``n``, where taken whole, has tiles of 1024 lanes, of which
+    those beyond the extent are padding."""
 
     loops: tuple[Loop, ...] = ()
     reduce: tuple[Loop, ...] = ()
@@ -77,25 +102,32 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class TileDim:
-    """One dimension of a tile: the axis it follows and its allocated size (an int, or an expression when whole)."""
+    """One dimension of a tile: the axis it follows, its allocated size (an int, or an expression when whole) and the
+    value of the axis at its first lane. The element for axis value ``x`` is lane ``x - start``."""
 
     axis: str
     size: Expr
+    start: Expr = ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A buffer local to a block."""
+    """A buffer local to a block. ``pad`` unused elements follow each row (the last dimension)."""
 
     name: str
     dtype: DType
     dims: tuple[TileDim, ...]
-    space: str
+    space: str = DEFAULT_SPACE
+    pad: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """Run ``body`` for ``var = lo, lo + size, … < hi``; inside, ``axis`` ranges over ``[var, min(var + size, hi))``."""
+    """Run ``body`` for ``var = lo, lo + size, … < hi``; inside, ``axis`` ranges over ``[var, min(var + size, hi))``.
+
+    A balanced loop advances by :func:`tilewright.kernel.scope.step` instead; its tiles still have ``size`` lanes.
+    Where there is one iteration only, nothing inside mentions ``var``: it is replaced by ``lo``.
+    """
 
     axis: str
     var: str
@@ -126,7 +158,8 @@ class Fill:
 class Compute:
     """``tile[axes] = value``; with ``reduce``, the reduction; with ``accumulate``, combined into what the tile holds.
 
-    ``guards`` are the axes whose padded lanes must not be read from memory or enter the reduction.
+    ``guards`` are the axes whose padded lanes must not be read (from memory, or beyond a larger tile) or enter the
+    reduction. The reduction is over the current range of its axes: the piece, inside a loop over one.
     """
 
     tile: str

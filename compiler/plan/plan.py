@@ -39,7 +39,9 @@ class Buffer:
     """Memory that instructions name by index.
 
     ``index`` is the position among inputs, outputs, states or constants; unused for temporaries. ``size`` is in bytes.
-    ``base``/``offset`` make a buffer a view into another one (reshape, leading slice): no memory of its own.
+    ``base``/``offset`` make a buffer a view into another one (reshape, leading slice): no memory of its own. A view
+    comes after its base. A state is memory shared by an input and an output: instructions name it as a state, never as
+    that input or output.
     """
 
     kind: BufferKind
@@ -95,7 +97,7 @@ class Assert:
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
-    """Give a temporary whose size hangs on run-time values memory in the growable region, until :class:`Free`."""
+    """Give a temporary whose size hangs on run-time values memory of its own, until :class:`Free`."""
 
     buffer: int
 
@@ -123,11 +125,16 @@ class SetScalar:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Run entry point number ``entry`` of the same plan with these buffers as its inputs and outputs."""
+    """Run entry point number ``entry`` of the same plan with these buffers as its inputs and outputs.
+
+    ``symbols`` are the values of its dimension symbols, in their order: buffers have sizes but no shapes. Calls nest
+    at most eight deep.
+    """
 
     entry: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    symbols: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,225 @@
+"""A scheduled kernel as the text of one Triton function: statements are spelled here, the tree decides the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tilewright.backends.cuda.contraction import Contraction, matrix_product
+from tilewright.backends.cuda.functions import (
+    LANGUAGE,
+    SIGNATURE,
+    combine_text,
+    definitions_used,
+    literal,
+    reduce_text,
+)
+from tilewright.backends.cuda.launch import Argument, Launch
+from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
+from tilewright.backends.cuda.program import Program
+from tilewright.backends.cuda.values import Values, conjunction
+from tilewright.ir.symbolic import Expr, bounds, constant, product
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import identity, used_symbols
+from tilewright.kernel.expr import Cast, Load, Value
+from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Write
+from tilewright.kernel.scope import Scope, trips, visit
+
+#: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
+MAX_LANES = 1 << 20
+#: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
+MAX_DIVISOR = 16
+
+
+def emit_kernel(scheduled: Scheduled) -> tuple[str, Launch]:
+    """The program text of one kernel, and how to launch it. Raises ``ScheduleError`` where Triton cannot follow."""
+    return _Emitter(scheduled).run()
+
+
+class _Emitter:
+    def __init__(self, scheduled: Scheduled):
+        self.scheduled, self.kernel = scheduled, scheduled.kernel
+        self.program = Program(scheduled)
+        self.at, self.line = self.program.at, self.program.line
+        self.values = Values(self.kernel, self.at, self.line, self.program.fresh)
+        self.grid: Expr | None = None
+
+    def run(self) -> tuple[str, Launch]:
+        scope = Scope.root(self.kernel, self.scheduled.schedule)
+        looped = {n.axis for n, _ in visit(self.scheduled) if isinstance(n, For)}
+        self.program.open(scope, [a.name for a in self.kernel.axes if a.name not in looped])
+        self.body(self.scheduled.body, scope)
+        arguments = self.arguments()
+        name = self.kernel.name
+        head = f"@triton.jit\ndef {name}({', '.join(a.name for a in arguments)}):\n"
+        text = head + "\n".join(self.program.lines) + "\n"
+        parts = ["import triton\nimport triton.language as tl\n", *definitions_used(text), text]
+        option = self.scheduled.schedule.option
+        warps, stages = int(option("num_warps", 4)), int(option("num_stages", 3))
+        return "\n\n".join(parts), Launch(name, name, arguments, self.grid or constant(1), warps, stages)
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Pointers are aligned by the arena and by weights (64 bytes); a symbol has the divisor its facts state."""
+        pointers = [Argument(p.name, f"*{SIGNATURE[p.dtype]}", MAX_DIVISOR) for p in self.kernel.params]
+        sizes = [
+            Argument(s, "i64" if r.hi >= INT32_END else "i32", math.gcd(r.divisor, MAX_DIVISOR))
+            for s, r in self.kernel.facts
+        ]
+        return (*pointers, *sizes)
+
+    # -- axes and loops ------------------------------------------------------------------------------------------
+
+    def body(self, nodes: Sequence[Node], scope: Scope) -> None:
+        for node in nodes:
+            match node:
+                case For(kind="block"):
+                    self.block(node, scope)
+                case For():
+                    self.loop(node, scope)
+                case Alloc(tile=tile):
+                    self.values.tiles[tile.name] = self.at.frame([d.axis for d in tile.dims])
+                case Fill(tile=tile, value=value):
+                    made = next(n.tile for n in nodes if isinstance(n, Alloc) and n.tile.name == tile)
+                    shape = self.at.shape(self.values.tiles[tile])
+                    self.line(
+                        f"{tile} = tl.full({shape}, {literal(value.value, made.dtype)}, tl.{LANGUAGE[made.dtype]})"
+                    )
+                case Compute():
+                    self.compute(node, scope)
+                case Write():
+                    self.write(node)
+                case Rotate(pairs=pairs):
+                    self.rotate(pairs)
+            scope = scope.after(node)
+
+    def block(self, outer: For, scope: Scope) -> None:
+        """The nest of block loops as one linear grid."""
+        if self.grid is not None:
+            raise self.program.refuse("a kernel with two nests of block loops")
+        nest = [outer]
+        while len(nest[-1].body) == 1 and isinstance(inner := nest[-1].body[0], For) and inner.kind == "block":
+            nest.append(inner)
+        self.grid = product(trips(loop) for loop in nest)
+        scope = self.program.enter(nest, scope)
+        self.program.program_ids(nest, scope)
+        self.program.settle(nest, scope)
+        self.body(nest[-1].body, scope)
+
+    def loop(self, outer: For, scope: Scope) -> None:
+        """A loop, or a perfect nest of loops as one (Triton overlaps the loads of an innermost loop only)."""
+        nest = [outer]
+        while len(nest[-1].body) == 1 and isinstance(inner := nest[-1].body[0], For):
+            if {loop.var for loop in nest} & (inner.lo.symbols | inner.hi.symbols):
+                break
+            nest.append(inner)
+        many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1]
+        saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
+        stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
+        if many:
+            self.program.head(many, stages)
+            self.program.depth += 1
+        inside = self.program.enter(nest, scope)
+        self.program.settle(nest, inside)
+        self.body(nest[-1].body, inside)
+        if many:
+            self.program.depth -= 1
+        self.at.axes, self.values.loaded, self.at.facts = saved
+
+    # -- statements ----------------------------------------------------------------------------------------------
+
+    def compute(self, node: Compute, scope: Scope) -> None:
+        frame, guards = self.at.frame(node.axes), frozenset(node.guards)
+        if set(self.values.tiles[node.tile]) != set(frame):
+            raise self.program.refuse(f"tile {node.tile} is written in pieces")
+        if node.reduce is None:
+            s = self.filled(self.values.spell(node.value, frame, guards), frame, node.value.dtype)
+            self.line(f"{node.tile} = {s}")
+            return
+        if (found := matrix_product(node, scope)) is not None:
+            self.line(f"{node.tile} = {self.dot(node, found)}")
+            return
+        text = self.reduction(node, frame, guards)
+        if node.accumulate:
+            text = combine_text(node.reduce.op, node.tile, text, node.value.dtype)
+        self.line(f"{node.tile} = {text}")
+
+    def reduction(self, node: Compute, frame: Frame, guards: frozenset[str]) -> str:
+        """Padded lanes of the reduced axes count as the identity."""
+        assert node.reduce is not None
+        dtype = node.value.dtype
+        reduced = self.at.frame(node.reduce.axes)
+        whole = (*frame, *reduced)
+        s = self.values.spell(node.value, whole, guards)
+        masks = self.values.masks([a for a in node.reduce.axes if a in guards])
+        rest = identity(node.reduce.op, dtype).value
+        if masks and not (rest == 0 and _reads_zero(node.value, node.reduce.axes)):
+            shown = s.text if s.dims else f"tl.full({self.at.shape(whole)}, {s.text}, tl.{LANGUAGE[dtype]})"
+            s = Spelled(
+                f"tl.where({conjunction(masks, whole)}, {shown}, {literal(rest, dtype)})", s.dims | set(reduced)
+            )
+        text = self.filled(s, whole, dtype)
+        for n in reversed(range(len(frame), len(whole))):
+            text = reduce_text(node.reduce.op, text, n, dtype)
+        return text
+
+    def dot(self, node: Compute, c: Contraction) -> str:
+        """``tl.dot`` with operands that are zero on padded lanes of the depth."""
+        rows, columns, depth = (self.at.frame(a) for a in (c.rows, c.columns, c.depth))
+        if not len(rows) == len(columns) == len(depth) == 1:
+            raise self.program.refuse(f"{node.tile} is a product whose axes were not gathered")
+        guards = frozenset(node.guards)
+        ragged = [a for a in c.depth if a in guards]
+        left = self.operand(c.left, rows + depth, guards, ragged)
+        right = self.operand(c.right, depth + columns, guards, ragged)
+        if self.values.tiles[node.tile] != rows + columns:
+            raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
+        parts = [left, right, *([node.tile] if node.accumulate else [])]
+        precision = str(self.scheduled.schedule.option("precision", "ieee"))
+        if c.left.dtype is DType.F32:
+            parts.append(f'input_precision="{precision}"')
+        parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
+        return f"tl.dot({', '.join(parts)})"
+
+    def operand(self, value: Value, frame: Frame, guards: frozenset[str], ragged: Sequence[str]) -> str:
+        s = self.values.spell(value, frame, guards)
+        masks = self.values.masks(ragged)
+        if masks and not _reads_zero(value, ragged):
+            s = Spelled(
+                f"tl.where({conjunction(masks, frame)}, {s.text}, {literal(0, value.dtype)})", s.dims | set(frame)
+            )
+        return self.filled(s, frame, value.dtype)
+
+    def filled(self, s: Spelled, frame: Frame, dtype: DType) -> str:
+        """``s`` with all lanes of ``frame``."""
+        if math.prod(self.at.lanes[d] for d in frame) > MAX_LANES:
+            raise self.program.refuse(f"a tensor of {self.at.shape(frame)} lanes")
+        if s.dims == set(frame):
+            return s.text
+        if not s.dims:
+            return f"tl.full({self.at.shape(frame)}, {s.text}, tl.{LANGUAGE[dtype]})"
+        return f"tl.broadcast_to({s.text}, {self.at.shape(frame)})"
+
+    def write(self, node: Write) -> None:
+        frame, guards = self.at.frame(node.axes), frozenset(node.guards)
+        value = self.values.spell(node.value, frame, guards)
+        offset = self.values.offset(node.tensor, node.index, frame, guards)
+        masks = self.values.masks([a for a in node.axes if a in guards])
+        mask = f", mask={conjunction(masks, frame)}" if masks else ""
+        self.line(f"tl.store({node.tensor} + {offset.operand}, {value.text}{mask})")
+        if any(p.alias for p in self.kernel.params):
+            self.values.loaded.clear()
+
+    def rotate(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        carries = {c for c, _ in pairs}
+        renamed = {t: self.program.fresh(f"{t}_next") for _, t in pairs if t in carries}
+        for tile, name in renamed.items():
+            self.line(f"{name} = {tile}")
+        for carry, tile in pairs:
+            self.line(f"{carry} = {renamed.get(tile, tile)}")
+
+
+def _reads_zero(value: Value, axes: Sequence[str]) -> bool:
+    """Whether padded lanes of ``axes`` are zero in ``value`` because it is nothing but a read masked along them."""
+    while isinstance(value, Cast):
+        value = value.x
+    return isinstance(value, Load) and not value.fill and used_symbols(value).issuperset(axes)

@@ -1,0 +1,179 @@
+"""Values of the tile IR as Triton text, in a frame; broadcasts are derived from the named axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tilewright.backends.cuda.functions import LANGUAGE, binary_text, is_comparison, literal, unary_text
+from tilewright.backends.cuda.positions import INT32_END, Frame, Positions, Spelled, spread
+from tilewright.errors import InternalError
+from tilewright.ir.symbolic import Expr, bounds, constant, product, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import used_symbols
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
+from tilewright.kernel.schedule import ScheduleError
+from tilewright.kernel.tile import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A truth value along ``dims``, of that rank; ``text`` is an operand."""
+
+    text: str
+    dims: Frame
+
+
+@dataclass(slots=True)
+class Values:
+    """Spells values inside one scope.
+
+    Attributes:
+        line: writes one line of program text.
+        fresh: a variable name that nothing has, from a stem.
+        tiles: the frame that each tile was made in.
+        loaded: what has been read in this scope: key → (variable, its frame).
+    """
+
+    kernel: Kernel
+    at: Positions
+    line: Callable[[str], None]
+    fresh: Callable[[str], str]
+    tiles: dict[str, Frame] = field(default_factory=dict)
+    loaded: dict[object, tuple[str, Frame]] = field(default_factory=dict)
+
+    def spell(self, v: Value, frame: Frame, guards: frozenset[str]) -> Spelled:
+        """``v`` in ``frame``; reads of memory are masked along ``guards`` and become variables of their own."""
+        match v:
+            case Const(value=value, dtype=dtype):
+                return Spelled(literal(value, dtype))
+            case IndexValue(index=index, dtype=dtype):
+                s = self.at.index(index, frame)
+                return Spelled(f"tl.cast({s.text}, tl.{LANGUAGE[dtype]})", s.dims)
+            case Load():
+                return self._load(v, frame, guards)
+            case Ref(tile=tile, axes=axes):
+                return self._ref(tile, axes, frame)
+            case Cast(dtype=dtype, x=Const(value=value)):
+                return self.spell(Const(value, dtype), frame, guards)
+            case Cast(dtype=dtype, x=x):
+                return self._cast(self.spell(x, frame, guards), x.dtype, dtype)
+            case Unary(op=op, x=x):
+                s = self.spell(x, frame, guards)
+                return Spelled(unary_text(op, s, x.dtype), s.dims)
+            case Binary(op=op, a=a, b=b):
+                left, right = self._indices(v, frame) or (self.spell(a, frame, guards), self.spell(b, frame, guards))
+                text = binary_text(op, left, right, a.dtype)
+                return Spelled(text, left.dims | right.dims)
+            case Select(cond=c, a=a, b=b):
+                parts = [self.spell(x, frame, guards) for x in (c, a, b)]
+                dims = parts[0].dims | parts[1].dims | parts[2].dims
+                return Spelled(f"tl.where({', '.join(p.text for p in parts)})", dims)
+
+    def masks(self, axes: Iterable[str]) -> list[Condition]:
+        """Conditions that hold on the lanes inside each of ``axes``."""
+        found = (self.at.axes[a] for a in axes)
+        return [Condition(p.mask, (p.dim,) if p.dim else ()) for p in found if p.mask is not None]
+
+    def offset(self, tensor: str, index: tuple[Expr | Value, ...], frame: Frame, guards: frozenset[str]) -> Spelled:
+        """The element offset of ``tensor[index]`` from its base, in 64 bits where 32 do not do."""
+        p = self.kernel.param(tensor)
+        wide = bounds(product(p.shape), self.at.facts)[1] >= INT32_END
+        total, gathered, dims = constant(0), [], frozenset[str]()
+        for k, i in enumerate(index):
+            stride = product(p.shape[k + 1 :])
+            if isinstance(i, Expr):
+                total = total + i * stride
+            else:
+                s = self.spell(i, frame, guards)
+                dims |= s.dims
+                at = f"{s.operand}.to(tl.int64)" if wide and i.dtype is not DType.I64 else s.operand
+                gathered.append(f"{at} * {self.at.index(stride, frame, wide).operand}" if stride != 1 else at)
+        s = self.at.index(total, frame, wide)
+        parts = gathered if total == 0 and gathered else [s.text, *gathered]
+        return Spelled(" + ".join(parts), s.dims | dims)
+
+    # -- reads ---------------------------------------------------------------------------------------------------
+
+    def _load(self, v: Load, frame: Frame, guards: frozenset[str]) -> Spelled:
+        names = used_symbols(v)
+        axes = [a for a in self.at.axes if a in names]
+        dims = {d for a in axes if (d := self.at.dim(a)) is not None}
+        own = tuple(d for d in frame if d in dims)
+        masked = [a for a in axes if a in guards]
+        key = (v, own, tuple(masked), tuple(self.at.axes[a].name for a in axes))
+        if key not in self.loaded:
+            offset = self.offset(v.tensor, v.index, own, guards)
+            conditions = self.masks(masked) + self._inside(v, own)
+            text = f"{v.tensor} + {offset.operand}"
+            if conditions:
+                other = literal(v.fill or 0, v.dtype)
+                text += f", mask={conjunction(conditions, own)}, other={other}"
+            self.loaded[key] = (self.fresh(v.tensor.lower()), own)
+            self.line(f"{self.loaded[key][0]} = tl.load({text})")
+        name, own = self.loaded[key]
+        return Spelled(spread(name, frame, own), frozenset(own))
+
+    def _inside(self, v: Load, frame: Frame) -> list[Condition]:
+        """Conditions that keep a filled read inside its tensor, those that always hold left out."""
+        if v.fill is None:
+            return []
+        conditions = []
+        for i, size in zip(v.index, self.kernel.param(v.tensor).shape, strict=True):
+            if not isinstance(i, Expr):
+                raise InternalError(f"{self.kernel.name}: a gathered read of {v.tensor} with a fill")
+            if (axis := self._same(i, size)) is not None:
+                conditions += self.masks([axis])
+                continue
+            dims = tuple(d for d in frame if d in self.at.index(i, frame).dims)
+            at = self.at.index(i, dims).text
+            if bounds(i, self.at.facts)[0] < 0:
+                conditions.append(Condition(f"({at} >= 0)", dims))
+            if bounds(size - 1 - i, self.at.facts)[0] < 0:
+                conditions.append(Condition(f"({at} < {self.at.index(size, ()).text})", dims))
+        return conditions
+
+    def _same(self, index: Expr, size: Expr) -> str | None:
+        """The axis that ``index`` is, when it runs over exactly ``0 … size - 1``."""
+        return next((a.name for a in self.kernel.axes if index == symbol(a.name) and a.extent == size), None)
+
+    def _ref(self, tile: str, axes: tuple[str, ...], frame: Frame) -> Spelled:
+        made, now = self.tiles[tile], self.at.frame(axes)
+        if set(made) != set(now):
+            raise ScheduleError(
+                self.kernel.name, f"tile {tile} is read in pieces, which Triton's registers do not allow"
+            )
+        text, order = tile, tuple(d for d in frame if d in made)
+        if order != made:
+            text = f"tl.permute({tile}, {tuple(made.index(d) for d in order)})"
+        return Spelled(spread(text, frame, order), frozenset(made))
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _indices(self, v: Binary, frame: Frame) -> tuple[Spelled, Spelled] | None:
+        """Two index values that are compared, left in 32 bits where that is enough."""
+        if not (is_comparison(v) and isinstance(v.a, IndexValue) and isinstance(v.b, IndexValue)):
+            return None
+        ranges = [bounds(x.index, self.at.facts) for x in (v.a, v.b)]
+        if any(lo < -INT32_END or hi >= INT32_END for lo, hi in ranges):
+            return None
+        return self.at.index(v.a.index, frame), self.at.index(v.b.index, frame)
+
+    @staticmethod
+    def _cast(s: Spelled, before: DType, after: DType) -> Spelled:
+        if before is after:
+            return s
+        if after is DType.BOOL:
+            return Spelled(f"{s.operand} != 0", s.dims)
+        if not s.dims and s.text.isdigit():
+            return s
+        return Spelled(f"{s.operand}.to(tl.{LANGUAGE[after]})", s.dims)
+
+
+def conjunction(conditions: Iterable[Condition], frame: Frame) -> str:
+    """All of ``conditions``, in ``frame``; those of the same dimensions are joined before they are broadcast."""
+    groups: dict[Frame, list[str]] = {}
+    for c in dict.fromkeys(conditions):
+        groups.setdefault(c.dims, []).append(c.text)
+    ordered = sorted(groups, key=lambda dims: [frame.index(d) for d in dims])
+    return " & ".join(spread(" & ".join(groups[dims]), frame, dims) for dims in ordered)

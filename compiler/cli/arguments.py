@@ -1,0 +1,94 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from tilewright.cli.outcome import Outcome
+from tilewright.errors import UsageError
+
+Array = NDArray[Any]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json F``."""
+    return click.option("--json", "json_path", type=FILE, help="Write the result as JSON.")(function)
+
+
+def reports(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json F`` and ``--junit F``."""
+    return click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")(json_option(function))
+
+
+def device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--device`` and ``--threads``, where a file is run."""
+    threads = click.option(
+        "--threads", type=click.IntRange(1), help="Worker threads. [default: what the process may use]"
+    )
+    where = click.option("--device", default="auto", show_default=True, help="auto, or a kind that the file has: cpu.")
+    return where(threads(function))
+
+
+def shapes(help_text: str) -> Decorator:
+    """``--input-shape``, repeatable."""
+    return click.option("--input-shape", "shapes", multiple=True, metavar="NAME:SIZES", help=help_text)
+
+
+def begin(ctx: click.Context, json_path: Path | None = None, junit: Path | None = None) -> Outcome:
+    """The outcome of this run of the command, told where to write it."""
+    outcome = ctx.find_object(Outcome) or Outcome()
+    outcome.command, outcome.json, outcome.junit = str(ctx.info_name), json_path, junit
+    return outcome
+
+
+def read_array(text: str) -> tuple[str, Array]:
+    """``x=@x.npy`` or ``x=1.5``: a name and its array. Raises :class:`UsageError`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise UsageError(
+            "input-syntax", where=text, cause="it is not NAME=@FILE.npy", fix="write for instance x=@x.npy"
+        )
+    if not value.startswith("@"):
+        try:
+            return name, np.asarray(float(value))
+        except ValueError:
+            raise UsageError(
+                "input-syntax", where=text, cause=f"{value!r} is no number", fix="a file is written x=@x.npy"
+            ) from None
+    try:
+        return name, np.load(value[1:], allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UsageError("input-unreadable", where=value[1:], cause=str(error), fix="give a .npy file") from None
+
+
+def read_samples(path: Path) -> dict[str, Array]:
+    """Arrays by name of an ``.npz`` file. Raises :class:`UsageError`."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(
+            "input-unreadable", where=str(path), cause=str(error), fix="give an .npz file of arrays by input name"
+        ) from None
+
+
+def read_sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes by input name: ``x:1x3x224``, ``x:1,3,224`` or ``x[1,3,224]``. Raises :class:`UsageError`."""
+    shapes = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+?)(?::|\[)(\d+(?:[x,]\d+)*)?\]?", text.replace(" ", ""))
+        if not match:
+            fix = "write for instance x:1,3,224,224"
+            raise UsageError("input-shape-syntax", where=text, cause="it is not NAME:SIZES", fix=fix)
+        shapes[match[1]] = tuple(int(size) for size in re.split("[x,]", match[2] or "") if size)
+    return shapes

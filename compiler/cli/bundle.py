@@ -1,0 +1,45 @@
+"""The reproduction bundle that an internal error leaves behind."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilewright import __version__
+
+LARGEST_MODEL = 64 << 20  # bytes; weights outside the model file are never copied
+
+
+def write_bundle(error: BaseException, arguments: Sequence[str]) -> str:
+    """Write the command, the versions, the traceback and the model's graph into a new folder; its path.
+
+    The folder is made in the current directory, or among the temporary files where that cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="tilewright-bug-", dir="."))
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="tilewright-bug-"))
+    (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    facts = {
+        "arguments": list(arguments),
+        "tilewright": __version__,
+        "python": sys.version,
+        "platform": platform.platform(),
+        "modules": {n: str(m.__version__) for n, m in sorted(sys.modules.items()) if _top_level_version(n, m)},
+    }
+    (folder / "command.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for argument in arguments:
+        path = Path(argument)
+        if path.suffix == ".onnx" and path.is_file() and path.stat().st_size <= LARGEST_MODEL:
+            shutil.copy(path, folder / path.name)
+    return str(folder)
+
+
+def _top_level_version(name: str, module: object) -> bool:
+    return "." not in name and isinstance(getattr(module, "__version__", None), str)

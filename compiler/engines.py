@@ -1,0 +1,210 @@
+"""One model in one engine: ours, or another that serves as reference or as a peer to measure against.
+
+``python -m tilewright.engines`` runs a model once in a process of its own, so that its memory and a crash are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tilewright.errors import DeviceError, InternalError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded model. ``run`` takes arrays by input name and gives arrays by output name."""
+
+    name: str
+    version: str
+    run: Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def _tilewright(path: Path, threads: int | None) -> Engine:
+    from tilewright import __version__
+    from tilewright.runtime import load
+
+    session = load(path, threads=threads)
+    names = [o.name for o in session.outputs]
+    return Engine("tilewright", __version__, lambda x: dict(zip(names, session.run(None, x), strict=True)))
+
+
+def _onnxruntime(path: Path, threads: int | None) -> Engine:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads or 0, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return Engine(
+        "onnxruntime", onnxruntime.__version__, lambda x: dict(zip(names, session.run(None, dict(x)), strict=True))
+    )
+
+
+def _onnx_reference(path: Path, threads: int | None) -> Engine:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    del threads  # NumPy's own
+    model = ReferenceEvaluator(str(path))
+    return Engine(
+        "onnx.reference",
+        onnx.__version__,
+        lambda x: dict(zip(model.output_names, map(np.asarray, model.run(None, dict(x))), strict=True)),
+    )
+
+
+def _openvino(path: Path, threads: int | None) -> Engine:
+    import openvino
+
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.compile_model(str(path), "CPU", settings)
+    request, names = compiled.create_infer_request(), [o.get_any_name() for o in compiled.outputs]
+
+    def run(x: Mapping[str, Array]) -> dict[str, Array]:
+        results = request.infer(dict(x), share_inputs=True, share_outputs=True)
+        return {name: results[i] for i, name in enumerate(names)}
+
+    return Engine("openvino", openvino.__version__.partition("-")[0], run)
+
+
+def _torch(path: Path, threads: int | None) -> Engine:
+    """A ``.pt2`` archive of ``torch.export.save``; its inputs are taken in the order of the feeds."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    module = torch.export.load(path).module()
+
+    def run(x: Mapping[str, Array]) -> dict[str, Array]:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(v) for v in x.values()))
+        outputs = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        return {f"output{i}": o.numpy() for i, o in enumerate(outputs)}
+
+    return Engine("torch", torch.__version__, run)
+
+
+OPENERS: dict[str, Callable[[Path, int | None], Engine]] = {
+    "tilewright": _tilewright,
+    "onnxruntime": _onnxruntime,
+    "onnx.reference": _onnx_reference,
+    "openvino": _openvino,
+    "torch": _torch,
+}
+
+
+def available(name: str) -> bool:
+    """Whether the package of an engine is installed."""
+    return find_spec(name.partition(".")[0]) is not None
+
+
+def open_engine(name: str, path: Path, threads: int | None = None) -> Engine:
+    """Load a model into an engine of :data:`OPENERS`.
+
+    Args:
+        name: key of :data:`OPENERS`.
+        path: an artifact for ``tilewright``, a ``.pt2`` archive for ``torch``, an ONNX file for the others.
+        threads: for one run; ``None`` is the engine's default.
+
+    Raises:
+        DeviceError: the engine is not installed.
+    """
+    if not available(name):
+        raise DeviceError(
+            "engine-missing",
+            where=name,
+            cause="this engine is not installed",
+            fix=f"pip install {name.partition('.')[0]}",
+        )
+    return OPENERS[name](path, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What an engine made of some inputs in a process of its own. ``seconds`` per run, ``peak_rss`` in bytes."""
+
+    engine: str
+    version: str
+    load_seconds: float
+    seconds: tuple[float, ...]
+    peak_rss: int
+    outputs: tuple[dict[str, Array], ...]
+
+
+def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], threads: int | None = None) -> Runs:
+    """Run a model on every element of ``feeds`` in a child process.
+
+    Raises:
+        DeviceError: the engine is not installed.
+        InternalError: the child failed; the message has the end of what it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        for i, feed in enumerate(feeds):
+            np.savez(Path(folder) / f"in{i}.npz", **feed)  # type: ignore[arg-type]
+        arguments = [name, str(path), folder, str(len(feeds)), str(threads or 0)]
+        child = [sys.executable, "-m", "tilewright.engines", *arguments]
+        done = subprocess.run(child, capture_output=True, text=True, check=False)
+        if done.returncode == DeviceError.exit_code:
+            raise DeviceError("engine-missing", where=name, cause="not installed", fix=f"pip install {name}")
+        if done.returncode:
+            said = "\n".join(done.stderr.strip().splitlines()[-8:])
+            raise InternalError(f"{name} could not run {path.name} (status {done.returncode}):\n{said}")
+        facts = json.loads(done.stdout.splitlines()[-1])
+        outputs = []
+        for i in range(len(feeds)):
+            with np.load(Path(folder) / f"out{i}.npz") as data:
+                outputs.append({n: data[str(k)] for k, n in enumerate(facts["names"])})
+    return Runs(
+        name, facts["version"], facts["load_seconds"], tuple(facts["seconds"]), facts["peak_rss"], tuple(outputs)
+    )
+
+
+def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
+    if available(name):
+        import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
+    start = time.perf_counter()
+    engine = open_engine(name, Path(path), int(threads) or None)
+    facts: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start, "names": []}
+    seconds = []
+    for i in range(int(count)):
+        with np.load(Path(folder) / f"in{i}.npz") as data:
+            feed = {n: data[n] for n in data.files}
+        start = time.perf_counter()
+        outputs = engine.run(feed)
+        seconds.append(time.perf_counter() - start)
+        facts["names"] = list(outputs)
+        np.savez(Path(folder) / f"out{i}.npz", **{str(k): v for k, v in enumerate(outputs.values())})  # type: ignore[arg-type]
+    facts |= {"seconds": seconds, "peak_rss": peak_rss()}
+    print(json.dumps(facts))
+
+
+def peak_rss() -> int:
+    """Highest resident memory of this process, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    try:
+        _child(*sys.argv[1:6])
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        sys.exit(DeviceError.exit_code)

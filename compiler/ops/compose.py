@@ -1,0 +1,275 @@
+"""Composing tile IR from operators: each operator says what one element of its output is, in terms of its inputs.
+
+An :class:`Operand` is a tensor that is not computed yet: ``operand.at(index)`` gives the expression of one element.
+Elementwise and movement operators only rewrite that expression, so any region of them, around any reductions, becomes
+one kernel. A reduction defines a tile; so does any other value that is used more than once. Lowering never decides an
+order, a tile size or a place in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Union
+
+import numpy as np
+from tilewright.ir.symbolic import ZERO, Expr, IntLike, Range, as_expr, bounds, maximum, minimum, symbol
+from tilewright.ir.types import DType, TensorType
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
+from tilewright.kernel.tile import Axis, Carry, Define, Kernel, Param, Reduction, Scan, Statement, Store
+from tilewright.ops.simplify import simplify
+
+#: Origin of an operand that is in memory.
+PARAMETER = "parameter"
+
+Index = Union[Expr, Value]
+At = Callable[[tuple[Index, ...]], Value]
+Forward = Callable[[Sequence[Expr]], tuple[Expr, ...]]
+
+
+@dataclass(slots=True, eq=False)
+class Operand:
+    """A tensor that is not computed yet.
+
+    Attributes:
+        type: dtype and shape.
+        compute: the element at an index, built once per distinct index.
+        known: the contents, when the compiler knows them and they are small.
+        origin: the operator that made it and its operands, for rules that look one step back (softmax · V).
+        view: when this is a bijective rearrangement of another operand, that operand and the map from its indices to
+            ours: a kernel that stores a rearranged tensor iterates over the original.
+    """
+
+    type: TensorType
+    compute: At
+    known: np.ndarray | None = None
+    origin: tuple[str, tuple[Operand, ...]] = ("", ())
+    view: tuple[Operand, Forward] | None = None
+    _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
+
+    def at(self, index: Sequence[Index | int]) -> Value:
+        """The element at ``index`` (one entry a dimension)."""
+        key = tuple(as_expr(i) if isinstance(i, int) else i for i in index)
+        if len(key) != self.type.rank:
+            raise ValueError(f"{len(key)} indices for {self.type}")
+        if key not in self._memo:
+            self._memo[key] = self.compute(key)
+        return self._memo[key]
+
+    def scalar(self) -> Value:
+        """The only element of a tensor of one element, whatever its rank."""
+        return self.at([0] * self.type.rank)
+
+    def broadcast(self, index: Sequence[Index]) -> Value:
+        """The element that ``index`` of a broader result reads, under NumPy's broadcasting."""
+        tail = index[len(index) - self.type.rank :]
+        return self.at([ZERO if size == 1 else i for i, size in zip(tail, self.type.shape, strict=True)])
+
+
+class Composer:
+    """Collects the axes, parameters and statements of one kernel."""
+
+    def __init__(self, name: str, facts: Mapping[str, Range]):
+        self.name = name
+        self.facts = dict(facts)
+        self.params: list[Param] = []
+        self.axes: dict[str, Expr] = {}
+        self.ranges: dict[str, Range] = dict(facts)
+        self.body: list[Statement] = []
+        self._scopes: list[list[Statement]] = [self.body]
+        self._names: dict[str, int] = {}
+
+    # -- names, axes, parameters ---------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name not used before in this kernel."""
+        taken = set(self.axes) | set(self.facts) | {p.name for p in self.params}
+        while True:
+            count = self._names.get(hint, 0)
+            self._names[hint] = count + 1
+            name = hint if count == 0 else f"{hint}{count}"
+            if name not in taken:
+                return name
+
+    def axis(self, extent: IntLike, hint: str, avoid: Sequence[Index] | None = None) -> Expr:
+        """An index variable over ``0 .. extent - 1``.
+
+        With ``avoid``, an existing axis of equal extent that those indices do not mention is used again, so that the
+        sum over a row and the row itself are over one axis.
+        """
+        extent = as_expr(extent)
+        if avoid is not None:
+            used = set().union(*(free_axes(i) for i in avoid)) if avoid else set()
+            for name, size in self.axes.items():
+                if size == extent and name not in used:
+                    return symbol(name)
+        name = self.fresh(hint)
+        self.axes[name] = extent
+        self.ranges[name] = Range(0, max(0, bounds(extent - 1, self.facts)[1]))
+        return symbol(name)
+
+    def param(self, name: str, type_: TensorType, role: str) -> Operand:
+        """A tensor in memory as an operand."""
+        self.params.append(Param(name, type_.dtype, type_.shape, role))  # type: ignore[arg-type]
+        return Operand(type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ()))
+
+    def _simplified(self, index: Sequence[Index]) -> tuple[Index, ...]:
+        return tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
+
+    def padded(self, x: Operand, index: Sequence[Index], fill: float | int) -> Value:
+        """The element of ``x`` at ``index``, ``fill`` outside it. A gathered index is taken to be inside."""
+        inside = self.inside(index, x.type.shape)
+        if inside is None:
+            return x.at(index)
+        if x.origin[0] == PARAMETER and isinstance(value := x.at(index), Load):
+            return Load(value.tensor, value.index, value.dtype, fill)
+        clamped = [
+            maximum(0, minimum(i, size - 1)) if isinstance(i, Expr) else i
+            for i, size in zip(index, x.type.shape, strict=True)
+        ]
+        return select(inside, x.at(clamped), fill)
+
+    def inside(self, index: Sequence[Index], shape: Sequence[Expr]) -> Value | None:
+        """Whether an index lies within a shape, leaving out what is certain; ``None`` when all of it is."""
+        result: Value | None = None
+        for i, size in zip(index, shape, strict=True):
+            if not isinstance(i, Expr):
+                continue
+            for op, limit, sure in (
+                ("ge", ZERO, bounds(i, self.ranges)[0] >= 0),
+                ("lt", size, str(i) in self.axes and self.axes[str(i)] == size),
+            ):
+                if sure:
+                    continue
+                test = Binary(op, IndexValue(i), IndexValue(limit))
+                result = test if result is None else Binary("and", result, test)
+        return result
+
+    # -- statements ----------------------------------------------------------------------------------------------
+
+    def reduce(self, op: str, axes: Sequence[Expr], value: Value, hint: str = "r") -> Value:
+        """The reduction of ``value`` over ``axes``, as a tile over whatever other axes it depends on."""
+        names = tuple(str(a) for a in axes)
+        over = self.ordered(free_axes(value) - set(names))
+        tile = self.fresh(hint)
+        self._scopes[-1].append(Define(tile, over, value, Reduction(op, names)))
+        return Ref(tile, over, value.dtype)
+
+    def define(self, value: Value, hint: str = "t") -> Value:
+        """``value`` as a tile of its own."""
+        over = self.ordered(free_axes(value))
+        tile = self.fresh(hint)
+        self._scopes[-1].append(Define(tile, over, value))
+        return Ref(tile, over, value.dtype)
+
+    def scan(self, axis: Expr, inits: Mapping[str, tuple[Collection[str], Const]], step: Step) -> dict[str, Value]:
+        """A scan over ``axis``. ``inits`` gives each carry's axes and start; ``step`` maps carries to the next ones.
+
+        Returns the carries' final values.
+        """
+        carries = {n: Carry(self.fresh(n), self.ordered(over), init) for n, (over, init) in inits.items()}
+        refs: dict[str, Value] = {n: Ref(c.tile, c.axes, c.init.dtype) for n, c in carries.items()}
+        inner: list[Statement] = []
+        self._scopes.append(inner)
+        nexts = {name: self._as_ref(value, carries[name].axes) for name, value in step(refs).items()}
+        self._scopes.pop()
+        body = tuple(s for s in inner if isinstance(s, Define))
+        yields = tuple((carries[n].tile, nexts[n].tile) for n in carries)
+        self._scopes[-1].append(Scan(str(axis), tuple(carries.values()), body, yields))
+        return refs
+
+    def ordered(self, names: Collection[str]) -> tuple[str, ...]:
+        """Those of ``names`` that are axes, in order of creation."""
+        return tuple(a for a in self.axes if a in names)
+
+    def _as_ref(self, value: Value, axes: tuple[str, ...]) -> Ref:
+        if isinstance(value, Ref) and value.axes == axes:
+            return value
+        tile = self.fresh("next")
+        self._scopes[-1].append(Define(tile, axes, value))
+        return Ref(tile, axes, value.dtype)
+
+    def store(self, name: str, type_: TensorType, axes: Sequence[Expr], index: Sequence[Expr], value: Value) -> None:
+        """``name[index] = value`` over ``axes``; declares the output parameter."""
+        self.params.append(Param(name, type_.dtype, type_.shape, "out"))
+        names = tuple(str(a) for a in axes)
+        self.body.append(Store(name, names, tuple(simplify(i, self.ranges) for i in index), value))
+
+    def kernel(self) -> Kernel:
+        """The finished kernel; only symbols and axes that occur are kept."""
+        from tilewright.ops.share import share_subexpressions
+
+        body = share_subexpressions(self.body, tuple(self.axes), self.fresh)
+        used_axes = {a for s in body for a in statement_axes(s)}
+        axes = tuple(Axis(n, e) for n, e in self.axes.items() if n in used_axes)
+        return Kernel(self.name, tuple(self.params), tuple(self.facts.items()), axes, body)
+
+
+Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]
+
+
+def free_axes(v: Index) -> frozenset[str]:
+    """Names of index variables and dimension symbols that a value or index hangs on."""
+    match v:
+        case Expr():
+            return v.symbols
+        case Ref(axes=axes):
+            return frozenset(axes)
+        case IndexValue(index=index):
+            return index.symbols
+        case Load(index=index):
+            return frozenset().union(*(free_axes(i) for i in index)) if index else frozenset()
+    return frozenset().union(*(free_axes(o) for o in operands(v))) if operands(v) else frozenset()
+
+
+def statement_axes(s: Statement) -> frozenset[str]:
+    """Every axis that a statement runs over."""
+    match s:
+        case Define(axes=axes, reduce=reduce):
+            return frozenset(axes) | frozenset(reduce.axes if reduce else ())
+        case Store(axes=axes):
+            return frozenset(axes)
+        case Scan(axis=axis, carries=carries, body=body):
+            inner = [statement_axes(d) for d in body] + [frozenset(c.axes) for c in carries]
+            return frozenset([axis]).union(*inner)
+
+
+# -- short ways to write expressions ---------------------------------------------------------------------------------
+
+
+def const(value: float | int | bool, dtype: DType) -> Const:
+    """A literal, with a Python value of the dtype's kind."""
+    if dtype is DType.BOOL:
+        return Const(bool(value), dtype)
+    return Const(float(value) if dtype.is_float else int(value), dtype)
+
+
+def cast(v: Value, dtype: DType) -> Value:
+    """``v`` as ``dtype``; nothing when it already is."""
+    if v.dtype is dtype:
+        return v
+    if isinstance(v, Const) and dtype.is_float and v.dtype.is_float:
+        return Const(v.value, dtype)
+    return Cast(dtype, v)
+
+
+def size_of(e: Expr, dtype: DType) -> Value:
+    """An integer expression as a value of ``dtype``."""
+    return const(e.value, dtype) if e.is_constant else cast(IndexValue(e), dtype)
+
+
+def unary(op: str, x: Value) -> Value:
+    return Unary(op, x)
+
+
+def binary(op: str, a: Value, b: Value | float | int) -> Value:
+    """``a op b``; a Python number takes the dtype of ``a``."""
+    other = const(b, a.dtype) if isinstance(b, int | float) else b
+    if a.dtype is not other.dtype:
+        raise TypeError(f"{op} of {a.dtype} and {other.dtype}")
+    return Binary(op, a, other)
+
+
+def select(cond: Value, a: Value, b: Value | float | int) -> Value:
+    """``a if cond else b``; a Python number takes the dtype of ``a``."""
+    return Select(cond, a, const(b, a.dtype) if isinstance(b, int | float) else b)

@@ -1,0 +1,255 @@
+"""From a graph node to a kernel: look up each operator's rule, compose, tidy."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tilewright.errors import UnsupportedError
+from tilewright.ir.facts import facts
+from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, is_constant, known_value, type_of
+from tilewright.ir.symbolic import Expr
+from tilewright.ir.types import DType, TensorType
+from tilewright.kernel.expr import Load
+from tilewright.kernel.tile import Kernel
+from tilewright.ops.compose import Composer, Index, Operand, const, free_axes
+from tilewright.ops.context import Scope
+from tilewright.ops.flatten import flatten_axes, name_axes, values_of
+from tilewright.ops.infer import infer_body
+
+#: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
+INLINE_ELEMENTS = 1
+
+FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "shape")
+
+_RULES: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a rule sees of one operator."""
+
+    composer: Composer
+    node: ir.Node
+    inputs: tuple[Operand | None, ...]
+    outputs: tuple[TensorType, ...]
+
+    def input(self, i: int) -> Operand:
+        """Input ``i``, which must be there."""
+        operand = self.inputs[i]
+        assert operand is not None
+        return operand
+
+    def optional(self, i: int) -> Operand | None:
+        """Input ``i`` or ``None`` when it is left out."""
+        return self.inputs[i] if i < len(self.inputs) else None
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, or ``default``."""
+        found = self.node.attributes.get(name)
+        return default if found is None else found.value
+
+    def integers(self, i: int, name: str) -> list[int] | None:
+        """Integers given as attribute ``name`` or as compile-time input ``i``; ``None`` when neither is there."""
+        if (value := self.attribute(name)) is not None:
+            return [int(v) for v in value]
+        operand = self.optional(i)
+        if operand is None:
+            return None
+        if operand.known is None:
+            raise unsupported(self.node, f"input {i} ({name}) is computed at run time")
+        return [int(v) for v in np.atleast_1d(operand.known)]
+
+    def result(self, compute: Callable[[tuple[Index, ...]], Any], output: int = 0, **more: Any) -> Operand:
+        """An operand of the type of an output."""
+        return Operand(self.outputs[output], compute, **more)
+
+
+Rule = Callable[[Context], "Operand | tuple[Operand, ...]"]
+
+
+def lowering(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operators of the ONNX domain."""
+
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            _RULES[name] = rule
+        return rule
+
+    return register
+
+
+def unsupported(node: ir.Node, cause: str) -> UnsupportedError:
+    """An error that names the node."""
+    types = ", ".join("-" if v is None else str(type_of(v)) for v in node.inputs)
+    return UnsupportedError(
+        "operator-form-unsupported",
+        where=f"node {node.name!r}: {node.op_type}({types})",
+        cause=cause,
+        fix="rewrite this operator in the model, or make the operand a constant",
+        problems=(f"{node.op_type} {node.name!r}: {cause}",),
+    )
+
+
+def has_lowering(model: ir.Model, node: ir.Node) -> bool:
+    """Whether every operator of the node (of its body, for a fused one) has a rule."""
+    load_lowerings()
+    body = body_of(model, node)
+    if body is not None:
+        return all(has_lowering(model, n) for n in body)
+    return node.domain in ("", "ai.onnx") and (node.op_type in _RULES or node.op_type == "Constant")
+
+
+@cache
+def load_lowerings() -> None:
+    """Import every family file, which registers its rules."""
+    for family in FAMILIES:
+        importlib.import_module(f"tilewright.ops.lowering.{family}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A kernel and the graph values its parameters stand for, in parameter order."""
+
+    kernel: Kernel
+    values: tuple[ir.Value, ...]
+
+
+def lower(model: ir.Model, node: ir.Node) -> Lowered:
+    """Lower one node of ``model``. Raises :class:`UnsupportedError` for a form that no rule covers."""
+    load_lowerings()
+    composer = Composer(_kernel_name(node.op_type), facts(model))
+    values: list[ir.Value] = []
+    operands: dict[ir.Value, Operand] = {}
+    for value in node.inputs:
+        if value is not None and value not in operands:
+            operands[value] = _leaf(composer, value, values)
+    inputs = [None if v is None else operands[v] for v in node.inputs]
+    if (body := body_of(model, node)) is not None:
+        results = _apply_body(composer, body, inputs, infer_body(model, node))
+    else:
+        results = _apply(composer, node, inputs, tuple(type_of(o) for o in node.outputs if o.name))
+    for value, result in zip(node.outputs, results, strict=False):
+        if value.name:
+            _store(composer, value, result)
+            values.append(value)
+    return _finish(composer, values)
+
+
+def _kernel_name(operator: str) -> str:
+    """``FusedMatMul`` as ``fused_matmul``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operator.replace("MatMul", "Matmul"))
+    return words.lower()
+
+
+def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
+    """A value from outside: a parameter, or a literal when it is a small constant."""
+    type_ = type_of(value)
+    array = _known_array(value, type_)
+    if array is not None and array.size <= INLINE_ELEMENTS:
+        scalar = array.reshape(-1)[0].item() if array.size else 0
+        return Operand(type_, lambda index: const(scalar, type_.dtype), known=array)
+    values.append(value)
+    name = composer.fresh(f"x{len(values) - 1}")
+    operand = composer.param(name, type_, "const" if is_constant(value) else "in")
+    operand.known = array
+    return operand
+
+
+def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | None:
+    """The contents of a short tensor that is known while compiling."""
+    if is_constant(value):
+        return constant_array(value) if type_.elements.value <= KNOWN_LIMIT else None
+    known = known_value(value)
+    if known is None:
+        return None
+    elements: list[Expr] = list(known.flat)
+    if not all(e.is_constant for e in elements):
+        return None
+    return np.array([e.value for e in elements], type_.dtype.numpy).reshape(known.shape)
+
+
+def _apply(
+    composer: Composer, node: ir.Node, inputs: Sequence[Operand | None], outputs: tuple[TensorType, ...]
+) -> tuple[Operand, ...]:
+    """The operands that one operator computes."""
+    rule = _RULES.get(node.op_type)
+    if rule is None:
+        raise unsupported(node, "this operator has no lowering")
+    result = rule(Context(composer, node, tuple(inputs), outputs))
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _apply_body(
+    composer: Composer, body: ir.Function, inputs: Sequence[Operand | None], scope: Scope
+) -> tuple[Operand, ...]:
+    """The operands that the body of a fused operator computes."""
+    known: dict[ir.Value, Operand | None] = dict(zip(body.inputs, inputs, strict=False))
+    for inner in body:
+        if inner.op_type == "Constant":
+            known[inner.outputs[0]] = _literal(inner)
+            continue
+        types = tuple(t for o in inner.outputs if (t := scope.type_of(o)) is not None)
+        args = [None if v is None else known.get(v) for v in inner.inputs]
+        known.update(zip(inner.outputs, _apply(composer, inner, args, types), strict=False))
+    return tuple(o for v in body.outputs if (o := known[v]) is not None)
+
+
+def _literal(node: ir.Node) -> Operand:
+    array = node.attributes["value"].as_tensor().numpy()
+    dtype = DType.from_numpy(array.dtype)
+    if array.size > INLINE_ELEMENTS:
+        # Larger literals are only ever read whole at compile time (axes, shapes, permutations).
+        def unreadable(index: tuple[Index, ...]) -> Any:
+            raise unsupported(node, "a literal tensor inside a fused body is read element by element")
+
+        return Operand(TensorType.of(dtype, *array.shape), unreadable, known=array)
+    scalar = array.reshape(-1)[0].item() if array.size else 0
+    return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
+
+
+_OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
+
+
+def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
+    """Write an operand out, iterating over the tensor it is a rearrangement of."""
+    name = composer.fresh(f"y{sum(p.role == 'out' for p in composer.params)}")
+    maps = []
+    root = result
+    while root.view is not None:
+        root, forward = root.view
+        maps.append(forward)
+    axes = [composer.axis(size, hint) for size, hint in zip(root.type.shape, _axis_hints(root), strict=True)]
+    index: tuple[Expr, ...] = tuple(axes)
+    for forward in reversed(maps):
+        index = forward(index)
+    composer.store(name, type_of(value), axes, index, root.at(axes))
+
+
+def _axis_hints(root: Operand) -> Sequence[str]:
+    rank = root.type.rank
+    return _OUTPUT_AXES[6 - rank :] if rank <= 6 else [f"i{d}_" for d in range(rank)]
+
+
+def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
+    """Drop parameters that nothing reads, merge axes that memory does not tell apart."""
+    kernel = composer.kernel()
+    read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
+    kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
+    symbols = {s for p in (kernel.params[i] for i in kept) for e in p.shape for s in e.symbols}
+    symbols |= {s for a in kernel.axes for s in a.extent.symbols}
+    symbols |= {s for statement in kernel.body for v in values_of(statement) for s in free_axes(v)}
+    slim = Kernel(
+        kernel.name,
+        tuple(kernel.params[i] for i in kept),
+        tuple((n, r) for n, r in kernel.facts if n in symbols),
+        kernel.axes,
+        kernel.body,
+    )
+    return Lowered(name_axes(flatten_axes(slim), _OUTPUT_AXES), tuple(values[i] for i in kept))

@@ -1,0 +1,1 @@
+"""One file a family: what an element of each operator's output is."""

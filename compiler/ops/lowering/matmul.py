@@ -1,0 +1,101 @@
+"""Lowering of matrix products, and of softmax · V in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tilewright.kernel.expr import Value
+from tilewright.ops.compose import Index, Operand, binary, cast, const, free_axes, select, unary
+from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lowering.reduction import accumulator
+
+
+@lowering("MatMul")
+def _lower_matmul(ctx: Context) -> Operand:
+    a, b = ctx.input(0), ctx.input(1)
+    if a.origin[0] == "Softmax" and b.type.rank > 1:
+        return _lower_softmax_matmul(ctx, a.origin[1][0], b, "keep" if len(a.origin[1]) == 1 else "zero")
+
+    def at(index: tuple[Index, ...]) -> Value:
+        batch, rest = _split(index, a.type.rank, b.type.rank)
+        k = ctx.composer.axis(a.type.shape[-1], "k")
+        left = a.at((*_tail(batch, a), *rest[: a.type.rank > 1], k))
+        right = b.at((*_tail(batch, b), k, *rest[len(rest) - (b.type.rank > 1) :]))
+        wide = accumulator(a.type.dtype)
+        return cast(
+            ctx.composer.reduce("sum", [k], binary("mul", cast(left, wide), cast(right, wide)), "acc"), a.type.dtype
+        )
+
+    return ctx.result(at)
+
+
+def _split(index: tuple[Index, ...], rank_a: int, rank_b: int) -> tuple[tuple[Index, ...], tuple[Index, ...]]:
+    """An output index as (batch, row and column); a vector operand has no row or column."""
+    matrix = (rank_a > 1) + (rank_b > 1)
+    return index[: len(index) - matrix], index[len(index) - matrix :]
+
+
+def _tail(batch: tuple[Index, ...], operand: Operand) -> tuple[Index | int, ...]:
+    count = max(0, operand.type.rank - 2)
+    sizes = operand.type.shape[:count]
+    return tuple(0 if size == 1 else i for i, size in zip(batch[len(batch) - count :], sizes, strict=True))
+
+
+def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str) -> Operand:
+    """``softmax(scores) · V`` in one pass over the summed axis: the online softmax of Milakov and Gimelshein (2018).
+
+    The running maximum starts at -∞ and a row with nothing but -∞ so far subtracts 0, so that no ∞ - ∞ arises. A row
+    that is -∞ throughout gives NaN as softmax does (``empty='keep'``) or 0 (``'zero'``).
+    """
+    dtype = ctx.outputs[0].dtype
+    wide = accumulator(dtype)
+    composer = ctx.composer
+
+    def at(index: tuple[Index, ...]) -> Value:
+        *batch, row, column = index
+        t = composer.axis(scores.type.shape[-1], "t")
+        rows = frozenset[str]().union(*(free_axes(i) for i in (*batch, row)))
+        lowest, zero = const(-math.inf, wide), const(0.0, wide)
+
+        def step(now: Mapping[str, Value]) -> dict[str, Value]:
+            score = composer.define(cast(scores.at((*_tail(tuple(batch), scores), row, t)), wide), "s")
+            top = composer.define(binary("max", now["top"], composer.reduce("max", [t], score, "new_top")), "next_top")
+            base = composer.define(select(binary("eq", top, lowest), zero, top), "base")
+            p = composer.define(unary("exp", binary("sub", score, base)), "p")
+            shrink = composer.define(unary("exp", binary("sub", now["top"], base)), "shrink")
+            total = binary("add", binary("mul", now["total"], shrink), composer.reduce("sum", [t], p, "p_sum"))
+            value = cast(v.at((*_tail(tuple(batch), v), t, column)), wide)
+            pv = composer.reduce("sum", [t], binary("mul", cast(cast(p, dtype), wide), value), "pv")
+            return {"top": top, "total": total, "acc": binary("add", binary("mul", now["acc"], shrink), pv)}
+
+        everything = rows | free_axes(column)
+        inits = {"top": (rows, lowest), "total": (rows, zero), "acc": (everything, zero)}
+        last = composer.scan(t, inits, step)
+        result = binary("div", last["acc"], last["total"])
+        if empty == "zero":
+            result = select(binary("eq", last["total"], zero), zero, result)
+        return cast(result, dtype)
+
+    return ctx.result(at)
+
+
+@lowering("Gemm")
+def _lower_gemm(ctx: Context) -> Operand:
+    a, b, c = ctx.input(0), ctx.input(1), ctx.optional(2)
+    alpha, beta = ctx.attribute("alpha", 1.0), ctx.attribute("beta", 1.0)
+    trans_a, trans_b = ctx.attribute("transA", 0), ctx.attribute("transB", 0)
+    wide = accumulator(a.type.dtype)
+
+    def at(index: tuple[Index, ...]) -> Value:
+        m, n = index
+        k = ctx.composer.axis(a.type.shape[0 if trans_a else 1], "k")
+        left, right = a.at((k, m) if trans_a else (m, k)), b.at((n, k) if trans_b else (k, n))
+        acc = ctx.composer.reduce("sum", [k], binary("mul", cast(left, wide), cast(right, wide)), "acc")
+        acc = acc if alpha == 1 else binary("mul", acc, alpha)
+        if c is not None:
+            bias = cast(c.broadcast(index), wide)
+            acc = binary("add", acc, bias if beta == 1 else binary("mul", bias, beta))
+        return cast(acc, a.type.dtype)
+
+    return ctx.result(at)

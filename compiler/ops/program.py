@@ -1,0 +1,69 @@
+"""From a whole graph to kernels: one step a node, views for what only reshapes, nothing for what is unread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from tilewright.errors import UnsupportedError
+from tilewright.ir.graph import body_of, is_constant
+from tilewright.kernel.tile import Kernel
+from tilewright.ops.infer import unsupported_error
+from tilewright.ops.lower import has_lowering, lower
+
+#: Operators that keep row-major order: their result is the same memory under another shape.
+VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``result`` is the memory of ``source``."""
+
+    source: ir.Value
+    result: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A kernel on graph values, in the order of its parameters."""
+
+    kernel: Kernel
+    values: tuple[ir.Value, ...]
+    node: ir.Node
+
+
+Step = View | Run
+
+
+def lower_graph(model: ir.Model) -> tuple[Step, ...]:
+    """Steps in execution order. Raises one :class:`UnsupportedError` that names every node without a lowering."""
+    needed = {v for v in model.graph.outputs if v is not None}
+    steps: list[Step] = []
+    problems: list[str] = []
+    for node in reversed(list(model.graph)):
+        if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
+            continue
+        step = _step(model, node, problems)
+        if step is None:
+            continue
+        steps.append(step)
+        needed.update([step.source] if isinstance(step, View) else step.values)
+    if problems:
+        raise unsupported_error(problems)
+    return tuple(reversed(steps))
+
+
+def _step(model: ir.Model, node: ir.Node, problems: list[str]) -> Step | None:
+    if node.op_type in VIEWS and body_of(model, node) is None and node.domain in ("", "ai.onnx"):
+        source = node.inputs[0]
+        assert source is not None
+        return View(source, node.outputs[0])
+    if not has_lowering(model, node):
+        problems.append(f"{node.op_type}: no lowering to a kernel (node {node.name!r})")
+        return None
+    try:
+        lowered = lower(model, node)
+    except UnsupportedError as error:
+        problems.extend(error.problems)
+        return None
+    return Run(lowered.kernel, lowered.values, node)

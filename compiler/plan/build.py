@@ -1,0 +1,172 @@
+"""From steps to a plan: which buffer each value is, which constants are packed how, what is launched in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from tilewright.errors import CompileError
+from tilewright.ir.facts import assumptions, facts
+from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.symbolic import Expr, Range, ceildiv, symbol
+from tilewright.ir.types import TensorType
+from tilewright.kernel.schedule import Pack
+from tilewright.plan.plan import (
+    Assert,
+    Buffer,
+    BufferKind,
+    Constant,
+    Copy,
+    EntryPoint,
+    Instruction,
+    Launch,
+    Plan,
+    Return,
+    Signature,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLaunch:
+    """One launch: the kernel's index and symbols, its grid and scratch, and the layout of each packed constant."""
+
+    kernel: int
+    name: str
+    values: tuple[ir.Value, ...]
+    symbols: tuple[str, ...]
+    grid: Expr
+    scratch: Expr
+    packs: Mapping[int, Pack]  # by position among ``values``
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """``result`` is the memory of ``source``."""
+
+    source: ir.Value
+    result: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
+class PackedConstant:
+    """A constant of the plan, and where its contents come from."""
+
+    constant: Constant
+    value: ir.Value
+    pack: Pack | None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A plan and the source of each of its constants, in the plan's order."""
+
+    plan: Plan
+    constants: tuple[PackedConstant, ...]
+
+
+def byte_size(t: TensorType) -> Expr:
+    """Bytes of a row-major tensor; 4-bit elements are packed two to a byte."""
+    return ceildiv(t.elements * t.dtype.bits, 8)
+
+
+def build_plan(model: ir.Model, steps: Sequence[KernelLaunch | Alias], kernels: Sequence[str]) -> Built:
+    """The plan of one target with a single entry point, ``main``."""
+    builder = _Builder(model, steps)
+    code: list[Instruction] = [
+        Assert(a.left - a.right, Expr(()), Expr(()), f"{a.where} needs {a.left} == {a.right}")
+        for a in assumptions(model)
+    ]
+    for step in steps:
+        if isinstance(step, KernelLaunch):
+            buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
+            dims = tuple(symbol(s) for s in step.symbols)
+            code.append(Launch(step.kernel, buffers, dims, step.grid, step.scratch))
+    code += builder.copies
+    entry = EntryPoint(
+        name="main",
+        inputs=tuple(_signature(v) for v in model.graph.inputs),
+        outputs=tuple(_signature(v) for v in model.graph.outputs),
+        states=(),
+        symbols=_symbols(model),
+        buffers=tuple(builder.buffers),
+        code=(*code, Return()),
+    )
+    plan = Plan((entry,), tuple(c.constant for c in builder.constants), tuple(kernels))
+    return Built(plan, tuple(builder.constants))
+
+
+def _signature(value: ir.Value) -> Signature:
+    t = type_of(value)
+    return Signature(str(value.name), t.dtype, t.shape)
+
+
+def _symbols(model: ir.Model) -> tuple[tuple[str, Range], ...]:
+    """Dimension symbols in order of appearance. Raises when one cannot be read off any input dimension."""
+    known = facts(model)
+    sizes = [s for v in model.graph.inputs for s in type_of(v).shape]
+    names = list(dict.fromkeys(n for s in sizes for n in sorted(s.symbols)))
+    alone = {str(s) for s in sizes}
+    for name in names:
+        if name not in alone:
+            raise CompileError(
+                "dimension-not-an-input",
+                where=f"dimension {name}",
+                cause="no input has it as a dimension of its own, so its value cannot be read at run time",
+                fix="bind it with --input-shape, or give an input that dimension",
+            )
+    return tuple((n, known.get(n, Range(0))) for n in names)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Buffers and constants, made on demand."""
+
+    model: ir.Model
+    steps: Sequence[KernelLaunch | Alias]
+    buffers: list[Buffer] = field(default_factory=list)
+    constants: list[PackedConstant] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+    _by_value: dict[ir.Value, int] = field(default_factory=dict)
+    _by_constant: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for i, v in enumerate(self.model.graph.inputs):
+            self._by_value[v] = self._add("input", type_of(v), i)
+        sources = {s.result: s.source for s in self.steps if isinstance(s, Alias)}
+        for i, v in enumerate(self.model.graph.outputs):
+            buffer = self._add("output", type_of(v), i)
+            root = v
+            while root in sources:
+                root = sources[root]
+            if root in self._by_value or is_constant(root):
+                # Somebody else's memory (an input, a constant, an earlier output): the output is a copy of it.
+                self.copies.append(Copy(self.argument(root, None), buffer, byte_size(type_of(v))))
+            else:
+                self._by_value[root] = buffer
+        for result, source in sources.items():
+            self._by_value[result] = self.argument(source, None)
+
+    def _add(self, kind: BufferKind, t: TensorType, index: int = 0) -> int:
+        self.buffers.append(Buffer(kind, byte_size(t), index))
+        return len(self.buffers) - 1
+
+    def argument(self, value: ir.Value, pack: Pack | None) -> int:
+        """The buffer of a value; constants once per layout."""
+        if is_constant(value):
+            return self._constant(value, pack)
+        if value not in self._by_value:
+            self._by_value[value] = self._add("temporary", type_of(value))
+        return self._by_value[value]
+
+    def _constant(self, value: ir.Value, pack: Pack | None) -> int:
+        layout = "" if pack is None else f"[{', '.join(map(str, pack.index))}]"
+        key = (str(value.name), layout)
+        if key not in self._by_constant:
+            t = type_of(value)
+            shape = tuple(s.value for s in (t.shape if pack is None else pack.shape))
+            self.constants.append(PackedConstant(Constant(key[0] + layout, t.dtype, shape), value, pack))
+            size = byte_size(TensorType.of(t.dtype, *shape))
+            self.buffers.append(Buffer("constant", size, len(self.constants) - 1))
+            self._by_constant[key] = len(self.buffers) - 1
+        return self._by_constant[key]

@@ -1,0 +1,198 @@
+"""Outlining: a set of nodes becomes one fused node whose function body is those nodes.
+
+The body is the meaning of the node: the checker accepts it, the reference evaluator runs it, :func:`inline_fused` gives
+the nodes back. Equal bodies are shared: the overload is a hash of the body's content, so it is also the same in every
+build. Weights stay outside as inputs; scalar literals and structural integers (axes, shapes) live in the body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_tensor, has_type, is_constant, set_type, type_of
+from tilewright.ops.infer import infer_node
+from tilewright.passes.rewrite import Rewriter
+
+#: First IR version with overloads of functions.
+_IR_VERSION = 10
+#: Integer constants of at most this many elements and one axis are axes, shapes, pads: structure, not data.
+_STRUCTURAL = 16
+
+
+def outline(
+    rewriter: Rewriter,
+    nodes: Collection[ir.Node],
+    op_type: str,
+    *,
+    outputs: Sequence[ir.Value],
+    inputs: Sequence[ir.Value] = (),
+    attributes: Mapping[str, Any] | None = None,
+) -> ir.Node:
+    """Replace ``nodes`` by one node ``ai.tilewright::op_type`` that computes ``outputs``.
+
+    ``inputs`` come first in the order given; further ones follow in the order of their first use. The caller has asked
+    :func:`obstacle`. ``attributes`` describe the body for whoever does not want to read it; the body must agree.
+    """
+    model = rewriter.model
+    ordered = in_graph_order(model.graph, nodes)
+    formal = _inputs(ordered, inputs)
+    function = _function(model, ordered, op_type, formal, outputs, attributes or {})
+    function = model.functions.setdefault(function.identifier(), function)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    model.opset_imports.setdefault(FUSED_DOMAIN, 1)
+    converted = ir.convenience.convert_attributes(attributes or {})
+    fused = ir.Node(
+        FUSED_DOMAIN,
+        op_type,
+        formal,
+        converted,
+        overload=function.overload,
+        num_outputs=len(outputs),
+        name=ordered[-1].name,
+    )
+    ordered[-1].append(fused)
+    for old, new in zip(outputs, fused.outputs, strict=True):
+        new.name = old.name
+        if has_type(old):
+            set_type(new, type_of(old))
+        old.name = f"{old.name}__outlined"
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    model.graph.remove(ordered, safe=True)
+    if len(outputs) > 1:
+        model.graph.sort()
+    return fused
+
+
+def obstacle(graph: ir.Graph, nodes: Collection[ir.Node], outputs: Collection[ir.Value]) -> str | None:
+    """Why ``nodes`` may not become one node with ``outputs``: an escaping value, or a path that leaves and returns."""
+    inside = set(nodes)
+    exits: list[ir.Node] = []
+    for node in nodes:
+        for value in node.outputs:
+            readers = [use.node for use in value.uses() if use.node not in inside]
+            if (readers or value.is_graph_output()) and value not in outputs:
+                return f"{value.name} is also read outside"
+            exits += readers
+    positions = {node: i for i, node in enumerate(graph)}
+    last = max(positions[n] for n in nodes)
+    seen: set[ir.Node] = set()
+    while exits:
+        node = exits.pop()
+        if node in inside:
+            return f"a path leaves it and comes back at {node.outputs[0].name}"
+        if node not in seen and positions.get(node, last + 1) <= last:
+            seen.add(node)
+            exits += node.successors()
+    return None
+
+
+def in_graph_order(graph: ir.Graph, nodes: Collection[ir.Node]) -> list[ir.Node]:
+    """``nodes`` in the order in which the graph lists them."""
+    return [n for n in graph if n in set(nodes)] if len(nodes) > 1 else list(nodes)
+
+
+def _inputs(ordered: Sequence[ir.Node], first: Sequence[ir.Value]) -> list[ir.Value]:
+    """Formal inputs: ``first``, then what else the nodes read from outside and is not held in the body."""
+    inside = {o for n in ordered for o in n.outputs}
+    read = [v for n in ordered for v in n.inputs if v is not None and v not in inside and not in_body(v)]
+    return [*first, *(v for v in dict.fromkeys(read) if v not in first)]
+
+
+def in_body(value: ir.Value) -> bool:
+    """True for constants that belong to the structure of a computation rather than to its data."""
+    tensor = constant_tensor(value)
+    if tensor is None or not is_constant(value):
+        return False
+    return tensor.size == 1 or (tensor.dtype.is_integer() and len(tensor.shape) <= 1 and tensor.size <= _STRUCTURAL)
+
+
+def _function(
+    model: ir.Model,
+    ordered: Sequence[ir.Node],
+    op_type: str,
+    formal: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    attributes: Mapping[str, Any],
+) -> ir.Function:
+    parameters = [ir.val(f"x{i}") for i in range(len(formal))]
+    mapping: dict[ir.Value, ir.Value] = {}
+    for value, parameter in zip(formal, parameters, strict=True):
+        mapping.setdefault(value, parameter)
+    names = {v: f"y{i}" for i, v in enumerate(outputs)}
+    body: list[ir.Node] = []
+    for node in ordered:
+        body += _literals(node.inputs, mapping)
+        copy = _copy(node, mapping)
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name = names.get(old) or f"t{len(mapping)}"
+            mapping[old] = new
+        body.append(copy)
+    graph = ir.Graph(
+        parameters, [mapping[o] for o in outputs], nodes=body, opset_imports={"": model.opset_imports[""]}, name="body"
+    )
+    declared = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in sorted(attributes)]
+    overload = _content(ir.Function(FUSED_DOMAIN, op_type, graph=graph.clone(), attributes=declared))
+    return ir.Function(FUSED_DOMAIN, op_type, overload, graph=graph, attributes=declared)
+
+
+def _literals(values: Iterable[ir.Value | None], mapping: dict[ir.Value, ir.Value]) -> list[ir.Node]:
+    """Constant nodes for literals that the body does not have yet; extends ``mapping``."""
+    made = []
+    for value in values:
+        if value is not None and value not in mapping:
+            tensor = constant_tensor(value)
+            assert tensor is not None
+            node = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(tensor.numpy()))])
+            node.outputs[0].name = f"c{len(mapping)}"
+            mapping[value] = node.outputs[0]
+            made.append(node)
+    return made
+
+
+def _copy(node: ir.Node, mapping: Mapping[ir.Value, ir.Value]) -> ir.Node:
+    inputs = [None if v is None else mapping[v] for v in node.inputs]
+    attributes = [node.attributes[name] for name in sorted(node.attributes)]
+    return ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=len(node.outputs))
+
+
+def _content(function: ir.Function) -> str:
+    proto = ir.to_proto(function)
+    assert isinstance(proto, onnx.FunctionProto)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()[:12]
+
+
+# -- back ----------------------------------------------------------------------------------------------------------
+
+
+def inline_fused(model: ir.Model, only: Collection[ir.Node] | None = None) -> None:
+    """Put the bodies of fused nodes (all, or ``only`` these) back in their place; types are inferred for them."""
+    rewriter = Rewriter(model)
+    for node in list(model.graph):
+        if node.domain == FUSED_DOMAIN and (only is None or node in only):
+            _inline(node, rewriter)
+    used = {n.op_identifier() for n in model.graph}
+    for identifier in [i for i in model.functions if i[0] == FUSED_DOMAIN and i not in used]:
+        del model.functions[identifier]
+
+
+def _inline(node: ir.Node, rewriter: Rewriter) -> None:
+    body = body_of(rewriter.model, node)
+    assert body is not None
+    mapping: dict[ir.Value, ir.Value | None] = dict(zip(body.inputs, node.inputs, strict=True))
+    for inner in body:
+        inputs = [None if v is None else mapping[v] for v in inner.inputs]
+        copy = ir.Node(inner.domain, inner.op_type, inputs, inner.attributes.values(), num_outputs=len(inner.outputs))
+        for old, new in zip(inner.outputs, copy.outputs, strict=True):
+            new.name = rewriter.unique(f"{node.outputs[0].name}_{old.name}")
+            mapping[old] = new
+        copy.name = copy.outputs[0].name
+        node.prepend(copy)
+        infer_node(rewriter.model, copy)
+    for old, formal in zip(list(node.outputs), body.outputs, strict=True):
+        result = mapping[formal]
+        assert result is not None
+        rewriter.replace(old, result)

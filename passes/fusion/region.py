@@ -1,0 +1,95 @@
+"""Growing the set of nodes that will become one fused node, from an anchor, only by what types prove.
+
+Forwards, a region takes elementwise consumers that keep its shape, as long as it comes back to one output value.
+Backwards, it takes producers that nobody else reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import onnx_ir as ir
+from tilewright.ir.graph import type_of
+from tilewright.passes.base import Miss
+from tilewright.passes.elementwise import ELEMENTWISE
+
+#: Nodes that a region may hold open (more than one output) before it has to come back to one.
+_MAX_OPEN = 12
+
+Accept = Callable[[ir.Node], bool]
+
+
+def grow_forward(
+    graph: ir.Graph, region: list[ir.Node], output: ir.Value, accept: Accept
+) -> tuple[list[ir.Node], ir.Value, list[Miss]]:
+    """Extend ``region``, whose only output is ``output``, by consumers that ``accept`` takes.
+
+    Nodes are tried in graph order; one that hangs on a refused node is refused, which keeps the region convex. The
+    longest extension with exactly one output is returned, with that output and why growth ended.
+    """
+    best, best_output = list(region), output
+    inside, refused, misses = set(region), set[ir.Node](), list[Miss]()
+    opened: list[ir.Node] = []
+    started = False
+    for node in graph:
+        started |= node in inside
+        if not started or node in inside:
+            continue
+        sources = [p for p in node.predecessors() if p in inside or p in refused]
+        if not sources:
+            continue
+        if any(p in refused for p in sources) or not accept(node):
+            if all(p in inside for p in sources):
+                misses.append(Miss.at(node, f"it cannot follow {region[0].op_type} {region[0].outputs[0].name}"))
+            refused.add(node)
+            if best_output in node.inputs and not opened:
+                break
+            continue
+        inside.add(node)
+        opened.append(node)
+        outputs = visible(inside)
+        if len(outputs) == 1:
+            best, best_output, opened = [*best, *opened], outputs[0], []
+        elif len(opened) > _MAX_OPEN:
+            break
+    return best, best_output, misses
+
+
+def grow_backward(region: Collection[ir.Node], accept: Accept) -> list[ir.Node]:
+    """Extend ``region`` by producers that ``accept`` takes and whose outputs only the region reads."""
+    inside = dict.fromkeys(region)
+    pending = list(region)
+    while pending:
+        node = pending.pop()
+        for producer in node.predecessors():
+            if producer not in inside and _only_read_by(producer, inside) and accept(producer):
+                inside[producer] = None
+                pending.append(producer)
+                # What was passed over because of one outside reader may have lost it.
+                pending += [n for n in inside if n is not producer and n not in pending]
+    return list(inside)
+
+
+def _only_read_by(node: ir.Node, inside: Collection[ir.Node]) -> bool:
+    return all(
+        not o.is_graph_output() and o.uses() and all(use.node in inside for use in o.uses()) for o in node.outputs[:1]
+    ) and not any(o.uses() or o.is_graph_output() for o in node.outputs[1:])
+
+
+def visible(nodes: Collection[ir.Node]) -> list[ir.Value]:
+    """The values made by ``nodes`` that something else reads."""
+    inside = set(nodes)
+    return [
+        o for n in nodes for o in n.outputs if o.is_graph_output() or any(use.node not in inside for use in o.uses())
+    ]
+
+
+def is_elementwise(node: ir.Node) -> bool:
+    """True for operators that work position by position."""
+    return node.domain == "" and node.op_type in ELEMENTWISE and len(node.outputs) == 1
+
+
+def keeps_shape(value: ir.Value) -> Accept:
+    """Accepts elementwise nodes whose output has the shape of ``value``: what else they read is broadcast to it."""
+    shape = type_of(value).shape
+    return lambda node: is_elementwise(node) and type_of(node.outputs[0]).shape == shape

@@ -1,0 +1,133 @@
+"""Integer tensors whose elements are a formula of their own position, and what else is known of elements.
+
+``Unsqueeze(Range(0, S, 1), [0, 1])`` of shape [1, 1, S] is the expression ``i2``. Exporters build gathers out of such
+tensors where a view or an Expand is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from tilewright.ir.graph import constant_array, is_constant, known_value, type_of
+from tilewright.ir.symbolic import Expr, bounds, constant, symbol
+from tilewright.ir.symbolic import Facts as SymbolFacts
+from tilewright.passes.rewrite import required
+from tilewright.passes.views import inserted_ones
+
+#: Steps that the analysis follows backwards before it gives up.
+_MAX_DEPTH = 64
+
+
+def position(axis: int) -> str:
+    """The name that stands for the index along ``axis`` in these formulas; no dimension is called so."""
+    return f"_i{axis}"
+
+
+def index_formula(value: ir.Value, depth: int = 0) -> Expr | None:
+    """The elements of an integer tensor as an expression of :func:`position` names and dimensions; else ``None``."""
+    if depth > _MAX_DEPTH or not type_of(value).dtype.is_integer:
+        return None
+    known = known_value(value)
+    if known is not None and known.size and all(e == known.reshape(-1)[0] for e in known.reshape(-1)):
+        return known.reshape(-1)[0]  # type: ignore[no-any-return]
+    if is_constant(value):
+        return _arange(constant_array(value))
+    node = value.producer()
+    rule = _RULES.get(node.op_type) if node is not None and node.domain == "" else None
+    return rule(node, depth + 1) if rule is not None and node is not None else None
+
+
+def _arange(array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Expr | None:
+    """A constant that counts 0, 1, 2 … along one axis and repeats along the others."""
+    for axis, size in enumerate(array.shape):
+        if size > 1:
+            counted = np.arange(size).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+            if bool((array == counted).all()):
+                return symbol(position(axis))
+    return None
+
+
+def _operand(node: ir.Node, index: int, depth: int) -> Expr | None:
+    """Formula of an operand in the positions of the output it broadcasts to."""
+    value = required(node, index)
+    formula = index_formula(value, depth)
+    shift = type_of(node.outputs[0]).rank - type_of(value).rank
+    return None if formula is None else _renamed(formula, lambda axis: axis + shift)
+
+
+def _renamed(formula: Expr, rename: Callable[[int], int]) -> Expr:
+    axes = [s for s in formula.symbols if s.startswith("_i") and s[2:].isdigit()]
+    return formula.substitute({s: symbol(position(rename(int(s[2:])))) for s in axes})
+
+
+def _range(node: ir.Node, depth: int) -> Expr | None:
+    start, step = (index_formula(v, depth) if v is not None else None for v in (node.inputs[0], node.inputs[2]))
+    return None if start is None or step is None else start + step * symbol(position(0))
+
+
+def _arithmetic(apply: Callable[[Expr, Expr], Expr]) -> Callable[[ir.Node, int], Expr | None]:
+    def rule(node: ir.Node, depth: int) -> Expr | None:
+        a, b = _operand(node, 0, depth), _operand(node, 1, depth)
+        return None if a is None or b is None else apply(a, b)
+
+    return rule
+
+
+def _unsqueeze(node: ir.Node, depth: int) -> Expr | None:
+    x = required(node, 0)
+    formula = index_formula(x, depth)
+    axes = known_value(node.inputs[1]) if node.inputs[1] is not None else None
+    if formula is None or axes is None:
+        return None
+    rank = type_of(node.outputs[0]).rank
+    added = {e.value % rank for e in axes.reshape(-1)}
+    kept = [a for a in range(rank) if a not in added]
+    return _renamed(formula, lambda axis: kept[axis])
+
+
+def _squeeze(node: ir.Node, depth: int) -> Expr | None:
+    x = required(node, 0)
+    formula = index_formula(x, depth)
+    removed = inserted_ones(type_of(node.outputs[0]).shape, type_of(x).shape)
+    if formula is None or removed is None:
+        return None
+    kept = [a for a in range(type_of(x).rank) if a not in removed]
+    formula = formula.substitute({position(a): constant(0) for a in removed})
+    return _renamed(formula, kept.index)
+
+
+def _slice(node: ir.Node, depth: int) -> Expr | None:
+    """Only from the start and forwards: positions keep their meaning."""
+    starts, steps = (node.inputs[i] if i < len(node.inputs) else None for i in (1, 4))
+    from_zero = starts is not None and is_constant(starts) and not constant_array(starts).any()
+    forwards = steps is None or (is_constant(steps) and bool((constant_array(steps) == 1).all()))
+    return _operand(node, 0, depth) if from_zero and forwards else None
+
+
+_RULES: dict[str, Callable[[ir.Node, int], Expr | None]] = {
+    "Range": _range,
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Slice": _slice,
+    "Expand": lambda node, depth: _operand(node, 0, depth),
+    "Cast": lambda node, depth: _operand(node, 0, depth),
+    "Identity": lambda node, depth: _operand(node, 0, depth),
+}
+
+
+def compare(op_type: str, a: Expr, b: Expr, facts: SymbolFacts) -> bool | None:
+    """The one outcome that ``a op b`` has at every position, or ``None``. Positions are at least 0."""
+    lo, hi = bounds(a - b, facts)
+    outcomes: dict[str, tuple[bool, bool]] = {
+        "GreaterOrEqual": (lo >= 0, hi < 0),
+        "Greater": (lo > 0, hi <= 0),
+        "LessOrEqual": (hi <= 0, lo > 0),
+        "Less": (hi < 0, lo >= 0),
+    }
+    always, never = outcomes[op_type]
+    return True if always else False if never else None

@@ -1,0 +1,167 @@
+"""Which passes run, in which order, and why; pipelines as text; running them under observation."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+
+import onnx_ir as ir
+from tilewright.errors import InternalError, UsageError
+from tilewright.passes.base import Pass, PassResult
+from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
+from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
+from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
+from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
+from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
+from tilewright.passes.canonicalize.eliminate_identity import EliminateIdentity
+from tilewright.passes.canonicalize.fold_batch_norm import FoldBatchNorm
+from tilewright.passes.canonicalize.fold_constants import FoldConstants
+from tilewright.passes.canonicalize.fold_index_tensors import FoldIndexTensors
+from tilewright.passes.canonicalize.merge_views import MergeViews
+from tilewright.passes.canonicalize.recognise_gelu import RecogniseGelu
+from tilewright.passes.canonicalize.recognise_layer_norm import RecogniseLayerNorm
+from tilewright.passes.canonicalize.recognise_softmax import RecogniseSoftmax
+from tilewright.passes.canonicalize.simplify_arithmetic import SimplifyArithmetic
+from tilewright.passes.canonicalize.sink_expand import SinkExpand
+from tilewright.passes.fusion.attention import FuseAttention
+from tilewright.passes.fusion.elementwise import FuseElementwise
+from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
+from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
+from tilewright.passes.fusion.reduction import FuseReduction
+from tilewright.passes.fusion.softmax import FuseSoftmax
+
+
+def canonicalization() -> list[Pass]:
+    """Passes that give equal computations one spelling, whoever exported them."""
+    return [
+        FoldConstants(),  # first: known sizes and axes as constants are what every other rule asks for
+        EliminateIdentity(),  # before any pattern, so that no pattern has to skip over them
+        DecomposeAttention(),  # before views and transposes: it makes some
+        FoldIndexTensors(),  # needs constants; makes views and Expands
+        SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
+        MergeViews(),  # before transposes, which look through one Reshape only
+        ComposeTransposes(),
+        MergeViews(),  # what composing brought together
+        CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
+        CanonicalizeGemm(),
+        FoldBatchNorm(),
+        RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
+        RecogniseGelu(),  # likewise
+        RecogniseSoftmax(),
+        SimplifyArithmetic(),
+        FoldConstants(),  # constants that the rules above transposed, scaled or compared
+        EliminateIdentity(),
+        EliminateCommonSubexpressions(),  # late: equal computations look equal by now
+        EliminateDeadCode(),  # fusion counts readers, and dead ones count
+    ]
+
+
+def fusion() -> list[Pass]:
+    """Passes that decide what becomes one kernel; the most particular pattern first."""
+    return [
+        FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
+        FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
+        FuseLayerNormResidual(),  # sums that no product could take
+        FuseReduction(),  # before chains, which would take its ends
+        FuseSoftmax(),
+        FuseElementwise(),  # what is left over
+        EliminateDeadCode(),
+    ]
+
+
+def default_pipeline(level: int = 2, features: Collection[str] = ()) -> list[Pass]:
+    """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused.
+
+    ``features`` are the target's capabilities; a pass that needs one is left out where it is missing.
+    """
+    return canonicalization() + (fusion() if level > 0 else [])
+
+
+# -- by name -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def registry() -> Mapping[str, type[Pass]]:
+    """Every pass by name."""
+    passes = canonicalization() + fusion()
+    return {p.name: type(p) for p in sorted(passes, key=lambda p: p.name)}
+
+
+def parse_pipeline(text: str) -> list[Pass]:
+    """Passes from ``"fold-constants{growth=0},fuse-attention"``. Raises :class:`UsageError` for what it cannot read."""
+    return [_parse_pass(item) for item in _split(text)]
+
+
+def print_pipeline(passes: Sequence[Pass]) -> str:
+    """The text that :func:`parse_pipeline` reads."""
+    return ",".join(p.name + _print_options(p) for p in passes)
+
+
+def _print_options(p: Pass) -> str:
+    if not dataclasses.is_dataclass(p):
+        return ""
+    set_ = {f.name: getattr(p, f.name) for f in dataclasses.fields(p) if getattr(p, f.name) != f.default}
+    return "{" + ",".join(f"{k}={v!r}" for k, v in set_.items()) + "}" if set_ else ""
+
+
+def _split(text: str) -> list[str]:
+    items, depth = [""], 0
+    for c in text:
+        depth += (c == "{") - (c == "}")
+        if c == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += c
+    return [i.strip() for i in items if i.strip()]
+
+
+def _parse_pass(item: str) -> Pass:
+    name, brace, options = item.partition("{")
+    found = registry().get(name)
+    if found is None:
+        raise UsageError(
+            "unknown-pass", where=item, cause=f"no pass is called {name!r}", fix=f"one of: {', '.join(registry())}"
+        )
+    try:
+        if brace and not options.endswith("}"):
+            raise ValueError("the closing brace is missing")
+        pairs = [pair.split("=", 1) for pair in options.rstrip("}").split(",") if pair]
+        return found(**{key.strip(): ast.literal_eval(value) for key, value in pairs})
+    except (TypeError, ValueError, SyntaxError) as error:
+        names: list[str] = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+        raise UsageError(
+            "bad-pass-option",
+            where=item,
+            cause=str(error),
+            fix=f"options of {name}: {', '.join(names) or 'none'}, as {{name=value}}",
+        ) from error
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+#: Called after each pass: its name, the model as it now is, what the pass said and its seconds. May raise to stop.
+Observer = Callable[[str, ir.Model, PassResult, float], None]
+
+
+def run_pipeline(model: ir.Model, passes: Sequence[Pass], *observers: Observer) -> bool:
+    """Run ``passes`` on ``model`` in place; True when one of them changed it.
+
+    Raises :class:`InternalError`, which names the pass, when a pass fails.
+    """
+    modified = False
+    for index, p in enumerate(passes, start=1):
+        started = time.perf_counter()
+        try:
+            result = p.run(model)
+        except (InternalError, AssertionError) as error:
+            raise InternalError(f"pass {index}, {p.name}: {error}") from error
+        seconds = time.perf_counter() - started
+        modified |= result.modified
+        for observe in observers:
+            observe(p.name, model, result, seconds)
+    return modified

@@ -1,0 +1,170 @@
+"""Which part may import which, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tilewright
+
+PACKAGE = Path(tilewright.__file__).parent
+
+COMPILING = {"errors", "options", "target", "ir", "kernel", "ops", "cost", "passes", "codegen", "plan", "tuning"}
+BELOW_DRIVER = COMPILING | {"frontend", "backends", "backends.base", "package"}
+ALLOWED: dict[str, set[str]] = {
+    "runtime": set(),
+    "errors": set(),
+    "options": set(),
+    "target": {"errors"},
+    "ir": {"errors"},
+    "kernel": {"ir.types", "ir.symbolic", "errors"},
+    "ops": {"ir", "kernel", "errors"},
+    "frontend": {"ir", "ops", "errors", "options"},
+    "cost": {"kernel", "target", "ir", "errors"},
+    "passes": {"ir", "ops", "cost", "target", "errors"},
+    "codegen": {"kernel", "cost", "target", "ir", "errors"},
+    "plan": {"kernel", "cost", "target", "ir", "errors"},
+    "tuning": {"kernel", "cost", "target", "ir", "errors"},
+    "backends": set(),
+    "backends.base": COMPILING,
+    "backends.cpu": COMPILING | {"backends.base"},
+    "backends.cuda": COMPILING | {"backends.base"},
+    "backends.ascend": COMPILING | {"backends.base"},
+    "package": {"plan", "runtime.format", "errors", "ir.types", "ir.symbolic"},
+    "observe": BELOW_DRIVER | {"accuracy", "sample"},
+    "driver": BELOW_DRIVER | {"artifact", "facts", "observe", "__version__"},
+    "accuracy": {"errors"},
+    "sample": {"errors", "ir.symbolic", "ir.types"},
+    "report": set(),
+    "artifact": {"package", "plan", "kernel", "ir", "report"},
+    "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target"},
+    "engines": {"runtime", "errors", "__version__"},
+    "verify": {"engines", "accuracy", "errors"},
+    "bench": {"engines", "codegen", "runtime", "errors"},
+    "api": {"driver", "artifact", "frontend", "verify", "bench", "sample", "runtime", "options", "errors"},
+    "doctor": {"codegen", "errors"},
+    "explain": {"errors"},
+    "cli": BELOW_DRIVER
+    | {"driver", "observe", "api", "report", "accuracy", "verify", "bench", "sample", "runtime"}
+    | {"doctor", "explain"},
+    "": {"api", "runtime", "errors"},
+    "__main__": {"cli"},
+}
+
+
+def part_of(module: str) -> str:
+    """The row of the table that a module below ``tilewright`` belongs to."""
+    pieces = module.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "backends" else pieces[0]
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in walk(PACKAGE):
+        pieces = path.relative_to(PACKAGE).with_suffix("").parts
+        found.append((".".join(pieces[:-1] if pieces[-1] == "__init__" else pieces), path))
+    return found
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Python files below ``folder``, through links too (the development layout is made of them)."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name != "__pycache__":
+            yield from walk(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def imports(path: Path, module: str) -> Iterator[str]:
+    """What a file imports of ours, at any depth, below ``tilewright``."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = ("tilewright." + package).rstrip(".").split(".")
+                base = ".".join([*up[: len(up) - node.level + 1], *filter(None, [base])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "tilewright":
+                yield name.partition(".")[2]
+
+
+def allowed(part: str, name: str) -> bool:
+    if part_of(name) == part or name.startswith("__version__"):
+        return True
+    return any(name == row or name.startswith(row + ".") for row in ALLOWED[part])
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda v: v if isinstance(v, str) else "")
+def test_import_directions(module: str, path: Path) -> None:
+    part = part_of(module)
+    assert part in ALLOWED, f"a new part: say in this table what {part} may import"
+    wrong = sorted({name for name in imports(path, module) if not allowed(part, name)})
+    assert not wrong, f"{module} may import {sorted(ALLOWED[part])} and not {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "ok"),
+    [
+        ("runtime", "from tilewright.ir.types import DType", False),
+        ("runtime", "def f():\n    import tilewright.errors", False),
+        ("kernel", "from tilewright.ir import graph", False),
+        ("kernel", "from tilewright.ir.symbolic import Expr", True),
+        ("backends.cpu", "from tilewright.backends.cuda import emit", False),
+        ("backends.cpu", "from ..base import Backend", True),
+        ("backends.cpu", "from ...runtime import session", False),
+    ],
+)
+def test_the_check_sees(tmp_path: Path, part: str, text: str, ok: bool) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(text)
+    assert all(allowed(part, name) for name in imports(path, f"{part}.x")) is ok
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, tilewright; print(*{m.split('.')[0] for m in sys.modules} & {'onnx', 'onnx_ir', 'click', 'rich'})"
+    )
+    done = run(code)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_import_under_the_folder_name_is_refused() -> None:
+    folder = (PACKAGE / "__init__.py").resolve().parent
+    if folder.name != "compiler":
+        pytest.skip("installed under its import name")
+    done = run(f"import sys; sys.path.insert(0, {str(folder.parent)!r}); import compiler")
+    assert "import tilewright, not compiler" in done.stderr
+
+
+def test_runtime_needs_numpy_only() -> None:
+    """Every module of the runtime imports while anything outside the standard library, NumPy and itself is refused."""
+    names = [
+        f"tilewright.{m}".rstrip(".") for m, _ in modules() if part_of(m) == "runtime" and not m.endswith("__main__")
+    ]
+    code = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        ours = top == "tilewright" and name != "tilewright" and not (name + ".").startswith("tilewright.runtime.")
+        if ours or not (top in sys.stdlib_module_names or top in ("numpy", "tilewright") or top.startswith("_")):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
