@@ -140,8 +140,8 @@ def _text(dim: int | ir.SymbolicDim) -> str | None:
 
 
 def _expression(text: str, declared: set[str | None]) -> Expr | None:
-    """``text`` as an expression over other declared names, or ``None`` when it is a name itself."""
-    if text.isidentifier():
+    """``text`` as an expression over other declared names; ``None`` when it is a name itself, as ``batch-1`` is."""
+    if text.isidentifier() or re.search(r"\S-\S", text):
         return None
     try:
         expression = parse(text)
