@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -179,8 +178,6 @@ def _feeds(model: ir.Model) -> dict[str, Array]:
 
 def _evaluate(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Every value of a graph by name, in order of computation."""
-    from onnx.reference import ReferenceEvaluator
+    from tilewright.ir.evaluate import evaluate
 
-    results = ReferenceEvaluator(str(path)).run(None, dict(feeds), intermediate=True)
-    assert isinstance(results, dict)
-    return {n: np.asarray(v) for n, v in results.items() if n and v is not None and not isinstance(v, list)}
+    return evaluate(path, feeds, every=True)
