@@ -11,7 +11,7 @@ from tilewright.errors import UnsupportedError
 from tilewright.kernel.interpret import run_lowered
 from tilewright.target import Target
 
-from .cases import INTEGER, SMALL, Array, Case, empty_outputs, inputs
+from .cases import INTEGER, LAYER_NORM, SMALL, Array, Case, empty_outputs, inputs
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 
@@ -50,8 +50,8 @@ def error(pair: tuple[Array, Array]) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-@pytest.mark.parametrize("case", SMALL, ids=lambda c: c.name)
-def test_trial_kernels(case: Case, dtype: str, backend: CudaBackend, sm_90: Target) -> None:
+@pytest.mark.parametrize("case", (*SMALL, LAYER_NORM), ids=lambda c: c.name)
+def test_kernels(case: Case, dtype: str, backend: CudaBackend, sm_90: Target) -> None:
     (pair,) = launch(backend, sm_90, [(case, dtype)])
     assert error(pair) <= TOLERANCE[dtype]
 
