@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,9 @@ class Case:
     sizes: dict[str, int]
 
     def scheduled(self, dtype: str) -> Scheduled:
+        """The kernel, under a name of its own, with its schedule applied."""
         assert self.schedule is not None
-        return apply(self.build(dtype), self.schedule)
+        return apply(replace(self.build(dtype), name=f"{self.name}_{dtype}"), self.schedule)
 
 
 SMALL = (
