@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,8 @@ def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], threa
 
 
 def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
+    if available(name):
+        import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
     start = time.perf_counter()
     engine = open_engine(name, Path(path), int(threads) or None)
     facts: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start, "names": []}
@@ -198,14 +200,6 @@ def peak_rss() -> int:
     """Highest resident memory of this process, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def version_of(distribution: str) -> str | None:
-    """Version of an installed distribution, ``None`` where it is absent."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

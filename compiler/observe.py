@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.accuracy import compare
 from tilewright.errors import InternalError, UsageError
-from tilewright.ir.symbolic import parse
 from tilewright.options import Observation
-from tilewright.passes.pipeline import Step
+from tilewright.passes.base import PassResult
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
@@ -46,6 +45,7 @@ class Observer:
     def __init__(self, observe: Observation, say: Say):
         self.observe, self.say = observe, say
         self.seconds: dict[str, float] = {}
+        self.changed: list[str] = []  # passes that changed the graph, in order
         self._count = 0
         self._folder = Path(observe.dump_ir) if observe.dump_ir else None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -75,21 +75,23 @@ class Observer:
                 self._feeds = _feeds(model)
                 self._before = _evaluate(path, self._feeds)
 
-    def __call__(self, step: Step, model: ir.Model) -> None:
+    def __call__(self, name: str, model: ir.Model, result: PassResult, seconds: float) -> None:
         """A pass is through: an observer of :func:`tilewright.passes.pipeline.run_pipeline`.
 
         Raises :class:`InternalError` when it changed numbers, :class:`Stopped` when it is the one to stop after.
         """
-        self.seconds[step.name] = self.seconds.get(step.name, 0.0) + step.seconds
-        if step.name in self.observe.explain:
-            self.say(f"{step.name}: {'changed the graph' if step.modified else 'found nothing to change'}")
-            for miss in step.misses:
-                self.say(f"  {step.name}: {miss}")
-        if step.modified and self._folder:
-            path = self._dump(model, step.name)
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        if result.modified:
+            self.changed.append(name)
+        if name in self.observe.explain:
+            self.say(f"{name}: {'changed the graph' if result.modified else 'found nothing to change'}")
+            for miss in result.misses:
+                self.say(f"  {name}: {miss}")
+        if result.modified and self._folder:
+            path = self._dump(model, name)
             if self.observe.verify_each:
-                self._check(step.name, path)
-        self.after_stage(step.name)
+                self._check(name, path)
+        self.after_stage(name)
 
     def after_stage(self, name: str) -> None:
         """A stage is through. Raises :class:`Stopped` when it is the one to stop after."""
@@ -115,31 +117,10 @@ class Observer:
 
     def _dump(self, model: ir.Model, name: str) -> Path:
         assert self._folder is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._count:02d}-{name}.onnx"
         self._count += 1
-        proto = ir.to_proto(model)
-        for tensor in proto.graph.initializer:
-            value = model.graph.initializers[tensor.name].const_value
-            if value is not None and (value.nbytes > SHARED_BYTES or tensor.data_location == onnx.TensorProto.EXTERNAL):
-                self._share(tensor, value)
-        path.write_bytes(proto.SerializeToString(deterministic=True))
+        save_graph(model, path, self._written)
         return path
-
-    def _share(self, tensor: onnx.TensorProto, value: ir.TensorProtocol) -> None:
-        """Refer to a file named after the tensor's content, written by the first dump that meets it."""
-        assert self._folder is not None
-        if id(value) not in self._written:  # keeps the tensor alive, so that its id stays its own
-            content = value.tobytes()
-            file = f"{hashlib.sha256(content).hexdigest()[:16]}.weights"
-            if not (self._folder / file).exists():
-                (self._folder / file).write_bytes(content)
-            self._written[id(value)] = (value, file)
-        tensor.ClearField("raw_data")
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=self._written[id(value)][1])
-        tensor.external_data.add(key="length", value=str(value.nbytes))
 
     def _check(self, name: str, path: Path) -> None:
         after = _evaluate(path, self._feeds)
@@ -156,25 +137,44 @@ class Observer:
         )
 
 
-def _feeds(model: ir.Model) -> dict[str, Array]:
-    feeds: dict[str, Array] = {}
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers or value.shape is None or value.dtype is None:
+def save_graph(model: ir.Model, path: Path, written: dict[int, tuple[ir.TensorProtocol, str]] | None = None) -> None:
+    """Write a graph as ONNX, every large weight in a file of its own beside it, named after its content.
+
+    Args:
+        model: the graph.
+        path: the ``.onnx`` file.
+        written: tensors that lie in that folder already, by ``id``, with their file; added to. Holding the tensor
+            keeps its id its own.
+    """
+    written = {} if written is None else written
+    path.parent.mkdir(parents=True, exist_ok=True)
+    proto = ir.to_proto(model)
+    for tensor in proto.graph.initializer:
+        value = model.graph.initializers[tensor.name].const_value
+        if value is None or (value.nbytes <= SHARED_BYTES and tensor.data_location != onnx.TensorProto.EXTERNAL):
             continue
-        shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
-        sizes = _sizes([s for s in shape if isinstance(s, str)])
-        feeds[str(value.name)] = sample.sample_input(
-            str(value.name), value.dtype.numpy(), sample.concrete_shape(shape, sizes)
-        )
-    return feeds
+        if id(value) not in written:
+            content = value.tobytes()
+            file = path.parent / f"{hashlib.sha256(content).hexdigest()[:16]}.weights"
+            if not file.exists():
+                file.write_bytes(content)
+            written[id(value)] = (value, file.name)
+        tensor.ClearField("raw_data")
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=written[id(value)][1])
+        tensor.external_data.add(key="length", value=str(value.nbytes))
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _sizes(names: Sequence[str]) -> Mapping[str, int]:
-    """A size for each symbolic dimension: distinct small ones per symbol, so that a mix-up shows."""
-    parsed = {name: parse(name) for name in names}
-    symbols = sorted({s for expr in parsed.values() for s in expr.symbols})
-    sizes = {symbol: 3 + 2 * i for i, symbol in enumerate(symbols)}
-    return {name: expr.evaluate(sizes) for name, expr in parsed.items()}
+def _feeds(model: ir.Model) -> dict[str, Array]:
+    inputs = [
+        sample.Input(str(v.name), v.dtype.numpy(), tuple(d if isinstance(d, int) else str(d.value) for d in v.shape))
+        for v in model.graph.inputs
+        if v.name not in model.graph.initializers and v.shape is not None and v.dtype is not None
+    ]
+    sizes = {symbol: 3 + 2 * i for i, symbol in enumerate(sample.symbols_of(inputs))}  # distinct: a mix-up shows
+    return sample.make_inputs(inputs, sizes)
 
 
 def _evaluate(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:

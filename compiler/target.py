@@ -56,6 +56,16 @@ class Target:
         return f"{self.kind}:{self.arch}"
 
     @property
+    def triple(self) -> str:
+        """The C compiler's name of the machine, for targets whose code is C; else empty."""
+        return str(self.extra.get("codegen", {}).get("triple", ""))
+
+    @property
+    def family(self) -> str:
+        """The processor family of :attr:`triple` as ``uname -m`` says it, or empty."""
+        return self.triple.partition("-")[0]
+
+    @property
     def folder(self) -> str:
         """The target's folder inside an artifact; the one place that turns a spelling into a file name."""
         return f"{self.kind}/{self.arch}"

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, known_value, type_of
 from tilewright.ir.symbolic import Expr, bounds, constant, symbol
 from tilewright.ir.symbolic import Facts as SymbolFacts
+from tilewright.passes.rewrite import required
 from tilewright.passes.views import inserted_ones
 
 #: Steps that the analysis follows backwards before it gives up.
@@ -50,8 +51,7 @@ def _arange(array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Expr | No
 
 def _operand(node: ir.Node, index: int, depth: int) -> Expr | None:
     """Formula of an operand in the positions of the output it broadcasts to."""
-    value = node.inputs[index]
-    assert value is not None
+    value = required(node, index)
     formula = index_formula(value, depth)
     shift = type_of(node.outputs[0]).rank - type_of(value).rank
     return None if formula is None else _renamed(formula, lambda axis: axis + shift)
@@ -76,8 +76,7 @@ def _arithmetic(apply: Callable[[Expr, Expr], Expr]) -> Callable[[ir.Node, int],
 
 
 def _unsqueeze(node: ir.Node, depth: int) -> Expr | None:
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     formula = index_formula(x, depth)
     axes = known_value(node.inputs[1]) if node.inputs[1] is not None else None
     if formula is None or axes is None:
@@ -89,8 +88,7 @@ def _unsqueeze(node: ir.Node, depth: int) -> Expr | None:
 
 
 def _squeeze(node: ir.Node, depth: int) -> Expr | None:
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     formula = index_formula(x, depth)
     removed = inserted_ones(type_of(node.outputs[0]).shape, type_of(x).shape)
     if formula is None or removed is None:

@@ -182,7 +182,9 @@ def _match_op(pattern: _Op, value: ir.Value, state: _State, miss: Mismatch) -> I
         yield from _match_all(pattern.inputs, order, started, miss)
 
 
-def _match_all(patterns: tuple[Pattern, ...], values: list[ir.Value], state: _State, miss: Mismatch) -> Iterator[_State]:
+def _match_all(
+    patterns: tuple[Pattern, ...], values: list[ir.Value], state: _State, miss: Mismatch
+) -> Iterator[_State]:
     if not patterns:
         yield state
         return
@@ -215,7 +217,7 @@ def scalar_of(value: ir.Value) -> float | None:
 def _epsilon(value: ir.Value) -> float:
     dtype = constant_array(value).dtype
     try:
-        return float(ml_dtypes.finfo(dtype).eps)
+        return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     except ValueError:
         return 0.0
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
+from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
@@ -45,6 +46,7 @@ def canonicalization() -> list[Pass]:
         MergeViews(),  # before transposes, which look through one Reshape only
         ComposeTransposes(),
         MergeViews(),  # what composing brought together
+        CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
         CanonicalizeGemm(),
         FoldBatchNorm(),
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
@@ -130,7 +132,7 @@ def _parse_pass(item: str) -> Pass:
         pairs = [pair.split("=", 1) for pair in options.rstrip("}").split(",") if pair]
         return found(**{key.strip(): ast.literal_eval(value) for key, value in pairs})
     except (TypeError, ValueError, SyntaxError) as error:
-        names = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+        names: list[str] = [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
         raise UsageError(
             "bad-pass-option",
             where=item,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, type_of
+from tilewright.passes.rewrite import required
 
 #: Reductions of the default domain.
 REDUCTIONS = frozenset(
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare".split()
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
+    "ReduceLogSumExp ReduceSumSquare".split()
 )
 
 
 def reduced_axes(node: ir.Node) -> tuple[int, ...] | None:
     """The axes that ``node`` reduces, counted from the front and sorted; ``None`` when they are not constant."""
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     rank = type_of(x).rank
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if axes is not None:

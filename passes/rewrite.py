@@ -1,7 +1,7 @@
 """How a pass changes a graph: make nodes, replace values, drop what nobody reads any more.
 
-A :class:`RewritePass` visits nodes one by one; everything it does goes through a :class:`Rewriter`, which infers the type
-of each new value at once, keeps names unique and keeps the names of graph outputs.
+A :class:`RewritePass` visits nodes one by one; everything it does goes through a :class:`Rewriter`, which infers the
+type of each new value at once, keeps names unique and keeps the names of graph outputs.
 """
 
 from __future__ import annotations
@@ -134,6 +134,14 @@ def candidates(model: ir.Model, operators: frozenset[str]) -> Iterator[ir.Node]:
     for node in list(model.graph):
         if node.graph is not None and node.domain in ("", "ai.onnx") and (not operators or node.op_type in operators):
             yield node
+
+
+def required(node: ir.Node, index: int) -> ir.Value:
+    """An input that the operator cannot do without."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
+        raise InternalError(f"{node.op_type} {node.name!r} has no input {index}")
+    return value
 
 
 def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:

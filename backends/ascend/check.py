@@ -17,26 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-from tilewright.backends.ascend.execute import MOVES, fixpipe, mmad, vector
-from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, geometry, last_byte, touch, units, value_of
-from tilewright.backends.ascend.legal import check_static, check_touch
-from tilewright.backends.ascend.memory import Clock, Memory, Refused
-from tilewright.backends.ascend.placed import (
-    Barrier,
-    Block,
-    CrossFlag,
-    Flag,
-    Instruction,
-    Placed,
-    Scalar,
-    counter,
-    program_of,
-)
+from tilewright.backends.ascend.instruct import Array, Memories, Moment
+from tilewright.backends.ascend.legal import check_static
+from tilewright.backends.ascend.memory import Clock, Refused
+from tilewright.backends.ascend.placed import Barrier, CrossFlag, Flag, Instruction, Placed, program_of
 from tilewright.backends.ascend.stream import PIPE_ORDER, Item, issue
-from tilewright.backends.ascend.text import statement_text
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True)
@@ -46,7 +31,7 @@ class _Flag:
     pending: deque[Clock] = field(default_factory=deque)
     waits: list[tuple[int, int]] = field(default_factory=list)
     sets: int = 0
-    last: str = ""
+    last: Item | None = None
 
 
 @dataclass(slots=True)
@@ -90,21 +75,18 @@ class _Machine:
         self.placed, self.dims, self.random = placed, dims, random.Random(seed)
         self.target = placed.target
         self.buffers = {b.name: b for b in placed.buffers}
-        self.owners = {b.name: i for i, b in enumerate(placed.buffers)}
-        self.geometry = {b.name: geometry(b, dims) for b in placed.buffers}
-        self.memories: dict[tuple[Any, ...], Memory] = {}
         self.cores = self._make_cores(groups)
         pipes = len(PIPE_ORDER)
         count = len(self.cores) * pipes
         self.clocks = np.zeros((count, count), np.int64)
         self.ticks = [0] * count
-        self.log: list[list[str | Item]] = [[] for _ in range(count)]
+        self.log: list[list[Item]] = [[] for _ in range(count)]
         self.flags: dict[tuple[Any, ...], _Flag] = {}
-        self.arrivals: dict[tuple[int, int, int], deque[Clock]] = {}
         for core in self.cores:
             core.issued = np.zeros(count, np.int64)
         self.executed = 0
-        self._load(inputs)
+        self.memories = Memories(placed, dims, self._describe)
+        self.memories.load(inputs)
 
     def _make_cores(self, groups: int) -> list[_Core]:
         subblocks = max(1, int(self.target.extra["subblocks"]))
@@ -118,16 +100,9 @@ class _Machine:
                     cores.append(_Core(len(cores), kind, group, stream, queues, np.zeros(0, np.int64)))
         return cores
 
-    def _load(self, inputs: Mapping[str, Array]) -> None:
-        for p in self.placed.kernel.params:
-            g = self.geometry[p.name]
-            memory = self._memory(p.name, self.cores[0])
-            if p.role != "out":
-                value = np.ascontiguousarray(inputs[p.name])
-                if value.shape != g.shape or value.dtype != p.dtype.numpy:
-                    raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(g.shape)}")
-                memory.data[:] = value.view(np.uint8).reshape(-1)
-                memory.owner[:] = self.owners[p.name]
+    def _describe(self, thread: int, tick: int) -> str:
+        core = self.cores[thread // len(PIPE_ORDER)]
+        return f"{self.log[thread][tick - 1].text} ({core.kind} core {core.number})"
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -135,13 +110,13 @@ class _Machine:
         ready = [(core, pipe) for core in self.cores for pipe in PIPE_ORDER]
         moved = True
         while moved:
-            moved = any([self._issue(core) for core in self.cores])
+            moved = sum(self._issue(core) for core in self.cores) > 0
             self.random.shuffle(ready)
             for core, pipe in ready:
                 while core.queues[pipe] and self._step(core, pipe):
                     moved = True
         self._finish()
-        outputs = {p.name: self._output(p.name) for p in self.placed.kernel.params if p.role == "out"}
+        outputs = {p.name: self.memories.output(p.name) for p in self.placed.kernel.params if p.role == "out"}
         return Result(outputs, self.executed)
 
     def _issue(self, core: _Core) -> bool:
@@ -179,7 +154,7 @@ class _Machine:
         self.executed += 1
         match node:
             case Instruction():
-                self._instruction(core, thread, item)
+                self.memories.execute(item, Moment(core.number, core.group, thread, self.ticks[thread], clock))
             case Barrier():
                 clock[thread] = self.ticks[thread]
             case Flag(action="wait"):
@@ -206,9 +181,9 @@ class _Machine:
         known = sum(1 for pipe, tick in flag.waits if self.clocks[thread][pipe] >= tick)
         flag.sets += 1
         if flag.sets - known > limit:
-            raise Refused("doubled flag", why, flag.last, item.text)
+            raise Refused("doubled flag", why, flag.last.text if flag.last else "", item.text)
         flag.pending.append(self._message(thread))
-        flag.last = item.text
+        flag.last = item
 
     # -- between cores -------------------------------------------------------------------------------------------
 
@@ -241,122 +216,6 @@ class _Machine:
         core.issued = joined
         return True
 
-    # -- memory --------------------------------------------------------------------------------------------------
-
-    def _memory(self, buffer: str, core: _Core) -> Memory:
-        b = self.buffers[buffer]
-        g = self.geometry[buffer]
-        if b.scope == "gm":
-            key: tuple[Any, ...] = ("gm", buffer, core.group if b.workspace else 0)
-            size = g.slot_bytes * g.slots
-        else:
-            key = (core.number, b.scope)
-            size = self.target.memory[b.scope].size
-        if key not in self.memories:
-            self.memories[key] = Memory(str(key), size)
-        return self.memories[key]
-
-    def _refuse(self, kind: str, message: str, item: Item, other: tuple[int, int] | None = None) -> None:
-        first = ""
-        if other is not None:
-            entry = self.log[other[0]][other[1] - 1]
-            owner = self.cores[other[0] // len(PIPE_ORDER)]
-            first = f"{entry.text if isinstance(entry, Item) else entry} ({owner.kind} core {owner.number})"
-        raise Refused(kind, message, first, item.text)
-
-    def _read(self, core: _Core, thread: int, item: Item, t: Touch) -> None:
-        memory, g = self._memory(t.buffer, core), self.geometry[t.buffer]
-        where, clock = units(t, g, 1), self.clocks[thread]
-        if late := memory.unordered_writer(where, clock):
-            self._refuse("race", f"{t.buffer} is read while it may still be written", item, late)
-        if item.node.op not in MOVES:  # type: ignore[union-attr]
-            owner = memory.owner[where]
-            if (owner == -1).any():
-                self._refuse("unwritten", f"{t.buffer}: bytes that nobody wrote are read", item)
-            if (owner != self.owners[t.buffer]).any():
-                other = self.placed.buffers[int(owner[owner != self.owners[t.buffer]][0])].name
-                self._refuse("overlap", f"{t.buffer} was overwritten in the name of {other}", item)
-        memory.record_read(where, thread, self.ticks[thread])
-
-    def _write(self, core: _Core, thread: int, item: Item, t: Touch) -> None:
-        memory, g = self._memory(t.buffer, core), self.geometry[t.buffer]
-        where, clock = units(t, g, 1), self.clocks[thread]
-        if late := memory.unordered_writer(where, clock):
-            self._refuse("race", f"{t.buffer} is overwritten while it may still be written", item, late)
-        if late := memory.unordered_reader(where, clock):
-            self._refuse("race", f"{t.buffer} is overwritten while it may still be read", item, late)
-        memory.record_write(where, thread, self.ticks[thread], self.owners[t.buffer])
-
-    def _load_values(self, core: _Core, t: Touch) -> Array:
-        g, b = self.geometry[t.buffer], self.buffers[t.buffer]
-        index = byte_index(t, g)[..., None] + np.arange(g.element_bytes)
-        raw = np.ascontiguousarray(self._memory(t.buffer, core).data[index])
-        return raw.view(b.dtype.numpy)[..., 0]
-
-    def _store_values(self, core: _Core, t: Touch, values: Array) -> None:
-        g, b = self.geometry[t.buffer], self.buffers[t.buffer]
-        index = byte_index(t, g)[..., None] + np.arange(g.element_bytes)
-        raw = np.ascontiguousarray(values.astype(b.dtype.numpy))[..., None].view(np.uint8)
-        self._memory(t.buffer, core).data[index] = raw
-
-    # -- instructions --------------------------------------------------------------------------------------------
-
-    def _instruction(self, core: _Core, thread: int, item: Item) -> None:
-        node = item.node
-        assert isinstance(node, Instruction)
-        if item.dst.empty or any(isinstance(s, Touch) and s.empty for s in item.sources):
-            return
-        sources = [s for s in item.sources if isinstance(s, Touch)]
-        starts = node.init is None or item.init == 0
-        touched = [*sources, item.dst, *([item.scratch] if item.scratch else [])]
-        for t in touched:
-            check_touch(node, t, self.geometry[t.buffer], self.target, item.text)
-        for t in sources:
-            self._read(core, thread, item, t)
-        if node.op == "mmad" and not starts:
-            self._read(core, thread, item, item.dst)
-        values = None if node.op == "load" else self._compute(core, node, item, starts)
-        moved = self._moved(core, item, node.transpose) if node.op == "load" else None
-        for t in [item.dst, *([item.scratch] if item.scratch else [])]:
-            self._write(core, thread, item, t)
-        if moved is not None:
-            self._place_moved(core, item, *moved)
-        elif values is not None:
-            self._store_values(core, item.dst, values)
-
-    def _compute(self, core: _Core, node: Instruction, item: Item, starts: bool) -> Array:
-        values = [
-            np.asarray(s) if not isinstance(s, Touch) else self._load_values(core, s) for s in item.sources
-        ]
-        dtype = self.buffers[item.dst.buffer].dtype.numpy
-        match node.op:
-            case "zero_l1":
-                return np.zeros(byte_index(item.dst, self.geometry[item.dst.buffer]).shape, dtype)
-            case "nd2nz" | "copy_in" | "copy_out":
-                return values[0].reshape(item.dst.counts)
-            case "mmad":
-                return mmad(values[0], values[1], None if starts else self._load_values(core, item.dst), dtype)
-            case "fixpipe" | "fixpipe_relu":
-                return fixpipe(node.op, values[0], dtype).reshape(item.dst.counts)
-        return vector(node.op, values, item.dst.counts, dtype)
-
-    def _moved(self, core: _Core, item: Item, transpose: bool) -> tuple[Array, Array]:
-        """Bytes of whole fractals and whether each was ever written."""
-        source = item.sources[0]
-        assert isinstance(source, Touch)
-        index = byte_index(source, self.geometry[source.buffer])
-        index = (index.T if transpose else index)[..., None] + np.arange(self.geometry[source.buffer].element_bytes)
-        memory = self._memory(source.buffer, core)
-        mine = memory.owner[index] == self.owners[source.buffer]
-        return memory.data[index], mine
-
-    def _place_moved(self, core: _Core, item: Item, data: Array, written: Array) -> None:
-        g = self.geometry[item.dst.buffer]
-        index = byte_index(item.dst, g)[..., None] + np.arange(g.element_bytes)
-        memory = self._memory(item.dst.buffer, core)
-        memory.data[index] = data
-        memory.owner[index] = np.where(written, self.owners[item.dst.buffer], -1)
-
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
@@ -366,10 +225,8 @@ class _Machine:
             raise Refused("deadlock", f"{len(stuck)} pipes wait for ever", stuck[0], stuck[-1])
         for flag in self.flags.values():
             if flag.pending:
-                raise Refused("leaked flag", f"set {len(flag.pending)} times and never waited for", flag.last)
-
-    def _output(self, name: str) -> Array:
-        memory, p = self._memory(name, self.cores[0]), self.placed.kernel.param(name)
-        if (memory.owner == -1).any():
-            raise Refused("unwritten", f"output {name} has bytes that nobody wrote")
-        return memory.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
+                raise Refused(
+                    "leaked flag",
+                    f"set {len(flag.pending)} times and never waited for",
+                    flag.last.text if flag.last else "",
+                )

@@ -37,7 +37,6 @@ def _unary(fn: Callable[[Array], Array]) -> Callable[[list[Array]], Array]:
     return lambda a: fn(a[0])
 
 
-
 #: Element-wise vector instructions (Ascend C names in capitals: Add, Sub … Duplicate, Brcb).
 VECTOR: dict[str, Callable[[list[Array]], Array]] = {
     "add": _binary(np.add),

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
 from tilewright.backends.ascend.layout import element_offsets, fractal_columns, padded_shape, round_up
 from tilewright.backends.ascend.placed import Access, Block, Buffer
 from tilewright.ir.symbolic import Expr
@@ -61,9 +60,9 @@ def touch(access: Access, slots: int, env: Mapping[str, int]) -> Touch:
     """``access`` under ``env``; negative counts are zero."""
     slot = value_of(access.slot, env) % slots
     if isinstance(access, Block):
-        counts = (max(0, value_of(access.rows, env)), max(0, value_of(access.columns, env)))
+        size = (max(0, value_of(access.rows, env)), max(0, value_of(access.columns, env)))
         corner = (value_of(access.row, env), value_of(access.column, env))
-        return Touch(access.buffer, slot, 0, counts, (), corner, access.whole)
+        return Touch(access.buffer, slot, 0, size, (), corner, access.whole)
     counts = tuple(max(0, value_of(c, env)) for c, _ in access.dims)
     strides = tuple(value_of(s, env) for _, s in access.dims)
     return Touch(access.buffer, slot, value_of(access.offset, env), counts, strides)
@@ -82,14 +81,14 @@ def elements(t: Touch, g: Geometry) -> Index:
         for n, stride in zip(t.counts, t.strides, strict=True):
             index = index[..., None] + np.arange(n, dtype=np.int64) * stride
         return index
-    (row, column), (rows, columns) = t.block, t.counts
-    shape = (g.shape[0], g.shape[1])
+    (row, column), rows, columns = t.block, t.counts[0], t.counts[1]
+    matrix = g.shape[0], g.shape[1]
     if t.whole:
-        high, wide = padded_shape(g.layout, g.element_bytes, g.scope, *shape)
+        high, wide = padded_shape(g.layout, g.element_bytes, g.scope, *matrix)
         step = max(fractal_columns(g.layout, g.element_bytes, g.scope))
         rows, columns = min(round_up(rows, step), high - row), min(round_up(columns, step), wide - column)
     r, c = np.arange(row, row + rows), np.arange(column, column + columns)
-    return element_offsets(g.layout, g.element_bytes, g.scope, shape, r, c)
+    return element_offsets(g.layout, g.element_bytes, g.scope, matrix, rows=r, columns=c)
 
 
 @lru_cache(maxsize=512)

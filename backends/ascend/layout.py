@@ -38,7 +38,7 @@ def padded_shape(layout: str, element_bytes: int, scope: str, rows: int, columns
 
 
 def element_offsets(
-    layout: str, element_bytes: int, scope: str, shape: tuple[int, int], rows: Any, columns: Any
+    layout: str, element_bytes: int, scope: str, shape: tuple[int, int], *, rows: Any, columns: Any
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Offsets in elements of ``rows × columns`` (index arrays) in a buffer whose matrix is ``shape`` elements large."""
     r = np.asarray(rows, dtype=np.int64)[:, None]

@@ -217,7 +217,7 @@ class Placed:
     def cores(self) -> tuple[Core, ...]:
         """The kinds of core that have work."""
         used = {n.core for n in statements(self.body)}
-        return tuple(c for c in ("cube", "vector") if c in used)  # type: ignore[misc]
+        return tuple(c for c in ("cube", "vector") if c in used)
 
 
 def counter(loop: str) -> str:

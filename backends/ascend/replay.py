@@ -12,8 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
-from tilewright.backends.ascend.footprint import Geometry, Touch, geometry, units
+from tilewright.backends.ascend.footprint import Touch, geometry, units
 from tilewright.backends.ascend.memory import Memory
 from tilewright.backends.ascend.placed import Barrier, CrossFlag, Flag, Instruction, Placed
 from tilewright.backends.ascend.stream import PIPE_ORDER, Item, item_of, walk

@@ -24,6 +24,10 @@ PIPE_ORDER = ("S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX")
 Statement = Instruction | Flag | CrossFlag | Barrier
 
 
+#: What a flag or a barrier touches.
+NOTHING = Touch("", 0, 0, (0,), (0,))
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One statement as issued. ``where`` are the loop variables, for messages."""
@@ -32,7 +36,7 @@ class Item:
     pipe: str
     where: str
     event: int = 0
-    dst: Touch = Touch("", 0, 0, (), ())
+    dst: Touch = NOTHING
     sources: tuple[Touch | float | int, ...] = ()
     scratch: Touch | None = None
     init: int = 0
@@ -43,7 +47,7 @@ class Item:
 
 
 def issue(body: tuple[Node, ...], buffers: Mapping[str, Buffer], env: Mapping[str, int]) -> Iterator[Item]:
-    """The statements of a program with everything evaluated; loop counters run on from one entry of a loop to the next."""
+    """The statements of a program, evaluated; loop counters run on from one entry of a loop to the next."""
     for node, values, where in walk(body, dict(env), ""):
         yield item_of(node, buffers, values, where)
 

@@ -82,7 +82,7 @@ def _colour(placed: Placed, kept: dict[int, Candidate], replays: Iterable[Replay
         used = {e for o in same for e in chosen[o]}
         free = [e for e in range(limit) if e not in used][:wanted]
         if len(free) < wanted:
-            free = list(_shared(number, wanted, limit, chosen, numbers, replays))
+            free = list(_shared(number, wanted, limit, chosen=chosen, numbers=numbers, replays=replays))
         if len(free) < wanted:
             pair = f"{c.source[1]}->{c.sink[1]}"
             raise Refused("event ids", f"{placed.kernel.name}: more than {limit} events {pair} are needed at once")
@@ -92,7 +92,7 @@ def _colour(placed: Placed, kept: dict[int, Candidate], replays: Iterable[Replay
 
 
 def _shared(
-    number: int, wanted: int, limit: int, chosen: Events, numbers: set[int], replays: Iterable[Replay]
+    number: int, wanted: int, limit: int, *, chosen: Events, numbers: set[int], replays: Iterable[Replay]
 ) -> Iterable[int]:
     for first in range(limit - wanted + 1):
         trial = {**chosen, number: tuple(range(first, first + wanted))}
@@ -124,7 +124,9 @@ def _insert(
         if not path:
             result += _ends("set", i, edges, events)
         result += [_statement("wait", n, c, events) for n, c in here.items() if c.before == i]
-        result.append(replace(node, body=_insert(node.body, (*path, i), edges, events)) if isinstance(node, Loop) else node)
+        result.append(
+            replace(node, body=_insert(node.body, (*path, i), edges, events)) if isinstance(node, Loop) else node
+        )
         result += [_statement("set", n, c, events) for n, c in here.items() if c.after == i and not c.is_barrier]
         if not path:
             result += _ends("wait", i, edges, events)

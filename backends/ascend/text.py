@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilewright.backends.ascend.placed import (
     Barrier,
     Block,
@@ -19,19 +21,37 @@ from tilewright.backends.ascend.placed import (
 )
 from tilewright.ir.symbolic import Expr
 
+#: Expressions longer than this get a name of their own in the text of a whole kernel.
+_LONG = 20
+
 
 def text_of(placed: Placed) -> str:
-    """The whole kernel: buffers, then the program of each kind of core, then the synchronisation edges."""
+    """The whole kernel: buffers, named expressions, the program of each kind of core, the synchronisation edges."""
+    names = _Names()
+    programs: list[str] = []
+    for core in placed.cores:
+        programs.append(f"{core} core:")
+        _body(program_of(placed.body, core), programs, 1, names)
     lines = [f"placed {placed.kernel.name} for {placed.target.spelling}, {placed.blocks} blocks"]
     lines += [f"  {_buffer(b)}" for b in placed.buffers]
-    for core in placed.cores:
-        lines.append(f"{core} core:")
-        _body(program_of(placed.body, core), lines, 1)
+    lines += [f"  {name} = {e}" for e, name in names.given.items()]
+    lines += programs
     lines.append("edges:")
     for e in placed.edges:
         where = f" in {e.loop}" if e.loop else ""
         lines.append(f"  {e.number}: {e.kind} {e.source} -> {e.sink}{where} +{e.distance}  # {e.reason}")
     return "\n".join(lines) + "\n"
+
+
+class _Names:
+    """Short names for long expressions, in order of first use."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, str] = {}
+
+    def __call__(self, e: Expr) -> str:
+        text = str(e)
+        return text if len(text) <= _LONG else self.given.setdefault(text, f"${len(self.given)}")
 
 
 def _buffer(b: Buffer) -> str:
@@ -44,16 +64,16 @@ def _buffer(b: Buffer) -> str:
     return f"{b.name}: {b.dtype}[{shape}] {b.layout} @ {b.scope} {b.address:#x}..{b.end:#x}{slots}"
 
 
-def _body(body: tuple[Node, ...], lines: list[str], depth: int) -> None:
+def _body(body: tuple[Node, ...], lines: list[str], depth: int, name: Callable[[Expr], str]) -> None:
     for node in body:
         if isinstance(node, Loop):
-            lines.append(f"{'  ' * depth}for {node.var} in range({node.lo}, {node.hi}, {node.step}):")
-            _body(node.body, lines, depth + 1)
+            lines.append(f"{'  ' * depth}for {node.var} in range({name(node.lo)}, {name(node.hi)}, {name(node.step)}):")
+            _body(node.body, lines, depth + 1, name)
         else:
-            lines.append("  " * depth + statement_text(node))
+            lines.append("  " * depth + statement_text(node, name))
 
 
-def statement_text(node: Instruction | Flag | CrossFlag | Barrier) -> str:
+def statement_text(node: Instruction | Flag | CrossFlag | Barrier, name: Callable[[Expr], str] = str) -> str:
     """One statement."""
     match node:
         case Flag():
@@ -65,27 +85,27 @@ def statement_text(node: Instruction | Flag | CrossFlag | Barrier) -> str:
             return f"cross_{node.action}{pipe} {node.flag}  # edge {node.edge}"
         case Barrier():
             return f"barrier {node.pipe}  # edge {node.edge}"
-    parts = [_operand(node.dst), *(_operand(s) for s in node.srcs)]
+    parts = [_operand(node.dst, name), *(_operand(s, name) for s in node.srcs)]
     if node.init is not None:
         parts.append(f"start if {node.init} == 0")
     if node.transpose:
         parts.append("transpose")
     if node.scratch is not None:
-        parts.append(f"scratch {_operand(node.scratch)}")
+        parts.append(f"scratch {_operand(node.scratch, name)}")
     return f"{node.pipe:<4} {node.op} " + ", ".join(parts)
 
 
-def _operand(operand: Operand) -> str:
+def _operand(operand: Operand, name: Callable[[Expr], str]) -> str:
     match operand:
         case Scalar(value=value):
             return f"({value})" if isinstance(value, Expr) else repr(value)
         case View():
-            dims = " ".join(f"{count}:{stride}" for count, stride in operand.dims)
-            return f"{_name(operand.buffer, operand.slot)}[{operand.offset} | {dims}]"
+            dims = " ".join(f"{name(count)}:{name(stride)}" for count, stride in operand.dims)
+            return f"{_slotted(operand)}[{name(operand.offset)} | {dims}]"
         case Block():
-            place = f"{operand.row}+{operand.rows}, {operand.column}+{operand.columns}"
-            return f"{_name(operand.buffer, operand.slot)}[{place}{' whole' if operand.whole else ''}]"
+            place = f"{name(operand.row)}+{name(operand.rows)}, {name(operand.column)}+{name(operand.columns)}"
+            return f"{_slotted(operand)}[{place}{' whole' if operand.whole else ''}]"
 
 
-def _name(buffer: str, slot: Expr) -> str:
-    return buffer if slot == 0 else f"{buffer}.{slot}"
+def _slotted(access: View | Block) -> str:
+    return access.buffer if access.slot == 0 else f"{access.buffer}.{access.slot}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,15 @@ def read_samples(path: Path) -> dict[str, Array]:
         raise UsageError(
             "input-unreadable", where=str(path), cause=str(error), fix="give an .npz file of arrays by input name"
         ) from None
+
+
+def read_sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes by input name: ``x:1x3x224``, ``x:1,3,224`` or ``x[1,3,224]``. Raises :class:`UsageError`."""
+    shapes = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+?)(?::|\[)(\d+(?:[x,]\d+)*)?\]?", text.replace(" ", ""))
+        if not match:
+            fix = "write for instance x:1,3,224,224"
+            raise UsageError("input-shape-syntax", where=text, cause="it is not NAME:SIZES", fix=fix)
+        shapes[match[1]] = tuple(int(size) for size in re.split("[x,]", match[2] or "") if size)
+    return shapes

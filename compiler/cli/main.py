@@ -38,7 +38,7 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def main(
+    def main(  # type: ignore[override]
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -78,7 +78,7 @@ def report_error(error: BaseException, arguments: Sequence[str]) -> int:
         click.echo("interrupted: nothing was written", err=True)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads on: nothing to flush at exit
+        sys.stdout = None  # nobody reads on: nothing to flush at exit
         return ExitCode.OK
     if isinstance(error, MemoryError):
         return _told("memory", "this process", "out of memory", "compile on a machine with more memory", 7)

@@ -31,8 +31,12 @@ _NODE_LIMIT = 1_000_000
 Placeholder = tuple[int, tuple[int, ...]]
 
 
-def canonical_proto(proto: onnx.ModelProto, weights: Mapping[str, Placeholder], where: str) -> onnx.ModelProto:
+def canonical_proto(
+    proto: onnx.ModelProto, weights: Mapping[str, Placeholder], ranks: Mapping[str, int], where: str
+) -> onnx.ModelProto:
     """Inline, check and convert ``proto`` (changed in place or replaced); ``weights`` are inputs in the result.
+
+    ``ranks`` tells how many axes an input has where the model does not.
 
     Raises :class:`CompileError` (``invalid-model``, ``opset-unsupported``, ``model-too-large``) and
     :class:`~tilewright.errors.UnsupportedError`.
@@ -42,8 +46,10 @@ def canonical_proto(proto: onnx.ModelProto, weights: Mapping[str, Placeholder], 
 
     version = _opset(proto, where)
     _hide_weights(proto, weights)
+    _give_ranks(proto, ranks)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     convert = version < CANONICAL_OPSET
+    _require_text(proto, where)
     _check_functions(proto, where)
     _check(proto, where)
     try:
@@ -76,7 +82,7 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
             name = f"{domain}::{node.op_type}" if domain else node.op_type
             problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
     if problems:
-        raise unsupported_error([f"{name} ({len(at)}: {_listed(at)})" for name, at in problems.items()])
+        raise unsupported_error([f"{name} ({len(at)}: {_listed(at)})" for name, at in problems.items()], where)
 
 
 def _listed(names: list[str]) -> str:
@@ -86,6 +92,20 @@ def _listed(names: list[str]) -> str:
 def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterable[onnx.NodeProto]:
     for container in containers:
         yield from container.node
+
+
+def _require_text(proto: onnx.ModelProto, where: str) -> None:
+    """Names that are not UTF-8 arrive as bytes, which nothing after this expects."""
+    texts: list[str] = []
+    for node in _nodes([proto.graph, *proto.functions]):
+        texts += (node.op_type, node.domain, node.name, *node.input, *node.output, *(a.name for a in node.attribute))
+    for value in (*proto.graph.input, *proto.graph.output):
+        texts += (value.name, *(d.dim_param for d in value.type.tensor_type.shape.dim))
+    for text in texts:
+        if not isinstance(text, str):
+            raise CompileError(
+                "invalid-model", where=where, cause=f"the name {text!r} is not UTF-8", fix="export the model again"
+            )
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:
@@ -115,9 +135,29 @@ def _hide_weights(proto: onnx.ModelProto, weights: Mapping[str, Placeholder]) ->
     proto.graph.input.extend(inputs)
 
 
+def _give_ranks(proto: onnx.ModelProto, ranks: Mapping[str, int]) -> None:
+    for value in proto.graph.input:
+        if not _lacks_shape(value):
+            continue
+        if value.name not in ranks:
+            raise CompileError(
+                "input-rank-unknown",
+                where=f"input {value.name!r}",
+                cause="the model does not say how many axes it has",
+                fix=f"give its shape: --input-shape {value.name}:1x3x224x224",
+            )
+        value.type.tensor_type.shape.SetInParent()
+        for _ in range(ranks[value.name]):
+            value.type.tensor_type.shape.dim.add()
+
+
 def _check(proto: onnx.ModelProto, where: str) -> None:
     import onnx
 
+    # The checker wants a shape on outputs, which inference does not need.
+    shapeless = [o.type.tensor_type for o in proto.graph.output if _lacks_shape(o)]
+    for tensor_type in shapeless:
+        tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
@@ -128,6 +168,12 @@ def _check(proto: onnx.ModelProto, where: str) -> None:
             cause=_first_line(error),
             fix="export the model again; onnx.checker.check_model says more",
         ) from None
+    for tensor_type in shapeless:
+        tensor_type.ClearField("shape")
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def _check_functions(proto: onnx.ModelProto, where: str) -> None:

@@ -73,23 +73,19 @@ def _parse_size(text: str | int, name: str) -> _Size:
 # -- the model's own dimensions --------------------------------------------------------------------------------------
 
 
-def name_dimensions(model: ir.Model, shapes: InputShapes | None = None) -> None:
+def name_dimensions(model: ir.Model) -> None:
     """Give every open size of the graph's inputs a symbol: the model's name as an identifier, or the input's name.
 
-    Equal names stay equal. A name that reads as an expression of other names (``past + new``) is taken as that. Where
-    the model does not even say how many axes an input has, ``shapes`` does.
+    Equal names stay equal. A name that reads as an expression of other names (``past + new``) is taken as that.
     """
     names = _Names()
-    for value in model.graph.inputs:
-        if value.shape is None and value.name in (shapes or {}):
-            value.shape = ir.Shape([None] * len((shapes or {})[value.name or ""]))
-    declared = {_text(d) for v in model.graph.inputs for d in _shape(v) if not isinstance(d, int)} - {None}
+    declared = {_text(d) for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int)} - {None}
     plain = {d for d in declared if d is not None and _expression(d, declared) is None}
     for name in sorted(plain):
         names.identifier(name)
     for value in model.graph.inputs:
-        sizes = []
-        for axis, dim in enumerate(_shape(value)):
+        sizes: list[Expr] = []
+        for axis, dim in enumerate(value.shape or ()):
             named = _text(dim)
             if isinstance(dim, int):
                 if dim < 0:
@@ -137,17 +133,6 @@ class _Names:
             candidate = f"{base[:64]}_{count}"
         self.original[candidate] = text
         return candidate
-
-
-def _shape(value: ir.Value) -> ir.Shape:
-    if value.shape is None:
-        raise CompileError(
-            "input-rank-unknown",
-            where=f"input {value.name!r}",
-            cause="the model does not say how many axes it has",
-            fix=f"give its shape: --input-shape {value.name}:1x3x224x224",
-        )
-    return value.shape
 
 
 def _text(dim: int | ir.SymbolicDim) -> str | None:

@@ -50,27 +50,28 @@ def import_model(source: Source, input_shapes: InputShapes | None = None) -> ir.
     """
     where, proto, mapped, folder = _read(source)
     try:
-        return _import(where, proto, mapped, folder, input_shapes or {})
+        weights = take_weights(proto.graph, mapped, folder, where)
+        return import_proto(proto, weights, input_shapes or {}, where)
     except UnicodeDecodeError:
         raise _invalid(where, "a name is not UTF-8") from None
     except RecursionError:
         raise _invalid(where, "expressions or graphs are nested too deeply") from None
 
 
-def _import(
-    where: str,
-    proto: onnx.ModelProto,
-    mapped: Mapping[int, memoryview],
-    folder: ExternalFolder | None,
-    shapes: InputShapes,
+def import_proto(
+    proto: onnx.ModelProto, weights: Mapping[str, ir.TensorProtocol], shapes: InputShapes, where: str
 ) -> ir.Model:
-    weights = take_weights(proto.graph, mapped, folder, where)
-    proto = canonical_proto(proto, {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}, where)
-    model = ir.from_proto(proto)
+    """The canonical graph of a message (which is used up) and of the initializers that were taken out of it.
+
+    ``where`` names the model in errors, which are those of :func:`import_model`.
+    """
+    placeholders = {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}
+    proto = canonical_proto(proto, placeholders, {n: len(sizes) for n, sizes in shapes.items()}, where)
+    model = _deserialized(proto, where)
     _restore(model, weights)
     _tidy(model)
-    _require_element_types(model)
-    name_dimensions(model, shapes)
+    _require_element_types(model, where)
+    name_dimensions(model)
     apply_input_shapes(model, shapes)
     infer_model(model)
     return model
@@ -108,6 +109,16 @@ def _read(source: Source) -> tuple[str, onnx.ModelProto, dict[int, memoryview], 
     return where, proto, mapped, ExternalFolder(file.path)
 
 
+def _deserialized(proto: onnx.ModelProto, where: str) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except (ir.serde.SerdeError, TypeError, ValueError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise _invalid(where, f"{str(reason)[:200]}") from error
+
+
 def _restore(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> None:
     """Turn the inputs that stood for weights into initializers again."""
     for value in list(model.graph.inputs):
@@ -137,7 +148,7 @@ def _tidy(model: ir.Model) -> None:
             value.type = ir.TensorType(value.const_value.dtype)
 
 
-def _require_element_types(model: ir.Model) -> None:
+def _require_element_types(model: ir.Model, where: str) -> None:
     known = {d.onnx for d in DType}
     problems = [
         f"element type {v.dtype.name if v.dtype is not None else v.type} (of {v.name!r})"
@@ -145,7 +156,7 @@ def _require_element_types(model: ir.Model) -> None:
         if not isinstance(v.type, ir.TensorType) or v.dtype is None or v.dtype.value not in known
     ]
     if problems:
-        raise unsupported_error(problems)
+        raise unsupported_error(problems, where)
 
 
 def _no_model(where: str, cause: str) -> CompileError:

@@ -187,3 +187,8 @@ def _tile(tile: Tile) -> str:
 
 def _guards(guards: tuple[str, ...]) -> str:
     return "  " + " ".join(f"?{g}" for g in guards) if guards else ""
+
+
+def print_node(node: Node) -> str:
+    """The one line of a node of a scheduled tree."""
+    return _node(node)

@@ -108,9 +108,8 @@ class Scope:
         lo, hi = bounds(loop.lo, self.facts)[0], bounds(loop.hi, self.facts)[1] - 1
         if loop.balanced and divisor(loop.hi - loop.lo, self.facts) % loop.size:
             return Range(lo, max(lo, hi))
-        if loop.lo.is_constant:
-            hi = lo + (hi - lo) // loop.size * loop.size
-        return Range(lo, max(lo, hi), math.gcd(loop.size, divisor(loop.lo, self.facts)))
+        multiple = math.gcd(loop.size, divisor(loop.lo, self.facts))
+        return Range(lo, max(lo, hi // multiple * multiple), multiple)
 
     def declare(self, tile: Tile) -> Scope:
         """The scope after the :class:`Alloc` of ``tile``."""

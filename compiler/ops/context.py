@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -13,7 +13,10 @@ from tilewright.ir import graph
 from tilewright.ir.graph import Known
 from tilewright.ir.symbolic import Expr, IntLike, as_expr
 from tilewright.ir.types import DType, TensorType
-from tilewright.ops.dimensions import Dimensions, Mismatch
+from tilewright.ops.dimensions import WEIGHT_LIMIT, Dimensions, Mismatch, followable, weight
+
+#: NumPy's limit, and far beyond any model.
+RANK_LIMIT = 64
 
 
 class Unsupported(Exception):
@@ -101,6 +104,11 @@ class Infer:
             self.unsupported(f"{what} (input {index}) depends on run-time values")
         return [as_expr(e) for e in known.reshape(-1)]
 
+    def known_shape(self, index: int, what: str = "the shape") -> list[Expr]:
+        """The elements of an input that is a shape. Fails for more axes than any tensor has."""
+        sizes = self.known_list(index, what)
+        return sizes if len(sizes) <= RANK_LIMIT else self.fail(f"{what} has {len(sizes)} axes")
+
     def known_ints(self, index: int, what: str) -> list[int]:
         """The elements of a 1-D integer input that have to be plain numbers, such as axes."""
         elements = self.known_list(index, what)
@@ -179,6 +187,15 @@ class Infer:
                 result[i] = size if result[i] == 1 else result[i] if size == 1 else self.equal(result[i], size)
         return tuple(result)
 
+    def product(self, sizes: Iterable[Expr]) -> Expr:
+        """The number of elements of a shape; unsupported where that expression grows beyond reason."""
+        result = as_expr(1)
+        for size in sizes:
+            result = result * size
+            if weight(result) > WEIGHT_LIMIT:
+                self.unsupported(f"a number of elements as complicated as {str(result)[:60]}…")
+        return result
+
     def axis(self, axis: int, rank: int) -> int:
         """``axis`` counted from the front. Fails when it is out of range."""
         if not -rank <= axis < rank:
@@ -202,7 +219,9 @@ class Infer:
             return
         array = np.array(elements, dtype=object)
         if array.size <= graph.KNOWN_LIMIT:
-            self.known_outputs[output] = graph.expressions(array)
+            known = graph.expressions(array)
+            if followable(known.flat):
+                self.known_outputs[output] = known
 
     def fail(self, cause: str) -> NoReturn:
         """The node is wrong: its inputs do not fit."""

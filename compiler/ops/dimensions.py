@@ -8,7 +8,7 @@ What cannot be solved is recorded as an assumption for the plan to assert.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,13 @@ from tilewright.ir.symbolic import (
 )
 from tilewright.ir.types import TensorType
 
+#: Expressions heavier than this are not followed. Real ones weigh less than ten; a hostile chain of products doubles
+#: at every node.
+WEIGHT_LIMIT = 48
+
+#: Beyond any size or index: 64-bit integers.
+_HUGE = 2**63
+
 
 class Mismatch(Exception):
     """Sizes that cannot fit together; inference adds the node and its shapes."""
@@ -36,6 +43,26 @@ class Mismatch(Exception):
 
 class Restart(Exception):
     """A dimension was solved or narrowed: inference starts again with it."""
+
+
+def weight(e: Expr) -> int:
+    """How much there is of ``e``: terms, factors and operations, counted as written out; too much for large numbers."""
+    total = 0
+    for monomial, coefficient in e.terms:
+        if abs(coefficient) >= _HUGE:
+            return WEIGHT_LIMIT + 1
+        total += 1
+        for atom, power in monomial:
+            inner = sum(weight(a) for a in atom.args) if isinstance(atom, Operation) else 0
+            total += power * (1 + inner)
+        if total > WEIGHT_LIMIT:
+            break
+    return total
+
+
+def followable(elements: Iterable[Expr]) -> bool:
+    """True when every expression is light enough to be worth following."""
+    return all(weight(e) <= WEIGHT_LIMIT for e in elements)
 
 
 class Dimensions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from tilewright.ir.graph import Known
+from tilewright.ir.graph import KNOWN_LIMIT, Known
 from tilewright.ir.symbolic import Expr, maximum, minimum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
@@ -124,6 +124,8 @@ def dropout(ctx: Infer) -> list[TensorType | None]:
 def combine_known(a: Known | None, b: Known | None, combine: Callable[[Expr, Expr], Expr | None]) -> Known | None:
     """``combine`` over two broadcast arrays of expressions; ``None`` when any element is not known."""
     if a is None or b is None:
+        return None
+    if max(a.size, 1) * max(b.size, 1) > KNOWN_LIMIT and a.shape != b.shape and 1 not in (a.size, b.size):
         return None
     left, right = np.broadcast_arrays(a, b)
     return whole([combine(x, y) for x, y in zip(left.flat, right.flat, strict=True)], left.shape)

@@ -61,7 +61,7 @@ def one_hot(ctx: Infer) -> TensorType:
 def nonzero(ctx: Infer) -> TensorType:
     """Positions of the elements that are not zero; how many is known at run time."""
     x = ctx.input(0)
-    return TensorType(DType.I64, (constant(x.rank), ctx.new_size("nonzero", x.elements)))
+    return TensorType(DType.I64, (constant(x.rank), ctx.new_size("nonzero", ctx.product(x.shape))))
 
 
 @shape_rule("Compress")
@@ -69,7 +69,7 @@ def compress(ctx: Infer) -> TensorType:
     """The slices that a condition picks."""
     x = ctx.input(0)
     if ctx.attribute("axis") is None:
-        return TensorType(x.dtype, (ctx.new_size("compress", x.elements),))
+        return TensorType(x.dtype, (ctx.new_size("compress", ctx.product(x.shape)),))
     axis = ctx.axis(ctx.integer("axis"), x.rank)
     return TensorType(x.dtype, (*x.shape[:axis], ctx.new_size("compress", x.shape[axis]), *x.shape[axis + 1 :]))
 
@@ -79,7 +79,7 @@ def unique(ctx: Infer) -> list[TensorType | None]:
     """Distinct elements or slices, and three index vectors."""
     x = ctx.input(0)
     if ctx.attribute("axis") is None:
-        count, total = ctx.new_size("unique", x.elements), x.elements
+        count, total = ctx.new_size("unique", ctx.product(x.shape)), ctx.product(x.shape)
         shape: tuple[Expr, ...] = (count,)
     else:
         axis = ctx.axis(ctx.integer("axis"), x.rank)
@@ -92,4 +92,4 @@ def unique(ctx: Infer) -> list[TensorType | None]:
 @shape_rule("NonMaxSuppression")
 def non_max_suppression(ctx: Infer) -> TensorType:
     """Rows of batch, class and box; at most one per score."""
-    return TensorType(DType.I64, (ctx.new_size("boxes", ctx.input(1).elements), constant(3)))
+    return TensorType(DType.I64, (ctx.new_size("boxes", ctx.product(ctx.input(1).shape)), constant(3)))

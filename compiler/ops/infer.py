@@ -14,7 +14,7 @@ from tilewright.ir import facts as model_facts
 from tilewright.ir import graph
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Infer, Scope, Unsupported
-from tilewright.ops.dimensions import Dimensions, Mismatch, Restart
+from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
 from tilewright.ops.registry import find_shape_rule
 
 # -- entry points --------------------------------------------------------------------------------------------------
@@ -89,13 +89,35 @@ def infer_body(model: ir.Model, node: ir.Node) -> Scope:
     return scope
 
 
-def unsupported_error(problems: Sequence[str]) -> UnsupportedError:
+def verify_types(model: ir.Model) -> None:
+    """Infer every type again and compare with what the graph says. Raises :class:`InternalError` for the first value
+    that differs, and where an equality of sizes is needed that was never recorded.
+    """
+    recorded = model_facts.assumptions(model)
+    dimensions = Dimensions(model_facts.facts(model), [], list(recorded), fixed=True)
+    scope = Scope(model, dimensions)
+    for value in model.graph.inputs:
+        scope.types[value] = graph.type_of(value)
+    problems: list[str] = []
+    for node in model.graph:
+        _infer_into(node, scope, problems)
+        for value in node.outputs:
+            found = scope.types.get(value)
+            if found is not None and found != graph.type_of(value):
+                raise InternalError(f"value {value.name!r} of {_operator(node)} is {found}, not {graph.type_of(value)}")
+    if problems:
+        raise InternalError(f"the graph has nodes without support: {problems}")
+    if len(dimensions.assumptions) > len(recorded):
+        raise InternalError(f"the graph relies on {dimensions.assumptions[-1]}, which is not recorded")
+
+
+def unsupported_error(problems: Sequence[str], where: str = "model") -> UnsupportedError:
     """One error for all nodes that cannot be compiled."""
     lines = sorted(set(problems))
     return UnsupportedError(
         "unsupported-operators",
-        where="model",
-        cause=f"{len(lines)} kinds of node are not supported:\n    " + "\n    ".join(lines),
+        where=where,
+        cause="not supported:\n    " + "\n    ".join(lines) + "\n ",
         fix="export the model with other operators (another opset, or the dynamo exporter), or remove these nodes",
         problems=tuple(lines),
     )
@@ -128,6 +150,10 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
     for i, (value, tensor_type) in enumerate(zip(node.outputs, outputs, strict=False)):
         if tensor_type is not None:
             scope.types[value] = scope.dimensions.rewrite_type(tensor_type)
+            if not followable(scope.types[value].shape):
+                problems.append(f"{_operator(node)}: sizes too complicated to follow (node {node.name!r})")
+                del scope.types[value]
+                continue
             known = ctx.known_outputs.get(i)
             if known is not None:
                 scope.known[value] = scope.dimensions.rewrite_known(known)
@@ -142,7 +168,10 @@ def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> S
     rule = find_shape_rule(node.domain, node.op_type)
     if rule is None:
         raise Unsupported("no such operator here")
-    result = rule(ctx)
+    try:
+        result = rule(ctx)
+    except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
+        raise Mismatch(f"inputs or attributes make no sense: {error}") from error
     return [result] if isinstance(result, TensorType) else list(result)
 
 

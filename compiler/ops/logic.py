@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
@@ -63,11 +62,15 @@ def classify(ctx: Infer) -> TensorType:
     return TensorType(DType.BOOL, ctx.input(0).shape)
 
 
+#: Stands for "the other branch" while two branches are merged; compared by identity, so its value does not matter.
+_NOT_CHOSEN = Expr(())
+
+
 @shape_rule("Where")
 def where(ctx: Infer) -> TensorType:
     """Broadcast of condition and both branches; element type of the branches."""
     condition, a, b = ctx.known(0), ctx.known(1), ctx.known(2)
     if condition is not None and a is not None and b is not None:
-        c, x, y = np.broadcast_arrays(condition, a, b)
-        ctx.set_known(whole([p if t == 1 else q for t, p, q in zip(c.flat, x.flat, y.flat, strict=True)], c.shape))
+        chosen = combine_known(condition, a, lambda c, x: x if c == 1 else _NOT_CHOSEN)
+        ctx.set_known(combine_known(chosen, b, lambda x, y: y if x is _NOT_CHOSEN else x))
     return TensorType(ctx.input(1).dtype, ctx.broadcast(*(ctx.input(i).shape for i in range(3))))

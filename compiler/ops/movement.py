@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from tilewright.ir.graph import Known
-from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum, product
+from tilewright.ir.graph import KNOWN_LIMIT, Known
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
@@ -17,7 +17,7 @@ _FAR = 2**31 - 1
 def reshape(ctx: Infer) -> TensorType:
     """``-1`` is what is left over, ``0`` copies the input's size (unless ``allowzero``)."""
     x = ctx.input(0)
-    target = list(ctx.known_list(1, "the shape"))
+    target = list(ctx.known_shape(1))
     if not ctx.integer("allowzero", 0):
         for i, e in enumerate(target):
             if e == 0:
@@ -27,12 +27,12 @@ def reshape(ctx: Infer) -> TensorType:
         ctx.fail("more than one size is -1")
     have, want = _cancel(list(x.shape), [e for i, e in enumerate(target) if i not in open_at])
     if open_at:
-        rest = product(want)
+        rest = ctx.product(want)
         if rest == 0:
             ctx.fail("-1 beside a size of 0")
-        target[open_at[0]] = product(have) // rest
+        target[open_at[0]] = ctx.product(have) // rest
         want.append(target[open_at[0]])
-    ctx.equal(product(have), product(want))
+    ctx.equal(ctx.product(have), ctx.product(want))
     known = ctx.known(0)
     if known is not None and all(e.is_constant for e in target):
         ctx.set_known(known.reshape([e.value for e in target]))
@@ -53,7 +53,7 @@ def flatten(ctx: Infer) -> TensorType:
     """Rank 2: the axes before ``axis``, and the others."""
     x, axis = ctx.input(0), ctx.integer("axis", 1)
     axis = axis if axis == x.rank else ctx.axis(axis, max(x.rank, 1))
-    return TensorType(x.dtype, (product(x.shape[:axis]), product(x.shape[axis:])))
+    return TensorType(x.dtype, (ctx.product(x.shape[:axis]), ctx.product(x.shape[axis:])))
 
 
 @shape_rule("Transpose")
@@ -131,8 +131,8 @@ def split(ctx: Infer) -> list[TensorType | None]:
         ctx.equal(sum(parts, constant(0)), size)
     else:
         count = ctx.integer("num_outputs", ctx.outputs)
-        if count < 1:
-            ctx.fail(f"num_outputs is {count}")
+        if count != ctx.outputs:
+            ctx.fail(f"num_outputs is {count} for {ctx.outputs} outputs")
         chunk = ceildiv(size, count)
         parts = [chunk] * (count - 1) + [size - chunk * (count - 1)]
     if len(parts) != ctx.outputs:
@@ -201,9 +201,10 @@ def tile(ctx: Infer) -> TensorType:
     if len(repeats) != x.rank:
         ctx.fail(f"{len(repeats)} repeats for rank {x.rank}")
     known = ctx.known(0)
-    if known is not None and all(r.is_constant for r in repeats):
+    shape = tuple(s * r for s, r in zip(x.shape, repeats, strict=True))
+    if known is not None and all(r.is_constant for r in repeats) and ctx.bounds(ctx.product(shape))[1] <= KNOWN_LIMIT:
         ctx.set_known(np.tile(known, [r.value for r in repeats]))
-    return TensorType(x.dtype, tuple(s * r for s, r in zip(x.shape, repeats, strict=True)))
+    return TensorType(x.dtype, shape)
 
 
 @shape_rule("Pad")
@@ -247,7 +248,7 @@ def same(ctx: Infer) -> TensorType:
 @shape_rule("CenterCropPad")
 def center_crop_pad(ctx: Infer) -> TensorType:
     """Given axes get given sizes."""
-    x, target = ctx.input(0), ctx.known_list(1, "the shape")
+    x, target = ctx.input(0), ctx.known_shape(1)
     axes = ctx.integers("axes")
     axes = list(range(x.rank)) if axes is None else [ctx.axis(a, x.rank) for a in axes]
     if len(axes) != len(target):

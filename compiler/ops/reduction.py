@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 from tilewright.ir.graph import Known
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType, TensorType
@@ -14,11 +12,11 @@ from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
 
 #: Reductions that integers are followed through.
-KNOWN_REDUCTIONS: dict[str, Callable[[Any], Expr]] = {
-    "ReduceProd": lambda v: functools.reduce(operator.mul, v, constant(1)),
-    "ReduceSum": lambda v: functools.reduce(operator.add, v, constant(0)),
-    "ReduceMax": lambda v: maximum(*v),
-    "ReduceMin": lambda v: minimum(*v),
+KNOWN_REDUCTIONS: dict[str, Callable[[Infer, list[Expr]], Expr]] = {
+    "ReduceProd": lambda ctx, v: ctx.product(v),
+    "ReduceSum": lambda _, v: sum(v, constant(0)),
+    "ReduceMax": lambda _, v: maximum(*v),
+    "ReduceMin": lambda _, v: minimum(*v),
 }
 
 REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceSumSquare".split()
@@ -42,11 +40,12 @@ def reduce(ctx: Infer) -> TensorType:
     return TensorType(x.dtype, tuple(one if i in axes else s for i, s in enumerate(x.shape) if keep or i not in axes))
 
 
-def _known(ctx: Infer, axes: tuple[int, ...], keep: bool) -> Known | Expr | None:
+def _known(ctx: Infer, axes: tuple[int, ...], keep: bool) -> Known | None:
     known, compute = ctx.known(0), KNOWN_REDUCTIONS.get(ctx.node.op_type)
     if known is None or compute is None or known.ndim != 1 or axes != (0,) or not known.size:
         return None
-    return [compute(known.tolist())] if keep else compute(known.tolist())  # type: ignore[return-value]
+    result = np.array(compute(ctx, known.tolist()), dtype=object)
+    return result.reshape(1) if keep else result
 
 
 @shape_rule("ArgMax", "ArgMin")

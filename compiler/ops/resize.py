@@ -17,7 +17,7 @@ def resize(ctx: Infer) -> TensorType:
     x = ctx.input(0)
     axes = ctx.integers("axes")
     axes = list(range(x.rank)) if axes is None else [ctx.axis(a, x.rank) for a in axes]
-    if ctx.has(3) and ctx.input(3).elements != 0:
+    if ctx.has(3) and ctx.input(3).shape[0] != 0:
         targets = _given(ctx, [x.shape[a] for a in axes])
     else:
         targets = _scaled(ctx, [x.shape[a] for a in axes])

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from tilewright.ir.graph import KNOWN_LIMIT
 from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
@@ -26,21 +27,21 @@ def shape(ctx: Infer) -> TensorType:
 @shape_rule("Size")
 def size(ctx: Infer) -> TensorType:
     """The number of elements."""
-    ctx.set_known(ctx.input(0).elements)
+    ctx.set_known(ctx.product(ctx.input(0).shape))
     return TensorType.of(DType.I64)
 
 
 @shape_rule("ConstantOfShape")
 def constant_of_shape(ctx: Infer) -> TensorType:
     """A tensor of one repeated value; float zero by default."""
-    sizes = _sizes(ctx, ctx.known_list(0, "the shape"))
+    sizes = _sizes(ctx, ctx.known_shape(0))
     value = ctx.attribute("value")
     dtype = DType.F32 if value is None else DType.from_onnx(value.dtype.value)
     count = ctx.input(0).shape[0]
     ctx.equal(count, len(sizes))
     if dtype.is_integer or dtype is DType.BOOL:
         fill = int(np.asarray(value.numpy()).reshape(-1)[0])
-        if all(s.is_constant for s in sizes) and math.prod(s.value for s in sizes) <= 1024:
+        if all(s.is_constant for s in sizes) and math.prod(s.value for s in sizes) <= KNOWN_LIMIT:
             ctx.set_known(np.full([s.value for s in sizes], fill, dtype=object))
     return TensorType(dtype, sizes)
 
@@ -55,12 +56,12 @@ def eye_like(ctx: Infer) -> TensorType:
 def expand(ctx: Infer) -> TensorType:
     """Two-way broadcast of the input and a shape."""
     x = ctx.input(0)
-    target = _sizes(ctx, ctx.known_list(1, "the shape"))
+    target = _sizes(ctx, ctx.known_shape(1))
     result = ctx.broadcast(x.shape, target)
     known = ctx.known(0)
     if known is not None and known.size == 1 and all(s.is_constant for s in result):
         count = math.prod(s.value for s in result)
-        if count <= 1024:
+        if count <= KNOWN_LIMIT:
             ctx.set_known(np.full([s.value for s in result], known.reshape(-1)[0], dtype=object))
     return TensorType(x.dtype, result)
 
@@ -78,7 +79,7 @@ def arange(ctx: Infer) -> TensorType:
         ctx.fail("delta is 0")
     sign = 1 if delta.value > 0 else -1
     count = maximum(0, ceildiv((limit - start) * sign, abs(delta.value)))
-    if count.is_constant and count.value <= 1024:
+    if count.is_constant and count.value <= KNOWN_LIMIT:
         ctx.set_known([start + delta * i for i in range(count.value)])
     return TensorType(dtype, (count,))
 

@@ -82,8 +82,12 @@ class _EntryCheck:
             _require(known.divisor >= 1 and known.lo <= known.hi, f"bounds of {name} are malformed")
         changed = self._fixed & set(local_symbols(entry))
         _require(not changed, f"dimension symbols are set by the program: {sorted(changed)}")
-        shown = {a.name for s in entry.inputs for d in s.shape for a in d.atoms if isinstance(a, Symbol) and d == _alone(a)}
-        called = any(isinstance(i, Call) and self._plan.entries[i.entry] is entry for e in self._plan.entries for i in e.code)
+        shown = {
+            a.name for s in entry.inputs for d in s.shape for a in d.atoms if isinstance(a, Symbol) and d == _alone(a)
+        }
+        called = any(
+            isinstance(i, Call) and self._plan.entries[i.entry] is entry for e in self._plan.entries for i in e.code
+        )
         missing = self._fixed - shown
         _require(called or not missing, f"no input dimension gives {sorted(missing)}")
 
@@ -122,7 +126,9 @@ class _EntryCheck:
             "state": len(entry.states),
         }
         if b.kind == "temporary":
-            _require(i in self._own or b.size.symbols <= self._fixed, f"{where}: its size is set at run time: Allocate it")
+            _require(
+                i in self._own or b.size.symbols <= self._fixed, f"{where}: its size is set at run time: Allocate it"
+            )
             return
         _require(0 <= b.index < counts[b.kind], f"{where}: there is no {b.kind} {b.index}")
         _require(b.kind == "output" or b.size.symbols <= self._fixed, f"{where}: its size is set at run time")

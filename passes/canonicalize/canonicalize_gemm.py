@@ -1,6 +1,6 @@
 """``canonicalize-gemm``: Gemm is MatMul and Add; transposition and scale go into the constants.
 
-    Gemm<transB=1, alpha, beta>(x, W, c)  →  MatMul(x, alpha·Wᵀ) + beta·c
+Gemm<transB=1, alpha, beta>(x, W, c)  →  MatMul(x, alpha·Wᵀ) + beta·c
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 
 class CanonicalizeGemm(RewritePass):
@@ -21,7 +21,11 @@ class CanonicalizeGemm(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["Gemm"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        if node.inputs[0] is None or node.inputs[1] is None or not (node.inputs[0].dtype or ir.DataType.FLOAT).is_floating_point():
+        if (
+            node.inputs[0] is None
+            or node.inputs[1] is None
+            or not (node.inputs[0].dtype or ir.DataType.FLOAT).is_floating_point()
+        ):
             return Miss.at(node, "integer Gemm has no scale to fold")
         a = _transposed(node, 0, "transA", 1.0, rewriter)
         alpha = _float(node, "alpha")
@@ -39,8 +43,7 @@ class CanonicalizeGemm(RewritePass):
 
 def _transposed(node: ir.Node, index: int, attribute: str, scale: float, rewriter: Rewriter) -> ir.Value:
     """An operand as MatMul wants it; constants are computed, the rest gets a Transpose."""
-    value = node.inputs[index]
-    assert value is not None
+    value = required(node, index)
     transpose = attribute in node.attributes and bool(node.attributes[attribute].as_int())
     if is_constant(value):
         array = constant_array(value)

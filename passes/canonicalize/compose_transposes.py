@@ -1,7 +1,7 @@
 """``compose-transposes``: chains of Transpose become one, also through a Reshape that only merges sizes.
 
-    Transpose(Transpose(x))                              →  Transpose(x)
-    Transpose<0,2,1>(Reshape(x: [B,H,S,D] → [B·H,S,D]))  →  Reshape(Transpose<0,1,3,2>(x))
+Transpose(Transpose(x))                              →  Transpose(x)
+Transpose<0,2,1>(Reshape(x: [B,H,S,D] → [B·H,S,D]))  →  Reshape(Transpose<0,1,3,2>(x))
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import only_consumer, type_of
 from tilewright.ir.symbolic import product
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import Shape, view
 
 
@@ -23,8 +23,7 @@ class ComposeTransposes(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["Transpose"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        x = node.inputs[0]
-        assert x is not None
+        x = required(node, 0)
         shape, perm = type_of(x).shape, permutation(node)
         if [p for p in perm if shape[p] != 1] == sorted(p for p in perm if shape[p] != 1):
             new = view(rewriter, x, type_of(node.outputs[0]).shape, before=node)  # only sizes of 1 move
@@ -47,8 +46,7 @@ class ComposeTransposes(RewritePass):
 
 def permutation(node: ir.Node) -> tuple[int, ...]:
     """The permutation of a Transpose; reversed axes when it has no attribute."""
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     if "perm" in node.attributes:
         return tuple(node.attributes["perm"].as_ints())
     return tuple(reversed(range(type_of(x).rank)))
@@ -62,7 +60,9 @@ def _through_merge(node: ir.Node, reshape: ir.Node, perm: tuple[int, ...], rewri
         return False
     groups = merged_groups(type_of(x).shape, type_of(reshape.outputs[0]).shape)
     if groups is None:
-        return Miss.at(node, f"the Reshape before it, {type_of(x)} → {type_of(reshape.outputs[0])}, does not only merge")
+        return Miss.at(
+            node, f"the Reshape before it, {type_of(x)} → {type_of(reshape.outputs[0])}, does not only merge"
+        )
     expanded = [axis for p in perm for axis in groups[p]]
     if tuple(type_of(x).shape[a] for a in expanded) != type_of(follower.outputs[0]).shape:
         return Miss.at(node, "the Reshape after it does not split what the Reshape before it merged")

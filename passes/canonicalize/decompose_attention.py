@@ -2,7 +2,7 @@
 
     Attention<scale>(q, k, v, mask)  →  MatMul(Softmax(MatMul(q, Transpose(k)) · scale + mask), v)
 
-So attention has one form in front of ``fuse-attention``, whatever the opset. Semantics: ONNX operator reference, Attention.
+So attention has one form in front of ``fuse-attention``, whatever the opset. Semantics: ONNX operator reference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 #: Attributes that this decomposition does not spell out.
 _REFUSED = {"is_causal": 0, "softcap": 0.0, "qk_matmul_output_mode": 0}
@@ -62,8 +62,7 @@ def _refusal(node: ir.Node) -> str:
     if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         return "present keys or scores are read"
     mask = node.inputs[3] if len(node.inputs) > 3 else None
-    key = node.inputs[1]
-    assert key is not None
+    key = required(node, 1)
     sizes = type_of(mask).shape if mask is not None else ()
     if sizes and sizes[-1] not in (1, type_of(key).shape[-2]):
         return "the mask is shorter than the keys"
@@ -73,8 +72,7 @@ def _refusal(node: ir.Node) -> str:
 
 def _split_heads(node: ir.Node, index: int, rewriter: Rewriter) -> ir.Value:
     """An operand as [B, H, S, D]; three axes hold the heads side by side."""
-    x = node.inputs[index]
-    assert x is not None
+    x = required(node, index)
     if type_of(x).rank == 4:
         return x
     heads = node.attributes["q_num_heads" if index == 0 else "kv_num_heads"].as_int()

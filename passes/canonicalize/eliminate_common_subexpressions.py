@@ -1,13 +1,12 @@
 """``eliminate-common-subexpressions``: equal nodes of equal inputs, and equal small constants, become one.
 
-    Shape(x), Shape(x)  →  one Shape(x)
+Shape(x), Shape(x)  →  one Shape(x)
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant
 from tilewright.passes.base import Miss, Pass, PassResult
@@ -15,7 +14,9 @@ from tilewright.passes.rewrite import Rewriter, candidates
 
 #: Elements above which constants are not compared: two equal weights are rare and comparing them reads the file.
 _LIMIT = 1024
-_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
+)
 
 
 class EliminateCommonSubexpressions(Pass):
@@ -68,7 +69,7 @@ def _merge_constants(model: ir.Model) -> bool:
         tensor = value.const_value
         if tensor is None or tensor.size > _LIMIT or not is_constant(value) or tensor.dtype == ir.DataType.STRING:
             continue
-        array = np.ascontiguousarray(constant_array(value))
+        array = constant_array(value)
         same = first.setdefault((tensor.dtype, array.shape, array.tobytes()), value)
         if same is not value and not value.is_graph_output():
             value.replace_all_uses_with(same)

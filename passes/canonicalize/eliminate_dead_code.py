@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
+from onnx_ir.passes import common
 from tilewright.passes.base import Pass, PassResult
 
 
@@ -16,7 +16,10 @@ class EliminateDeadCode(Pass):
 
     def run(self, model: ir.Model) -> PassResult:
         modified = common.RemoveUnusedNodesPass()(model).modified
-        modified |= common.RemoveUnusedFunctionsPass()(model).modified
+        used = {n.op_identifier() for g in model.graphs() for n in g}
+        for identifier in [i for i in model.functions if i not in used]:
+            del model.functions[identifier]
+            modified = True
         for name, value in list(model.graph.initializers.items()):
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del model.graph.initializers[name]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, known_value, type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import is_number, scalar_of
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 class EliminateIdentity(RewritePass):
@@ -29,7 +29,11 @@ class EliminateIdentity(RewritePass):
         if same is None:
             return False
         output = node.outputs[0]
-        if output.is_graph_output() and node.op_type == "Identity" and (same.producer() is None or same.is_graph_output()):
+        if (
+            output.is_graph_output()
+            and node.op_type == "Identity"
+            and (same.producer() is None or same.is_graph_output())
+        ):
             return False  # an output must be made by a node of its own
         if type_of(same) != type_of(output):
             return Miss.at(node, f"{same.name} is neutral but {type_of(same)} is not {type_of(output)}")

@@ -1,6 +1,6 @@
 """``fold-batch-norm``: a BatchNormalization at inference goes into the constants of the Conv before it.
 
-    BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, (c - mean)·s + bias),  s = scale / √(var + ε)
+BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, (c - mean)·s + bias),  s = scale / √(var + ε)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, only_consumer
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 class FoldBatchNorm(RewritePass):

@@ -17,9 +17,11 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from tilewright.ir.graph import constant_array, constant_tensor, is_constant, known_value, type_of
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
-_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
+)
 #: Not folded though constant: these say that a tensor is quantized, which the quantize pass and kernels need to see.
 _KEPT = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"])
 
@@ -84,6 +86,6 @@ def evaluate(node: ir.Node, model: ir.Model) -> list[np.ndarray[Any, Any]]:
     """The outputs of one node with constant inputs, by the reference evaluator."""
     proto = ir.to_proto(node)
     assert isinstance(proto, onnx.NodeProto)
-    opsets = [onnx.helper.make_opsetid("", model.opset_imports[""])]
+    opsets = {"": model.opset_imports[""]}
     feeds = {v.name or "": constant_array(v) for v in node.inputs if v is not None}
     return [np.asarray(a) for a in ReferenceEvaluator(proto, opsets=opsets).run(None, feeds)]

@@ -18,7 +18,7 @@ from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range, product, symbol
 from tilewright.passes.base import Miss
 from tilewright.passes.index_values import compare, index_formula, position
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import VIEWS, Shape, view
 
 _COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less"])
@@ -33,8 +33,7 @@ class FoldIndexTensors(RewritePass):
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         if node.op_type in _COMPARE:
             return _fold_compare(node, rewriter)
-        x, indices = node.inputs[0], node.inputs[1]
-        assert x is not None and indices is not None
+        x, indices = required(node, 0), required(node, 1)
         if node.op_type == "GatherND":
             if "batch_dims" in node.attributes and node.attributes["batch_dims"].as_int():
                 return False
@@ -44,7 +43,7 @@ class FoldIndexTensors(RewritePass):
             return False
         formula = index_formula(indices)
         source = _unflattened(x)
-        if formula is None or source is None:
+        if formula is None or not _positions(formula) or source is None:
             return False
         formulas = _unravel(formula, type_of(source).shape)
         if formulas is None:
@@ -54,13 +53,22 @@ class FoldIndexTensors(RewritePass):
 
 def _fold_compare(node: ir.Node, rewriter: Rewriter) -> bool:
     a, b = (index_formula(v) if v is not None else None for v in node.inputs[:2])
-    if a is None or b is None or any(_positions(f) and type_of(v).shape != type_of(node.outputs[0]).shape
-                                     and type_of(v).rank for f, v in zip((a, b), node.inputs, strict=True) if v):
+    if (
+        a is None
+        or b is None
+        or any(
+            _positions(f) and type_of(v).shape != type_of(node.outputs[0]).shape and type_of(v).rank
+            for f, v in zip((a, b), node.inputs, strict=True)
+            if v
+        )
+    ):
         return False
     known = facts(rewriter.model)
     known |= {p: Range(0, POSITIVE_INFINITY) for f in (a, b) for p in _positions(f)}
     outcome = compare(node.op_type, a, b, known)
-    carrier = next((v for v in node.inputs if v is not None and type_of(v).shape == type_of(node.outputs[0]).shape), None)
+    carrier = next(
+        (v for v in node.inputs if v is not None and type_of(v).shape == type_of(node.outputs[0]).shape), None
+    )
     if outcome is None or carrier is None:
         return False
     shape = rewriter.new("Shape", [carrier], before=node)

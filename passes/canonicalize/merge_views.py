@@ -1,6 +1,6 @@
 """``merge-views``: chains of Reshape, Squeeze, Unsqueeze and Flatten become one view with a constant target.
 
-    Reshape(Reshape(x, Concat(B, S, -1, 16)), …)  →  Reshape(x, [0, 0, 4, 16])
+Reshape(Reshape(x, Concat(B, S, -1, 16)), …)  →  Reshape(x, [0, 0, 4, 16])
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import VIEWS, inserted_ones, reshape_target, view
 
 
 class MergeViews(RewritePass):
-    """The last view of a chain reads the chain's source, in the one spelling of :func:`tilewright.passes.views.view`."""
+    """The last view of a chain reads the chain's source, spelled as :func:`tilewright.passes.views.view` does."""
 
     name: ClassVar[str] = "merge-views"
     operators: ClassVar[frozenset[str]] = VIEWS
@@ -36,15 +36,15 @@ def _source(node: ir.Node) -> tuple[ir.Value, int]:
     """What the chain of views that ends at ``node`` starts from, and how long it is."""
     length = 0
     current: ir.Node | None = node
+    value = node.outputs[0]
     while current is not None and current.op_type in VIEWS and current.domain == "":
-        value, length = current.inputs[0], length + 1
-        assert value is not None
+        value, length = required(current, 0), length + 1
         current = value.producer()
     return value, length
 
 
 def _is_canonical(node: ir.Node) -> bool:
-    x, target = type_of(_required(node, 0)).shape, type_of(node.outputs[0]).shape
+    x, target = type_of(required(node, 0)).shape, type_of(node.outputs[0]).shape
     if x == target or node.op_type == "Flatten" or len(node.inputs) < 2:
         return False
     added, removed = inserted_ones(x, target), inserted_ones(target, x)
@@ -52,11 +52,5 @@ def _is_canonical(node: ir.Node) -> bool:
     operator = "Unsqueeze" if added else "Squeeze" if removed else "Reshape"
     if expected is None:
         return False
-    second = _required(node, 1)
+    second = required(node, 1)
     return node.op_type == operator and is_constant(second) and constant_array(second).tolist() == expected
-
-
-def _required(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import Match, Pattern, either, match, op, var
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 def _products(x: Pattern, gate: Pattern) -> Pattern:
@@ -34,7 +34,9 @@ def _tanh() -> Pattern:
     inner = x + either(0.044715 * cube, (0.044715 * x) * (x * x), (0.044715 * (x * x)) * x)
     factored = x * (1 + 0.044715 * (x * x))  # x + 0.044715·x³
     scaled = math.sqrt(2 / math.pi)
-    return _products(x, op("Tanh", either(scaled * inner, scaled * factored, (scaled * x) * (1 + 0.044715 * (x * x)))) + 1)
+    return _products(
+        x, op("Tanh", either(scaled * inner, scaled * factored, (scaled * x) * (1 + 0.044715 * (x * x)))) + 1
+    )
 
 
 _PATTERNS = {"none": _erf(), "tanh": _tanh()}

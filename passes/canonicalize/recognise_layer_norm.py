@@ -14,7 +14,7 @@ from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import Match, Mismatch, Pattern, const, either, match, op, scalar_of, var
 from tilewright.passes.reductions import kept_axes
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 
 def _normalized() -> Pattern:

@@ -14,7 +14,7 @@ from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import Match, match, op, var
 from tilewright.passes.reductions import kept_axes
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter
 
 _X = var("x")
 _EXP = op("Exp", _X - op("ReduceMax", _X, name="top"), name="exp")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.ir.graph import constant_array, type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.match import scalar_of
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 
 class SimplifyArithmetic(RewritePass):
@@ -25,8 +25,7 @@ class SimplifyArithmetic(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["Pow", "Div", "Sub"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        x, operand = node.inputs[0], node.inputs[1]
-        assert x is not None and operand is not None
+        x, operand = required(node, 0), required(node, 1)
         number = scalar_of(operand)
         if number is None or not type_of(x).dtype.is_float or type_of(x) != type_of(node.outputs[0]):
             return False

@@ -1,8 +1,8 @@
 """``sink-expand``: operators broadcast by themselves, so an Expand before them is superfluous or can wait.
 
-    Add(scores, Expand(mask))     →  Add(scores, mask)                  where the sum has the same shape either way
-    Where(Expand(c), 0, -inf)     →  Expand(Where(c, 0, -inf))          computed once instead of once per copy
-    And(Expand(True), x)          →  Expand(x)
+Add(scores, Expand(mask))     →  Add(scores, mask)                  where the sum has the same shape either way
+Where(Expand(c), 0, -inf)     →  Expand(Where(c, 0, -inf))          computed once instead of once per copy
+And(Expand(True), x)          →  Expand(x)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tilewright.ir.symbolic import Expr, constant
 from tilewright.passes.base import Miss
 from tilewright.passes.elementwise import ELEMENTWISE
 from tilewright.passes.match import is_number
-from tilewright.passes.rewrite import Rewriter, RewritePass
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import Shape
 
 
@@ -40,8 +40,8 @@ class SinkExpand(RewritePass):
         small = broadcast([type_of(n).shape for n in narrow])
         if small is None or small == output.shape:
             return False
-        wide = next((v for v in inputs if _covers(v, small, output.shape)), None)
-        expand = wide.producer() if wide is not None else None
+        covering = next((v for v in inputs if _covers(v, small, output.shape)), None)
+        expand = covering.producer() if covering is not None else None
         if expand is None:
             return Miss.at(node, f"no one Expand before it reaches {output}")
         kept = _neutral_operand(node, narrow)
@@ -72,9 +72,7 @@ def _before_expand(value: ir.Value) -> ir.Value:
     node = value.producer()
     if node is None or node.op_type != "Expand" or node.domain != "":
         return value
-    source = node.inputs[0]
-    assert source is not None
-    return source
+    return required(node, 0)
 
 
 def _neutral_operand(node: ir.Node, narrow: list[ir.Value]) -> ir.Value | None:
@@ -92,5 +90,3 @@ def _again(node: ir.Node, inputs: list[ir.Value], rewriter: Rewriter) -> ir.Valu
     """The same operator on other inputs."""
     attributes = {name: a.value for name, a in node.attributes.items()}
     return rewriter.new(node.op_type, inputs, before=node, attributes=attributes)
-
-

@@ -4,9 +4,9 @@
     MatMul(Where(IsNaN(p), 0, p), heads(v))  with  p = Softmax(MatMul(heads(q) · a, heads(k)ᵀ · b) · c + mask)
         →  FusedAttention<num_heads=H, scale=a·b·c, …>(q, k, v, mask): [B, S, H·D]
 
-The scale may sit on the query, on the key or on the scores; mask and NaN guard are optional; an operand whose heads are not
-split here keeps its layout, and the attributes say so. Check: every size that must agree is equal symbolically, and
-nothing between is read outside. Attributes of the fused node (the body agrees with them):
+The scale may sit on the query, on the key or on the scores; mask and NaN guard are optional; an operand whose heads
+are not split here keeps its layout, and the attributes say so. Check: every size that must agree is equal
+symbolically, and nothing between is read outside. Attributes of the fused node (the body agrees with them):
 
     num_heads, kv_num_heads   heads of the query, of key and value
     scale                     factor of the scores
@@ -27,7 +27,7 @@ from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.canonicalize.compose_transposes import permutation
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.match import is_number, scalar_of
-from tilewright.passes.rewrite import Rewriter, candidates
+from tilewright.passes.rewrite import Rewriter, candidates, required
 
 _HEADS_OUT = (0, 2, 1, 3)
 _KEYS_OUT = (0, 2, 3, 1)
@@ -77,7 +77,7 @@ class FuseAttention(Pass):
 
 def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     found = _Found()
-    scores = _value(softmax, 0)
+    scores = required(softmax, 0)
     rank = type_of(scores).rank
     if rank != 4:
         raise _No(f"scores are {type_of(scores)}, not [batch, heads, query, key]")
@@ -85,25 +85,19 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
         raise _No("the softmax does not run over the last axis")
     weights = _after_softmax(found.take(softmax), found)
     product, mask = _before_softmax(scores, found)
-    q, k = _scaled(_value(product, 0), found), _scaled(_value(product, 1), found)
+    q, k = _scaled(required(product, 0), found), _scaled(required(product, 1), found)
     context = only_consumer(weights)
     if context is None or context.op_type != "MatMul" or context.inputs[0] is not weights:
         raise _No(f"{weights.name} is not multiplied with values, or not only")
     found.take(context)
-    heads = _check_sizes(q, k, _value(context, 1))
+    heads = _check_sizes(q, k, required(context, 1))
     query, found.attributes["q_layout"] = _split_heads(q, found, _HEADS_OUT)
     key, found.attributes["k_layout"] = _key(k, found)
-    value, found.attributes["v_layout"] = _split_heads(_value(context, 1), found, _HEADS_OUT)
+    value, found.attributes["v_layout"] = _split_heads(required(context, 1), found, _HEADS_OUT)
     output, found.attributes["out_layout"] = _join_heads(context.outputs[0], found)
     found.attributes |= {"num_heads": heads, "kv_num_heads": heads, "scale": found.scale}
     found.attributes |= {"mask": int(mask is not None), "causal": 0}
     return found, [query, key, value, *([mask] if mask is not None else [])], output
-
-
-def _value(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value
 
 
 def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:
@@ -114,8 +108,8 @@ def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:
     found.attributes["nan_to_zero"] = int(guard is not None)
     if guard is None:
         return weights
-    test = _value(guard, 0).producer()
-    if test is None or test.op_type != "IsNaN" or test.inputs[0] is not weights or not is_number(_value(guard, 1), 0):
+    test = required(guard, 0).producer()
+    if test is None or test.op_type != "IsNaN" or test.inputs[0] is not weights or not is_number(required(guard, 1), 0):
         raise _No("the Where after the softmax is no guard against NaN")
     found.take(test)
     return found.take(guard).outputs[0]
@@ -127,13 +121,13 @@ def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, ir.Value 
     if node is not None and node.op_type == "Add":
         for index in (0, 1):
             inner = _Found()
-            product = _scaled(_value(node, index), inner).producer()
+            product = _scaled(required(node, index), inner).producer()
             if product is not None and product.op_type == "MatMul":
                 if type_of(product.outputs[0]) != type_of(scores):
                     raise _No(f"the mask widens the scores to {type_of(scores)}")
                 found.nodes += [node, *inner.nodes, product]
                 found.scale *= inner.scale
-                return product, _value(node, 1 - index)
+                return product, required(node, 1 - index)
     product = _scaled(scores, found).producer()
     if product is None or product.op_type != "MatMul":
         raise _No(f"{scores.name} is no product, scaled or masked")
@@ -143,7 +137,7 @@ def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, ir.Value 
 def _scaled(value: ir.Value, found: _Found) -> ir.Value:
     """``value`` without multiplications and divisions by constants of one number."""
     while (node := value.producer()) is not None and node.op_type in ("Mul", "Div"):
-        a, b = _value(node, 0), _value(node, 1)
+        a, b = required(node, 0), required(node, 1)
         number = scalar_of(b)
         if number is None and node.op_type == "Mul":
             a, number = b, scalar_of(a)
@@ -172,16 +166,16 @@ def _split_heads(x: ir.Value, found: _Found, order: tuple[int, ...]) -> tuple[ir
     transpose = x.producer()
     if transpose is None or transpose.op_type != "Transpose" or permutation(transpose) != order:
         return x, "bhsd"
-    split = _value(transpose, 0).producer()
+    split = required(transpose, 0).producer()
     if split is None or split.op_type != "Reshape" or only_consumer(x) is None:
         return x, "bhsd"
-    source, parts = type_of(_value(split, 0)).shape, type_of(split.outputs[0]).shape
+    source, parts = type_of(required(split, 0)).shape, type_of(split.outputs[0]).shape
     if len(source) != 3 or source[:2] != parts[:2] or source[2] != parts[2] * parts[3]:
         return x, "bhsd"
     if only_consumer(split.outputs[0]) is not transpose:
         return x, "bhsd"
     found.nodes += [transpose, split]
-    return _value(split, 0), "bsm"
+    return required(split, 0), "bsm"
 
 
 def _key(k: ir.Value, found: _Found) -> tuple[ir.Value, str]:
@@ -192,7 +186,7 @@ def _key(k: ir.Value, found: _Found) -> tuple[ir.Value, str]:
     transpose = k.producer()
     if transpose is not None and transpose.op_type == "Transpose" and permutation(transpose) == (0, 1, 3, 2):
         found.take(transpose)
-        return _value(transpose, 0), "bhsd"
+        return required(transpose, 0), "bhsd"
     return k, "bhds"
 
 

@@ -16,10 +16,12 @@ from tilewright.ir.graph import is_constant, type_of
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import grow_backward, is_elementwise, visible
-from tilewright.passes.rewrite import Rewriter, candidates
+from tilewright.passes.rewrite import Rewriter, candidates, required
 
 _NORMS = frozenset(["LayerNormalization", "RMSNormalization"])
 _SUMS = frozenset(["Add", "Mul", "Cast", "Sub"])
+#: What computes which row is looked up: positions are counted, not read.
+_ROWS = frozenset(["Range", "Slice", "Shape", "Squeeze", "Unsqueeze", "Expand", "Cast", "Add"])
 
 
 class FuseLayerNormResidual(Pass):
@@ -47,8 +49,7 @@ class FuseLayerNormResidual(Pass):
 
 
 def _region(node: ir.Node) -> list[ir.Node]:
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     shape = type_of(x).shape
 
     def accept(producer: ir.Node) -> bool:
@@ -57,6 +58,8 @@ def _region(node: ir.Node) -> list[ir.Node]:
             return False
         if is_look_up(producer):
             return type_of(value).shape[-1:] == shape[-1:]
+        if type_of(value).dtype.is_integer:
+            return producer.domain == "" and producer.op_type in _ROWS
         return is_elementwise(producer) and producer.op_type in _SUMS and type_of(value).shape == shape
 
     start = [node]

@@ -32,7 +32,9 @@ class FuseMatMulEpilogue(Pass):
             start = node.outputs[0]
             region, output, reasons = grow_forward(model.graph, [node], start, keeps_shape(start))
             misses += reasons
-            reason = obstacle(model.graph, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
+            reason = (
+                obstacle(model.graph, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
+            )
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue

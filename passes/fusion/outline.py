@@ -46,7 +46,13 @@ def outline(
     model.opset_imports.setdefault(FUSED_DOMAIN, 1)
     converted = ir.convenience.convert_attributes(attributes or {})
     fused = ir.Node(
-        FUSED_DOMAIN, op_type, formal, converted, overload=function.overload, num_outputs=len(outputs), name=ordered[-1].name
+        FUSED_DOMAIN,
+        op_type,
+        formal,
+        converted,
+        overload=function.overload,
+        num_outputs=len(outputs),
+        name=ordered[-1].name,
     )
     ordered[-1].append(fused)
     for old, new in zip(outputs, fused.outputs, strict=True):
@@ -176,7 +182,7 @@ def inline_fused(model: ir.Model, only: Collection[ir.Node] | None = None) -> No
 def _inline(node: ir.Node, rewriter: Rewriter) -> None:
     body = body_of(rewriter.model, node)
     assert body is not None
-    mapping = dict(zip(body.inputs, node.inputs, strict=True))
+    mapping: dict[ir.Value, ir.Value | None] = dict(zip(body.inputs, node.inputs, strict=True))
     for inner in body:
         inputs = [None if v is None else mapping[v] for v in inner.inputs]
         copy = ir.Node(inner.domain, inner.op_type, inputs, inner.attributes.values(), num_outputs=len(inner.outputs))
@@ -187,6 +193,6 @@ def _inline(node: ir.Node, rewriter: Rewriter) -> None:
         node.prepend(copy)
         infer_node(rewriter.model, copy)
     for old, formal in zip(list(node.outputs), body.outputs, strict=True):
-        new = mapping[formal]
-        assert new is not None
-        rewriter.replace(old, new)
+        result = mapping[formal]
+        assert result is not None
+        rewriter.replace(old, result)

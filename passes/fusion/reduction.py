@@ -1,4 +1,4 @@
-"""``fuse-reduction``: reductions over the same axes, what feeds them and what is made of their results, become one node.
+"""``fuse-reduction``: reductions over the same axes, with what feeds them and what reads them, become one node.
 
     ReduceSum(h · m, 1) / Max(ReduceSum(m, 1), ε)        →  FusedReduction(h, m)        masked mean pooling
     x / Max(Sqrt(ReduceSum(x · x, -1)), ε)               →  FusedReduction(x)           L2 normalization
@@ -17,7 +17,7 @@ from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import Accept, grow_backward, grow_forward, is_elementwise, visible
 from tilewright.passes.reductions import REDUCTIONS, reduced_axes
-from tilewright.passes.rewrite import Rewriter, candidates
+from tilewright.passes.rewrite import Rewriter, candidates, required
 from tilewright.passes.views import Shape
 
 _MOVEMENT = frozenset(["Expand", "Unsqueeze", "Squeeze"])
@@ -69,15 +69,21 @@ def _like(graph: ir.Graph, node: ir.Node, axes: tuple[int, ...]) -> list[ir.Node
     for other in graph:
         if any(p in after for p in other.predecessors()):
             after.add(other)
-        elif other is not node and other.op_type in REDUCTIONS and other.domain == "" and reduced_axes(other) == axes:
-            if _fits(_domain(other), domain) or _fits(domain, _domain(other)):
-                found.append(other)
+        elif other is not node and _reduces(other, axes) and _same_domain(_domain(other), domain):
+            found.append(other)
     return found
 
 
+def _reduces(node: ir.Node, axes: tuple[int, ...]) -> bool:
+    return node.op_type in REDUCTIONS and node.domain == "" and reduced_axes(node) == axes
+
+
+def _same_domain(a: Shape, b: Shape) -> bool:
+    return _fits(a, b) or _fits(b, a)
+
+
 def _domain(node: ir.Node) -> Shape:
-    x = node.inputs[0]
-    assert x is not None
+    x = required(node, 0)
     return type_of(x).shape
 
 

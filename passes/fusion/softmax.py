@@ -2,7 +2,7 @@
 
     Softmax(x · scale + mask)  →  FusedSoftmax(x, mask)
 
-Check: they keep the shape of the softmax and nothing else reads what lies between. Attention comes first in the pipeline.
+Check: they keep the shape of the softmax and nothing else reads what lies between. Attention comes first.
 """
 
 from __future__ import annotations

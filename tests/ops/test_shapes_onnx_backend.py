@@ -33,7 +33,7 @@ class Case:
 
 
 def prepared(case: Case) -> ir.Model | None:
-    """The model with concrete input shapes and short integer inputs as initializers; ``None`` where that is no tensor."""
+    """The model with concrete input shapes, short integer inputs as initializers; ``None`` where one is no tensor."""
     model = ir.from_proto(case.model)
     known = {d.onnx for d in DType}
     for value, proto in zip(list(model.graph.inputs), case.inputs, strict=False):

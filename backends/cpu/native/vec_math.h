@@ -27,6 +27,20 @@ TW_INLINE f32v sign_f32(f32v x) {
 TW_INLINE i32v isnan_f32(f32v x) { return x != x; }
 TW_INLINE i32v isinf_f32(f32v x) { return abs_f32(x) == __builtin_inff(); }
 
+TW_INLINE f64v abs_f64(f64v x) { return (f64v)((i64v)x & INT64_MAX); }
+TW_INLINE f64v sqrt_f64(f64v x) { return __builtin_elementwise_sqrt(x); }
+TW_INLINE f64v floor_f64(f64v x) { return __builtin_elementwise_floor(x); }
+TW_INLINE f64v ceil_f64(f64v x) { return __builtin_elementwise_ceil(x); }
+TW_INLINE f64v round_f64(f64v x) { return __builtin_elementwise_roundeven(x); }
+TW_INLINE f64v reciprocal_f64(f64v x) { return 1.0 / x; }
+TW_INLINE f64v rsqrt_f64(f64v x) { return 1.0 / sqrt_f64(x); }
+TW_INLINE f64v sign_f64(f64v x) {
+    const f64v unit = (f64v)(((i64v)x & INT64_MIN) | (i64v)set_f64(1.0));
+    return select_f64(to(i32, (x == 0.0) | (x != x)), x, unit);
+}
+TW_INLINE i32v isnan_f64(f64v x) { return to(i32, x != x); }
+TW_INLINE i32v isinf_f64(f64v x) { return to(i32, abs_f64(x) == __builtin_inf()); }
+
 /* e^r for |r| <= ln(2)/2: 1 + r + r^2 P(r); |error| < 3.4e-9. */
 TW_INLINE f32v exp_reduced(f32v r) {
     f32v p = set_f32(0x1.6dbc68p-10f);
@@ -47,12 +61,20 @@ TW_INLINE f32v scale_f32(f32v x, f32v n) {
 }
 /* The nearest integer, for |x| < 2^22. */
 TW_INLINE f32v nearest_f32(f32v x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+/* n, or 0 where x is NaN and n could not become an integer. */
+TW_INLINE f32v finite_f32(f32v x, f32v n) {
+#if defined(__AVX512F__) && TW_LANES == 16
+    return n;
+#else
+    return select_f32(x != x, set_f32(0.0f), n);
+#endif
+}
 
 TW_INLINE f32v exp_f32(f32v x) {
     /* Beyond these the result is inf or 0; the comparisons leave a NaN as it is. */
     f32v y = select_f32(x > 90.0f, set_f32(90.0f), x);
     y = select_f32(y < -105.0f, set_f32(-105.0f), y);
-    const f32v n = select_f32(x != x, set_f32(0.0f), nearest_f32(y * 0x1.715476p+0f));
+    const f32v n = finite_f32(x, nearest_f32(y * 0x1.715476p+0f));
     /* ln 2 in two parts; the first has 9 bits, so that n times it is exact without a fused multiply-add. */
     const f32v r = (y - n * 0x1.63p-1f) - n * -0x1.bd0106p-13f;
     return scale_f32(exp_reduced(r), n);
@@ -60,7 +82,7 @@ TW_INLINE f32v exp_f32(f32v x) {
 TW_INLINE f32v exp2_f32(f32v x) {
     f32v y = select_f32(x > 130.0f, set_f32(130.0f), x);
     y = select_f32(y < -152.0f, set_f32(-152.0f), y);
-    const f32v n = select_f32(x != x, set_f32(0.0f), nearest_f32(y));
+    const f32v n = finite_f32(x, nearest_f32(y));
     return scale_f32(exp_reduced((y - n) * 0x1.62e430p-1f), n);
 }
 

@@ -134,10 +134,14 @@ static int32_t launch(Run *run, const uint32_t *a) {
     int64_t stride = (scratch + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1);
     if (stride > 0 && !twr_reserve(&context->scratch, &context->scratch_bytes, (size_t)stride * (size_t)run->plan->pool.threads))
         REFUSE(run, TW_RESOURCE, "no memory for %" PRId64 " bytes of scratch on each thread", scratch);
-    tw_args args = {run->arguments, run->dims, NULL};
+    int32_t fault = 0;
+    tw_args args = {run->arguments, run->dims, NULL, &fault};
     tw_profile *profile = context->profile;
     double start = profile != NULL ? seconds_now() : 0;
     twr_pool_run(&run->plan->pool, run->plan->kernels[a[0]], &args, stride ? context->scratch : NULL, stride, grid);
+    if (__atomic_load_n(&fault, __ATOMIC_RELAXED))
+        REFUSE(run, TW_USAGE, "entry '%s': an index in the inputs lies outside the tensor it selects from (kernel %s)",
+               run->entry->name, run->plan->kernel_names[a[0]]);
     if (profile != NULL) {
         if (profile->count < profile->capacity) {
             profile->kernel[profile->count] = a[0];

@@ -21,11 +21,14 @@
  * dim      values of the kernel's dimension symbols, in its order.
  * scratch  the launch's scratch bytes, of this worker alone, with undefined contents at the start of the call;
  *          NULL when the launch asks for none.
+ * fault    where a kernel that meets a run-time index outside its tensor stores 1 (any worker, any number of times; a
+ *          relaxed atomic store). It reads element 0 instead and goes on; the executor then refuses the run.
  */
 typedef struct {
     void *const *buffer;
     const int64_t *dim;
     void *scratch;
+    int32_t *fault;
 } tw_args;
 
 /* Computes blocks [begin, end) of the grid, 0 <= begin < end <= grid. Blocks are independent: any split of the grid

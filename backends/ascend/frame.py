@@ -1,0 +1,139 @@
+"""The tree being placed: open loops, buffers without addresses, and the names given out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from tilewright.backends.ascend.layout import SCOPE_LAYOUT, round_up
+from tilewright.backends.ascend.placed import (
+    Access,
+    Block,
+    Buffer,
+    Core,
+    Instruction,
+    Loop,
+    Node,
+    Operand,
+    Scalar,
+    Scope,
+    View,
+    counter,
+)
+from tilewright.ir.symbolic import Expr, as_expr, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.schedule import ScheduleError
+from tilewright.target import Target
+
+#: The loop over the blocks of a kernel that one group of cores takes.
+BLOCK_LOOP = "_block"
+
+
+@dataclass(slots=True)
+class Frame:
+    """An open loop and what stands in it so far. ``loaded``: what was brought in here, by what was asked for."""
+
+    var: str
+    nodes: list[Node] = field(default_factory=list)
+    loaded: dict[object, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tree:
+    """Frames from the block loop inwards, and every buffer."""
+
+    frames: list[Frame]
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+
+    @property
+    def top(self) -> Frame:
+        return self.frames[-1]
+
+    def frame_of(self, expressions: Iterable[Expr]) -> Frame:
+        """The innermost open loop on whose variable one of ``expressions`` depends; the block loop at least."""
+        used = set().union(*(e.symbols for e in expressions))
+        for frame in reversed(self.frames[1:]):
+            if frame.var in used:
+                return frame
+        return self.frames[0]
+
+    def emit(
+        self,
+        frame: Frame,
+        op: str,
+        core: Core,
+        pipe: str,
+        dst: Access,
+        *srcs: Operand,
+        init: Expr | None = None,
+        transpose: bool = False,
+    ) -> None:
+        """Append an instruction to ``frame``."""
+        frame.nodes.append(Instruction(op, core, pipe, dst, srcs, init, transpose))  # type: ignore[arg-type]
+
+    def add(
+        self,
+        name: str,
+        scope: Scope,
+        dtype: DType,
+        shape: Iterable[int],
+        core: Core | None,
+        *,
+        frame: Frame | None = None,
+        workspace: bool = False,
+    ) -> str:
+        """A new buffer; with ``frame`` it has two slots that rotate with that loop. Returns its name."""
+        unique, n = name, 2
+        while unique in self.buffers:
+            unique, n = f"{name}_{n}", n + 1
+        sizes = tuple(as_expr(s) for s in shape)
+        rotates = frame.var if frame is not None else None
+        slots = 2 if frame is not None else 1
+        self.buffers[unique] = Buffer(
+            unique, scope, dtype, sizes, SCOPE_LAYOUT[scope], 0, slots, rotates, core, workspace
+        )
+        return unique
+
+
+def assign_addresses(kernel: str, buffers: Iterable[Buffer], target: Target) -> dict[str, Buffer]:
+    """Addresses one behind the other in every scope; where they do not fit, the largest buffers lose their second
+    slot first. Raises :class:`ScheduleError` when even that does not fit."""
+    result = {b.name: b for b in buffers}
+    for scope in sorted({b.scope for b in result.values()} - {"gm"}):
+        align = int(target.extra["alignment"][scope])
+        size = target.memory[scope].size
+        while True:
+            end = 0
+            for name in [n for n, b in result.items() if b.scope == scope]:
+                start = round_up(end, align)
+                result[name] = replace(result[name], address=start)
+                end = result[name].end
+            if end <= size:
+                break
+            double = [b for b in result.values() if b.scope == scope and b.slots > 1]
+            if not double:
+                raise ScheduleError(kernel, f"{end} bytes of {scope} are needed, {target.spelling} has {size}")
+            largest = max(double, key=lambda b: b.slot_bytes)
+            result[largest.name] = replace(largest, slots=1, rotates=None)
+    return result
+
+
+def with_slots(body: Iterable[Node], buffers: dict[str, Buffer]) -> tuple[Node, ...]:
+    """``body`` with the slot of each access to a rotating buffer filled in."""
+
+    def access(a: Operand) -> Operand:
+        if isinstance(a, Scalar) or buffers[a.buffer].rotates is None:
+            return a
+        return replace(a, slot=symbol(counter(str(buffers[a.buffer].rotates))))
+
+    result: list[Node] = []
+    for node in body:
+        if isinstance(node, Loop):
+            result.append(replace(node, body=with_slots(node.body, buffers)))
+        elif isinstance(node, Instruction):
+            dst = access(node.dst)
+            assert isinstance(dst, View | Block)
+            result.append(replace(node, dst=dst, srcs=tuple(access(s) for s in node.srcs)))
+        else:
+            result.append(node)
+    return tuple(result)

@@ -1,0 +1,50 @@
+"""What a contraction multiplies: two operands, each read from memory or made by a vector core, and their axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import as_product, used_symbols
+from tilewright.kernel.expr import Cast, Load, Ref, Value
+from tilewright.kernel.schedule import Compute
+from tilewright.kernel.tile import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One operand of a product: a :class:`Load`, or a value over tiles that a vector core computes. ``dtype`` is what
+    the cube unit multiplies."""
+
+    value: Value
+    dtype: DType
+    axes: frozenset[str]
+
+
+def factor_of(value: Value) -> Factor:
+    """The operand below the widening cast to the accumulator's dtype."""
+    inner = value.x if isinstance(value, Cast) and _widens(value) else value
+    return Factor(inner, inner.dtype, used_symbols(inner))
+
+
+def _widens(value: Cast) -> bool:
+    source = value.x.dtype
+    exact = (DType.F16, DType.BF16) if value.dtype == DType.F32 else (DType.I8,) if value.dtype == DType.I32 else ()
+    return source in exact
+
+
+def is_contraction(node: Compute) -> bool:
+    """Whether the cube unit computes ``node``: a sum of products with an axis of its own on each side."""
+    product = as_product(node)
+    if product is None or not product.m or not product.n:
+        return False
+    return all(isinstance(factor_of(x).value, Load | Ref | Cast) for x in (product.a, product.b))
+
+
+def flat_index(kernel: Kernel, load_tensor: str, index: tuple[Expr, ...]) -> Expr:
+    """Offset in elements of a row-major tensor at ``index``."""
+    offset, stride = constant(0), constant(1)
+    for i, size in zip(reversed(index), reversed(kernel.param(load_tensor).shape), strict=True):
+        offset, stride = offset + i * stride, stride * size
+    return offset

@@ -1,0 +1,81 @@
+"""Schedules for Ascend from the sizes of L0, L1 and UB: candidates by class of kernel, best guess first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tilewright.kernel.analysis import as_product
+from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
+from tilewright.kernel.tile import Define, Kernel, Scan, Store
+from tilewright.target import Target
+
+#: Rows and columns of a block, best guess first: 128 × 128 halves of L0A and L0B hold 128 reduced fp16 lanes each.
+_BLOCKS = ((128, 128), (128, 64), (64, 64), (32, 64), (16, 64), (16, 32))
+_ROWS = (64, 32, 16)
+
+
+def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
+    """Candidate schedules; a caller takes the first whose tiles fit (``place`` raises :class:`ScheduleError`)."""
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
+    if not products:
+        yield from _vector_schedules(store)
+        return
+    scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
+    row = _row_axis(kernel, store, products[0].m)
+    for rows, columns in _BLOCKS:
+        loops: list[Loop] = []
+        for axis in store.axes:
+            if axis == row:
+                loops.append(Loop(axis, rows, "block"))
+            elif axis != store.axes[-1]:
+                loops.append(Loop(axis, 1, "block"))
+            elif scan is None:
+                loops.append(Loop(axis, columns, "block"))
+        reduced = [scan.axis] if scan is not None else list(products[0].k)
+        last = Loop(reduced[-1], columns if scan is not None else _depth(target, max(rows, columns)), "pipeline")
+        yield Schedule(tuple(loops), (*(Loop(a, 1) for a in reduced[:-1]), last))
+
+
+def first_fit(kernel: Kernel, target: Target) -> Schedule:
+    """The first candidate whose tiles fit the target's memories. Raises the last :class:`ScheduleError`."""
+    from tilewright.backends.ascend.place import place_unsynchronized
+    from tilewright.kernel.apply import apply
+
+    problem: ScheduleError | None = None
+    for schedule in schedules(kernel, target):
+        try:
+            place_unsynchronized(apply(kernel, schedule), target)
+            return schedule
+        except ScheduleError as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def _defines(kernel: Kernel) -> Iterator[Define]:
+    for s in kernel.body:
+        if isinstance(s, Scan):
+            yield from s.body
+        elif isinstance(s, Define):
+            yield s
+
+
+def _row_axis(kernel: Kernel, store: Store, m: tuple[str, ...]) -> str:
+    """The row axis that is tiled: the last one of the product's rows, the others having one lane a block."""
+    own = [a for a in store.axes[:-1] if a in m]
+    return own[-1] if own else store.axes[0]
+
+
+def _depth(target: Target, side: int) -> int:
+    """Reduced lanes of an L1 tile: two fp16 operands in two slots take at most a quarter of L1 each way."""
+    lanes = target.memory["l1"].size // 4 // (2 * 2 * side)
+    return max(64, min(256, lanes // 64 * 64))
+
+
+def _vector_schedules(store: Store) -> Iterator[Schedule]:
+    if len(store.axes) == 1:
+        yield Schedule((Loop(store.axes[0], 4096, "block"),))
+        return
+    for rows in _ROWS:
+        yield Schedule(tuple(Loop(a, rows if a == store.axes[-2] else 1, "block") for a in store.axes[:-1]))

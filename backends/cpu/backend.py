@@ -1,0 +1,89 @@
+"""The CPU backend: tile IR to C to one shared library of kernels for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from tilewright.backends.base import Binary, KernelBackend, LaunchSize, Source, Support
+from tilewright.backends.cpu import machine, schedule
+from tilewright.backends.cpu.emit import emit_kernel, launch
+from tilewright.codegen.cstyle import C_TYPES, identifier
+from tilewright.codegen.toolchain import Toolchain, default_toolchain
+from tilewright.kernel.schedule import Schedule, Scheduled
+from tilewright.kernel.tile import Kernel
+from tilewright.target import Target
+
+#: The member of an artifact's target folder that holds the kernels.
+LIBRARY = "kernels.so"
+_TABLE = "table.c"
+
+
+class CpuBackend(KernelBackend):
+    """C with vector types for x86-64 and aarch64."""
+
+    name: ClassVar[str] = "cpu"
+    folder: ClassVar[Path] = machine.FOLDER
+
+    def __init__(self, tools: Toolchain | None = None):
+        """``tools`` compiles; the pinned default, made at the first build, when ``None``."""
+        self._tools = tools
+
+    def supports(self, kernel: Kernel, target: Target) -> Support:
+        """Every kernel of ordinary element types."""
+        strange = sorted({str(p.dtype) for p in kernel.params if p.dtype not in C_TYPES})
+        if strange:
+            return Support(False, f"element type {', '.join(strange)} has no CPU kernels")
+        return Support(True)
+
+    def schedules(self, kernel: Kernel, target: Target) -> Iterator[Schedule]:
+        """See :func:`tilewright.backends.cpu.schedule.schedules`."""
+        return schedule.schedules(kernel, target)
+
+    def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:
+        """One file a kernel and a table of their functions in the given order."""
+        files: dict[str, str] = {}
+        symbols: dict[str, str] = {}
+        order: list[str] = []
+        for scheduled in kernels:
+            symbol = f"tw_{identifier(scheduled.kernel.name)}"
+            while f"{symbol}.c" in files:
+                symbol += "_"
+            files[f"{symbol}.c"] = emit_kernel(scheduled, target, symbol).text
+            symbols[scheduled.kernel.name] = symbol
+            order.append(symbol)
+        files[_TABLE] = _table(order)
+        return Source(files, symbols)
+
+    def build(self, source: Source, target: Target) -> Binary:
+        """Compile each file (a text compiled before comes from the cache) and link once."""
+        tools = self._tools = self._tools or default_toolchain()
+        options = machine.flags(target, tools)
+        headers = {p.name: p.read_text(encoding="utf-8") for p in sorted((self.folder / "native").glob("*.h"))}
+        objects = {
+            Path(name).stem: tools.compile(text, options, name=Path(name).stem, headers=headers)
+            for name, text in source.files.items()
+        }
+        needs_libm = any("vec_libm.h" in text for text in source.files.values())
+        library = tools.link(objects, options, libraries=("m", "c") if needs_libm else ())
+        return Binary({LIBRARY: library}, {"cc": tools.version})
+
+    def resolve(self, spelling: str) -> tuple[Target, ...]:
+        """Also ``cpu``, the portable set, and ``cpu:native``."""
+        return machine.resolve(spelling)
+
+    def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
+        """Number of blocks and scratch bytes of a worker; see :func:`tilewright.backends.cpu.emit.launch`."""
+        return LaunchSize(*launch(scheduled, target))
+
+
+def _table(symbols: Sequence[str]) -> str:
+    """The two symbols that a kernel library exports; see ``runtime/native/kernel_abi.h``."""
+    lines = ["#define TW_LANES 4", '#include "vec.h"', ""]
+    lines += [f"void {s}(const tw_args *args, int64_t begin, int64_t end);" for s in symbols]
+    export = '__attribute__((visibility("default")))'
+    lines += ["", f"{export} const tw_kernel tw_kernels_v1[] = {{"]
+    lines += [f"    {s}," for s in symbols] + ["};"] if symbols else ["    0};"]
+    lines.append(f"{export} const uint32_t tw_kernel_count_v1 = {len(symbols)};")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,161 @@
+"""Sums of products in f32: a register tile of rows × vectors, operands staged where memory is not in order.
+
+The columns lie along the lanes: operand ``b`` must have unit stride along the column axis, operand ``a`` is read one
+element a row. An operand that is not so in memory (another type, a fill, a transposition, a computed value) is copied
+into a small buffer first. Each element of the result is summed in the order of the reduction, whatever the tile, so
+that results do not depend on how rows fall into tiles.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from tilewright.backends.cpu.lanes import offset_of
+from tilewright.backends.cpu.nest import vector_axis
+from tilewright.backends.cpu.place import Place, narrowed
+from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
+from tilewright.backends.cpu.values import HALF, Buffer
+from tilewright.ir.symbolic import Expr, bounds, constant, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.expr import Const, Load, Ref, Value
+from tilewright.kernel.print import print_node
+from tilewright.kernel.schedule import Compute
+
+
+def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
+    """``v`` as plain f32 memory with fixed strides along both axes; ``None`` when it must be staged."""
+    if isinstance(v, Ref):
+        tile = place.buffers[v.tile]
+        if tile.dtype not in (DType.F32, *HALF):
+            return None
+        base, offset = tile.name, tile.offset(v.axes)
+    elif isinstance(v, Load) and v.dtype is DType.F32 and v.fill is None:
+        index = tuple(i for i in v.index if isinstance(i, Expr))
+        if len(index) < len(v.index):
+            return None
+        base, offset = place.names[v.tensor], offset_of(place.params[v.tensor], index)
+    else:
+        return None
+    first = place.vectorized(along, width).stride(offset)
+    second = place.vectorized(depth, 1).stride(offset)
+    return None if first is None or second is None else Operand(base, offset, first, second)
+
+
+class ContractionEmitter:
+    """Spells contractions of one kernel; their register tile functions gather in ``tiles``."""
+
+    def __init__(self, kernel: str, tiling: Tiling):
+        self.tiling = tiling
+        self.tiles = RegisterTiles(kernel, tiling)
+
+    def emit(self, place: Place, c: Contraction) -> None:
+        """Append the nest of ``c``."""
+        out = place.out
+        out.comment(print_node(c.node))
+        width = self.tiling.vectors * place.lanes
+        with ExitStack() as stack:
+            if any(place.count(axis) == 1 for axis in (*c.outer, *c.steps)):
+                stack.enter_context(out.block(""))
+            for axis in c.outer:
+                place.open_loop(stack, axis)
+            if c.steps:
+                self._clear(place, c)
+            for axis in c.steps:
+                place.open_loop(stack, axis)
+            place, columns = self._chunks(place, stack, c.column, width)
+            b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
+            padded = b is not None and self._padded(place, strip_casts(c.b), c.column, width)
+            if b is None or b.along != 1:
+                b = self._stage_b(place, c, width)
+                padded = True
+            inner = place
+            rows = "1"
+            if c.row is not None:
+                inner, rows = self._chunks(place, stack, c.row, self.tiling.rows)
+            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1)
+            if a is None:
+                a = self._stage_a(inner, c)
+            self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
+
+    def _clear(self, place: Place, c: Contraction) -> None:
+        """With several reduction loops every piece adds to the tile, which starts at zero."""
+        if c.node.accumulate:
+            return
+        zero = Compute(c.node.tile, tuple(a for a in c.node.axes if a not in c.outer), _zero())
+        with ExitStack() as stack:
+            stack.enter_context(place.out.block(""))
+            if c.row is not None:
+                place.open_loop(stack, c.row)
+            live = place.open_vector_loop(stack, c.column)
+            values = place.values(c.column, live)
+            values.store_tile(place.buffers[zero.tile], c.node.axes, values.spell(zero.value))
+
+    def _chunks(self, place: Place, stack: ExitStack, axis: str, size: int) -> tuple[Place, str]:
+        """A loop over ``axis`` in pieces of ``size``, unless it is no longer; the text of the piece's length."""
+        r = place.scope.ranges[axis]
+        count, start, end = place.count(axis), place.index(r.start), place.end(axis)
+        limit = r.lanes if r.lanes is not None else bounds(r.size, place.scope.facts)[1]
+        if limit <= size:
+            return place, str(count) if count is not None else f"{end} - {start}" if start != "0" else end
+        name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
+        stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
+        exact = count is not None and count % size == 0
+        place.out.line(
+            f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
+        )
+        return narrowed(place, axis, (name, stop), size, exact=exact), str(size) if exact else f"{stop} - {name}"
+
+    def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
+        """Whether whole vectors of ``b`` may be read beyond the last column."""
+        count = place.count(column)
+        if count is not None and count % place.lanes == 0:
+            return True
+        if isinstance(b, Ref):
+            tile = place.buffers[b.tile]
+            return tile.inner == column
+        assert isinstance(b, Load)
+        last = place.params[b.tensor].shape[-1]
+        # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
+        return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
+
+    def _stage_b(self, place: Place, c: Contraction, width: int) -> Operand:
+        """Copy ``b`` into a panel of ``width`` columns."""
+        name = self._copy(place, c.b, f"{c.node.tile}_b", ((c.depth, width), (c.column, 1)))
+        return Operand(name, (symbol(c.depth) - place.start(c.depth)) * width, constant(1), constant(width))
+
+    def _stage_a(self, place: Place, c: Contraction) -> Operand:
+        """Copy ``a`` into rows of the depth."""
+        count = bounds(place.scope.ranges[c.depth].size, place.scope.facts)[1]
+        stride = -(-count // place.lanes) * place.lanes
+        dims = ((c.depth, 1),) if c.row is None else ((c.row, stride), (c.depth, 1))
+        name = self._copy(place, c.a, f"{c.node.tile}_a", dims)
+        return Operand(name, symbol(c.depth) - place.start(c.depth), constant(stride), constant(1))
+
+    def _copy(self, place: Place, v: Value, label: str, dims: tuple[tuple[str, int], ...]) -> str:
+        """Spell ``v`` over ``dims`` (axis and stride, rows first) into a buffer; its name."""
+        name = place.fresh(label)
+        major, stride = dims[0]
+        rows = 1 if len(dims) == 1 else bounds(place.scope.ranges[major].size, place.scope.facts)[1]
+        row = -(-bounds(place.scope.ranges[major].size, place.scope.facts)[1] // place.lanes) * place.lanes
+        strides = {axis: constant(step) for axis, step in dims}
+        starts = {axis: place.start(axis) for axis, _ in dims}
+        axes = tuple(strides)
+        tile = Buffer(name, DType.F32, strides, starts, axes[-1], dict.fromkeys(axes))
+        place = replace(place, buffers={**place.buffers, name: tile})
+        length = rows * stride if len(dims) > 1 else row
+        place.memory.declare(place.out, name, "float", constant(length + place.lanes))
+        vector = vector_axis(place, Compute(name, axes, v))
+        with ExitStack() as stack:
+            stack.enter_context(place.out.block(""))
+            for axis in axes:
+                if axis != vector:
+                    place.open_loop(stack, axis)
+            live = place.open_vector_loop(stack, vector)
+            values = place.values(vector, live)
+            values.store_tile(tile, axes, values.spell(v))
+        return name
+
+
+def _zero() -> Value:
+    return Const(0.0, DType.F32)

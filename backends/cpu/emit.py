@@ -1,0 +1,287 @@
+"""From scheduled kernels to C: a spelling of the tree, one function a kernel, one file a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from tilewright.backends.cpu.contraction import ContractionEmitter
+from tilewright.backends.cpu.machine import codegen, lanes
+from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
+from tilewright.backends.cpu.place import Memory, Names, Place
+from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
+from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
+from tilewright.codegen.cstyle import C_TYPES, Text, identifier
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
+from tilewright.kernel.analysis import grid, refs_of
+from tilewright.kernel.expr import Ref
+from tilewright.kernel.pack import packed_params
+from tilewright.kernel.print import print_node
+from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Tile, Write
+from tilewright.kernel.scope import Scope, step, visit
+from tilewright.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class KernelText:
+    """C of one kernel: ``symbol`` is its function; ``scratch`` bytes a worker."""
+
+    symbol: str
+    text: str
+    scratch: Expr
+
+
+def emit_kernel(scheduled: Scheduled, target: Target, symbol: str | None = None) -> KernelText:
+    """One translation unit that defines ``symbol`` (by default the kernel's name)."""
+    return _KernelEmitter(scheduled, target, symbol or f"tw_{identifier(scheduled.kernel.name)}").emit()
+
+
+class _KernelEmitter:
+    def __init__(self, scheduled: Scheduled, target: Target, symbol: str):
+        self.scheduled, self.kernel, self.symbol, self.target = scheduled, scheduled.kernel, symbol, target
+        table = codegen(target)
+        tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
+        self.columns = tiling.vectors * lanes(target)
+        self.contractions = ContractionEmitter(symbol, tiling)
+        self.plans: dict[int, Contraction] = {}
+        self.buffers: dict[str, Buffer] = {}
+        self.elements: dict[str, Expr] = {}
+        self.uses: dict[str, set[int]] = {}
+        self.memory = Memory()
+        self.reused: set[str] = set()  # tiles that live in another's memory
+        self.taken: set[str] = set()  # tiles whose memory another one has taken
+
+    def emit(self) -> KernelText:
+        """The whole file."""
+        used = Names()
+        params = {p.name: p for p in packed_params(self.scheduled)}
+        names = {name: used.fresh(name) for name, _ in self.kernel.facts}
+        names |= {p.name: used.fresh(p.name) for p in self.kernel.params}
+        names |= {a.name: used.fresh(a.name) for a in self.kernel.axes}
+        self._survey(used, names)
+        out = Text()
+        scope = Scope.root(self.kernel, self.scheduled.schedule)
+        place = Place(out, scope, params, self.buffers, self.elements, names, {}, used, lanes(self.target), self.memory)
+        place = replace(place, ends={a: place.index(r.limit) for a, r in scope.ranges.items()})
+        with out.block(f"void {self.symbol}(const tw_args *args, int64_t begin, int64_t end)"):
+            for n, p in enumerate(self.kernel.params):
+                const = "" if p.role == "out" else "const "
+                pointer = f"{const}{pointer_type(p.dtype)} *"
+                out.line(f"{pointer}const {names[p.name]} = ({pointer})args->buffer[{n}];")
+            for n, (name, _) in enumerate(self.kernel.facts):
+                out.line(f"const int64_t {names[name]} = args->dim[{n}];")
+            self._blocks(place)
+        head = Text()
+        head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
+        head.line(f"#define TW_LANES {lanes(self.target)}")
+        head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
+        head.lines('#include "mma.h"', "")
+        text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
+        if not any(word in text for word in _LIBM_CALLS):
+            text = text.replace('#include "vec_libm.h"\n', "")
+        return KernelText(self.symbol, text, self.memory.scratch)
+
+    # -- before the text ---------------------------------------------------------------------------------------------
+
+    def _survey(self, used: Names, names: dict[str, str]) -> None:
+        """Find contractions, who reads which tile, and the memory layout of each tile."""
+        innermost: dict[str, str] = {}
+        wide: set[str] = set()
+        for node, _ in visit(self.scheduled):
+            match node:
+                case Compute():
+                    plan = plan_contraction(node)
+                    if plan is not None:
+                        self.plans[id(node)] = plan
+                        wide.add(node.tile)
+                        innermost[node.tile] = plan.column
+                        if isinstance(plan.b, Ref):
+                            innermost[plan.b.tile] = plan.column
+                            wide.add(plan.b.tile)
+                    self._use(node, *(r.tile for r in refs_of(node.value)))
+                    if node.accumulate:
+                        self._use(node, node.tile)
+                case Write():
+                    self._use(node, *(r.tile for r in refs_of(node.value)))
+                case Rotate(pairs=pairs):
+                    self._use(node, *(name for pair in pairs for name in pair))
+                case Fill(tile=name):
+                    self._use(node, name)
+        for node, _ in visit(self.scheduled):
+            if isinstance(node, Alloc):
+                tile = node.tile
+                pad = self.columns if tile.name in wide else lanes(self.target)
+                self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
+
+    def _use(self, node: Node, *tiles: str) -> None:
+        for tile in tiles:
+            self.uses.setdefault(tile, set()).add(id(node))
+
+    def _layout(self, tile: Tile, inner: str | None, pad: int, name: str) -> None:
+        dims = [d for d in tile.dims if d.size != 1]
+        if inner is not None and any(d.axis == inner for d in dims):
+            dims.sort(key=lambda d: d.axis == inner)
+        strides: dict[str, Expr] = {d.axis: ZERO for d in tile.dims}
+        stride = constant(1)
+        for n, d in enumerate(reversed(dims)):
+            strides[d.axis] = stride
+            size = d.size + tile.pad if n == 0 else d.size
+            stride = stride * (ceildiv(size, pad) * pad if n == 0 else size)
+        last = dims[-1].axis if dims else None
+        sizes = {d.axis: d.size.value if d.size.is_constant else None for d in tile.dims}
+        starts = {d.axis: d.start for d in tile.dims}
+        self.buffers[tile.name] = Buffer(name, tile.dtype, strides, starts, last, sizes)
+        # Room for one more vector: the last row may be read or written past its end.
+        total = stride + lanes(self.target)
+        self.elements[name] = ceildiv(total, lanes(self.target)) * lanes(self.target)
+
+    # -- the text ----------------------------------------------------------------------------------------------------
+
+    def _blocks(self, place: Place) -> None:
+        """The loop over blocks: the number of a block gives the variables of the block loops."""
+        out = place.out
+        with out.block("for (int64_t block = begin; block < end; block++)"):
+            body: Sequence[Node] = self.scheduled.body
+            loops: list[For] = []
+            for _ in grid(self.scheduled):
+                (loop,) = body
+                assert isinstance(loop, For)
+                loops.append(loop)
+                body = loop.body
+            trips = {var: count for _, var, count in grid(self.scheduled)}
+            many = [loop for loop in loops if trips[loop.var] != 1]
+            names = dict(place.names)
+            if len(many) > 1:
+                out.line("int64_t rest = block;")
+            rest = "rest" if len(many) > 1 else "block"
+            for n, loop in enumerate(reversed(many)):
+                count = place.index(trips[loop.var])
+                at = rest if n == len(many) - 1 else f"floor_mod({rest}, {count})"
+                names[loop.var] = var = place.fresh(loop.var)
+                by = place.step(loop, var, place.index(loop.hi))
+                lo = "" if loop.lo == 0 else f"{place.index(loop.lo)} + "
+                out.line(f"const int64_t {var} = {lo}{at}{f' * {by}' if by != '1' else ''};")
+                if n < len(many) - 1:
+                    out.line(f"rest = floor_div(rest, {count});")
+            for loop in loops:
+                scope = place.scope.enter(loop)
+                inner = scope.ranges[loop.axis]
+                place = replace(place, scope=scope, names=names)
+                if loop.var in inner.start.symbols:
+                    by = f"{names[loop.var]}_step" if not step(loop).is_constant else place.index(step(loop))
+                    place = place.close(loop, names[loop.var], by, place.index(loop.hi))
+                else:
+                    place = replace(place, ends={**place.ends, loop.axis: place.index(inner.limit)})
+            self._body(place, body)
+
+    def _body(self, place: Place, body: Sequence[Node]) -> None:
+        pending: list[Compute | Write] = []
+        allocs: list[Tile] = []
+        earlier: list[Tile] = []  # of this body: they live as long as what is allocated now
+
+        def flush() -> None:
+            nests = plan_nests(place, pending)
+            local = {id(n): self._local(n) for n in nests}
+            hidden = frozenset().union(*local.values()) if local else frozenset()
+            for nest in nests:
+                self._reuse(nest, [*earlier, *allocs], hidden)
+            for tile in allocs:
+                if tile.name not in hidden and tile.name not in self.reused:
+                    self._declare(place, tile)
+            earlier.extend(allocs)
+            for nest in nests:
+                emit_nest(place, nest, local[id(nest)])
+            pending.clear()
+            allocs.clear()
+
+        for node in body:
+            if isinstance(node, Alloc):
+                allocs.append(node.tile)
+                place = replace(place, scope=place.scope.declare(node.tile))
+            elif isinstance(node, (Compute, Write)) and id(node) not in self.plans:
+                pending.append(node)
+            else:
+                flush()
+                self._single(place, node)
+        flush()
+
+    def _local(self, nest: Nest) -> frozenset[str]:
+        """Tiles that live in a variable: computed and used in this nest only."""
+        inside = {id(s) for s in nest.statements}
+        made = {s.tile for s in nest.statements if isinstance(s, Compute) and s.reduce is None}
+        return frozenset(t for t in made if self.uses.get(t, set()) <= inside)
+
+    def _reuse(self, nest: Nest, tiles: Sequence[Tile], hidden: frozenset[str]) -> None:
+        """Let a tile take the memory of one that only its own statement reads, element by element."""
+        here = {t.name for t in tiles}
+        for s in nest.statements:
+            if not isinstance(s, Compute) or s.reduce is not None or s.tile in hidden or s.tile not in here:
+                continue
+            new = self.buffers[s.tile]
+            for ref in refs_of(s.value):
+                old = self.buffers[ref.tile]
+                dead = ref.tile in here and self.uses[ref.tile] == {id(s)} and ref.tile not in hidden
+                alike = register_type(old.dtype) is register_type(new.dtype) and old.strides == new.strides
+                same = alike and old.starts == new.starts and self.elements[old.name] == self.elements[new.name]
+                if dead and same and ref.tile not in self.taken and len(ref.axes) == len(s.axes):
+                    self.taken.add(ref.tile)
+                    self.reused.add(s.tile)
+                    self.buffers[s.tile] = replace(new, name=old.name)
+                    break
+
+    def _single(self, place: Place, node: Node) -> None:
+        match node:
+            case For():
+                place.out.comment(print_node(node))
+                with ExitStack() as stack:
+                    inner = place.enter(stack, node)
+                    if len(inner.names) == len(place.names):
+                        stack.enter_context(place.out.block(""))
+                    self._body(inner, node.body)
+            case Fill(tile=tile, value=value):
+                emit_fill(place, self.buffers[tile], value)
+            case Rotate(pairs=pairs):
+                self._rotate(place, pairs)
+            case Compute():
+                self.contractions.emit(place, self.plans[id(node)])
+
+    def _declare(self, place: Place, tile: Tile) -> None:
+        name = self.buffers[tile.name].name
+        kind = register_type(tile.dtype)
+        self.memory.declare(place.out, name, C_TYPES[kind], self.elements[name], kind.bits // 8)
+
+    def _rotate(self, place: Place, pairs: tuple[tuple[str, str], ...]) -> None:
+        """Carries take their new values; a new value that is itself a carry is saved first."""
+        out = place.out
+        out.comment(print_node(Rotate(pairs)))
+        carries = {carry for carry, _ in pairs}
+        saved: list[tuple[str, str]] = []
+        for carry, tile in pairs:
+            to, source = self.buffers[carry], self.buffers[tile]
+            kind, size = register_type(to.dtype), self.elements[to.name]
+            origin = source.name
+            if tile in carries and tile != carry:
+                origin = place.fresh(f"{tile}_old")
+                self.memory.declare(out, origin, C_TYPES[kind], size, kind.bits // 8)
+                out.line(f"memcpy({origin}, {source.name}, sizeof(*{origin}) * ({place.index(size)}));")
+            saved.append((to.name, origin))
+        for (carry, _), (to_name, origin) in zip(pairs, saved, strict=True):
+            kind = register_type(self.buffers[carry].dtype)
+            size_text = place.index(self.elements[to_name])
+            step_text = "for (int64_t i = 0; i < {n}; i += TW_LANES) store_{t}({a} + i, load_{t}({b} + i));"
+            out.line(step_text.format(n=size_text, t=kind, a=to_name, b=origin))
+
+
+def launch(scheduled: Scheduled, target: Target) -> tuple[Expr, Expr]:
+    """Number of blocks, and scratch bytes of one worker, over the kernel's dimension symbols."""
+    blocks = product(count for _, _, count in grid(scheduled))
+    return blocks, floordiv(emit_kernel(scheduled, target).scratch + 63, 64) * 64
+
+
+#: Calls that only ``vec_libm.h`` defines: the C library's functions, by name and element type.
+_TRIGONOMETRY = "sin cos tan asin acos atan sinh cosh asinh acosh atanh pow fmod mod".split()
+_LIBM_CALLS = (
+    *(f"{name}_f32(" for name in _TRIGONOMETRY),
+    *(f"{name}_f64(" for name in (*_TRIGONOMETRY, "exp", "exp2", "log", "log2", "tanh", "erf", "sigmoid")),
+)

@@ -1,0 +1,340 @@
+"""Values of the tile IR as C expressions on vectors: every value is a vector, whatever its type.
+
+In registers ``bool`` is an ``i32`` vector of 0 and -1, and half precisions are ``f32`` vectors that hold rounded
+values; in memory they are bytes and bits. Tiles are kept as in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.codegen.cstyle import C_TYPES, Text, constant_text, index_text, parenthesized
+from tilewright.errors import InternalError
+from tilewright.ir.symbolic import Expr, bounds, constant, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import used_symbols, walk
+from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
+from tilewright.kernel.tile import Param
+
+HALF = (DType.F16, DType.BF16)
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
+_INFIX |= {"bitand": "&", "bitor": "|", "bitxor": "^"}
+_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+
+
+def register_type(dtype: DType) -> DType:
+    """The type of the vector that holds values of ``dtype`` in registers and tiles."""
+    return DType.I32 if dtype is DType.BOOL else DType.F32 if dtype in HALF else dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tile in memory: offset of the element at the current axes is the sum of ``(axis - start) * stride``."""
+
+    name: str
+    dtype: DType
+    strides: Mapping[str, Expr]
+    starts: Mapping[str, Expr]
+    #: Elements allocated along the innermost axis, and that axis.
+    inner: str | None
+    #: Lanes of each axis that the tile was made for; ``None`` where symbolic.
+    lanes: Mapping[str, int | None]
+
+    def offset(self, axes: tuple[str, ...]) -> Expr:
+        """Offset of the element at the current position of ``axes``."""
+        total = constant(0)
+        for axis in axes:
+            total = total + (symbol(axis) - self.starts[axis]) * self.strides[axis]
+        return total
+
+
+@dataclass(slots=True)
+class Values:
+    """Spells values at one place: inside the loops over all axes, the lanes along ``lane.axis``.
+
+    Attributes:
+        live: C text of the number of valid lanes; ``None`` when all are.
+        known: values that are in a variable already.
+    """
+
+    out: Text
+    params: Mapping[str, Param]
+    buffers: Mapping[str, Buffer]
+    names: Mapping[str, str]
+    lane: Vectorized
+    live: str | None
+    fresh: Callable[[str], str]
+    #: Full-vector access of a tile is allowed beyond its live lanes.
+    whole: Callable[[Buffer], bool]
+    known: dict[Value, str] = field(default_factory=dict)
+    #: Tiles of which the current vector is in a variable.
+    local: dict[str, str] = field(default_factory=dict)
+    _lane_reads: dict[str, str] = field(default_factory=dict)
+
+    def spell(self, v: Value) -> str:
+        """The C expression of ``v``; what is used more than once goes into a variable first."""
+        counts: dict[Value, int] = {}
+        for x in walk(v):
+            counts[x] = counts.get(x, 0) + 1
+        for x in dict.fromkeys(walk(v)):
+            if counts[x] > 1 and not isinstance(x, (Const, Ref, IndexValue)) and x not in self.known:
+                self.known[x] = self.assign("t", x.dtype, self._text(x))
+        return self._value(v)
+
+    def assign(self, name: str, dtype: DType, text: str) -> str:
+        """A new constant of ``dtype`` that holds ``text``; returns its name."""
+        name = self.fresh(name)
+        self.out.line(f"const {register_type(dtype)}v {name} = {text};")
+        return name
+
+    def index(self, e: Expr) -> str:
+        """C text of an index expression."""
+        return index_text(e, self.names)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def store(self, tensor: Param, index: tuple[Expr, ...], text: str) -> None:
+        """Write a vector of register type to a tensor."""
+        offset = offset_of(tensor, index)
+        memory, stored = tensor.dtype, _to_memory(tensor.dtype, text)
+        ctype = "u16" if memory in HALF else "u8" if memory is DType.BOOL else str(memory)
+        self._store(ctype, f"{self.names[tensor.name]} + {self.index(offset)}", offset, stored)
+
+    def store_tile(self, tile: Buffer, axes: tuple[str, ...], text: str) -> None:
+        """Write a vector to a tile."""
+        offset, ctype = tile.offset(axes), str(register_type(tile.dtype))
+        address = f"{tile.name} + {self.index(offset)}"
+        if self.lane.stride(offset) == 1 and self.whole(tile):
+            self.out.line(f"store_{ctype}({address}, {text});")
+        else:
+            self._store(ctype, address, offset, text)
+
+    def _store(self, ctype: str, address: str, offset: Expr, text: str) -> None:
+        step = self.lane.stride(offset)
+        count = self.live or "TW_LANES"
+        if self.lane.axis is None or step == 0:
+            self.out.line(f"*({address}) = ({text})[0];")
+        elif step == 1:
+            function = "store_part" if self.live else "store"
+            self.out.line(f"{function}_{ctype}({address}, {text}{f', {self.live}' if self.live else ''});")
+        elif step is not None:
+            self.out.line(f"store_strided_{ctype}({address}, {self.index(step)}, {text}, {count});")
+        else:
+            name = self.fresh("r")
+            self.out.line(f"const {ctype}v {name} = {text};")
+            base, _, _ = address.partition(" + ")
+            at = self.index(self._in_lane(offset))
+            self.out.line(f"for (int l = 0; l < TW_LANES && l < {count}; l++) {base}[{at}] = {name}[l];")
+
+    def _in_lane(self, e: Expr) -> Expr:
+        return e.substitute({self.lane.axis: symbol(self.lane.axis) + symbol("l")}) if self.lane.axis else e
+
+    def _load(self, v: Load) -> str:
+        param = self.params[v.tensor]
+        ctype = "u16" if v.dtype in HALF else "u8" if v.dtype is DType.BOOL else str(v.dtype)
+        pointer = self.names[v.tensor]
+        index, gathered = self._indices(v, param)
+        offset = offset_of(param, index)
+        checks = self._outside(v, param, index) if v.fill is not None else []
+        step = None if gathered or any(self._varies(e) for e, _ in checks) else self.lane.stride(offset)
+        if step is None:
+            text = self._load_lanes(v, ctype, pointer, offset, checks)
+        elif step == 0:
+            text = f"set_{ctype}({pointer}[{self.index(offset)}])"
+        elif step == 1:
+            part = f"_part_{ctype}({pointer} + {self.index(offset)}, {self.live})"
+            text = f"load{part}" if self.live else f"load_{ctype}({pointer} + {self.index(offset)})"
+        else:
+            count = self.live or "TW_LANES"
+            text = f"load_strided_{ctype}({pointer} + {self.index(offset)}, {self.index(step)}, {count})"
+        if checks and step is not None:
+            inside = " && ".join(self._check(e, size) for e, size in checks)
+            text = f"({inside} ? {text} : set_{ctype}({self._fill(v)}))"
+        return _from_memory(v.dtype, text)
+
+    def _varies(self, e: Expr) -> bool:
+        return self.lane.axis is not None and self.lane.axis in e.symbols
+
+    def _indices(self, v: Load, param: Param) -> tuple[tuple[Expr, ...], bool]:
+        """Indices as expressions; a gathered one becomes a variable (an array over lanes where it varies)."""
+        index: list[Expr] = []
+        varies = False
+        for i, size in zip(v.index, param.shape, strict=True):
+            if isinstance(i, Expr):
+                index.append(i)
+                continue
+            name = self.fresh("row")
+            text = f"to(i64, {self.spell(i)})"
+            last = parenthesized(self.index(size - 1))
+            if self.lane.axis is not None and self.lane.axis in _depends(i):
+                self.out.line(f"const i64v {name} = {text};")
+                # The expression reads lane l; out-of-range rows are kept inside the tensor.
+                index.append(symbol(f"{name}_l"))
+                self._lane_reads[f"{name}_l"] = f"max_int(0, min_int({name}[l], {last}))"
+                varies = True
+            else:
+                self.out.line(f"const int64_t {name} = max_int(0, min_int(({text})[0], {last}));")
+                index.append(symbol(name))
+        return tuple(index), varies
+
+    def _outside(self, v: Load, param: Param, index: tuple[Expr, ...]) -> list[tuple[Expr, Expr]]:
+        checks = []
+        for e, size in zip(index, param.shape, strict=True):
+            facts = self.lane.facts
+            lo, hi = bounds(e, facts)[0], bounds(e - size, facts)[1]
+            if lo < 0 or hi >= 0:
+                checks.append((e, size))
+        return checks
+
+    def _check(self, e: Expr, size: Expr) -> str:
+        # One unsigned comparison tests both ends.
+        return f"(uint64_t)({self.index(e)}) < (uint64_t)({self.index(size)})"
+
+    def _fill(self, v: Load) -> str:
+        if v.dtype in HALF:
+            return str(int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16)))
+        return "1" if v.dtype is DType.BOOL and v.fill else constant_text(v.fill or 0, v.dtype)
+
+    def _load_lanes(self, v: Load, ctype: str, pointer: str, offset: Expr, checks: list[tuple[Expr, Expr]]) -> str:
+        name = self.fresh("x")
+        names = {**self.names, **self._lane_reads}
+        read = f"{pointer}[{index_text(self._in_lane(offset), names)}]"
+        if checks:
+            inside = " && ".join(
+                f"(uint64_t)({index_text(self._in_lane(e), names)}) < (uint64_t)({index_text(size, names)})"
+                for e, size in checks
+            )
+            read = f"{inside} ? {read} : {self._fill(v)}"
+        count = self.live or "TW_LANES"
+        self.out.line(f"{ctype}v {name} = set_{ctype}(0);")
+        self.out.line(f"for (int l = 0; l < TW_LANES && l < {count}; l++) {name}[l] = {read};")
+        return name
+
+    # -- expressions -------------------------------------------------------------------------------------------------
+
+    def _value(self, v: Value) -> str:
+        return self.known[v] if v in self.known else self._text(v)
+
+    def _text(self, v: Value) -> str:
+        match v:
+            case Const(value=value, dtype=dtype):
+                return f"set_{register_type(dtype)}({constant_text(value, dtype)})"
+            case Load():
+                return self._load(v)
+            case Ref():
+                return self._ref(v)
+            case IndexValue():
+                return self._index_value(v)
+            case Unary(op=op, x=x):
+                return _unary(op, x.dtype, self._value(x))
+            case Binary(op=op, a=a, b=b):
+                return _binary(op, a.dtype, self._value(a), self._value(b))
+            case Select(cond=c, a=a, b=b):
+                chosen = f"select_{register_type(a.dtype)}"
+                return f"{chosen}({self._value(c)}, {self._value(a)}, {self._value(b)})"
+            case Cast(dtype=dtype, x=x):
+                return _cast(dtype, x.dtype, self._value(x))
+
+    def _ref(self, v: Ref) -> str:
+        if v.tile in self.local:
+            return self.local[v.tile]
+        tile = self.buffers.get(v.tile)
+        if tile is None:
+            raise InternalError(f"tile {v.tile} is read before it is computed")
+        offset, ctype = tile.offset(v.axes), str(register_type(tile.dtype))
+        step = self.lane.stride(offset)
+        if step == 0:
+            return f"set_{ctype}({tile.name}[{self.index(offset)}])"
+        if step == 1:
+            if self.live is None or self.whole(tile):
+                return f"load_{ctype}({tile.name} + {self.index(offset)})"
+            return f"load_part_{ctype}({tile.name} + {self.index(offset)}, {self.live})"
+        assert step is not None
+        count = self.live or "TW_LANES"
+        return f"load_strided_{ctype}({tile.name} + {self.index(offset)}, {self.index(step)}, {count})"
+
+    def _index_value(self, v: IndexValue) -> str:
+        step = self.lane.stride(v.index)
+        if step is None:
+            name = self.fresh("x")
+            self.out.line(f"i64v {name};")
+            self.out.line(f"TW_FOR(l, TW_LANES) {name}[l] = {self.index(self._in_lane(v.index))};")
+            text = name
+        else:
+            text = f"set_i64({self.index(v.index)})"
+            if step != 0:
+                text = f"({text} + {'' if step == 1 else f'{parenthesized(self.index(step))} * '}lanes_i64())"
+        return text if v.dtype is DType.I64 else _cast(v.dtype, DType.I64, text)
+
+
+def _depends(v: Value) -> frozenset[str]:
+    names = used_symbols(v)
+    for x in operands(v):
+        names |= _depends(x)
+    return names
+
+
+def _rounded(dtype: DType, text: str) -> str:
+    return f"round_{dtype}({text})" if dtype in HALF else text
+
+
+def _unary(op: str, dtype: DType, x: str) -> str:
+    kind = register_type(dtype)
+    if op in ("not", "bitnot"):
+        return f"(~{x})"
+    if op == "neg":
+        return f"(-{x})"
+    if op in ("isnan", "isinf"):
+        return f"{op}_{kind}({x})"
+    return _rounded(dtype, f"{op}_{kind}({x})")
+
+
+def _binary(op: str, dtype: DType, a: str, b: str) -> str:
+    kind = register_type(dtype)
+    if op in COMPARE:
+        if dtype is DType.BOOL:
+            a, b = b, a  # true is -1
+        text = f"({a} {_COMPARE[op]} {b})"
+        return text if kind.bits == 32 else f"to(i32, {text})"
+    if op in _INFIX:
+        return _rounded(dtype, f"({a} {_INFIX[op]} {b})")
+    if op == "div" and dtype.is_float:
+        return _rounded(dtype, f"({a} / {b})")
+    if dtype is DType.BOOL and op in ("min", "max"):
+        return f"({a} {'&' if op == 'min' else '|'} {b})"
+    return _rounded(dtype, f"{op}_{kind}({a}, {b})")
+
+
+def _cast(to: DType, source: DType, x: str) -> str:
+    a, b = register_type(source), register_type(to)
+    if to is source:
+        return x
+    if source is DType.BOOL:
+        return _rounded(to, f"to({b}, {x} & 1)")
+    if to is DType.BOOL:
+        return f"to(i32, {x} != 0)"
+    if a.is_float and b.is_integer:
+        # Through a wide integer, so that what does not fit wraps as integers do.
+        wide = "i32" if b.bits < 32 else "i64" if b is DType.U32 else str(b)
+        return f"to({b}, to({wide}, {x}))" if wide != str(b) else f"to({b}, {x})"
+    return _rounded(to, x if a is b else f"to({b}, {x})")
+
+
+def _to_memory(dtype: DType, text: str) -> str:
+    if dtype is DType.BOOL:
+        return f"from_condition({text})"
+    return f"{dtype}_bits({text})" if dtype in HALF else text
+
+
+def _from_memory(dtype: DType, text: str) -> str:
+    if dtype is DType.BOOL:
+        return f"to_condition({text})"
+    return f"{dtype}_value({text})" if dtype in HALF else text
+
+
+def pointer_type(dtype: DType) -> str:
+    """The C type of an element in memory."""
+    return C_TYPES[dtype]

@@ -1,0 +1,237 @@
+"""The public functions, as ``import tilewright as tw`` has them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from numpy.typing import NDArray
+from tilewright import sample
+from tilewright.errors import UsageError
+from tilewright.options import Options
+
+if TYPE_CHECKING:
+    import onnx
+    from tilewright.artifact import Artifact
+    from tilewright.bench import Benchmark
+    from tilewright.driver import Progress
+    from tilewright.runtime import Session
+    from tilewright.verify import Verification
+
+Array = NDArray[Any]
+#: What can be compiled: a path, a ``ModelProto``, a ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
+Model = Union[str, "os.PathLike[str]", "onnx.ModelProto", Any]
+#: What can be run: a path, or an artifact that was just compiled.
+Runnable = Union[str, "os.PathLike[str]", "Artifact"]
+
+
+def compile(
+    model: Model,
+    targets: Sequence[str] = ("cpu",),
+    *,
+    example_args: tuple[Any, ...] | None = None,
+    dynamic_shapes: Any = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    level: int = 2,
+    verify: bool = True,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Compile a model into one artifact.
+
+    Args:
+        model: an ONNX file, a ``ModelProto``, a torch module (with ``example_args``) or an ``ExportedProgram``.
+        targets: spellings, ``kind[:arch[+feature]]``.
+        example_args: arguments of one call of a torch module.
+        dynamic_shapes: which of their sizes may vary, as ``torch.export.export`` takes it.
+        input_shapes: per input, a size per axis: ``8`` binds, ``"1..32"`` bounds, ``"N"`` names.
+        level: 0 (no fusion) to 3.
+        verify: compare with a reference, in processes apart.
+        tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
+        progress: told every stage and what it works on.
+
+    Raises:
+        CompileError: the model is invalid or unsupported.
+        AccuracyError: ``verify`` found an output off by more than the tolerance.
+    """
+    from tilewright import driver
+
+    shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
+    options = Options(targets=tuple(targets), input_shapes=tuple(shapes.items()), level=level)
+    source = model
+    if not _is_onnx(model):
+        from tilewright.frontend.torch import import_module
+
+        source = import_module(model, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes)
+    artifact = driver.compile(source, options=options, progress=progress or (lambda stage, detail: None))
+    if verify:
+        checked = (
+            globals()["verify"](artifact, model, tolerance=tolerance)
+            if _is_onnx(model)
+            else verify_torch(artifact, model, example_args, tolerance=tolerance)
+        )
+        checked.require(artifact.report.model.name)
+    return artifact
+
+
+def _is_onnx(model: Model) -> bool:
+    """A path or a ``ModelProto``; everything else comes from torch."""
+    return isinstance(model, str | os.PathLike) or type(model).__name__ == "ModelProto"
+
+
+def verify_torch(
+    artifact: Runnable, model: Any, example_args: tuple[Any, ...] | None = None, *, tolerance: float | None = None
+) -> Verification:
+    """Compare an artifact with the torch module it was made from, run here on its example inputs.
+
+    Args:
+        artifact: a path or a compiled artifact.
+        model: a torch module, or an ``ExportedProgram``.
+        example_args: inputs; an ``ExportedProgram`` has its own.
+        tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+    """
+    from tilewright.runtime import open_artifact
+    from tilewright.verify import verify_outputs
+
+    with _file_of(artifact) as path:
+        entry = open_artifact(path).manifest.entries[0]
+        names, outputs = [i.name for i in entry.inputs], [o.name for o in entry.outputs]
+        feed, want = _run_torch(model, example_args, names, outputs)
+        return verify_outputs(path, [feed], [want], f"torch {_torch_version()} in this process", tolerance=tolerance)
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _run_torch(
+    model: Any, example_args: tuple[Any, ...] | None, names: Sequence[str], outputs: Sequence[str]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs and outputs of one call, by the artifact's names for them."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    arguments = example_args
+    if arguments is None and isinstance(model, torch.export.ExportedProgram):
+        arguments = model.example_inputs[0] if model.example_inputs else None
+    module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
+    flat = [a for a in tree.tree_leaves(arguments or ()) if isinstance(a, torch.Tensor)]
+    with torch.no_grad():
+        results = [r for r in tree.tree_leaves(module(*(arguments or ()))) if isinstance(r, torch.Tensor)]
+    if len(flat) != len(names) or len(results) != len(outputs):
+        cause = f"{len(flat)} tensors in and {len(results)} out, the artifact has {len(names)} and {len(outputs)}"
+        raise UsageError(
+            "torch-signature", where="verify", cause=cause, fix="compile with verify=False and compare yourself"
+        )
+    feed = {n: a.detach().numpy() for n, a in zip(names, flat, strict=True)}
+    return feed, {n: r.numpy() for n, r in zip(outputs, results, strict=True)}
+
+
+def samples(
+    artifact: Path | str, shapes: Mapping[str, Sequence[int]] | None = None, count: int = 2
+) -> list[dict[str, Array]]:
+    """Made-up inputs for an artifact, without running it.
+
+    Args:
+        artifact: a ``.tw`` file.
+        shapes: concrete shapes of some inputs; what they leave open gets small unequal sizes within its bounds.
+        count: how many samples, at most 2; they differ in sizes and values.
+    """
+    from tilewright.runtime import open_artifact
+
+    entry = open_artifact(artifact).manifest.entries[0]
+    inputs = [sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in entry.inputs]
+    bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
+    bound = sample.bind(inputs, shapes or {})
+    made = []
+    for seed, sizes in enumerate(sample.SAMPLES[:count]):
+        free = {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+        made.append(sample.make_inputs(inputs, free | bound, seed))
+    return made
+
+
+def _within(size: int, low: int, high: int, multiple: int) -> int:
+    return min(max(-(-size // multiple) * multiple, low), high)
+
+
+@contextmanager
+def _file_of(artifact: Runnable) -> Iterator[Path]:
+    """A path to an artifact, for as long as it is needed."""
+    if isinstance(artifact, str | os.PathLike):
+        yield Path(artifact)
+        return
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        path = Path(folder) / "model.tw"
+        artifact.save(path)
+        yield path
+
+
+@contextmanager
+def _onnx_file(model: Model) -> Iterator[Path]:
+    if isinstance(model, str | os.PathLike):
+        yield Path(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        import onnx
+
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, str(path), save_as_external_data=model.ByteSize() > 1 << 30)
+        yield path
+
+
+def verify(
+    artifact: Runnable,
+    reference: Model,
+    *,
+    feeds: Sequence[Mapping[str, Array]] | None = None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    tolerance: float | None = None,
+    engine: str = "auto",
+) -> Verification:
+    """Compare an artifact with the ONNX model it was made from, each in a process of its own.
+
+    Args:
+        artifact: a path or a compiled artifact.
+        reference: an ONNX file or ``ModelProto``.
+        feeds: samples, arrays by input name; ``None`` makes some up.
+        sizes: concrete shapes of made-up inputs.
+        tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+        engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
+    """
+    from tilewright.verify import verify as compare
+
+    with _file_of(artifact) as path, _onnx_file(reference) as model:
+        return compare(path, model, feeds or samples(path, sizes), tolerance=tolerance, engine=engine)
+
+
+def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:
+    """Measure an artifact; arguments as of :func:`tilewright.bench.bench`, inputs made up by default."""
+    from tilewright.bench import bench as measure
+
+    with _file_of(artifact) as path:
+        return measure(path, feed if feed is not None else samples(path, count=1)[0], **settings)
+
+
+def load(artifact: Runnable, device: str = "auto", threads: int | None = None) -> Session:
+    """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
+
+    Args:
+        artifact: a path or a compiled artifact.
+        device: ``auto``, a kind (``cpu``) or a target's spelling.
+        threads: per run; ``None`` is what this process may use.
+    """
+    from tilewright import runtime
+
+    if isinstance(artifact, str | os.PathLike | bytes):
+        return runtime.load(artifact, device=device, threads=threads)
+    to_bytes = getattr(artifact, "to_bytes", None)
+    if to_bytes is None:
+        cause, fix = "it cannot be run", "give the path of a .tw file"
+        raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
+    return runtime.load(to_bytes(), device=device, threads=threads)

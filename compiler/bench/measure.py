@@ -1,0 +1,177 @@
+"""An artifact measured: alone under a load scenario, or in turns with its peers, and against the machine's roof."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tilewright.bench import scenarios
+from tilewright.bench.interleave import Interleaved, Ratio, interleave, percentiles
+from tilewright.bench.roofline import Roofline
+from tilewright.bench.roofline import measure as measure_roofline
+from tilewright.bench.scenarios import Load
+from tilewright.bench.work import Work, count_work
+from tilewright.engines import Engine, open_engine
+from tilewright.errors import UsageError
+
+Array = NDArray[Any]
+OURS = "tilewright"
+PEERS = ("onnxruntime", "openvino", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another engine's side of an interleaved measurement.
+
+    Attributes:
+        ratio: our time over its time, per round: below 1 we are faster.
+        max_error: largest difference of outputs, relative to the largest value of the peer's.
+    """
+
+    name: str
+    version: str
+    latency: Mapping[str, float]
+    ratio: Ratio
+    max_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """The machine's roof as measured now, and where we are below it.
+
+    Attributes:
+        least_seconds: the least time for the model's work.
+        share: of the roof that the median run reaches.
+        bound_by: ``compute`` or ``memory``, whichever roof is the lower here.
+    """
+
+    machine: Roofline
+    work: Work
+    least_seconds: float
+    share: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Result of :func:`bench`. ``shapes`` are of the inputs it ran on; ``threads`` per run."""
+
+    load: Load
+    threads: int
+    shapes: Mapping[str, tuple[int, ...]]
+    peers: tuple[Peer, ...] = ()
+    roof: Roof | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def bench(
+    artifact: Path | str,
+    feed: Mapping[str, Array],
+    *,
+    scenario: str = "single-stream",
+    against: Mapping[str, Path | str] | None = None,
+    reference: Path | str | None = None,
+    roofline: bool = False,
+    threads: int | None = None,
+    streams: int | None = None,
+    rate: float | None = None,
+    seconds: float = 5.0,
+) -> Benchmark:
+    """Measure an artifact from inputs in host memory to outputs in host memory.
+
+    Args:
+        artifact: a ``.tw`` file.
+        feed: the inputs of every run.
+        scenario: key of :data:`tilewright.bench.scenarios.JUDGED_BY`.
+        against: the model's file by peer (``single-stream`` only): an ONNX file, a ``torch.export`` archive for torch.
+        reference: the ONNX model, which ``roofline`` counts the work of.
+        roofline: measure the machine's roof as well.
+        threads: per run, of us and of each peer; ``None`` is 1 where runs are concurrent, else the CPUs there are.
+        streams: runs at the same time (``multi-stream``, ``server``, ``offline``); ``None`` is CPUs over threads.
+        rate: queries a second (``server``).
+        seconds: to measure, about, per engine.
+
+    Raises:
+        UsageError: arguments that do not go together.
+        DeviceError: a peer, or the toolchain that ``roofline`` needs, is not installed.
+    """
+    peers = dict(against or {})
+    _check(scenario, peers, reference, roofline, rate)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = threads or (cpus if scenario == "single-stream" else 1)
+    streams = streams or max(1, cpus // threads)
+    ours = open_engine(OURS, Path(artifact), threads)
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    machine = measure_roofline(threads) if roofline else None
+    if scenario != "single-stream":
+        load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)
+        return Benchmark(load, threads, shapes)
+    engines = {OURS: ours} | {name: open_engine(name, Path(path), threads) for name, path in peers.items()}
+    measured = interleave({n: _runner(e, feed) for n, e in engines.items()}, seconds * len(engines))
+    runs = measured.runs[OURS]
+    load = Load(scenario, len(runs), percentiles(runs), 1 / float(np.mean(runs)))
+    told = tuple(_peer(engines[name], ours, measured, feed) for name in peers)
+    roof = _roof(machine, Path(reference), shapes, load.latency["p50"]) if machine and reference else None
+    return Benchmark(load, threads, shapes, told, roof)
+
+
+def _check(scenario: str, peers: Mapping[str, object], reference: object, roofline: bool, rate: float | None) -> None:
+    def wrong(cause: str, fix: str) -> UsageError:
+        return UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
+
+    if scenario not in scenarios.JUDGED_BY:
+        raise wrong(f"no scenario {scenario!r}", f"one of {', '.join(scenarios.JUDGED_BY)}")
+    for name in peers:
+        if name not in PEERS:
+            raise wrong(f"no peer {name!r}", f"one of {', '.join(PEERS)}")
+    if scenario != "single-stream" and (peers or roofline):
+        raise wrong(f"peers and the roofline are measured single-stream, not {scenario}", "leave the scenario out")
+    if roofline and reference is None:
+        raise wrong("the roofline needs the ONNX model, to count its work", "give --ref MODEL")
+    if (scenario == "server") != (rate is not None):
+        raise wrong("the server scenario, and only it, needs the rate of its queries", "give --rate with server")
+
+
+def _runner(engine: Engine, feed: Mapping[str, Array]) -> scenarios.Run:
+    return lambda: engine.run(feed)
+
+
+def _load(scenario: str, run: scenarios.Run, seconds: float, streams: int, rate: float) -> Load:
+    if scenario == "multi-stream":
+        return scenarios.multi_stream(run, seconds, streams)
+    if scenario == "server":
+        return scenarios.server(run, seconds, streams, rate)
+    return scenarios.offline(run, seconds, streams)
+
+
+def _peer(engine: Engine, ours: Engine, measured: Interleaved, feed: Mapping[str, Array]) -> Peer:
+    mine, theirs = ours.run(feed), engine.run(feed)
+    pairs: Sequence[tuple[Array, Array]] = [
+        (mine[n], theirs[n] if n in theirs else list(theirs.values())[i]) for i, n in enumerate(mine)
+    ]
+    error = max(_relative(a, b) for a, b in pairs)
+    latency = percentiles(measured.runs[engine.name])
+    return Peer(engine.name, engine.version, latency, measured.ratio(OURS, engine.name), error)
+
+
+def _relative(got: Array, want: Array) -> float:
+    if got.shape != want.shape:
+        return float("inf")
+    error = np.abs(got.astype(np.float64) - want).max(initial=0.0)
+    return float(error / (np.abs(want.astype(np.float64)).max(initial=0.0) or 1.0))
+
+
+def _roof(machine: Roofline, model: Path, shapes: Mapping[str, Sequence[int]], median: float) -> Roof:
+    work = count_work(model, shapes)
+    compute = work.operations / machine.operations
+    memory = work.weight_bytes / machine.bandwidth
+    least = machine.seconds(work.operations, work.weight_bytes)
+    return Roof(machine, work, least, least / median, "compute" if compute >= memory else "memory")

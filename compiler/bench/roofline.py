@@ -1,0 +1,124 @@
+"""What this machine can do at most, measured when asked: multiply-adds and bytes read from memory per second.
+
+Two loops in C, built by the pinned toolchain for this very CPU: independent multiply-adds on registers only, and a sum
+over memory far larger than any cache. Both run on as many threads as the measurement that is judged by them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tilewright.codegen.toolchain import default_toolchain
+
+SOURCE = r"""
+#include <stdint.h>
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX2__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+typedef float vec __attribute__((vector_size(BYTES)));
+enum { LANES = BYTES / 4, CHAINS = 24 };
+
+/* Operations done: two for each multiply-add. 24 chains hide a latency of 4 at two a cycle, and fit in registers. */
+double tw_fma(int64_t rounds, float *sink) {
+    vec acc[CHAINS];
+    vec a, b;
+    for (int i = 0; i < LANES; i++) { a[i] = sink[0]; b[i] = sink[1]; }
+    for (int c = 0; c < CHAINS; c++) acc[c] = a * (float)c;
+    for (int64_t r = 0; r < rounds; r++) {
+#pragma clang loop unroll(full)
+        for (int c = 0; c < CHAINS; c++) acc[c] = acc[c] * a + b;
+    }
+    for (int c = 1; c < CHAINS; c++) acc[0] += acc[c];
+    for (int i = 0; i < LANES; i++) sink[2] += acc[0][i];
+    return 2.0 * LANES * CHAINS * (double)rounds;
+}
+
+float tw_read(const float *data, int64_t count) {
+    vec acc[8] = {0};
+    const vec *v = (const vec *)data;
+    for (int64_t i = 0; i + 8 <= count / LANES; i += 8) {
+#pragma clang loop unroll(full)
+        for (int k = 0; k < 8; k++) acc[k] += v[i + k];
+    }
+    for (int k = 1; k < 8; k++) acc[0] += acc[k];
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += acc[0][i];
+    return sum;
+}
+"""
+FLAGS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-fPIC")
+ROUNDS = 2_000_000
+READ_BYTES = 256 << 20  # shared by all threads; far beyond a last-level cache
+REPEATS = 5  # the best counts: a roof is what the machine can do when nothing disturbs it
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Highest rates measured on ``threads`` threads: float32 operations (a multiply-add is two) and bytes a second."""
+
+    threads: int
+    operations: float
+    bandwidth: float
+
+    def seconds(self, operations: float, bytes_read: float) -> float:
+        """The least time for so much work: neither compute nor memory can be faster."""
+        return max(operations / self.operations, bytes_read / self.bandwidth)
+
+
+def measure(threads: int) -> Roofline:
+    """Measure both roofs. Takes about a second.
+
+    Raises:
+        UsageError: there is no toolchain to build the two loops with.
+    """
+    library = _build()
+    library.tw_fma.restype, library.tw_fma.argtypes = ctypes.c_double, (ctypes.c_int64, ctypes.c_void_p)
+    library.tw_read.restype, library.tw_read.argtypes = ctypes.c_float, (ctypes.c_void_p, ctypes.c_int64)
+    sinks = [np.array([0.999999, 1e-6, 0], np.float32) for _ in range(threads)]
+    operations = library.tw_fma(1, sinks[0].ctypes.data) * ROUNDS * threads
+    data = np.ones(READ_BYTES // 4 + 16, np.float32)
+    skip = -data.ctypes.data % 64 // 4
+    share = READ_BYTES // 4 // threads // 1024 * 1024
+    starts = [data.ctypes.data + 4 * (skip + i * share) for i in range(threads)]
+    compute = min(_together(lambda i: library.tw_fma(ROUNDS, sinks[i].ctypes.data), threads) for _ in range(REPEATS))
+    reading = min(_together(lambda i: library.tw_read(starts[i], share), threads) for _ in range(REPEATS))
+    return Roofline(threads, operations / compute, 4 * share * threads / reading)
+
+
+def _together(work: Callable[[int], object], threads: int) -> float:
+    """Seconds of ``work(i)`` on all threads at once, from a common start. ctypes lets go of the interpreter's lock."""
+    gate = threading.Barrier(threads + 1)
+
+    def body(i: int) -> None:
+        gate.wait()
+        work(i)
+
+    workers = [threading.Thread(target=body, args=(i,)) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    gate.wait()
+    start = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - start
+
+
+def _build() -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        # A cache of its own: what "native" means is not in the key of the common one.
+        toolchain = default_toolchain(cache_folder=Path(folder))
+        code = toolchain.compile(SOURCE, FLAGS, name="roofline")
+        path = Path(folder) / "roofline.so"
+        path.write_bytes(toolchain.link({"roofline": code}, ()))
+        return ctypes.CDLL(str(path))

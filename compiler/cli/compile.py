@@ -1,0 +1,112 @@
+"""``tilewright compile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tilewright.cli import arguments, screen
+from tilewright.cli.outcome import Case, Outcome
+from tilewright.cli.summary import summary
+from tilewright.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tilewright.artifact import Artifact
+    from tilewright.verify import Verification
+
+
+@click.command("compile", short_help="Compile a model into one file.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=arguments.FILE, help="The artifact. [default: MODEL's name with .tw, here]")
+@click.option(
+    "-t", "--target", "targets", multiple=True, default=("cpu",), help="KIND[:ARCH[+FEATURE]]. [default: cpu]"
+)
+@arguments.shapes("Bind (x:1x3x224x224) or bound (x:1..32x3) an input's sizes, or with commas (x:1..32,3).")
+@click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
+@click.option("--cc", help="A C compiler command instead of the pinned ziglang.")
+@click.option("--verify/--no-verify", default=True, help="Compare with a reference, in processes apart. [default: on]")
+@click.option("--data", type=arguments.FILE, help="An .npz to verify on, instead of made-up inputs.")
+@click.option("--tolerance", type=float, help="Largest error relative to the largest reference value.")
+@click.option("--dump-ir", type=arguments.FOLDER, help="The graph after each pass that changed it, then kernels.")
+@click.option("--verify-each", is_flag=True, help="Check numbers after each pass; name the first that changes them.")
+@click.option("--explain", multiple=True, metavar="PASS", help="Tell why a pass left things alone.")
+@click.option("--stop-after", metavar="PASS", help="Stop after a stage or a pass.")
+@click.option("--time-passes", is_flag=True, help="Tell the time of each pass.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Neither progress nor summary.")
+@click.option("-v", "--verbose", is_flag=True, help="Add stages and tools to the summary.")
+@arguments.reports
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    model: Path,
+    output: Path | None,
+    targets: tuple[str, ...],
+    shapes: tuple[str, ...],
+    level: int,
+    cc: str | None,
+    verify: bool,
+    data: Path | None,
+    tolerance: float | None,
+    dump_ir: Path | None,
+    verify_each: bool,
+    explain: tuple[str, ...],
+    stop_after: str | None,
+    time_passes: bool,
+    progress: str,
+    quiet: bool,
+    verbose: bool,
+    json_path: Path | None,
+    junit: Path | None,
+) -> int:
+    """Compile MODEL, an ONNX file, into one artifact that runs without the compiler."""
+    from tilewright import driver
+    from tilewright.frontend.input_shapes import parse_input_shape
+    from tilewright.observe import Stopped
+    from tilewright.options import Observation, Options
+
+    outcome = arguments.begin(ctx, json_path, junit)
+    output = output or Path(f"{model.stem}.tw")
+    watch = Observation(str(dump_ir) if dump_ir else None, verify_each, explain, stop_after, time_passes)
+    options = Options(targets, tuple(map(parse_input_shape, shapes)), level, cc=cc, observe=watch)
+    with screen.Progress("none" if quiet else progress) as report_stage:
+        try:
+            artifact = driver.compile(model, options=options, progress=report_stage)
+        except Stopped as stopped:
+            report_stage.say(f"{stopped}; nothing was packaged")
+            return ExitCode.OK
+        outcome.data["report"] = artifact.report.as_dict()
+        checked = None
+        if verify:
+            report_stage("verify", "beside a reference, in processes apart")
+            checked = _verified(artifact, model, data, tolerance)
+            record(outcome, checked)
+        if checked is None or checked.ok:
+            report_stage("write", str(output))
+            artifact.save(output)
+    if not quiet:
+        screen.block(summary(artifact.report, checked, verbose))
+        screen.verdict(checked is None or checked.ok)
+    if checked is not None and not checked.ok:
+        click.echo(f"{output} was not written; --no-verify writes it unchecked", err=True)
+        checked.require(str(model))
+    return ExitCode.OK
+
+
+def _verified(artifact: Artifact, model: Path, data: Path | None, tolerance: float | None) -> Verification:
+    """Check an artifact that is not on disk yet."""
+    from tilewright.api import verify
+
+    feeds = [arguments.read_samples(data)] if data else None
+    return verify(artifact, model, feeds=feeds, tolerance=tolerance)
+
+
+def record(outcome: Outcome, checked: Verification) -> None:
+    """Tell ``--json`` and ``--junit`` of a verification."""
+    outcome.data["verification"] = checked.as_dict()
+    for sample, comparisons in enumerate(checked.comparisons):
+        for c in comparisons:
+            failure = "" if c.ok else c.problem or f"relative error {c.relative:.3e} above {c.tolerance:.0e}"
+            outcome.cases.append(Case(f"{c.name} on sample {sample}", failure=failure))

@@ -1,0 +1,86 @@
+"""``tilewright run``: needs the runtime only."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from tilewright.accuracy import compare
+from tilewright.cli import arguments, screen
+from tilewright.cli.outcome import Case
+from tilewright.errors import AccuracyError, ExitCode, UsageError
+
+
+@click.command("run", short_help="Load an artifact and run it once.")
+@click.argument("artifact", type=arguments.FILE)
+@click.option("--input", "inputs", multiple=True, metavar="NAME=@FILE", help="A .npy, repeatable. [default: made up]")
+@click.option("--data", type=arguments.FILE, help="An .npz of inputs by name.")
+@arguments.shapes("Sizes of the made-up inputs: x:2,16.")
+@click.option("--output-dir", type=arguments.FOLDER, help="Write each output there as NAME.npy.")
+@click.option("--expect", multiple=True, metavar="NAME=@FILE", help="A .npy that an output must equal; exit 5 if not.")
+@click.option("--tolerance", type=float, help="Of --expect: largest relative error. [default: by dtype]")
+@arguments.device
+@arguments.reports
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    artifact: Path,
+    inputs: tuple[str, ...],
+    data: Path | None,
+    shapes: tuple[str, ...],
+    output_dir: Path | None,
+    expect: tuple[str, ...],
+    tolerance: float | None,
+    device: str,
+    threads: int | None,
+    json_path: Path | None,
+    junit: Path | None,
+) -> int:
+    """Load ARTIFACT, run it once and print its outputs."""
+    from tilewright.api import load, samples
+
+    outcome = arguments.begin(ctx, json_path, junit)
+    feed = arguments.read_samples(data) if data else {}
+    feed |= dict(map(arguments.read_array, inputs))
+    wanted = dict(map(arguments.read_array, expect))
+    start = time.perf_counter()
+    session = load(artifact, device=device, threads=threads)
+    loaded = time.perf_counter()
+    missing = [i.name for i in session.inputs if i.name not in feed]
+    if missing:
+        given = {name: array.shape for name, array in feed.items()} | arguments.read_sizes(shapes)
+        (made,) = samples(artifact, given, count=1)
+        feed |= {name: made[name] for name in missing}
+        click.echo(f"made up: {', '.join(missing)}", err=True)
+    names = [o.name for o in session.outputs]
+    started = time.perf_counter()
+    outputs = dict(zip(names, session.run(None, feed), strict=True))
+    ended = time.perf_counter()
+    for name, array in outputs.items():
+        screen.block([(name, f"{array.dtype}{list(array.shape)}  {np.array2string(array.ravel()[:6], precision=6)}")])
+    screen.block([("load", screen.duration(loaded - start)), ("first run", screen.duration(ended - started))])
+    outcome.data |= {"load_seconds": loaded - start, "first_run_seconds": ended - started}
+    outcome.data["outputs"] = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
+    if output_dir:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for name, array in outputs.items():
+            np.save(output_dir / f"{name.replace('/', '_')}.npy", array)
+    bad = []
+    for name, want in wanted.items():
+        if name not in outputs:
+            raise UsageError(
+                "no-such-output", where=name, cause="no output of this name", fix=f"one of {', '.join(names)}"
+            )
+        found = compare(name, outputs[name], want, tolerance)
+        told = found.problem or f"relative error {found.relative:.2e} (may be {found.tolerance:.0e})"
+        outcome.cases.append(Case(name, failure="" if found.ok else told))
+        screen.block([("expect", f"{name}  {told}  {'ok' if found.ok else 'OFF'}")])
+        bad += [] if found.ok else [f"{name}: {told}"]
+    if bad:
+        raise AccuracyError(
+            "output-unexpected", where=str(artifact), cause="; ".join(bad), fix="check the inputs, or state --tolerance"
+        )
+    return ExitCode.OK

@@ -1,0 +1,77 @@
+"""The summary block: only lines whose facts were established in this run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tilewright.cli.screen import duration, size
+
+if TYPE_CHECKING:
+    from tilewright.accuracy import Comparison
+    from tilewright.report import Report, TargetFacts
+    from tilewright.verify import Verification
+
+Line = tuple[str, str]
+
+
+def summary(report: Report, checked: Verification | None, verbose: bool = False) -> Iterator[Line]:
+    """Label and text of each line."""
+    model = report.model
+    kinds = dict.fromkeys(kind for _, kind in model.inputs)
+    inputs = "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
+    yield "model", f"{model.name}  opset {model.opset}  sha256 {model.sha256[:12]}…  {model.nodes} nodes"
+    yield "inputs", inputs
+    for target in report.targets:
+        yield "target", _target(target)
+        yield from (("", f"on the host: {reason}") for reason in target.fallback)
+    counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
+    yield "precision", f"requested {report.precision_requested or 'the model’s own'} → actual {counts}"
+    yield from accuracy(checked)
+    weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
+    yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
+    if checked is not None:
+        yield (
+            "",
+            f"load {duration(checked.load_seconds)}  peak memory {size(checked.artifact_rss)}, with Python and NumPy",
+        )
+    yield "build", f"{duration(report.build_seconds)}  peak RSS {size(report.peak_rss)}"
+    if verbose:
+        yield "stages", "  ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
+        yield "tools", "  ".join(f"{name} {version}" for name, version in report.tools.items())
+
+
+def _target(target: TargetFacts) -> str:
+    placed = f"{target.launches - len(target.fallback)}/{target.launches} kernels on device"
+    parts = [target.spelling, f"{placed}, {len(target.fallback)} fallback", f"{target.distinct} distinct"]
+    if target.code_bytes:
+        parts.append(f"code {size(target.code_bytes)}")
+    if target.arena:
+        parts.append(f"arena {target.arena}")
+    return "  ".join(parts)
+
+
+def numbers(c: Comparison) -> str:
+    """A comparison on one line."""
+    return c.problem or f"cosine {c.cosine:.7f}  max|err| {c.max_error:.2e}  relative {c.relative:.2e}"
+
+
+def accuracy(checked: Verification | None) -> Iterator[Line]:
+    """The lines of a verification, or the one that says that there was none."""
+    if checked is None:
+        yield "accuracy", "not checked (--no-verify)"
+        return
+    worst = checked.worst
+    agreement = "" if checked.top1 is None else f"  top-1 agreement {checked.top1:.2%}"
+    judged = f"{'PASS' if checked.ok else 'FAIL'} (max relative {worst.tolerance:.0e})"
+    numbers = (
+        worst.problem or f"cosine {worst.cosine:.7f}  max|err| {worst.max_error:.2e}  relative {worst.relative:.2e}"
+    )
+    yield "accuracy", f"{numbers}{agreement}   {judged}"
+    samples = len(checked.comparisons)
+    cost = ""
+    if checked.reference_rss:
+        cost = f" ({duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own)"
+    yield "", f"beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
+    if checked.reference_note:
+        yield "", f"(not beside onnxruntime: {checked.reference_note})"

@@ -1,0 +1,49 @@
+"""``tilewright verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from tilewright.cli import arguments, screen
+from tilewright.cli.compile import record
+from tilewright.cli.summary import accuracy, numbers
+from tilewright.errors import ExitCode
+
+
+@click.command("verify", short_help="Compare an artifact with the model it was made from.")
+@click.argument("artifact", type=arguments.FILE)
+@click.option("--ref", "reference", type=arguments.FILE, required=True, help="The ONNX model.")
+@click.option("--data", type=arguments.FILE, multiple=True, help="An .npz of inputs, repeatable. [default: made up]")
+@arguments.shapes("Sizes of the made-up inputs: x:2,16.")
+@click.option("--tolerance", type=float, help="Largest relative error. [default: by dtype]")
+@click.option("--engine", type=click.Choice(["auto", "onnxruntime", "onnx.reference", "openvino"]), default="auto")
+@arguments.reports
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    artifact: Path,
+    reference: Path,
+    data: tuple[Path, ...],
+    shapes: tuple[str, ...],
+    tolerance: float | None,
+    engine: str,
+    json_path: Path | None,
+    junit: Path | None,
+) -> int:
+    """Run ARTIFACT and a reference on the same inputs, in processes apart, and compare every output."""
+    from tilewright.api import verify
+
+    outcome = arguments.begin(ctx, json_path, junit)
+    feeds = [arguments.read_samples(path) for path in data] or None
+    sizes = arguments.read_sizes(shapes)
+    checked = verify(artifact, reference, feeds=feeds, sizes=sizes, tolerance=tolerance, engine=engine)
+    record(outcome, checked)
+    for sample, comparisons in enumerate(checked.comparisons):
+        for c in comparisons:
+            screen.block([(f"sample {sample}", f"{c.name:<24} {numbers(c)}  {'ok' if c.ok else 'OFF'}")])
+    screen.block(accuracy(checked))
+    screen.verdict(checked.ok)
+    checked.require(str(artifact))
+    return ExitCode.OK

@@ -1,0 +1,112 @@
+"""What this machine has and lacks: versions, toolchain, CPU level, optional engines, devices."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tilewright import __version__
+from tilewright.errors import InternalError, UsageError
+
+State = Literal["ok", "missing", "broken"]
+
+NEEDED = ("onnx", "onnx-ir", "onnxscript", "ml-dtypes", "networkx")
+OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvino": "a peer of bench"}
+OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
+PROBE = "double probe(double x) { return 2 * x; }\n"
+#: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.
+LEVELS = {
+    "x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
+    "x86-64-v3": "avx avx2 bmi1 bmi2 f16c fma abm movbe",
+    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
+    "x86-64-v4+vnni": "avx512_vnni",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line. ``required``: compiling does not work without it."""
+
+    name: str
+    state: State
+    detail: str
+    required: bool = False
+
+
+def diagnose() -> Iterator[Check]:
+    """Every check, as it is done."""
+    yield Check("tilewright", "ok", f"{__version__} from {Path(__file__).parent}")
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield _package("numpy", required=True)
+    for name in NEEDED:
+        yield _package(name, required=True)
+    yield _toolchain()
+    yield Check("cpu", "ok", f"{cpu_level()}, {_cpus()} CPUs for this process")
+    for name, use in OPTIONAL.items():
+        yield _package(name, use=use)
+    yield _nvidia()
+
+
+def _package(name: str, required: bool = False, use: str = "") -> Check:
+    suffix = f" ({use})" if use else ""
+    try:
+        return Check(name, "ok", importlib.metadata.version(name) + suffix, required)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "missing", f"pip install {name}{suffix}", required)
+
+
+def _toolchain() -> Check:
+    """Compile and link a small library with the pinned compiler, past every cache."""
+    from tilewright.codegen.toolchain import default_toolchain
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+            toolchain = default_toolchain(cache_folder=Path(folder))
+            start = time.perf_counter()
+            toolchain.link({"probe": toolchain.compile(PROBE, ("-O2", "-fPIC"), name="probe")}, ())
+            seconds = time.perf_counter() - start
+    except UsageError as error:
+        return Check("toolchain", "missing", error.fix, required=True)
+    except InternalError as error:
+        return Check("toolchain", "broken", str(error), required=True)
+    return Check("toolchain", "ok", f"{toolchain.version} built a library in {seconds:.1f} s", required=True)
+
+
+def cpu_level() -> str:
+    """The highest x86-64 level of this CPU, or its architecture elsewhere."""
+    machine = platform.machine()
+    path = Path("/proc/cpuinfo")
+    if machine != "x86_64" or not path.exists():
+        return machine
+    lines = path.read_text(encoding="utf-8").splitlines()
+    flags = set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+    level = "x86-64"
+    for name, needed in LEVELS.items():
+        if not set(needed.split()) <= flags:
+            break
+        level = name
+    return level
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _nvidia() -> Check:
+    """Whether an NVIDIA driver answers. None is needed to compile."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return Check("nvidia", "missing", "no NVIDIA driver on this machine")
+    if done.returncode:
+        return Check("nvidia", "broken", done.stdout.strip() or done.stderr.strip())
+    return Check("nvidia", "ok", done.stdout.strip())

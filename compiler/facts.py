@@ -1,0 +1,88 @@
+"""The facts of a compilation, gathered for its report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+from tilewright.engines import peak_rss
+from tilewright.ir import facts as model_facts
+from tilewright.ir.graph import type_of
+from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range
+from tilewright.options import Options
+from tilewright.plan.memory import plan_memory
+from tilewright.plan.plan import EntryPoint
+from tilewright.report import ModelFacts, Report, TargetFacts
+
+if TYPE_CHECKING:
+    from tilewright.driver import TargetBuild
+
+#: The size that a symbolic dimension is given where a number must be shown.
+EXAMPLE = 32
+
+
+def compilation_facts(
+    *,
+    name: str,
+    digest: str,
+    options: Options,
+    graph: ir.Model,
+    builds: Sequence[TargetBuild],
+    seconds: Mapping[str, float],
+) -> Report:
+    """Everything that is known before the file is written."""
+    known = model_facts.facts(graph)
+    inputs = tuple((str(v.name), f"{type_of(v).dtype}{_shape(type_of(v).shape, known)}") for v in graph.graph.inputs)
+    precision = Counter(
+        str(kernel.kernel.params[-1].dtype) for kernel in (builds[0].kernels[i] for i in builds[0].launches)
+    )
+    tools = {tool: version for b in builds for tool, version in b.binary.tools.items()}
+    return Report(
+        model=ModelFacts(name, graph.opset_imports.get("", 0), digest, inputs, sum(1 for _ in graph.graph)),
+        targets=tuple(_target(b) for b in builds),
+        precision_requested=options.precision,
+        precision=dict(precision.most_common()),
+        seconds=dict(seconds),
+        peak_rss=peak_rss(),
+        tools=tools,
+    )
+
+
+def _target(build: TargetBuild) -> TargetFacts:
+    sizes = [c.constant for c in build.built.constants]
+    weights = 0
+    for c in sizes:
+        count = 1
+        for d in c.shape:
+            count *= d
+        weights += -(-count * c.dtype.bits // 8)
+    return TargetFacts(
+        spelling=build.target.spelling,
+        launches=len(build.launches),
+        distinct=len(build.kernels),
+        code_bytes=sum(map(len, build.binary.members.values())),
+        weight_bytes=weights,
+        arena=_arena(build.built.plan.entries[0]),
+    )
+
+
+def _arena(entry: EntryPoint) -> str:
+    """The arena at example sizes, beside the most bytes that are live at a time."""
+    sizes = {name: max(r.lo, min(r.hi, EXAMPLE)) for name, r in entry.symbols}
+    layout = plan_memory(entry, sizes)
+    at = ", ".join(f"{n}={v}" for n, v in sizes.items())
+    ratio = layout.size / layout.live_maximum if layout.live_maximum else 1.0
+    return f"{layout.size / 1e6:.1f} MB ({ratio:.2f} × live{' at ' + at if at else ''})"
+
+
+def _shape(shape: Sequence[Expr], known: Mapping[str, Range]) -> str:
+    return f"[{', '.join(_size(s, known) for s in shape)}]"
+
+
+def _size(size: Expr, known: Mapping[str, Range]) -> str:
+    r = known.get(str(size))
+    if r is None:
+        return str(size)
+    return f"{size}={r.lo}.." if r.hi >= POSITIVE_INFINITY else f"{size}={r.lo}..{r.hi}"

@@ -1,0 +1,138 @@
+"""Picks the part of an artifact that this machine runs, and makes its plan ready."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from ctypes import c_void_p
+from typing import Any
+
+import numpy as np
+from tilewright.runtime.artifact import Artifact, aligned_copy
+from tilewright.runtime.errors import ArtifactError, DeviceError, InputError, ResourceError, RunError
+from tilewright.runtime.format import CHECKSUMS, SEGMENT, TENSOR_ALIGNMENT, WEIGHTS
+from tilewright.runtime.library import (
+    Error,
+    Runtime,
+    Weight,
+    Weights,
+    kernel_table,
+    load_library,
+    runtime_table,
+)
+from tilewright.runtime.manifest import TargetInfo
+
+_ERRORS: dict[int, tuple[type[RunError], str, str]] = {
+    2: (InputError, "input-mismatch", "give inputs that fit the model's signature"),
+    7: (ResourceError, "out-of-memory", "use smaller inputs, or a machine with more memory"),
+    8: (DeviceError, "device-failed", "see the message"),
+    9: (ArtifactError, "artifact-damaged", "compile the model again"),
+}
+
+
+def raise_error(error: Error, where: str) -> None:
+    """Raise what the executor reported."""
+    kind, code, fix = _ERRORS.get(error.code, (RunError, "internal", "report this"))
+    raise kind(code, where=where, cause=error.text.decode("utf-8", "replace"), fix=fix)
+
+
+class LoadedPlan:
+    """A plan in the executor, with everything it points to. Freed with the last run that uses it."""
+
+    def __init__(self, artifact: Artifact, target: TargetInfo, table: Runtime, threads: int):
+        self.artifact, self.target, self.table = artifact, target, table
+        self.handle = c_void_p()
+        plan = artifact.checked(_member(artifact, target, "plan.bin"))
+        name = _member(artifact, target, "kernels.so")
+        library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
+        kernels, count = kernel_table(library, f"{artifact.where}, {name}")
+        self._weights = _checked_weights(artifact, table, threads)
+        weights = _weight_table(artifact, self._weights)
+        error = Error()
+        pointer = np.frombuffer(plan, np.uint8).ctypes.data
+        code = table.create(
+            ctypes.byref(self.handle),
+            *(pointer, len(plan), ctypes.byref(weights), kernels, count, threads),
+            ctypes.byref(error),
+        )
+        if code:
+            raise_error(error, artifact.where)
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.table.destroy(self.handle)
+
+
+def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPlan:
+    """The plan of the best part that this machine can run.
+
+    Args:
+        artifact: an opened artifact.
+        device: ``auto``, ``cpu``, or a target's spelling to run exactly that one.
+        threads: ``None`` for the processors that this process may use.
+
+    Raises:
+        DeviceError: the artifact holds nothing for this machine, or not for ``device`` (exit 8).
+    """
+    if threads is not None and threads < 1:
+        raise InputError("bad-threads", where="threads", cause=f"{threads} is not positive", fix="give 1 or more")
+    family = _family()
+    offered = [t for t in artifact.manifest.targets if device in ("auto", t.target, t.target.partition(":")[0])]
+    mine = [t for t in offered if t.family == family and sys.platform == "linux"]
+    if not mine:
+        held = ", ".join(t.target for t in artifact.manifest.targets) or "nothing"
+        raise DeviceError(
+            "device-missing",
+            where=artifact.where,
+            cause=f"it holds {held}; none of it is for device {device!r} on {sys.platform} {family}",
+            fix="compile the model for this machine, or name a device that the artifact holds",
+        )
+    name = _member(artifact, mine[0], "runtime.so")
+    library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
+    table = runtime_table(library, f"{artifact.where}, {name}")
+    return LoadedPlan(artifact, _first_that_runs(artifact, mine, table), table, threads or table.threads_default())
+
+
+def _family() -> str:
+    machine = platform.machine()
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def _first_that_runs(artifact: Artifact, targets: list[TargetInfo], table: Runtime) -> TargetInfo:
+    lacking = []
+    for target in targets:
+        missing = [name for name, *bit in target.requires if not table.cpu_has(*bit)]
+        if not missing:
+            return target
+        lacking.append(f"{target.target} needs {', '.join(missing)}")
+    raise DeviceError(
+        "cpu-too-old",
+        where=artifact.where,
+        cause=f"this CPU lacks features of every part: {'; '.join(lacking)}",
+        fix="compile the model for this CPU: -t cpu:native on it, or a lower level",
+    )
+
+
+def _member(artifact: Artifact, target: TargetInfo, name: str) -> str:
+    if name not in target.members:
+        raise artifact.damaged("manifest.json", f"{target.target} has no {name}")
+    return target.members[name]
+
+
+def _checked_weights(artifact: Artifact, table: Runtime, threads: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The weights where they lie, after their checksums were compared."""
+    weights = np.frombuffer(artifact.bytes_of(WEIGHTS), np.uint8)
+    if weights.ctypes.data % TENSOR_ALIGNMENT:
+        weights = aligned_copy(weights.data)
+    sums = np.frombuffer(artifact.checked(CHECKSUMS), np.uint8)
+    bad = table.check_crc(weights.ctypes.data, len(weights), sums.ctypes.data, threads)
+    if bad >= 0:
+        raise artifact.damaged(WEIGHTS, f"the checksum of its bytes from {bad * SEGMENT} on does not match")
+    return weights
+
+
+def _weight_table(artifact: Artifact, data: np.ndarray[Any, np.dtype[np.uint8]]) -> Weights:
+    tensors = artifact.manifest.weights
+    table = (Weight * len(tensors))(*(Weight(w.name.encode(), w.offset, w.size) for w in tensors))
+    return Weights(data.ctypes.data, len(data), table, len(tensors))

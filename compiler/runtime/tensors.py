@@ -1,0 +1,117 @@
+"""NumPy arrays as the executor's tensors, and back."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tilewright.runtime.errors import InputError
+from tilewright.runtime.library import MAX_RANK, Tensor
+from tilewright.runtime.manifest import TensorInfo
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: By spelling: the ONNX TensorProto.DataType number, the NumPy type that holds it here, and NumPy or ml_dtypes names of
+#: arrays that are taken as they are. Types that NumPy lacks are seen as unsigned integers of their size.
+DTYPES: dict[str, tuple[int, np.dtype[Any], tuple[str, ...]]] = {
+    "f32": (1, np.dtype(np.float32), ()),
+    "u8": (2, np.dtype(np.uint8), ()),
+    "i8": (3, np.dtype(np.int8), ()),
+    "u16": (4, np.dtype(np.uint16), ()),
+    "i16": (5, np.dtype(np.int16), ()),
+    "i32": (6, np.dtype(np.int32), ()),
+    "i64": (7, np.dtype(np.int64), ()),
+    "bool": (9, np.dtype(np.bool_), ()),
+    "f16": (10, np.dtype(np.float16), ()),
+    "f64": (11, np.dtype(np.float64), ()),
+    "u32": (12, np.dtype(np.uint32), ()),
+    "u64": (13, np.dtype(np.uint64), ()),
+    "bf16": (16, np.dtype(np.uint16), ("bfloat16",)),
+    "f8e4m3": (17, np.dtype(np.uint8), ("float8_e4m3fn",)),
+    "f8e5m2": (19, np.dtype(np.uint8), ("float8_e5m2",)),
+}
+
+
+def dtype_of(info: TensorInfo) -> tuple[int, np.dtype[Any]]:
+    """ONNX number and NumPy type of an input or output. Raises :class:`InputError` for one that NumPy cannot carry."""
+    if info.dtype not in DTYPES:
+        raise InputError(
+            "type-unsupported",
+            where=f"{info}",
+            cause=f"arrays of {info.dtype} cannot be passed from Python",
+            fix="give the model inputs and outputs of another type",
+        )
+    number, dtype, _ = DTYPES[info.dtype]
+    return number, dtype
+
+
+def as_input(info: TensorInfo, value: Any) -> Array:
+    """``value`` as memory the executor can read: itself when it is contiguous and aligned, else a copy.
+
+    Raises:
+        InputError: it has another element type; nothing is converted silently.
+    """
+    array = np.asarray(value)
+    number, dtype = dtype_of(info)
+    del number
+    if array.dtype != dtype:
+        if array.dtype.name in DTYPES[info.dtype][2]:
+            array = np.require(array, requirements="C").view(dtype)
+        elif array.dtype.newbyteorder("=") == dtype:
+            array = array.astype(dtype)
+        else:
+            raise InputError(
+                "input-type",
+                where=f"input {info.name!r}",
+                cause=f"it is {array.dtype}, the model takes {info}",
+                fix=f"convert it: array.astype({dtype.name!r})",
+            )
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, requirements=["C", "A"])
+    return array
+
+
+def fill_tensor(tensor: Tensor, number: int, array: Array) -> None:
+    """Point ``tensor`` at the memory of ``array``."""
+    if array.ndim > MAX_RANK:
+        raise InputError(
+            "input-rank", where="an input", cause=f"it has {array.ndim} dimensions", fix=f"give at most {MAX_RANK}"
+        )
+    tensor.data = array.ctypes.data
+    tensor.bytes = array.nbytes
+    tensor.dtype = number
+    tensor.rank = array.ndim
+    tensor.dim[: array.ndim] = array.shape
+
+
+def check_bound(info: TensorInfo, array: Any, shape: Sequence[int]) -> Array:
+    """An array that the caller gives for an output, checked. Dimensions of -1 in ``shape`` are not known yet."""
+    _, dtype = dtype_of(info)
+    problem = None
+    if not isinstance(array, np.ndarray):
+        problem = f"it is {type(array).__name__}, not an array"
+    elif array.dtype != dtype and array.dtype.name not in DTYPES[info.dtype][2]:
+        problem = f"it is {array.dtype}, the model gives {info}"
+    elif -1 in shape:
+        problem = "its shape is known only after the run, so memory cannot be given"
+    elif tuple(array.shape) != tuple(shape):
+        problem = f"it has shape {list(array.shape)}, the model gives {list(shape)} for these inputs"
+    elif not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
+        problem = "it is not contiguous, not aligned or not writeable"
+    if problem is not None:
+        fix = "give a C-contiguous array of the output's type and shape, or none"
+        raise InputError("output-memory", where=f"output {info.name!r}", cause=problem, fix=fix)
+    result: Array = array
+    return result
+
+
+def copy_out(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    """An array with a copy of memory that the executor allocated."""
+    shape = tuple(tensor.dim[: tensor.rank])
+    result = np.empty(shape, dtype)
+    if result.nbytes:
+        ctypes.memmove(result.ctypes.data, tensor.data, math.prod(shape) * dtype.itemsize)
+    return result

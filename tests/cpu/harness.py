@@ -1,0 +1,125 @@
+"""Runs kernels of the CPU backend through the C interface, on any level that this machine has."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tilewright.backends.cpu import machine
+from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
+from tilewright.kernel.apply import apply
+from tilewright.kernel.pack import pack_constant, packed_params
+from tilewright.kernel.schedule import Schedule, Scheduled
+from tilewright.kernel.tile import Kernel
+
+LEVELS = [t.spelling for t in machine.runnable() if t.spelling != "cpu:x86-64-v4+vnni"]
+
+
+class Args(ctypes.Structure):
+    """``tw_args`` of the kernel interface."""
+
+    _fields_ = (("buffer", ctypes.c_void_p), ("dim", ctypes.c_void_p), ("scratch", ctypes.c_void_p))
+
+
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.POINTER(Args), ctypes.c_int64, ctypes.c_int64)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel that can be called."""
+
+    scheduled: Scheduled
+    level: str
+    function: object
+    library: ctypes.CDLL
+
+    def __call__(
+        self, tensors: Mapping[str, np.ndarray], dims: Mapping[str, int], splits: Sequence[int] = ()
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name. ``splits``: borders at which the grid is cut into separate calls, the last piece first."""
+        bound = bind(self, tensors, dims)
+        borders = [0, *(s for s in splits if 0 < s < bound.blocks), bound.blocks]
+        for begin, end in reversed(list(itertools.pairwise(borders))):
+            bound.run(begin, end)
+        return bound.outputs()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A kernel with its arguments in place."""
+
+    compiled: Compiled
+    args: Args
+    blocks: int
+    raw: dict[str, tuple[np.ndarray, list[int], np.dtype]]
+    keep: tuple[object, ...]
+
+    def run(self, begin: int = 0, end: int | None = None) -> None:
+        """One call."""
+        self.compiled.function(ctypes.byref(self.args), begin, self.blocks if end is None else end)  # type: ignore[operator]
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """What was written; fails where bytes behind an output changed."""
+        found = {}
+        for name, (raw, shape, dtype) in self.raw.items():
+            size = int(np.prod(shape)) * dtype.itemsize
+            assert (raw[size:] == 0xA5).all(), f"{name}: written behind its end"
+            found[name] = raw[:size].view(dtype).reshape(shape)
+        return found
+
+
+def _aligned(size: int, value: int) -> np.ndarray:
+    raw = np.full(size + 64, value, np.uint8)
+    return raw[-raw.ctypes.data % 64 :][:size]
+
+
+def bind(compiled: Compiled, tensors: Mapping[str, np.ndarray], dims: Mapping[str, int]) -> Bound:
+    """Place inputs, packed constants, poisoned outputs and scratch memory."""
+    target = machine.targets()[compiled.level]
+    scheduled = compiled.scheduled
+    packs = {p.tensor: p for p in scheduled.schedule.packs}
+    buffers: list[np.ndarray] = []
+    outputs = {}
+    for p in packed_params(scheduled):
+        if p.role == "out":
+            shape = [s.evaluate(dims) for s in p.shape]
+            raw = _aligned(int(np.prod(shape)) * p.dtype.numpy.itemsize + 64, 0xA5)
+            outputs[p.name] = (raw, shape, p.dtype.numpy)
+            buffers.append(raw)
+        else:
+            array = np.ascontiguousarray(tensors[p.name])
+            array = pack_constant(array, packs[p.name]) if p.name in packs else array
+            buffers.append(_aligned(array.nbytes, 0))
+            buffers[-1][:] = array.reshape(-1).view(np.uint8)
+    pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
+    facts = scheduled.kernel.facts
+    values = (ctypes.c_int64 * max(1, len(facts)))(*(dims[name] for name, _ in facts))
+    size = CpuBackend().launch(scheduled, target)
+    blocks, scratch = size.grid.evaluate(dims), size.scratch.evaluate(dims)
+    memory = _aligned(scratch + 64, 0xFF)  # every f32 of it is a NaN
+    args = Args(ctypes.addressof(pointers), ctypes.addressof(values), memory.ctypes.data)
+    return Bound(compiled, args, blocks, outputs, (buffers, pointers, values, memory))
+
+
+@lru_cache(maxsize=256)
+def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None) -> Compiled:
+    """Build one kernel for a level."""
+    backend = CpuBackend()
+    target = machine.targets()[level]
+    scheduled = apply(kernel, schedule or next(iter(backend.schedules(kernel, target))))
+    binary = backend.build(backend.emit([scheduled], target), target)
+    descriptor, path = tempfile.mkstemp(suffix=".so")
+    os.write(descriptor, binary.members[LIBRARY])
+    os.close(descriptor)
+    library = ctypes.CDLL(path)
+    Path(path).unlink()
+    assert ctypes.c_uint32.in_dll(library, "tw_kernel_count_v1").value == 1
+    table = (ctypes.c_void_p * 1).in_dll(library, "tw_kernels_v1")
+    return Compiled(scheduled, level, FUNCTION(table[0]), library)
