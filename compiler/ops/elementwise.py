@@ -77,6 +77,10 @@ def arithmetic(ctx: Infer) -> TensorType:
     for i in range(1, len(ctx.inputs)):
         known = combine_known(known, ctx.known(i), lambda a, b: combine(a, b, ctx))
     ctx.set_known(known)
+    if ctx.node.op_type == "Add" and known is None and ctx.input(0).dtype.is_integer:
+        parts = ctx.largest(0), ctx.largest(1)
+        if parts[0] is not None and parts[1] is not None:
+            ctx.largest_output = parts[0] + parts[1]
     return broadcast(ctx)
 
 

@@ -157,6 +157,15 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
             known = ctx.known_outputs.get(i)
             if known is not None:
                 scope.known[value] = scope.dimensions.rewrite_known(known)
+    largest = ctx.largest_output
+    if largest is None and node.op_type in _SAME_ELEMENTS and node.inputs[0] is not None:
+        largest = scope.largest.get(node.inputs[0])
+    if largest is not None and followable([largest]):
+        scope.largest[node.outputs[0]] = scope.dimensions.rewrite(largest)
+
+
+#: The output holds elements of the first input and no others.
+_SAME_ELEMENTS = set("Cast Expand Flatten Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
 
 
 def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> Sequence[TensorType | None]:
