@@ -264,6 +264,12 @@ def test_known_integers_are_symbolic() -> None:
     assert [str(e) for e in known] == ["2*B", "2*S"]
 
 
+def test_arithmetic_that_wraps_is_not_followed() -> None:
+    body = "a = Sub(k, l) c = Cast<to=7>(a) y = ConstantOfShape(c)"
+    with pytest.raises(UnsupportedError):
+        imported("float[B] x", f"{body} z = Relu(x)", "uint8[1] k = {1}, uint8[1] l = {2}")
+
+
 def test_a_new_node_gets_its_type() -> None:
     model = imported("float[B,S] x", "y = Relu(x)")
     node = ir.node("Transpose", [model.graph.inputs[0]])
