@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tilewright.ir.symbolic import Expr, Operation, constant
+from tilewright.ir.symbolic import Expr, Operation, ceildiv, constant, symbol
 from tilewright.kernel.analysis import transform
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Pack, Scheduled, ScheduleError
@@ -90,8 +90,6 @@ _GRID: dict[str, Any] = {"//": np.floor_divide, "%": np.mod, "min": np.minimum, 
 
 def blocked(tensor: str, shape: tuple[Expr, ...], dim: int, size: int) -> Pack:
     """Panels of ``size`` along ``dim``: ``[d_dim // size, the other dimensions, d_dim % size]``."""
-    from tilewright.ir.symbolic import ceildiv, symbol
-
     names = [symbol(f"d{n}") for n in range(len(shape))]
     others = [n for n in range(len(shape)) if n != dim]
     return Pack(
