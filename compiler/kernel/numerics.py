@@ -128,7 +128,7 @@ def reduce(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Array:
     wide = widen(x, dtype)
     if op in ("any", "all"):
         return np.asarray(_REDUCE[op].reduce(wide, axis=axes, keepdims=True))
-    initial = {} if wide.size else {"initial": identity(op, dtype).value}
+    initial: dict[str, Any] = {} if wide.size else {"initial": identity(op, dtype).value}
     return narrow(np.asarray(_REDUCE[op].reduce(wide, axis=axes, keepdims=True, dtype=wide.dtype, **initial)), dtype)
 
 

@@ -53,8 +53,7 @@ def pack_constant(array: Array, pack: Pack) -> Array:
     """``array`` in the layout of ``pack``; elements outside the tensor are zero."""
     grids = {f"d{n}": np.arange(size).reshape([-1 if m == n else 1 for m in range(array.ndim)])
              for n, size in enumerate(array.shape)}  # fmt: skip
-    sizes = {f"d{n}_size": size for n, size in enumerate(array.shape)}
-    shape = tuple(s.evaluate(sizes) for s in pack.shape)
+    shape = tuple(s.value for s in pack.shape)
     # Offsets stay broadcast until the last sum, since most entries depend on one dimension only.
     offset: Any = 0
     for entry, size in zip(pack.index, shape, strict=True):
