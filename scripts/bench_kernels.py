@@ -23,7 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cpu"))
-from harness import Bound, bind, compile_kernel  # noqa: E402
+from harness import Bound, bind, compile_kernel
 
 try:
     import torch
@@ -156,7 +156,9 @@ def cases() -> list[Case]:
             mask = torch.from_numpy(tensors["bias"])[:, None, None, :].expand(b, 12, s, s)
             attend = torch.nn.functional.scaled_dot_product_attention
             peer = lambda q=q, k_=k_, v=v, mask=mask, attend=attend: attend(q, k_, v, mask)  # noqa: E731
-        found.append((f"attention {b}x{s}", parse_kernel(ATTENTION), {"B": b, "S": s}, tensors, 4.0 * b * 12 * s * s * 32, peer))
+        found.append(
+            (f"attention {b}x{s}", parse_kernel(ATTENTION), {"B": b, "S": s}, tensors, 4.0 * b * 12 * s * s * 32, peer)
+        )
     for m in (8, 128, 4096):
         tensors = {"X": _random(m, 384), "R": _random(m, 384), "g": _random(384), "beta": _random(384)}
         peer = None

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from tilewright.backends.cpu.contraction import Contraction, ContractionEmitter, Tiling, plan_contraction
+from tilewright.backends.cpu.contraction import ContractionEmitter
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
+from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
@@ -48,6 +49,8 @@ class _KernelEmitter:
         self.elements: dict[str, Expr] = {}
         self.uses: dict[str, set[int]] = {}
         self.memory = Memory()
+        self.reused: set[str] = set()  # tiles that live in another's memory
+        self.taken: set[str] = set()  # tiles whose memory another one has taken
 
     def emit(self) -> KernelText:
         """The whole file."""
@@ -74,7 +77,7 @@ class _KernelEmitter:
         head.line(f"#define TW_LANES {lanes(self.target)}")
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
         head.lines('#include "mma.h"', "")
-        text = str(head) + (str(self.contractions.functions) if self.plans else "") + str(out)
+        text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
         if not any(word in text for word in _LIBM_CALLS):
             text = text.replace('#include "vec_libm.h"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
@@ -103,8 +106,8 @@ class _KernelEmitter:
                     self._use(node, *(r.tile for r in refs_of(node.value)))
                 case Rotate(pairs=pairs):
                     self._use(node, *(name for pair in pairs for name in pair))
-                case Fill(tile=tile):
-                    self._use(node, tile)
+                case Fill(tile=name):
+                    self._use(node, name)
         for node, _ in visit(self.scheduled):
             if isinstance(node, Alloc):
                 tile = node.tile
@@ -175,14 +178,18 @@ class _KernelEmitter:
     def _body(self, place: Place, body: Sequence[Node]) -> None:
         pending: list[Compute | Write] = []
         allocs: list[Tile] = []
+        earlier: list[Tile] = []  # of this body: they live as long as what is allocated now
 
         def flush() -> None:
             nests = plan_nests(place, pending)
             local = {id(n): self._local(n) for n in nests}
             hidden = frozenset().union(*local.values()) if local else frozenset()
+            for nest in nests:
+                self._reuse(nest, [*earlier, *allocs], hidden)
             for tile in allocs:
-                if tile.name not in hidden:
+                if tile.name not in hidden and tile.name not in self.reused:
                     self._declare(place, tile)
+            earlier.extend(allocs)
             for nest in nests:
                 emit_nest(place, nest, local[id(nest)])
             pending.clear()
@@ -204,6 +211,24 @@ class _KernelEmitter:
         inside = {id(s) for s in nest.statements}
         made = {s.tile for s in nest.statements if isinstance(s, Compute) and s.reduce is None}
         return frozenset(t for t in made if self.uses.get(t, set()) <= inside)
+
+    def _reuse(self, nest: Nest, tiles: Sequence[Tile], hidden: frozenset[str]) -> None:
+        """Let a tile take the memory of one that only its own statement reads, element by element."""
+        here = {t.name for t in tiles}
+        for s in nest.statements:
+            if not isinstance(s, Compute) or s.reduce is not None or s.tile in hidden or s.tile not in here:
+                continue
+            new = self.buffers[s.tile]
+            for ref in refs_of(s.value):
+                old = self.buffers[ref.tile]
+                dead = ref.tile in here and self.uses[ref.tile] == {id(s)} and ref.tile not in hidden
+                alike = register_type(old.dtype) is register_type(new.dtype) and old.strides == new.strides
+                same = alike and old.starts == new.starts and self.elements[old.name] == self.elements[new.name]
+                if dead and same and ref.tile not in self.taken and len(ref.axes) == len(s.axes):
+                    self.taken.add(ref.tile)
+                    self.reused.add(s.tile)
+                    self.buffers[s.tile] = replace(new, name=old.name)
+                    break
 
     def _single(self, place: Place, node: Node) -> None:
         match node:

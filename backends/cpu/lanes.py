@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tilewright.ir.symbolic import ZERO, Atom, Expr, Operation, Range, Symbol, as_expr, constant, divisor
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Range, Symbol, as_expr, constant, divisor
 from tilewright.kernel.tile import Param
 
 
@@ -60,7 +60,7 @@ class Vectorized:
             return 1
         if atom.op in ("//", "%") and atom.args[1].is_constant:
             inner, size = atom.args[0], atom.args[1].value
-            # Lanes stay within one piece of `size` when lane 0 is aligned to the vector and the pieces are whole vectors.
+            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector.
             if size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
                 return 0 if atom.op == "//" else 1
         return None

@@ -54,7 +54,7 @@ def flags(target: Target, tools: Toolchain) -> tuple[str, ...]:
     """Compiler options of a target for a toolchain."""
     table = codegen(target)
     if tools.is_zig:
-        machine = ("-target", str(table["triple"]), f"-mcpu={table['mcpu']}", "-fno-sanitize=all")
+        machine: tuple[str, ...] = ("-target", str(table["triple"]), f"-mcpu={table['mcpu']}", "-fno-sanitize=all")
     else:
         words = str(table["march"]).split()
         machine = (f"-march={words[0]}", *words[1:])

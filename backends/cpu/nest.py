@@ -38,12 +38,13 @@ _ACROSS = {"any": "min", "all": "max"}  # of 0 and -1
 @dataclass(frozen=True, slots=True)
 class Nest:
     """Statements that share loops. ``axes`` outermost first, without ``vector``; ``reduced``: loops inside the vector
-    loop (a reduction down the lanes)."""
+    loop (a reduction down the lanes); ``between``: reduced loops around a vector loop that is reduced too."""
 
     statements: tuple[Statement, ...]
     axes: tuple[str, ...]
     vector: str | None
-    reduced: tuple[str, ...]
+    reduced: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
 
 
 def plan_nests(place: Place, statements: Sequence[Statement]) -> list[Nest]:
@@ -56,20 +57,31 @@ def plan_nests(place: Place, statements: Sequence[Statement]) -> list[Nest]:
         axes = tuple(a for a in _loop_axes(place, s) if a != vector and a not in down)
         if across and vector not in across:
             nests.append(Nest((s,), axes, vector, down))
-        elif nests and not down and _joins(nests[-1], s, vector, axes, place):
-            last = nests[-1]
-            nests[-1] = Nest((*last.statements, s), last.axes, vector, ())
+        elif not down and (n := _home(nests, s, Nest((), axes, vector), place)) is not None:
+            nests[n] = Nest((*nests[n].statements, s), nests[n].axes, vector)
         else:
-            nests.append(Nest((s,), (*axes, *down) if vector in across else axes, vector, ()))
+            nests.append(Nest((s,), axes, vector, between=down))
     return nests
+
+
+def _home(nests: list[Nest], s: Statement, shape: Nest, place: Place) -> int | None:
+    """The latest nest that ``s`` may join: nothing after that nest makes what ``s`` reads."""
+    read = {r.tile for r in refs_of(s.value)}
+    for n in range(len(nests) - 1, -1, -1):
+        if _joins(nests[n], s, shape, place):
+            return n
+        made = {x.tile for x in nests[n].statements if isinstance(x, Compute)}
+        if read & made or isinstance(s, Write) or any(isinstance(x, Write) for x in nests[n].statements):
+            return None
+    return None
 
 
 def _reduced(s: Statement) -> tuple[str, ...]:
     return s.reduce.axes if isinstance(s, Compute) and s.reduce is not None else ()
 
 
-def _joins(nest: Nest, s: Statement, vector: str | None, axes: tuple[str, ...], place: Place) -> bool:
-    if nest.reduced or nest.vector != vector or set(nest.axes) != set(axes):
+def _joins(nest: Nest, s: Statement, shape: Nest, place: Place) -> bool:
+    if nest.reduced or nest.between or nest.vector != shape.vector or set(nest.axes) != set(shape.axes):
         return False
     if any(len(_reduced(x)) > 1 for x in (s, *nest.statements)):
         return False
@@ -114,7 +126,7 @@ def _access_cost(place: Place, s: Statement, axis: str) -> float:
     steps: list[Expr | None] = []
     for v in walk(s.value):
         if isinstance(v, Load):
-            plain = [i for i in v.index if isinstance(i, Expr)]
+            plain = tuple(i for i in v.index if isinstance(i, Expr))
             irregular = v.fill is not None and any(axis in i.symbols for i in plain)
             steps.append(
                 None
@@ -148,12 +160,14 @@ def emit_nest(place: Place, nest: Nest, local: frozenset[str]) -> None:
         across = [s for s in nest.statements if isinstance(s, Compute) and s.reduce is not None and not nest.reduced]
         sums = {s.tile: _start(place, s) for s in across}
         with ExitStack() as inner:
+            for axis in nest.between:
+                place.open_loop(inner, axis)
             live = place.open_vector_loop(inner, nest.vector)
             values = place.values(nest.vector, live)
             if nest.reduced:
                 _emit_down(place, nest, values)
             for s in () if nest.reduced else nest.statements:
-                _emit_statement(place, s, values, sums, local, live)
+                _emit_statement(place, s, values, sums, local)
         for s in across:
             _finish(place, s, sums[s.tile])
 
@@ -180,17 +194,16 @@ def _combine(op: str, dtype: DType, a: str, b: str) -> str:
     return f"round_{dtype}({text})" if dtype in (DType.F16, DType.BF16) and op in ("sum", "prod") else text
 
 
-def _emit_statement(
-    place: Place, s: Statement, values: Values, sums: dict[str, str], local: frozenset[str], live: str | None
-) -> None:
+def _emit_statement(place: Place, s: Statement, values: Values, sums: dict[str, str], local: frozenset[str]) -> None:
     text = values.spell(s.value)
+    kind = register_type(s.value.dtype)
     if isinstance(s, Write):
         values.store(place.params[s.tensor], s.index, text)
         return
     if s.tile in sums:
         assert s.reduce is not None
-        if live is not None:
-            text = f"select_{register_type(s.value.dtype)}(live({live}), {text}, {_identity_text(s.reduce.op, s.value.dtype)})"
+        if values.live is not None:
+            text = f"select_{kind}(live({values.live}), {text}, {_identity_text(s.reduce.op, s.value.dtype)})"
         place.out.line(f"{sums[s.tile]} = {_combine(s.reduce.op, s.value.dtype, sums[s.tile], text)};")
         return
     name = values.assign(s.tile, s.value.dtype, text)

@@ -181,9 +181,10 @@ class Place:
         return replace(self, ends={**self.ends, loop.axis: end})
 
 
-def narrowed(place: Place, axis: str, start: str, end: str, size: int, exact: bool) -> Place:
-    """The place where ``axis`` ranges over C variables ``start … end - 1``: ``size`` values, or at most when not
-    ``exact``. ``start`` runs in steps of ``size``."""
+def narrowed(place: Place, axis: str, piece: tuple[str, str], size: int, *, exact: bool) -> Place:
+    """The place where ``axis`` ranges over C variables ``piece[0] … piece[1] - 1``: ``size`` values, or at most when
+    not ``exact``. The first runs in steps of ``size``."""
+    start, end = piece
     known = Range(0, place.scope.facts[axis].hi, math.gcd(divisor(place.start(axis), place.scope.facts), size))
     limit = symbol(start) + size if exact else symbol(end)
     ranges = {**place.scope.ranges, axis: AxisRange(symbol(start), constant(size), limit, not exact)}

@@ -45,7 +45,7 @@ def identifier(name: str) -> str:
 
 
 def index_text(e: IntLike, names: Mapping[str, str] | None = None) -> str:
-    """An index expression in C, in ``int64_t`` throughout. ``names`` renames symbols; others are printed as they are."""
+    """An index expression in C, in ``int64_t`` throughout. ``names`` renames symbols."""
     e = as_expr(e)
     if not e.terms:
         return "0"

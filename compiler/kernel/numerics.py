@@ -53,6 +53,8 @@ def _integer_div(a: Array, b: Array) -> Array:
 def _integer_pow(a: Array, b: Array) -> Array:
     """Integer power; a negative exponent truncates towards zero."""
     power = np.power(a, np.maximum(b, 0))
+    if a.dtype.kind == "u":
+        return np.asarray(power)
     return np.where(b < 0, np.where(a == 1, 1, np.where(a == -1, np.where(b % 2 == 0, 1, -1), 0)), power)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
 from tilewright.kernel.apply import apply
-from tilewright.kernel.pack import packed_params, pack_constant
+from tilewright.kernel.pack import pack_constant, packed_params
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 
@@ -44,7 +46,7 @@ class Compiled:
         """Outputs by name. ``splits``: borders at which the grid is cut into separate calls, the last piece first."""
         bound = bind(self, tensors, dims)
         borders = [0, *(s for s in splits if 0 < s < bound.blocks), bound.blocks]
-        for begin, end in reversed(list(zip(borders, borders[1:], strict=False))):
+        for begin, end in reversed(list(itertools.pairwise(borders))):
             bound.run(begin, end)
         return bound.outputs()
 
@@ -99,7 +101,8 @@ def bind(compiled: Compiled, tensors: Mapping[str, np.ndarray], dims: Mapping[st
     pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
     facts = scheduled.kernel.facts
     values = (ctypes.c_int64 * max(1, len(facts)))(*(dims[name] for name, _ in facts))
-    blocks, scratch = (e.evaluate(dims) for e in CpuBackend().launch(scheduled, target))
+    size = CpuBackend().launch(scheduled, target)
+    blocks, scratch = size.grid.evaluate(dims), size.scratch.evaluate(dims)
     memory = _aligned(scratch + 64, 0xFF)  # every f32 of it is a NaN
     args = Args(ctypes.addressof(pointers), ctypes.addressof(values), memory.ctypes.data)
     return Bound(compiled, args, blocks, outputs, (buffers, pointers, values, memory))
@@ -116,7 +119,7 @@ def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None)
     os.write(descriptor, binary.members[LIBRARY])
     os.close(descriptor)
     library = ctypes.CDLL(path)
-    os.unlink(path)
+    Path(path).unlink()
     assert ctypes.c_uint32.in_dll(library, "tw_kernel_count_v1").value == 1
     table = (ctypes.c_void_p * 1).in_dll(library, "tw_kernels_v1")
     return Compiled(scheduled, level, FUNCTION(table[0]), library)

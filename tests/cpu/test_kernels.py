@@ -30,7 +30,7 @@ class Case:
 MATMUL_TEXT = """
 @kernel
 def {name}(A: f32[{a}], B: {b}, C: out[f32[M, {n}]]):
-    where(1 <= M <= 4096{where})
+    where(1 <= M <= 4096)
     m: M
     n: {n}
     k: {k}
@@ -39,8 +39,8 @@ def {name}(A: f32[{a}], B: {b}, C: out[f32[M, {n}]]):
 """
 
 
-def _matmul(name: str, a: str, b: str, left: str, right: str, n: str = "33", k: str = "40", where: str = "") -> Kernel:
-    return parse_kernel(MATMUL_TEXT.format(name=name, a=a, b=b, left=left, right=right, n=n, k=k, where=where))
+def _matmul(name: str, a: str, b: str, left: str, right: str, *, n: int = 33, k: int = 40) -> Kernel:
+    return parse_kernel(MATMUL_TEXT.format(name=name, a=a, b=b, left=left, right=right, n=n, k=k))
 
 
 NORM = """
@@ -156,8 +156,8 @@ def _tensors(kernel: Kernel, dims: dict[str, int]) -> dict[str, np.ndarray]:
 
 def _compare(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
     assert got.keys() == expected.keys()
-    for name, e in expected.items():
-        g, e = got[name].astype(np.float64), e.astype(np.float64)
+    for name, array in expected.items():
+        g, e = got[name].astype(np.float64), array.astype(np.float64)
         error = np.abs(g - e).max() / max(1e-30, np.abs(e).max())
         assert error <= tolerance, f"{name}: {error}"
 

@@ -89,7 +89,9 @@ def test_error_in_ulp(library: ctypes.CDLL, name: str) -> None:
         rounded = exact.astype(np.float32)
         got = _run(library, name, x)
         special = ~np.isfinite(rounded)
-        finite_error = np.abs(got.astype(np.float64) - exact) / np.spacing(np.maximum(np.abs(rounded), np.float32(2**-126)))
+        finite_error = np.abs(got.astype(np.float64) - exact) / np.spacing(
+            np.maximum(np.abs(rounded), np.float32(2**-126))
+        )
     # At the border to infinity both the largest number and infinity are within the bound.
     border = special & (np.abs(exact) < 3.4028235677973366e38 * (1 + 2**-22))
     np.testing.assert_array_equal(got[special & ~border], rounded[special & ~border])

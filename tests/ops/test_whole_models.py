@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import minilm
 from onnx.reference import ReferenceEvaluator
-from tests.ops.interpret import run_interpreted
 from tilewright.frontend.onnx import import_model
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
+
+from models import minilm
+from tests.ops.interpret import run_interpreted
 
 
 @pytest.mark.parametrize("level", [0, 2])
