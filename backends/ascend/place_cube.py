@@ -14,7 +14,7 @@ from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, used_symbols
-from tilewright.kernel.expr import Binary, Cast, Const, Ref, Value
+from tilewright.kernel.expr import Binary, Cast, Const, Load, Ref, Value
 from tilewright.kernel.schedule import Compute, For, Write
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ class CubePart(OperandPart):
             a, b = b, a
         self._check_dtype(node, a, b)
         total = self._accumulator(node, row, column)
-        left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+        if isinstance(a.value, Load):
+            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+        else:
+            # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
+            right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
         k1, k0 = c.lanes(inner), self._inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
         valid = c.count(inner)
         start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self._reduction_loops(node)), ZERO)
