@@ -16,8 +16,10 @@ from tilewright.options import Options
 
 if TYPE_CHECKING:
     import onnx
+    from tilewright.artifact import Artifact
     from tilewright.bench import Benchmark
-    from tilewright.driver import Artifact, Progress
+    from tilewright.driver import Progress
+    from tilewright.runtime import Session
     from tilewright.verify import Verification
 
 Array = NDArray[Any]
@@ -58,22 +60,77 @@ def compile(
     """
     from tilewright import driver
 
-    source = _onnx(model, example_args, dynamic_shapes)
-    shapes = tuple((name, tuple(map(str, sizes))) for name, sizes in (input_shapes or {}).items())
-    options = Options(targets=tuple(targets), input_shapes=shapes, level=level)
+    shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
+    options = Options(targets=tuple(targets), input_shapes=tuple(shapes.items()), level=level)
+    source = model
+    if not _is_onnx(model):
+        from tilewright.frontend.torch import import_module
+
+        source = import_module(model, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes)
     artifact = driver.compile(source, options=options, progress=progress or (lambda stage, detail: None))
     if verify:
-        globals()["verify"](artifact, source, tolerance=tolerance).require(artifact.report.model.name)
+        checked = (
+            globals()["verify"](artifact, model, tolerance=tolerance)
+            if _is_onnx(model)
+            else verify_torch(artifact, model, example_args, tolerance=tolerance)
+        )
+        checked.require(artifact.report.model.name)
     return artifact
 
 
-def _onnx(model: Model, example_args: tuple[Any, ...] | None, dynamic_shapes: Any) -> Any:
-    """An ONNX path or proto; what comes from torch is exported."""
-    if isinstance(model, str | os.PathLike) or type(model).__name__ == "ModelProto":
-        return model
-    from tilewright.frontend.torch import export_module
+def _is_onnx(model: Model) -> bool:
+    """A path or a ``ModelProto``; everything else comes from torch."""
+    return isinstance(model, str | os.PathLike) or type(model).__name__ == "ModelProto"
 
-    return export_module(model, example_args, dynamic_shapes=dynamic_shapes)
+
+def verify_torch(
+    artifact: Runnable, model: Any, example_args: tuple[Any, ...] | None = None, *, tolerance: float | None = None
+) -> Verification:
+    """Compare an artifact with the torch module it was made from, run here on its example inputs.
+
+    Args:
+        artifact: a path or a compiled artifact.
+        model: a torch module, or an ``ExportedProgram``.
+        example_args: inputs; an ``ExportedProgram`` has its own.
+        tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+    """
+    from tilewright.runtime import open_artifact
+    from tilewright.verify import verify_outputs
+
+    with _file_of(artifact) as path:
+        entry = open_artifact(path).manifest.entries[0]
+        names, outputs = [i.name for i in entry.inputs], [o.name for o in entry.outputs]
+        feed, want = _run_torch(model, example_args, names, outputs)
+        return verify_outputs(path, [feed], [want], f"torch {_torch_version()} in this process", tolerance=tolerance)
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _run_torch(
+    model: Any, example_args: tuple[Any, ...] | None, names: Sequence[str], outputs: Sequence[str]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs and outputs of one call, by the artifact's names for them."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    arguments = example_args
+    if arguments is None and isinstance(model, torch.export.ExportedProgram):
+        arguments = model.example_inputs[0] if model.example_inputs else None
+    module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
+    flat = [a for a in tree.tree_leaves(arguments or ()) if isinstance(a, torch.Tensor)]
+    with torch.no_grad():
+        results = [r for r in tree.tree_leaves(module(*(arguments or ()))) if isinstance(r, torch.Tensor)]
+    if len(flat) != len(names) or len(results) != len(outputs):
+        cause = f"{len(flat)} tensors in and {len(results)} out, the artifact has {len(names)} and {len(outputs)}"
+        raise UsageError(
+            "torch-signature", where="verify", cause=cause, fix="compile with verify=False and compare yourself"
+        )
+    feed = {n: a.detach().numpy() for n, a in zip(names, flat, strict=True)}
+    return feed, {n: r.numpy() for n, r in zip(outputs, results, strict=True)}
 
 
 def samples(
@@ -86,7 +143,7 @@ def samples(
         shapes: concrete shapes of some inputs; what they leave open gets small unequal sizes within its bounds.
         count: how many samples, at most 2; they differ in sizes and values.
     """
-    from tilewright.runtime.artifact import open_artifact
+    from tilewright.runtime import open_artifact
 
     entry = open_artifact(artifact).manifest.entries[0]
     inputs = [sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in entry.inputs]
@@ -154,14 +211,14 @@ def verify(
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:
-    """Measure an artifact; ``feed`` and ``settings`` as in :func:`tilewright.bench.bench`, inputs made up by default."""
+    """Measure an artifact; arguments as of :func:`tilewright.bench.bench`, inputs made up by default."""
     from tilewright.bench import bench as measure
 
     with _file_of(artifact) as path:
         return measure(path, feed if feed is not None else samples(path, count=1)[0], **settings)
 
 
-def load(artifact: Runnable, device: str = "auto", threads: int | None = None) -> Any:
+def load(artifact: Runnable, device: str = "auto", threads: int | None = None) -> Session:
     """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
 
     Args:
@@ -175,7 +232,6 @@ def load(artifact: Runnable, device: str = "auto", threads: int | None = None) -
         return runtime.load(artifact, device=device, threads=threads)
     to_bytes = getattr(artifact, "to_bytes", None)
     if to_bytes is None:
-        raise UsageError(
-            "not-an-artifact", where=type(artifact).__name__, cause="it cannot be run", fix="give a .tw path"
-        )
+        cause, fix = "it cannot be run", "give the path of a .tw file"
+        raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
     return runtime.load(to_bytes(), device=device, threads=threads)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from tilewright.errors import ResourceError
 from tilewright.ir.graph import constant_array
 from tilewright.kernel.pack import pack_constant
-from tilewright.package.writer import Contents, Part, compose_artifact, write_artifact
+from tilewright.package.atomic import atomic_file
+from tilewright.package.writer import ArtifactSize, Contents, Part, compose_artifact
 from tilewright.plan.build import PackedConstant
 from tilewright.report import Report
 
@@ -38,27 +41,46 @@ class Artifact:
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all. Raises ``ResourceError`` for a full disk or a read-only folder."""
-        write_artifact(path, self.parts, self.constants, self.runtimes, self.provenance)
-
-    @cached_property
-    def report(self) -> Report:
-        """What the compilation tells; hashing the file for it takes about a second per gigabyte."""
-        stream = _Hashing()
-        size = compose_artifact(stream, self.parts, self.constants, self.runtimes, self.provenance)
-        return replace(self.facts, artifact_bytes=size.total, weight_bytes=size.weights, sha256=stream.sha256())
+        with atomic_file(Path(path)) as stream:
+            self._composed.stream.seek(0)
+            shutil.copyfileobj(self._composed.stream, stream, _PIECE)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        stream = io.BytesIO()
-        compose_artifact(stream, self.parts, self.constants, self.runtimes, self.provenance)
-        return stream.getvalue()
+        self._composed.stream.seek(0)
+        return self._composed.stream.read()
+
+    @cached_property
+    def report(self) -> Report:
+        """What the compilation tells, the finished file's size and hash included."""
+        done = self._composed
+        return replace(self.facts, artifact_bytes=done.size.total, weight_bytes=done.size.weights, sha256=done.sha256)
+
+    @cached_property
+    def _composed(self) -> _Composed:
+        """The file without a name, so that weights are packed and hashed once and never all in memory."""
+        try:
+            stream = tempfile.TemporaryFile(prefix="tilewright-")  # noqa: SIM115 (lives as long as the artifact)
+            size = compose_artifact(stream, self.parts, self.constants, self.runtimes, self.provenance)
+            stream.seek(0)
+            return _Composed(stream, size, hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as error:
+            raise ResourceError(
+                "disk-full",
+                where=tempfile.gettempdir(),
+                cause=f"the artifact cannot be put together there ({error.strerror})",
+                fix="free some space, or set TMPDIR to a folder with room for the weights",
+            ) from error
 
 
-class _Hashing(io.BytesIO):
-    """A stream that keeps the file, to hash it: the writer goes back to fill in checksums."""
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    stream: IO[bytes]
+    size: ArtifactSize
+    sha256: str
 
-    def sha256(self) -> str:
-        return hashlib.sha256(self.getbuffer()).hexdigest()
+
+_PIECE = 1 << 20
 
 
 def contents_of(constants: Sequence[PackedConstant]) -> dict[str, Contents]:

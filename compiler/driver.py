@@ -51,7 +51,8 @@ STAGES = ("import", "optimize", "lower", "build")
 #: Told about every stage: its name, and what it works on.
 Progress = Callable[[str, str], None]
 
-Model = Union[str, "os.PathLike[str]", "onnx.ModelProto"]
+#: An ONNX file, a model in memory, or a graph that was imported already (from PyTorch).
+Model = Union[str, "os.PathLike[str]", "onnx.ModelProto", ir.Model]
 
 
 def compile(model: Model, *, options: Options | None = None, progress: Progress | None = None) -> Artifact:
@@ -67,7 +68,7 @@ def compile(model: Model, *, options: Options | None = None, progress: Progress 
     passes = default_pipeline(options.level)
     observer.expect([*STAGES, *(p.name for p in passes)])
     with clock.stage("import", _name_of(model)):
-        graph = import_model(model, dict(options.input_shapes))
+        graph = model if isinstance(model, ir.Model) else import_model(model, dict(options.input_shapes))
         observer.start(graph)
     observer.after_stage("import")
     with clock.stage("optimize", f"{len(passes)} passes"):
@@ -126,11 +127,17 @@ def resolve_targets(options: Options) -> list[tuple[KernelBackend, Target]]:
     return list(found.values())
 
 
-def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
-    """The backend of a kind of target, using the C compiler ``cc``. Raises ``UsageError`` for an unknown kind."""
+def backend_kinds() -> dict[str, str]:
+    """Every kind of target that there is a backend for, with the backend's place: ours and those of other packages."""
     where = dict(BACKENDS)
     for entry in importlib.metadata.entry_points(group="tilewright.backends"):
         where.setdefault(entry.name, entry.value)
+    return where
+
+
+def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
+    """The backend of a kind of target, using the C compiler ``cc``. Raises ``UsageError`` for an unknown kind."""
+    where = backend_kinds()
     if kind not in where:
         raise UsageError(
             "unknown-target",
@@ -262,4 +269,5 @@ def _digest(model: Model) -> str:
     if isinstance(model, str | os.PathLike):
         with Path(model).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,8 @@ def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], threa
 
 
 def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
+    if available(name):
+        import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
     start = time.perf_counter()
     engine = open_engine(name, Path(path), int(threads) or None)
     facts: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start, "names": []}
@@ -195,17 +197,16 @@ def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
 
 
 def peak_rss() -> int:
-    """Highest resident memory of this process, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Highest resident memory of this process, bytes.
 
-
-def version_of(distribution: str) -> str | None:
-    """Version of an installed distribution, ``None`` where it is absent."""
+    Not ``ru_maxrss`` where it can be helped: on Linux that keeps the parent's peak through fork and exec.
+    """
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

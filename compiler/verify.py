@@ -23,14 +23,17 @@ class Verification:
     Attributes:
         comparisons: per sample, per output.
         reference: engine that gave the reference, with its version; ``reference_note`` why it was not the first choice.
-        reference_seconds: loading and running it; ``reference_rss`` its highest memory (bytes).
-        artifact_rss: highest memory of the process that ran the artifact.
+        reference_seconds: loading and running it, ``reference_rss`` its highest memory (bytes); 0 where that was not
+            in a process of its own.
+        load_seconds: loading the artifact, the runtime being imported already.
+        artifact_rss: highest memory of the process that ran the artifact, Python and NumPy included.
     """
 
     comparisons: tuple[tuple[Comparison, ...], ...]
     reference: str
     reference_seconds: float
     reference_rss: int
+    load_seconds: float
     artifact_rss: int
     reference_note: str = ""
 
@@ -95,9 +98,35 @@ def verify(
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
     want, note = _reference(Path(reference), feeds, engine)
+    cost = (want.load_seconds + sum(want.seconds), want.peak_rss)
+    name = f"{want.engine} {want.version}"
+    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, tolerance=tolerance)
+
+
+def verify_outputs(
+    artifact: Path | str,
+    feeds: Sequence[Mapping[str, Array]],
+    want: Sequence[Mapping[str, Array]],
+    reference: str,
+    *,
+    cost: tuple[float, int] | None = None,
+    note: str = "",
+    tolerance: float | None = None,
+) -> Verification:
+    """Compare an artifact with outputs that are known.
+
+    Args:
+        artifact: a ``.tw`` file; it runs in a process of its own.
+        feeds: samples, arrays by input name.
+        want: their outputs by name.
+        reference: who gave them.
+        cost: seconds and bytes of memory that they took, where that was in a process of its own.
+        note: why the reference was not another one.
+        tolerance: as for :func:`verify`.
+    """
     got = engines.run_apart("tilewright", Path(artifact), feeds)
     comparisons = []
-    for mine, theirs in zip(got.outputs, want.outputs, strict=True):
+    for mine, theirs in zip(got.outputs, want, strict=True):
         if set(mine) != set(theirs):
             raise UsageError(
                 "outputs-differ",
@@ -106,8 +135,8 @@ def verify(
                 fix="give the model that the artifact was compiled from",
             )
         comparisons.append(tuple(accuracy.compare(n, mine[n], theirs[n], tolerance) for n in mine))
-    seconds = want.load_seconds + sum(want.seconds)
-    return Verification(tuple(comparisons), f"{want.engine} {want.version}", seconds, want.peak_rss, got.peak_rss, note)
+    seconds, memory = cost or (0.0, 0)
+    return Verification(tuple(comparisons), reference, seconds, memory, got.load_seconds, got.peak_rss, note)
 
 
 def _reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str) -> tuple[engines.Runs, str]:

@@ -31,7 +31,7 @@ class _Flag:
     pending: deque[Clock] = field(default_factory=deque)
     waits: list[tuple[int, int]] = field(default_factory=list)
     sets: int = 0
-    last: str = ""
+    last: Item | None = None
 
 
 @dataclass(slots=True)
@@ -181,9 +181,9 @@ class _Machine:
         known = sum(1 for pipe, tick in flag.waits if self.clocks[thread][pipe] >= tick)
         flag.sets += 1
         if flag.sets - known > limit:
-            raise Refused("doubled flag", why, flag.last, item.text)
+            raise Refused("doubled flag", why, flag.last.text if flag.last else "", item.text)
         flag.pending.append(self._message(thread))
-        flag.last = item.text
+        flag.last = item
 
     # -- between cores -------------------------------------------------------------------------------------------
 
@@ -225,4 +225,8 @@ class _Machine:
             raise Refused("deadlock", f"{len(stuck)} pipes wait for ever", stuck[0], stuck[-1])
         for flag in self.flags.values():
             if flag.pending:
-                raise Refused("leaked flag", f"set {len(flag.pending)} times and never waited for", flag.last)
+                raise Refused(
+                    "leaked flag",
+                    f"set {len(flag.pending)} times and never waited for",
+                    flag.last.text if flag.last else "",
+                )

@@ -60,9 +60,9 @@ def touch(access: Access, slots: int, env: Mapping[str, int]) -> Touch:
     """``access`` under ``env``; negative counts are zero."""
     slot = value_of(access.slot, env) % slots
     if isinstance(access, Block):
-        counts = (max(0, value_of(access.rows, env)), max(0, value_of(access.columns, env)))
+        size = (max(0, value_of(access.rows, env)), max(0, value_of(access.columns, env)))
         corner = (value_of(access.row, env), value_of(access.column, env))
-        return Touch(access.buffer, slot, 0, counts, (), corner, access.whole)
+        return Touch(access.buffer, slot, 0, size, (), corner, access.whole)
     counts = tuple(max(0, value_of(c, env)) for c, _ in access.dims)
     strides = tuple(value_of(s, env) for _, s in access.dims)
     return Touch(access.buffer, slot, value_of(access.offset, env), counts, strides)

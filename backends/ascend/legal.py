@@ -7,6 +7,7 @@ from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, la
 from tilewright.backends.ascend.layout import SCOPE_LAYOUT
 from tilewright.backends.ascend.memory import Refused
 from tilewright.backends.ascend.placed import CrossFlag, Flag, Instruction, Placed, statements
+from tilewright.backends.ascend.stream import Item
 from tilewright.backends.ascend.text import statement_text
 from tilewright.target import Target
 
@@ -71,21 +72,24 @@ _SCOPES: dict[str, frozenset[tuple[str, ...]]] = {
 }
 
 
-def check_touch(node: Instruction, t: Touch, g: Geometry, target: Target, text: str) -> None:
+def check_touch(item: Item, t: Touch, g: Geometry, target: Target) -> None:
     """Bounds and alignment of one access as it is executed. Raises :class:`Refused`."""
+    op = item.node.op if isinstance(item.node, Instruction) else ""
     low, high = last_byte(t, g)
     if low < 0 or (high + 1) * g.element_bytes > g.slot_bytes:
-        raise Refused("bounds", f"elements {low}..{high} of {t.buffer}, which has {g.slot_bytes} bytes", "", text)
-    if node.op == "mmad" and max(t.counts) > int(target.extra["mmad_limit"]):
-        raise Refused("mmad size", f"{t.counts} beyond {target.extra['mmad_limit']}", "", text)
+        raise Refused("bounds", f"elements {low}..{high} of {t.buffer}, which has {g.slot_bytes} bytes", "", item.text)
+    if t.block is not None and any(at + n > size for at, n, size in zip(t.block, t.counts, g.shape, strict=True)):
+        raise Refused("bounds", f"{t.counts} elements at {t.block} of {t.buffer}, which is {g.shape}", "", item.text)
+    if op == "mmad" and max(t.counts) > int(target.extra["mmad_limit"]):
+        raise Refused("mmad size", f"{t.counts} beyond {target.extra['mmad_limit']}", "", item.text)
     if g.scope == "gm":
         return
     align = int(target.extra["alignment"][g.scope])
     first = int(byte_index(t, g).flat[0])
     if first % align:
-        raise Refused("alignment", f"{t.buffer} accessed at byte {first:#x}, not a multiple of {align}", "", text)
-    if node.op == "brcb" and t.strides[-1] == 0:
+        raise Refused("alignment", f"{t.buffer} accessed at byte {first:#x}, not a multiple of {align}", "", item.text)
+    if op == "brcb" and t.strides[-1] == 0:
         return  # reads single elements, eight of them at a time
     for n, stride in list(zip(t.counts, t.strides, strict=False))[:-1]:
         if n > 1 and (stride * g.element_bytes) % align:
-            raise Refused("alignment", f"rows of {t.buffer} are {stride * g.element_bytes} bytes apart", "", text)
+            raise Refused("alignment", f"rows of {t.buffer} are {stride * g.element_bytes} bytes apart", "", item.text)

@@ -2,60 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Binary, Cast, Value
 from tilewright.kernel.schedule import Compute
 from tilewright.kernel.scope import Scope
+from tilewright.kernel.tile import Reduction
 
-#: Narrow operand types whose products a tensor core sums exactly in the wide type.
+#: Narrow operand types whose products the matrix unit sums exactly in the wide type.
 _EXACT = {
     DType.F32: (DType.F16, DType.BF16, DType.F8E4M3, DType.F8E5M2),
-    DType.I32: (DType.I8, DType.U8),
+    DType.I32: (DType.I8,),
+}
+#: Types of operands (after the above) and of sums that ``tl.dot`` takes.
+_SUMS = {
+    DType.F32: (DType.F32, *_EXACT[DType.F32]),
+    DType.F64: (DType.F64,),
+    DType.F16: (DType.F16,),
+    DType.I32: _EXACT[DType.I32],
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """``sum(depth, left * right)`` with ``rows`` of the left and ``columns`` of the right operand. Axes of which one
-    position is taken at a time are left out; operands come without casts that the matrix unit does itself."""
+    """``sum(depth, left * right)`` with ``rows`` of the left and ``columns`` of the right operand; ``batch`` axes are
+    on both sides and in the result. Operands come without casts that the matrix unit does itself."""
 
     left: Value
     right: Value
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     depth: tuple[str, ...]
+    batch: tuple[str, ...]
 
 
-def contraction(node: Compute, scope: Scope) -> Contraction | None:
-    """``node`` as a matrix product; ``None`` when it is none. The operand with the tile's first axis is the left."""
-    if node.reduce is None or node.reduce.op != "sum" or not isinstance(node.value, Binary) or node.value.op != "mul":
+def contraction(axes: tuple[str, ...], value: Value, reduce: Reduction | None) -> Contraction | None:
+    """The product that a definition of a tile over ``axes`` is; ``None`` when it is none.
+
+    The operand with the first axis of the tile that is not a batch axis is the left.
+    """
+    if reduce is None or reduce.op != "sum" or not isinstance(value, Binary) or value.op != "mul":
         return None
-    left, right = _operands(node.value)
-    out, depth = lanes(node.axes, scope), lanes(node.reduce.axes, scope)
-    rows = tuple(a for a in out if a in used_symbols(left))
-    columns = tuple(a for a in out if a in used_symbols(right))
-    shared = used_symbols(left) & used_symbols(right)
-    if not rows or not columns or not depth or not shared.issuperset(depth) or not shared.isdisjoint(out):
+    left, right = _operands(value)
+    in_left, in_right = used_symbols(left), used_symbols(right)
+    batch = tuple(a for a in axes if a in in_left and a in in_right)
+    rows = tuple(a for a in axes if a in in_left and a not in batch)
+    columns = tuple(a for a in axes if a in in_right and a not in batch)
+    if not (in_left & in_right).issuperset(reduce.axes) or len(batch) + len(rows) + len(columns) != len(axes):
         return None
-    if len(rows) + len(columns) != len(out):
-        return None
-    if out[0] in columns:
-        left, right, rows, columns = right, left, columns, rows
-    return Contraction(left, right, rows, columns, depth)
+    found = Contraction(left, right, rows, columns, reduce.axes, batch)
+    return _swapped(found) if axes and _first(found, axes) in columns else found
 
 
-def lanes(axes: tuple[str, ...], scope: Scope) -> tuple[str, ...]:
-    """Those of ``axes`` that have more than one lane."""
-    return tuple(a for a in axes if scope.ranges[a].size != 1)
+def matrix_product(node: Compute, scope: Scope) -> Contraction | None:
+    """``node`` as a product of two matrices, without the axes that have one lane in ``scope``; ``None`` where it is
+    no product, or one of vectors, or of types that ``tl.dot`` does not take, or has a batch of more than one lane."""
+    found = contraction(node.axes, node.value, node.reduce)
+    if found is None or found.left.dtype not in _SUMS.get(node.value.dtype, ()):
+        return None
+    rows, columns, depth, batch = (
+        tuple(a for a in axes if scope.ranges[a].size != 1)
+        for axes in (found.rows, found.columns, found.depth, found.batch)
+    )
+    if batch or not (rows and columns and depth):
+        return None
+    found = replace(found, rows=rows, columns=columns, depth=depth, batch=())
+    return _swapped(found) if _first(found, node.axes) in columns else found
+
+
+def _first(found: Contraction, axes: tuple[str, ...]) -> str | None:
+    return next((a for a in axes if a in found.rows or a in found.columns), None)
+
+
+def _swapped(c: Contraction) -> Contraction:
+    return replace(c, left=c.right, right=c.left, rows=c.columns, columns=c.rows)
 
 
 def _operands(product: Binary) -> tuple[Value, Value]:
     """The factors without widening casts, when both then have one type that the matrix unit widens by itself."""
     a, b = product.a, product.b
-    if isinstance(a, Cast) and isinstance(b, Cast) and a.x.dtype is b.x.dtype:
-        if a.x.dtype in _EXACT.get(product.dtype, ()):
-            return a.x, b.x
+    narrow = _EXACT.get(product.dtype, ())
+    if isinstance(a, Cast) and isinstance(b, Cast) and a.x.dtype is b.x.dtype and a.x.dtype in narrow:
+        return a.x, b.x
     return a, b

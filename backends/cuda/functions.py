@@ -110,7 +110,11 @@ DEFINITIONS = {
         "    return a // b - ((a % b != 0) & ((a < 0) != (b < 0))).to(tl.int32)\n"
     ),
     "_floormod": "def _floormod(a, b):\n    return ((a % b) + b) % b\n",
-    "_floatmod": "def _floatmod(a, b):\n    r = a % b\n    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)\n",
+    "_floatmod": (
+        "def _floatmod(a, b):\n"
+        "    r = a % b\n"
+        "    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)\n"
+    ),
 }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
         folder = Path(name)
         for file, text in source.files.items():
             (folder / file).write_text(text, encoding="utf-8")
-        jobs = []
+        jobs: list[dict[str, Any]] = []
         for n, run in enumerate(runs):
             launch = launches[run.kernel]
             for a in launch.arguments:
@@ -75,4 +75,4 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
         done = subprocess.run(command, env=toolchain.environment(folder), capture_output=True, text=True, check=False)
         if done.returncode:
             raise InternalError(f"Triton's interpreter failed ({done.returncode}):\n{done.stderr}")
-        return [{key: np.load(folder / job["arrays"][key]) for key in job["outputs"]} for job in jobs]  # type: ignore[index, call-overload]
+        return [{key: np.load(folder / job["arrays"][key]) for key in job["outputs"]} for job in jobs]

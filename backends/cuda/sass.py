@@ -46,6 +46,6 @@ def _cuobjdump(cubin: bytes, option: str) -> str:
     with tempfile.TemporaryDirectory(prefix="tilewright-sass-") as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
-        command = [toolchain.tool("cuobjdump"), option, file]
+        command = [str(toolchain.tool("cuobjdump")), option, str(file)]
         env = {"PATH": str(toolchain.tool("nvdisasm").parent)}  # cuobjdump starts nvdisasm by name
         return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

@@ -62,9 +62,9 @@ class Values:
                 s = self.spell(x, frame, guards)
                 return Spelled(unary_text(op, s, x.dtype), s.dims)
             case Binary(op=op, a=a, b=b):
-                x, y = self._indices(v, frame) or (self.spell(a, frame, guards), self.spell(b, frame, guards))
-                text = binary_text(op, x, y, a.dtype)
-                return Spelled(text, x.dims | y.dims)
+                left, right = self._indices(v, frame) or (self.spell(a, frame, guards), self.spell(b, frame, guards))
+                text = binary_text(op, left, right, a.dtype)
+                return Spelled(text, left.dims | right.dims)
             case Select(cond=c, a=a, b=b):
                 parts = [self.spell(x, frame, guards) for x in (c, a, b)]
                 dims = parts[0].dims | parts[1].dims | parts[2].dims
@@ -140,7 +140,9 @@ class Values:
     def _ref(self, tile: str, axes: tuple[str, ...], frame: Frame) -> Spelled:
         made, now = self.tiles[tile], self.at.frame(axes)
         if set(made) != set(now):
-            raise ScheduleError(self.kernel.name, f"tile {tile} is read in pieces, which Triton's registers do not allow")
+            raise ScheduleError(
+                self.kernel.name, f"tile {tile} is read in pieces, which Triton's registers do not allow"
+            )
         text, order = tile, tuple(d for d in frame if d in made)
         if order != made:
             text = f"tl.permute({tile}, {tuple(made.index(d) for d in order)})"

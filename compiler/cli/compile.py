@@ -12,6 +12,7 @@ from tilewright.cli.summary import summary
 from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
+    from tilewright.artifact import Artifact
     from tilewright.verify import Verification
 
 
@@ -94,7 +95,7 @@ def command(
     return ExitCode.OK
 
 
-def _verified(artifact: object, model: Path, data: Path | None, tolerance: float | None) -> Verification:
+def _verified(artifact: Artifact, model: Path, data: Path | None, tolerance: float | None) -> Verification:
     """Check an artifact that is not on disk yet."""
     from tilewright.api import verify
 

@@ -34,7 +34,10 @@ class Progress(AbstractContextManager["Progress"]):
             self._console = Console(stderr=True, highlight=False)
 
     def __call__(self, stage: str, detail: str = "") -> None:
-        """A stage begins (and the one before has ended)."""
+        """A stage begins (and the one before has ended); ``observe`` is no stage but a line that was asked for."""
+        if stage == "observe":
+            self.say(detail)
+            return
         self._end()
         self._stage, self._detail, self._start = stage, detail, time.perf_counter()
         if self._mode == "live":

@@ -18,7 +18,8 @@ Line = tuple[str, str]
 def summary(report: Report, checked: Verification | None, verbose: bool = False) -> Iterator[Line]:
     """Label and text of each line."""
     model = report.model
-    inputs = "  ".join(f"{name}:{kind}" for name, kind in model.inputs)
+    kinds = dict.fromkeys(kind for _, kind in model.inputs)
+    inputs = "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
     yield "model", f"{model.name}  opset {model.opset}  sha256 {model.sha256[:12]}…  {model.nodes} nodes"
     yield "inputs", inputs
     for target in report.targets:
@@ -29,6 +30,11 @@ def summary(report: Report, checked: Verification | None, verbose: bool = False)
     yield from accuracy(checked)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
+    if checked is not None:
+        yield (
+            "",
+            f"load {duration(checked.load_seconds)}  peak memory {size(checked.artifact_rss)}, with Python and NumPy",
+        )
     yield "build", f"{duration(report.build_seconds)}  peak RSS {size(report.peak_rss)}"
     if verbose:
         yield "stages", "  ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
@@ -62,8 +68,10 @@ def accuracy(checked: Verification | None) -> Iterator[Line]:
         worst.problem or f"cosine {worst.cosine:.7f}  max|err| {worst.max_error:.2e}  relative {worst.relative:.2e}"
     )
     yield "accuracy", f"{numbers}{agreement}   {judged}"
-    cost = f"{duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own"
     samples = len(checked.comparisons)
-    yield "", f"beside {checked.reference} on {samples} sample{'s' * (samples > 1)} ({cost})"
+    cost = ""
+    if checked.reference_rss:
+        cost = f" ({duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own)"
+    yield "", f"beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"

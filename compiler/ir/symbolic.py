@@ -193,17 +193,18 @@ class Expr:
         text = ""
         # Constant last: "S + 1", not "1 + S".
         for monomial, c in [t for t in self.terms if t[0]] + [t for t in self.terms if not t[0]]:
-            text += (" - " if c < 0 else " + ") if text else ("-" if c < 0 else "")
-            text += _monomial_text(monomial, abs(c))
+            # A sign in front binds tighter than // and %: -(A // 2).
+            part = _monomial_text(monomial, abs(c), first_negative=c < 0 and not text)
+            text += ((" - " if c < 0 else " + ") if text else ("-" if c < 0 else "")) + part
         return text
 
     def __repr__(self) -> str:
         return f"Expr({str(self)!r})"
 
 
-def _monomial_text(monomial: Monomial, coefficient: int) -> str:
+def _monomial_text(monomial: Monomial, coefficient: int, first_negative: bool) -> str:
     factors = [] if coefficient == 1 and monomial else [str(coefficient)]
-    alone = len(monomial) == 1 and monomial[0][1] == 1 and coefficient == 1
+    alone = len(monomial) == 1 and monomial[0][1] == 1 and coefficient == 1 and not first_negative
     for atom, power in monomial:
         text = str(atom)
         if isinstance(atom, Operation) and atom.op in ("//", "%") and not alone:
@@ -279,10 +280,14 @@ def floordiv(a: IntLike, b: IntLike) -> Expr:
         return constant(a.value // b.value)
     if b.is_constant:
         n = b.value
-        exact = Expr((m, c // n) for m, c in a.terms if c % n == 0)
-        rest = Expr((m, c) for m, c in a.terms if c % n)
-        if rest.is_constant and rest != 0:
-            exact, rest = exact + rest.value // n, constant(0)
+        # The constant leaves its whole multiples outside: (M + 31) // 32 and (M - 1) // 32 + 1 are one expression.
+        exact = Expr((m, c // n) for m, c in a.terms if c % n == 0 or not m)
+        rest = Expr((m, c if m else c % n) for m, c in a.terms if c % n)
+        if rest.is_constant:
+            rest = constant(0)
+        common = math.gcd(n, *(c for _, c in rest.terms))
+        if n > 0 and common > 1:
+            return exact + floordiv(Expr((m, c // common) for m, c in rest.terms), n // common)
         if rest == 0:
             return exact
         nested = _single_operation(rest, "//")
@@ -444,7 +449,9 @@ def bounds(e: IntLike, facts: Facts) -> tuple[int, int]:
             for _ in range(power):
                 m_lo, m_hi = _interval_product((m_lo, m_hi), a)
         m_lo, m_hi = _interval_product((m_lo, m_hi), (c, c))
-        lo, hi = _clamp(lo + m_lo), _clamp(hi + m_hi)
+        # An unknown bound stays unknown, whatever is added to it.
+        lo = NEGATIVE_INFINITY if NEGATIVE_INFINITY in (lo, m_lo) else _clamp(lo + m_lo)
+        hi = POSITIVE_INFINITY if POSITIVE_INFINITY in (hi, m_hi) else _clamp(hi + m_hi)
     return lo, hi
 
 
@@ -490,10 +497,10 @@ def _atom_bounds(atom: Atom, facts: Facts) -> tuple[int, int]:
         case "max":
             return max(a[0] for a in args), max(a[1] for a in args)
         case "//" if args[1][0] > 0:
-            corners = [x // y for x in args[0] for y in args[1]]
-            return _clamp(min(corners)), _clamp(max(corners))
+            corners = [x if abs(x) == POSITIVE_INFINITY else x // y for x in args[0] for y in args[1]]
+            return min(corners), max(corners)
         case "%" if args[1][0] > 0:
-            if args[0][0] >= 0 and args[0][1] < args[1][0]:
-                return args[0]
+            if args[0][0] >= 0:
+                return args[0] if args[0][1] < args[1][0] else (0, min(args[0][1], args[1][1] - 1))
             return 0, args[1][1] - 1
     return NEGATIVE_INFINITY, POSITIVE_INFINITY

@@ -123,13 +123,15 @@ def _stage(placement: Placement, stage: Stage) -> tuple[Kernel, dict[str, Path]]
     staged = {d.tile for d in defines(kernel) if isinstance(d.value, Load) and d.tile in placement.pinned}
     copies: dict[tuple[Path, Value], Define] = {}
 
-    def copy_of(v: Value, path: Path) -> Value:
+    def copy_of(v: Value, path: Path, in_block: bool) -> Value:
         if isinstance(v, Load) and v.tensor == stage.tensor:
             dims = _plain_axes(kernel, v, axes)
         elif isinstance(v, Ref) and v.tile in staged and _source(kernel, v.tile) == stage.tensor:
             dims = v.axes
         else:
             return v
+        if in_block:
+            raise ScheduleError(kernel.name, f"{stage.tensor} is staged outside a block loop and read inside it")
         if (path, v) not in copies:
             tile = f"{stage.tensor}_{stage.space}"
             while tile in names:
@@ -143,7 +145,8 @@ def _stage(placement: Placement, stage: Stage) -> tuple[Kernel, dict[str, Path]]
         if len(real) < stage.depth:
             return v
         path = where[: where.index(real[stage.depth - 1]) + 1] if stage.depth else ()
-        return transform(v, lambda x: copy_of(x, path))
+        in_block = any(k.loop is not None and k.loop.kind == "block" for k in real[stage.depth :])
+        return transform(v, lambda x: copy_of(x, path, in_block))
 
     def define(d: Define) -> Define:
         if d.tile not in placement.paths or d.tile in staged:

@@ -2,7 +2,7 @@
 
 A statement stands at the shallowest place where every axis it depends on is bound and which encloses all its uses, so
 that row statistics are not computed again for every tile of columns, and the operand of a reduction is computed
-inside that reduction's loop when nothing else needs it.
+inside that reduction's loop when nothing else needs it. Blocks run in parallel, so nothing stands between block loops.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Placement:
                     path = self.pinned[tile]
                 else:
                     path = _hoist(self._uses[tile], (used_symbols(value) | set(axes)) - set(reduced), len(base))
+                    self._reject_shared(tile, path, self._uses[tile])
                 self._reject_cut(tile, path, reduced)
                 loops = [loop for loop in self.schedule.reduce if loop.axis in reduced and loop.axis not in scanned]
                 self.paths[tile] = path
@@ -80,6 +81,7 @@ class Placement:
         if not uses:
             return
         path = _hoist(uses, scan_dependencies(scan), 0)
+        self._reject_shared(scan.axis, path, uses)
         self._reject_cut(scan.axis, path, (scan.axis,))
         loops = [loop for loop in self.schedule.reduce if loop.axis == scan.axis]
         inner = tuple(Key(scan.axis, n, loop) for n, loop in enumerate(loops)) or (Key(scan.axis, 0, None),)
@@ -95,6 +97,12 @@ class Placement:
     def _use(self, value: Value, where: Path) -> None:
         for ref in refs_of(value):
             self._uses.setdefault(ref.tile, []).append(where)
+
+    def _reject_shared(self, what: str, path: Path, uses: list[Path]) -> None:
+        """Blocks run in parallel: nothing made outside one may be used inside it."""
+        for use in uses:
+            if any(k.loop is not None and k.loop.kind == "block" for k in use[len(path) :]):
+                raise ScheduleError(self.kernel.name, f"{what} is used inside a block loop and outside it")
 
     def _reject_cut(self, what: str, path: Path, reduced: tuple[str, ...]) -> None:
         for key in path:
@@ -120,7 +128,8 @@ def scan_dependencies(scan: Scan) -> frozenset[str]:
 
 
 def _hoist(uses: list[Path], depends: frozenset[str] | set[str], least: int) -> Path:
-    """The outermost prefix shared by ``uses`` that binds ``depends``, at least ``least`` loops deep."""
+    """The outermost prefix shared by ``uses`` that binds ``depends``, at least ``least`` loops deep and inside all
+    shared block loops: what blocks over ``n`` need they compute each for itself."""
     shared = uses[0]
     for other in uses[1:]:
         length = 0

@@ -88,20 +88,23 @@ def _product(a: Interval, b: Interval, facts: Facts) -> Interval | None:
 
 
 def at_most(a: Expr, b: Expr, facts: Facts) -> bool:
-    """Whether ``a <= b`` provably; a minimum on the left or a maximum on the right need hold for one operand only."""
-    if bounds(b - a, facts)[0] >= 0:
+    """Whether ``a <= b`` provably."""
+    return _not_negative(b - a, facts)
+
+
+def _not_negative(e: Expr, facts: Facts) -> bool:
+    """Whether ``e >= 0``. A minimum that is subtracted (a maximum that is added) may be taken to be any one of its
+    operands; one that counts the other way must hold for each of them."""
+    if bounds(e, facts)[0] >= 0:
         return True
-    for choices, op, left in ((a, "min", True), (b, "max", False), (a, "max", True), (b, "min", False)):
-        operation = choices.atoms[0] if len(choices.terms) == 1 and len(choices.atoms) == 1 else None
-        if isinstance(operation, Operation) and operation.op == op and choices == _alone(operation):
-            tests = [at_most(x, b, facts) if left else at_most(a, x, facts) for x in operation.args]
-            if (any if op == ("min" if left else "max") else all)(tests):
-                return True
+    for monomial, coefficient in e.terms:
+        match monomial:
+            case ((Operation(op="min" | "max" as op, args=args) as atom, 1),):
+                rest = e - Expr([(((atom, 1),), coefficient)])
+                tests = (_not_negative(rest + coefficient * arg, facts) for arg in args)
+                if any(tests) if (op == "min") == (coefficient < 0) else all(tests):
+                    return True
     return False
-
-
-def _alone(operation: Operation) -> Expr:
-    return Expr([(((operation, 1),), 1)])
 
 
 def inside(index: Expr, size: Expr, extents: Extents, facts: Facts) -> bool:

@@ -54,7 +54,8 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Copy what ``tensor`` contributes below loop number ``depth`` (0: outside all) into a tile in ``space``.
+    """Copy what ``tensor`` contributes below loop number ``depth`` (0: outside all) into a tile in ``space``; all block
+    loops are outside it.
 
     A depth beyond ``Schedule.loops`` counts on into the reduction loops. ``pad`` unused elements follow each row of
     the tile. A second stage of one tensor, deeper, copies from the first. The tensor is indexed by plain

@@ -22,6 +22,7 @@ from tilewright.ops.compose import Composer, Index, Operand, const, free_axes
 from tilewright.ops.context import Scope
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
+from tilewright.ops.simplify import simplify_type
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
@@ -150,7 +151,7 @@ def _kernel_name(operator: str) -> str:
 
 def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
     """A value from outside: a parameter, or a literal when it is a small constant."""
-    type_ = type_of(value)
+    type_ = simplify_type(type_of(value), composer.facts)
     array = _known_array(value, type_)
     if array is not None and array.size <= INLINE_ELEMENTS:
         scalar = array.reshape(-1)[0].item() if array.size else 0
@@ -182,7 +183,8 @@ def _apply(
     rule = _RULES.get(node.op_type)
     if rule is None:
         raise unsupported(node, "this operator has no lowering")
-    result = rule(Context(composer, node, tuple(inputs), outputs))
+    simple = tuple(simplify_type(t, composer.facts) for t in outputs)
+    result = rule(Context(composer, node, tuple(inputs), simple))
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -229,7 +231,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
     index: tuple[Expr, ...] = tuple(axes)
     for forward in reversed(maps):
         index = forward(index)
-    composer.store(name, type_of(value), axes, index, root.at(axes))
+    composer.store(name, simplify_type(type_of(value), composer.facts), axes, index, root.at(axes))
 
 
 def _axis_hints(root: Operand) -> Sequence[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.ir.symbolic import Expr, Operation, Range, bounds, constant, floordiv, maximum, minimum, mod, symbol
+from tilewright.ir.types import TensorType
 
 
 def simplify(e: Expr, ranges: Mapping[str, Range]) -> Expr:
@@ -22,13 +23,27 @@ def simplify(e: Expr, ranges: Mapping[str, Range]) -> Expr:
     return total
 
 
+def simplify_type(t: TensorType, ranges: Mapping[str, Range]) -> TensorType:
+    """A tensor type with simplified sizes."""
+    return TensorType(t.dtype, tuple(simplify(s, ranges) for s in t.shape))
+
+
+def _undominated(args: tuple[Expr, ...], ranges: Mapping[str, Range], sign: int) -> list[Expr]:
+    """``args`` of a minimum (sign 1) or maximum (-1) without those that another one always beats."""
+    kept = list(args)
+    for a in args:
+        if any(o is not a and bounds(sign * (a - o), ranges)[0] >= 0 for o in kept):
+            kept = [o for o in kept if o is not a]
+    return kept
+
+
 def _operation(atom: Operation, ranges: Mapping[str, Range]) -> Expr:
     args = tuple(simplify(a, ranges) for a in atom.args)
     match atom.op:
         case "min":
-            return minimum(*args)
+            return minimum(*_undominated(args, ranges, 1))
         case "max":
-            return maximum(*args)
+            return maximum(*_undominated(args, ranges, -1))
         case "//":
             result = floordiv(*args)
             lo, hi = bounds(result, ranges)

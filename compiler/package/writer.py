@@ -251,7 +251,7 @@ def _weight_chunks(
                 f"constant {constant.name!r}: {array.nbytes} bytes, its plan says {_byte_size(constant)}"
             )
         yield bytes(offset - at)
-        yield memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b""
+        yield array.reshape(-1).view(np.uint8).data if array.nbytes else b""
         at = offset + array.nbytes
 
 

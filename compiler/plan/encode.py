@@ -16,6 +16,7 @@ from tilewright.plan.memory import live_intervals
 from tilewright.plan.plan import (
     Allocate,
     Assert,
+    BufferKind,
     Call,
     Copy,
     EntryPoint,
@@ -36,7 +37,7 @@ VERSION = 1
 #: Stands for "none" where an index is expected.
 NONE = 0xFFFFFFFF
 #: Order of buffer kinds, instructions and expression operations in the format; append only.
-BUFFER_KINDS = ("input", "output", "constant", "temporary", "state")
+BUFFER_KINDS: tuple[BufferKind, ...] = ("input", "output", "constant", "temporary", "state")
 INSTRUCTIONS = (Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return)
 OPERATIONS = ("constant", "symbol", "+", "*", "//", "%", "min", "max")
 _CODE = {name: i for i, name in enumerate(OPERATIONS)}
@@ -60,7 +61,7 @@ class Strings:
 
 
 def encode_plan(plan: Plan) -> bytes:
-    """The bytes of ``plan``, verified first. Equal plans give equal bytes. Raises ``InternalError`` (see verify_plan)."""
+    """The bytes of ``plan``, verified first. Equal plans give equal bytes. Raises ``InternalError``."""
     verify_plan(plan)
     strings = Strings()
     strings.add("")
@@ -120,7 +121,7 @@ class _EntryEncoder:
         head += [len(locals_), *map(strings.add, locals_)]
         body = self._signatures(entry.inputs) + self._signatures(entry.outputs)
         body += [len(entry.states), *(i for pair in entry.states for i in pair)]
-        body += self._buffers(entry) + [len(entry.code)]
+        body += [*self._buffers(entry), len(entry.code)]
         for instruction in entry.code:
             operands = self._operands(instruction)
             body += [INSTRUCTIONS.index(type(instruction)) | len(operands) << 8, *operands]

@@ -71,7 +71,8 @@ def live_intervals(entry: EntryPoint) -> dict[int, tuple[int, int]]:
     own = allocated_buffers(entry)
     live: dict[int, tuple[int, int]] = {}
     for at, instruction in enumerate(entry.code):
-        for buffer in map(lambda b: root_of(entry, b), buffers_used(instruction)):
+        for used in buffers_used(instruction):
+            buffer = root_of(entry, used)
             if entry.buffers[buffer].kind == "temporary" and buffer not in own:
                 first, last = live.get(buffer, (at, at))
                 live[buffer] = (min(first, at), max(last, at))
@@ -79,12 +80,12 @@ def live_intervals(entry: EntryPoint) -> dict[int, tuple[int, int]]:
     changed = True
     while changed:
         changed = False
-        for buffer, (first, last) in live.items():
+        for buffer in list(live):
             for start, end in loops:
+                first, last = live[buffer]
                 if first <= end and last >= start and not (first <= start and end <= last):
-                    first, last = min(first, start), max(last, end)
+                    live[buffer] = (min(first, start), max(last, end))
                     changed = True
-            live[buffer] = (first, last)
     return live
 
 

@@ -97,7 +97,7 @@ def open_artifact(source: Source, *, use_mmap: bool = True) -> Artifact:
             if use_mmap and status.st_size:
                 data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             else:
-                data = memoryview(aligned_copy(file.read())).toreadonly()
+                data = aligned_copy(file.read()).data.toreadonly()
     except OSError as error:
         fix = "check the path and its permissions"
         raise InputError("no-such-file", where=str(path), cause=str(error.strerror or error), fix=fix) from None

@@ -124,7 +124,7 @@ def _checked_weights(artifact: Artifact, table: Runtime, threads: int) -> np.nda
     """The weights where they lie, after their checksums were compared."""
     weights = np.frombuffer(artifact.bytes_of(WEIGHTS), np.uint8)
     if weights.ctypes.data % TENSOR_ALIGNMENT:
-        weights = aligned_copy(memoryview(weights))
+        weights = aligned_copy(weights.data)
     sums = np.frombuffer(artifact.checked(CHECKSUMS), np.uint8)
     bad = table.check_crc(weights.ctypes.data, len(weights), sums.ctypes.data, threads)
     if bad >= 0:
@@ -134,5 +134,5 @@ def _checked_weights(artifact: Artifact, table: Runtime, threads: int) -> np.nda
 
 def _weight_table(artifact: Artifact, data: np.ndarray[Any, np.dtype[np.uint8]]) -> Weights:
     tensors = artifact.manifest.weights
-    table = (Weight * len(tensors))(*((w.name.encode(), w.offset, w.size) for w in tensors))
+    table = (Weight * len(tensors))(*(Weight(w.name.encode(), w.offset, w.size) for w in tensors))
     return Weights(data.ctypes.data, len(data), table, len(tensors))

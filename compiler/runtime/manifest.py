@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tilewright.runtime.errors import ArtifactError
@@ -114,7 +115,7 @@ def _check_version(raw: Any, where: str) -> None:
         raise ArtifactError(
             "artifact-version",
             where=where,
-            cause=f"format {version} and interface {abi}; this runtime reads format {FORMAT_VERSION}, interface {ABI_VERSION}",
+            cause=f"format {version}, interface {abi}; this runtime reads {FORMAT_VERSION} and {ABI_VERSION}",
             fix="use the version of Tilewright that wrote it, or compile the model again",
         )
 
@@ -146,7 +147,7 @@ def _manifest(raw: Any) -> Manifest:
         provenance=dict(raw["provenance"].items()),
     )
     names = [w.name.encode() for w in manifest.weights]
-    if any(a >= b for a, b in zip(names, names[1:], strict=False)) or not manifest.entries:
+    if any(a >= b for a, b in pairwise(names)) or not manifest.entries:
         raise ValueError("weights out of order, or no entry point")
     return manifest
 

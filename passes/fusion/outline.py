@@ -110,7 +110,7 @@ def in_body(value: ir.Value) -> bool:
     return tensor.size == 1 or (tensor.dtype.is_integer() and len(tensor.shape) <= 1 and tensor.size <= _STRUCTURAL)
 
 
-def _function(  # noqa: PLR0917
+def _function(
     model: ir.Model,
     ordered: Sequence[ir.Node],
     op_type: str,

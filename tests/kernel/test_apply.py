@@ -139,6 +139,34 @@ def concat(X: f32[M, 24], Z: f32[M, 40], Y: out[f32[M, 64]], S: out[f32[M]]):
         assert error(results[name], expected[name]) < TOLERANCE["float32"]
 
 
+def test_blocks_compute_for_themselves_what_depends_on_fewer_axes() -> None:
+    kernel = parse_kernel("""
+@kernel
+def scaled(X: f32[M, N], s: f32[M], Y: out[f32[M, N]]):
+    where(1 <= M <= 64, 1 <= N <= 64)
+    m: M
+    n: N
+    inverse[m] = reciprocal(s[m])
+    Y[m, n] = X[m, n] * inverse[m]
+""")
+    loops = (Loop("m", 4, "block"), Loop("n", 4, "block"))
+    tree = apply(kernel, Schedule(loops=loops))
+    assert [[x.var for x in s.loops] for n, s in visit(tree) if isinstance(n, Alloc)] == [["m0", "n0"]]
+    assert len(grid(tree)) == 2
+    outside = parse_kernel("""
+@kernel
+def both(X: f32[M, N], s: f32[M], Y: out[f32[M, N]], Z: out[f32[M]]):
+    where(1 <= M <= 64, 1 <= N <= 64)
+    m: M
+    n: N
+    inverse[m] = reciprocal(s[m])
+    Y[m, n] = X[m, n] * inverse[m]
+    Z[m] = inverse[m]
+""")
+    with pytest.raises(ScheduleError, match="inside a block loop and outside it"):
+        apply(outside, Schedule(loops=loops))
+
+
 def test_grid_and_roles() -> None:
     blocks = tuple(Loop(a, n, "block") for a, n in (("b", 1), ("h", 1), ("i", 64)))
     tree = apply(flash_attention(), Schedule(loops=blocks, reduce=(Loop("t", 32, "pipeline"),)))
@@ -183,6 +211,16 @@ ILLEGAL = {
     "inlined reduction": ("matmul", Schedule(spaces=(("acc", "inline"),)), "cannot be inlined"),
     "inlined carry": ("attention", Schedule(spaces=(("o2", "inline"),)), "cannot be inlined"),
     "pack of an input": ("matmul", Schedule(packs=(blocked("A", (constant(1), constant(20)), 1, 4),)), "no constant"),
+    "block over a reduced axis": (
+        "softmax",
+        Schedule(loops=(Loop("m", 4, "block"), Loop("n", 8, "block"))),
+        "needs all of axis n",
+    ),
+    "stage outside a block": (
+        "matmul",
+        Schedule(loops=(Loop("m", 4, "block"), Loop("n", 4, "block")), stages=(Stage("A", 1, "l1"),)),
+        "staged outside a block loop",
+    ),
     "stage by a window": ("conv", Schedule(stages=(Stage("X", 0, "l1"),)), "plain axes only"),
     "stage of nothing": ("matmul", Schedule(stages=(Stage("A", 3, "l1"),)), "nothing to stage"),
 }

@@ -1,0 +1,56 @@
+"""NVIDIA GPUs: tile IR through Triton to cubins. Compiles on machines without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from tilewright.backends.base import Binary, KernelBackend, LaunchSize, Source, Support
+from tilewright.backends.cuda import build as toolchain_build
+from tilewright.backends.cuda import schedule as heuristics
+from tilewright.backends.cuda.emit import emit_kernel
+from tilewright.backends.cuda.functions import SIGNATURE, refusals
+from tilewright.backends.cuda.launch import LAUNCHES, to_json
+from tilewright.kernel.apply import defines
+from tilewright.kernel.schedule import Schedule, Scheduled
+from tilewright.kernel.tile import Kernel, Store
+from tilewright.target import Target
+
+
+class CudaBackend(KernelBackend):
+    """Kernels only so far: there is no runtime part that loads and launches them, so no model compiles for it yet."""
+
+    name: ClassVar[str] = "cuda"
+    folder: ClassVar[Path] = Path(__file__).parent
+
+    def supports(self, kernel: Kernel, target: Target) -> Support:
+        """No where Triton has no spelling for a type or a function; every reason is named."""
+        reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in SIGNATURE]
+        stored = [s.value for s in kernel.body if isinstance(s, Store)]
+        for value in [*(d.value for d in defines(kernel)), *stored]:
+            reasons += refusals(value)
+        for p in kernel.params:
+            if str(p.dtype).startswith("f8") and "f8" not in target.features:
+                reasons.append(f"element type {p.dtype} of {p.name} on {target.spelling}")
+        unique = list(dict.fromkeys(reasons))
+        return Support(not unique, "; ".join(unique))
+
+    def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
+        """Heuristic candidates, best guess first."""
+        return heuristics.schedules(kernel, target)
+
+    def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
+        """A linear grid of programs; temporaries live in registers and shared memory, so there is no scratch."""
+        return LaunchSize(emit_kernel(scheduled)[1].grid)
+
+    def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:
+        """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""
+        emitted = {k.kernel.name: emit_kernel(k) for k in kernels}
+        files = {f"{name}.py": text for name, (text, _) in emitted.items()}
+        files[LAUNCHES] = to_json([launch for _, launch in emitted.values()])
+        return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})
+
+    def build(self, source: Source, target: Target) -> Binary:
+        """A cubin and its PTX for each kernel."""
+        return toolchain_build.build(source, target)
