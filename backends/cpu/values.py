@@ -151,7 +151,8 @@ class Values:
             count = self.live or "TW_LANES"
             text = f"load_strided_{ctype}({pointer} + {self.index(offset)}, {self.index(step)}, {count})"
         if checks and step is not None:
-            inside = " && ".join(self._check(e, size) for e, size in checks)
+            inside = self.fresh("inside")
+            self.out.line(f"const int {inside} = {' && '.join(self._check(e, size) for e, size in checks)};")
             text = f"({inside} ? {text} : set_{ctype}({self._fill(v)}))"
         return _from_memory(v.dtype, text)
 

@@ -18,7 +18,11 @@
 #define TW_INLINE static inline __attribute__((always_inline))
 #define TW_RESTRICT __restrict__
 #define TW_ALIGN __attribute__((aligned(64)))
+#if defined(__clang__)
 #define TW_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TW_UNROLL _Pragma("GCC unroll 64")
+#endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
 TW_INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
