@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "sample": {"errors", "ir.symbolic", "ir.types"},
     "report": set(),
     "artifact": {"package", "plan", "kernel", "ir", "report"},
-    "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target"},
+    "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "driver"},
     "engines": {"runtime", "errors", "__version__"},
     "verify": {"engines", "accuracy", "errors"},
     "bench": {"engines", "codegen", "runtime", "errors"},

@@ -94,6 +94,10 @@ def _peers(text: str | None, reference: Path | None) -> dict[str, Path]:
     return peers
 
 
+#: CPUs kept busy by others from which on a reader is told that the times are not those of a quiet machine.
+DISTURBED = 0.1
+
+
 def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
     """The measurement, for a reader."""
     load = result.load
@@ -116,3 +120,5 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
         work = f"{roof.work.operations / 1e9:.2f} GFLOP in products, {roof.work.weight_bytes / 1e6:.1f} MB of weights"
         yield "", f"{work}: at least {duration(roof.least_seconds)}"
         yield "bound by", f"{roof.bound_by}, {roof.share:.0%} of the roof reached"
+    if result.others is not None and result.others >= DISTURBED:
+        yield "disturbed", f"other processes kept {result.others:.1f} CPUs busy meanwhile"
