@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import tilewright as tw  # noqa: E402
-from tilewright.bench import bench  # noqa: E402
+from tilewright.benchmark import bench  # noqa: E402
 from tilewright.cli import screen  # noqa: E402
 from tilewright.cli.bench import DISTURBED  # noqa: E402
 from tilewright.cli.summary import summary  # noqa: E402
