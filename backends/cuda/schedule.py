@@ -118,7 +118,9 @@ def _scans(kernel: Kernel, scan: Scan, products: list[Contraction], target: Targ
     kept = {a for c in products for a in (*c.columns, *c.depth)} - {scan.axis}
     unit = precision_unit(first.left, "ieee")
     choices = (
-        ((64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 3), (32, 32, 4, 2)) if unit else ((32, 32, 4, 2), (16, 32, 4, 2))
+        ((64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 3), (32, 32, 4, 2))
+        if unit
+        else ((32, 64, 8, 2), (64, 32, 8, 2), (16, 32, 4, 2))
     )
     still = tuple(load.tensor for load in loads_of(first.left) if scan.axis not in used_symbols(load))
     for rows, piece, warps, stages in choices:

@@ -68,8 +68,15 @@ class Toolchain:
         self.cache.put(key, data)
         return data
 
-    def link(self, objects: Mapping[str, bytes], flags: Sequence[str], *, libraries: Sequence[str] = ()) -> bytes:
-        """A stripped shared library of objects, in the order of their names.
+    def link(
+        self,
+        objects: Mapping[str, bytes],
+        flags: Sequence[str],
+        *,
+        libraries: Sequence[str] = (),
+        program: bool = False,
+    ) -> bytes:
+        """A stripped shared library (or a program) of objects, in the order of their names.
 
         Undefined symbols (``memcpy`` …) are left to the process that loads it unless ``libraries`` names their home.
 
@@ -77,13 +84,13 @@ class Toolchain:
             InternalError: the linker refused; ``bundle`` is a folder that reproduces it.
         """
         ordered = sorted(objects.items())
-        key = content_key(["library", self.version, *flags, *libraries, *(part for pair in ordered for part in pair)])
+        key = content_key(["program" if program else "library", self.version, *flags, *libraries, *(part for pair in ordered for part in pair)])
         found = self.cache.get(key)
         if found is not None:
             return found
         files: dict[str, str | bytes] = {f"{name}.o": data for name, data in ordered}
         tail = [f"-l{library}" for library in libraries] if libraries else ["-nostdlib"]
-        options = [*flags, "-shared", "-s", "-Wl,--build-id=none", *files, *tail, "-o", "out"]
+        options = [*flags, "-pie" if program else "-shared", "-s", "-Wl,--build-id=none", *files, *tail, "-o", "out"]
         data = self._run(options, files)
         self.cache.put(key, data)
         return data

@@ -81,6 +81,7 @@ class Dimensions:
         fixed: bool = False,
     ):
         self.facts = dict(facts)
+        self._declared = dict(facts)
         self.assumptions: list[Assumption] = assumptions if assumptions is not None else []
         self.notes: list[str] = []
         self._order = {name: i for i, name in reversed(list(enumerate(solvable)))}
@@ -148,12 +149,16 @@ class Dimensions:
         limits = [arg for arg in operation.args if arg != a and arg.is_constant]
         if operation.op not in ("min", "max") or len(limits) != len(operation.args) - 1:
             return
-        known = self.facts.get(name.name, Range())
-        if operation.op == "min":
-            self.facts[name.name] = replace(known, hi=min(known.hi, *(x.value for x in limits)))
-        else:
-            self.facts[name.name] = replace(known, lo=max(known.lo, *(x.value for x in limits)))
-        self.notes.append(f"{a} {'<=' if operation.op == 'min' else '>='} {limits[0]} ({where})")
+        least = operation.op == "min"
+        limit = limits[0].value
+        known, declared = self.facts.get(name.name, Range()), self._declared.get(name.name, Range())
+        narrowed = replace(known, hi=min(known.hi, limit)) if least else replace(known, lo=max(known.lo, limit))
+        if declared.hi < POSITIVE_INFINITY and narrowed.hi < declared.hi:
+            raise Mismatch(f"{a} is at most {limit} here, but up to {declared.hi} was asked for")
+        if narrowed.lo > narrowed.hi:
+            raise Mismatch(f"{a} would have to be within {narrowed.lo}..{narrowed.hi}")
+        self.facts[name.name] = narrowed
+        self.notes.append(f"{a} {'<=' if least else '>='} {limit} ({where})")
         self.assumptions.clear()
         raise Restart
 

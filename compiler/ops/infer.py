@@ -48,7 +48,7 @@ def infer_model(model: ir.Model) -> None:
     _write_back(model, scope)
     model_facts.set_facts(model, dimensions.facts)
     model_facts.set_assumptions(model, tuple(dimensions.assumptions))
-    model_facts.set_notes(model, tuple(dimensions.notes))
+    model_facts.set_notes(model, tuple(dict.fromkeys((*model_facts.notes(model), *dimensions.notes))))
 
 
 def infer_node(model: ir.Model, node: ir.Node) -> None:

@@ -10,7 +10,7 @@ import tilewright.runtime.format
 
 #: Where the C files are.
 NATIVE = Path(tilewright.runtime.format.__file__).parent / "native"
-HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h")
+HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h", "npy.h")
 SOURCES = (
     "bind.c",
     "cpu.c",
@@ -41,8 +41,15 @@ class CompilesC(Protocol):
     ) -> bytes:
         """The object file of C text."""
 
-    def link(self, objects: Mapping[str, bytes], flags: Sequence[str], *, libraries: Sequence[str] = ()) -> bytes:
-        """A shared library of objects."""
+    def link(
+        self,
+        objects: Mapping[str, bytes],
+        flags: Sequence[str],
+        *,
+        libraries: Sequence[str] = ...,
+        program: bool = ...,
+    ) -> bytes:
+        """A shared library or a program of objects."""
 
 
 def machine_flags(toolchain: CompilesC, triple: str) -> list[str]:
@@ -54,9 +61,24 @@ def machine_flags(toolchain: CompilesC, triple: str) -> list[str]:
 def build_runtime(toolchain: CompilesC, triple: str) -> bytes:
     """The executor library for a target triple; it runs on every processor of the family. Cached by the toolchain."""
     flags = [*machine_flags(toolchain, triple), *_FLAGS]
-    headers = {name: (NATIVE / name).read_text(encoding="utf-8") for name in HEADERS}
-    objects = {}
-    for name in SOURCES:
-        text = (NATIVE / name).read_text(encoding="utf-8")
-        objects[Path(name).stem] = toolchain.compile(text, flags, name=Path(name).stem, headers=headers)
-    return toolchain.link(objects, flags, libraries=("pthread",))
+    return toolchain.link(
+        _compile(toolchain, flags, {n: read_native(n) for n in SOURCES}), flags, libraries=("pthread",)
+    )
+
+
+def build_stub(toolchain: CompilesC, triple: str, sources: Mapping[str, str], *, program: bool) -> bytes:
+    """A library or program with the executor and ``sources`` (C text by file name), to which an artifact is added."""
+    flags = [*machine_flags(toolchain, triple), *_FLAGS]
+    texts = {**{n: read_native(n) for n in SOURCES}, "embed.c": read_native("embed.c"), **sources}
+    return toolchain.link(_compile(toolchain, flags, texts), flags, libraries=("m", "pthread"), program=program)
+
+
+def read_native(name: str) -> str:
+    """The text of a C file of the runtime."""
+    return (NATIVE / name).read_text(encoding="utf-8")
+
+
+def _compile(toolchain: CompilesC, flags: Sequence[str], sources: Mapping[str, str]) -> dict[str, bytes]:
+    headers = {name: read_native(name) for name in HEADERS}
+    stems = {name: Path(name).stem for name in sources}
+    return {stems[n]: toolchain.compile(t, flags, name=stems[n], headers=headers) for n, t in sources.items()}

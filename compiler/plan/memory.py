@@ -80,7 +80,7 @@ def live_intervals(entry: EntryPoint) -> dict[int, tuple[int, int]]:
     changed = True
     while changed:
         changed = False
-        for buffer in live:
+        for buffer in list(live):
             for start, end in loops:
                 first, last = live[buffer]
                 if first <= end and last >= start and not (first <= start and end <= last):

@@ -21,7 +21,7 @@ from tilewright.target import Target
 
 from tests.kernel import trial_kernels
 
-from .cases import int8_matmul
+from .cases import int8_matmul, residual_layer_norm
 
 pytestmark = pytest.mark.usefixtures("triton")
 
@@ -40,6 +40,7 @@ KERNELS = {
         _named("matmul_i8", int8_matmul()),
         _named("convolution_f16", trial_kernels.conv3x3_residual_relu(dtype="f16")),
         _named("attention_f16", trial_kernels.flash_attention("f16", mask="causal")),
+        _named("layer_norm_f16", residual_layer_norm()),
         _named("softmax_f16", _SOFTMAX),
         _named("softmax_f16_by_8", replace(_SOFTMAX, facts=(("M", Range(1, 65536)), ("N", Range(8, 1024, 8))))),
     )
@@ -111,6 +112,7 @@ def test_divisibility_facts_give_wide_accesses(compiled: tuple[Target, Mapping[s
     assert not known["LDG.E.U16"]
     assert unknown["LDG.E.U16"] > 0
     assert not unknown["LDG.E.128"]
+    assert sass.opcodes(compiled[1]["layer_norm_f16"].cubin)["STG.E.128"] > 0
     for name in ("matmul_f16", "convolution_f16", "attention_f16"):
         code = sass.opcodes(compiled[1][name].cubin)
         assert sum(n for op, n in code.items() if op.startswith("LDGSTS") and op.endswith(".128")) > 0

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <pthread.h>
 
+#include "kernel_abi.h"
 #include "tilewright.h"
 
 #define PLAN_MAGIC 0x4C505754u /* "TWPL" */

@@ -24,7 +24,7 @@
  * fault    where a kernel that meets a run-time index outside its tensor stores 1 (any worker, any number of times; a
  *          relaxed atomic store). It reads element 0 instead and goes on; the executor then refuses the run.
  */
-typedef struct {
+typedef struct tw_args {
     void *const *buffer;
     const int64_t *dim;
     void *scratch;

@@ -1,0 +1,206 @@
+"""An artifact as a folder for a C program, as one shared library, or as one program."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from tilewright.errors import UnsupportedError, UsageError
+from tilewright.package.atomic import atomic_file
+from tilewright.package.embed import embed_artifact
+from tilewright.package.native import CompilesC, build_stub, read_native
+from tilewright.runtime.format import MANIFEST, WEIGHTS, read_directory
+
+Kind = Literal["dir", "so", "exe"]
+
+
+def export(artifact: Path, kind: Kind, out: Path, toolchain: CompilesC, *, family: str | None = None) -> list[Path]:
+    """Write what a C program links or what runs by itself; returns the files.
+
+    Args:
+        artifact: a ``.tw`` file whose integrity was checked.
+        kind: ``dir``: the artifact, ``tilewright.h``, an example and the small members unpacked. ``so``: a shared
+            library with everything inside and, beside it, its C header. ``exe``: a program, ``.npy`` files in and out.
+        out: the folder or file to write.
+        toolchain: compiles the loader (``so``, ``exe``).
+        family: processor family of a library or program; needed when the artifact has CPU parts of several.
+
+    Raises:
+        UsageError: several families and none named; an output that is there already as something else.
+        UnsupportedError: the artifact has no CPU part (exit 4).
+        ResourceError: the output cannot be written (exit 7).
+    """
+    data = artifact.read_bytes()
+    manifest = _manifest(data, str(artifact))
+    if kind == "dir":
+        return _export_folder(data, manifest, out)
+    triple = f"{_family(manifest, family, str(artifact))}-linux-gnu.2.17"
+    if kind == "exe":
+        stub = build_stub(toolchain, triple, {"program.c": read_native("program.c")}, program=True)
+        return [_write(out, embed_artifact(stub, data), 0o755)]
+    name = _identifier(out.stem)
+    stub = build_stub(toolchain, triple, {"library.c": _LIBRARY.replace("NAME", name)}, program=False)
+    return [
+        _write(out, embed_artifact(stub, data), 0o755),
+        _write(out.with_suffix(".h"), _library_header(name, manifest).encode(), 0o644),
+    ]
+
+
+def _manifest(data: bytes, where: str) -> dict[str, Any]:
+    member = read_directory(memoryview(data), where)[MANIFEST]
+    manifest: dict[str, Any] = json.loads(data[member.offset : member.offset + member.size])
+    return manifest
+
+
+def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
+    families = sorted({t["family"] for t in manifest["targets"] if t.get("family")})
+    if not families:
+        raise UnsupportedError(
+            "export-without-cpu",
+            where=where,
+            cause="it has no CPU part",
+            fix="compile the model with -t cpu as well",
+        )
+    if wanted is None and len(families) == 1:
+        return str(families[0])
+    if wanted not in families:
+        raise UsageError(
+            "export-family",
+            where=where,
+            cause=f"it has CPU parts for {', '.join(families)}",
+            fix=f"name one of them with --family: {', '.join(families)}",
+        )
+    return wanted
+
+
+def _write(path: Path, data: bytes, mode: int) -> Path:
+    with atomic_file(path) as stream:
+        stream.write(data)
+    if mode & 0o111:
+        path.chmod(mode)
+    return path
+
+
+def _identifier(stem: str) -> str:
+    name = re.sub(r"\W", "_", stem.removeprefix("lib"), flags=re.ASCII)
+    return name if name[:1].isalpha() else f"model_{name}"
+
+
+# -- folder ----------------------------------------------------------------------------------------------------------
+
+
+def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Path]:
+    if out.exists() and not out.is_dir():
+        raise UsageError("no-such-folder", where=str(out), cause="it is a file", fix="name a folder")
+    files: dict[str, bytes] = {
+        "model.tw": data,
+        "tilewright.h": read_native("tilewright.h").encode(),
+        "main.c": _example(manifest).encode(),
+    }
+    for name, member in read_directory(memoryview(data), str(out)).items():
+        if name != WEIGHTS:
+            files[f"members/{name}"] = data[member.offset : member.offset + member.size]
+    written = []
+    for name, contents in files.items():
+        path = out / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "name a folder that can be made"
+            raise UsageError("no-such-folder", where=str(path.parent), cause=str(error.strerror), fix=fix) from error
+        written.append(_write(path, contents, 0o644))
+    return written
+
+
+#: Bytes of the element types that the example fills with zeros.
+_BYTES = {"f64": 8, "i64": 8, "u64": 8, "f32": 4, "i32": 4, "u32": 4, "f16": 2, "bf16": 2, "i16": 2, "u16": 2}
+_ONNX = {
+    **{"f32": 1, "u8": 2, "i8": 3, "u16": 4, "i16": 5, "i32": 6, "i64": 7, "bool": 9, "f16": 10, "f64": 11, "u32": 12},
+    **{"u64": 13, "bf16": 16, "f8e4m3": 17, "f8e5m2": 19, "u4": 21, "i4": 22},
+}
+
+
+def _example(manifest: dict[str, Any]) -> str:
+    """A C program that runs the first entry point on zeros of the smallest shapes and prints the outputs' shapes."""
+    entry = manifest["entries"][0]
+    least = {s["name"]: max(s["min"], s["multiple"], 1) for s in entry["symbols"]}
+    lines = []
+    for i, tensor in enumerate(entry["inputs"]):
+        # Every symbol is some dimension by itself; a dimension that is an expression is worked out from those.
+        shape = [d if isinstance(d, int) else _evaluate(d, least) for d in tensor["shape"]]
+        count = _BYTES.get(tensor["dtype"], 1)
+        for d in shape:
+            count *= d
+        dims = ", ".join(map(str, shape)) or "0"
+        note = f"{tensor['name']}: {tensor['dtype']}{tensor['shape']}".replace("*/", "* /")
+        lines.append(f"    in[{i}] = (tw_tensor){{calloc(1, {max(count, 1)}), {count}, {_ONNX[tensor['dtype']]}, ")
+        lines[-1] += f"{len(shape)}, {{{dims}}}}}; /* {note} */"
+    text = _MAIN.replace("INPUTS", str(len(entry["inputs"]))).replace("OUTPUTS", str(len(entry["outputs"])))
+    return text.replace("    FILL", "\n".join(lines))
+
+
+def _evaluate(text: str, values: dict[str, int]) -> int:
+    from tilewright.ir.symbolic import parse
+
+    return parse(text).evaluate(values)
+
+
+_MAIN = """\
+/* Runs the model once on zeros. Build: cc -std=c11 -O2 main.c -o main -lpthread -ldl */
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TILEWRIGHT_IMPLEMENTATION
+#include "tilewright.h"
+
+int main(int count, char **arguments) {
+    tw_model *model;
+    tw_error error;
+    tw_tensor in[INPUTS + 1] = {{0}}, out[OUTPUTS + 1] = {{0}};
+    if (tw_open(&model, count > 1 ? arguments[1] : "model.tw", NULL, &error) != TW_OK) {
+        fprintf(stderr, "%s\\n", error.text);
+        return error.code;
+    }
+    FILL
+    if (tw_run(model, 0, in, INPUTS, out, OUTPUTS, &error) != TW_OK) {
+        fprintf(stderr, "%s\\n", error.text);
+        return error.code;
+    }
+    for (uint32_t i = 0; i < OUTPUTS; i++) {
+        printf("%s: %lld bytes, shape %s\\n", tw_output(model, 0, i)->name, (long long)out[i].bytes, tw_output(model, 0, i)->shape);
+        tw_free(model, out[i].data);
+    }
+    for (uint32_t i = 0; i < INPUTS; i++) free(in[i].data);
+    tw_close(model);
+    return 0;
+}
+"""
+
+# -- library ---------------------------------------------------------------------------------------------------------
+
+_LIBRARY = """\
+#include "tilewright.h"
+
+int32_t tw_open_embedded(tw_model **model, const tw_options *options, tw_error *error);
+
+TW_PUBLIC int32_t NAME_open(tw_model **model, const tw_options *options, tw_error *error) {
+    return tw_open_embedded(model, options, error);
+}
+""".replace("TW_PUBLIC", '__attribute__((visibility("default")))')
+
+
+def _library_header(name: str, manifest: dict[str, Any]) -> str:
+    declarations = read_native("tilewright.h").split("/* ====", 1)[0]
+    about = [f" * {e['name']}: {_names(e['inputs'])} -> {_names(e['outputs'])}" for e in manifest["entries"]]
+    return (
+        f"/* The model in lib{name}: open it with {name}_open, then see tw_run below.\n"
+        + "\n".join(about).replace("*/", "* /")
+        + f'\n */\n{declarations}\n#ifdef __cplusplus\nextern "C"\n#endif\n'
+        + f"int32_t {name}_open(tw_model **model, const tw_options *options, tw_error *error);\n"
+    )
+
+
+def _names(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['name']} {t['dtype']}{t['shape']}" for t in tensors)
