@@ -10,7 +10,7 @@ from tilewright.cli.screen import duration, size
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
     from tilewright.report import Report, TargetFacts
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 Line = tuple[str, str]
 
