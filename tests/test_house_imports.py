@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types"},
     "report": set(),
-    "artifact": {"package", "plan", "kernel", "ir", "report"},
+    "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "driver"},
     "engines": {"runtime", "errors", "__version__"},
     "verification": {"engines", "accuracy", "errors"},
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"codegen", "errors"},
     "explain": {"errors"},
     "cli": BELOW_DRIVER
-    | {"driver", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample", "runtime"}
+    | {"driver", "artifact", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample", "runtime"}
     | {"doctor", "explain"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
