@@ -17,10 +17,10 @@ from tilewright.options import Options
 if TYPE_CHECKING:
     import onnx
     from tilewright.artifact import Artifact
-    from tilewright.bench import Benchmark
+    from tilewright.benchmark import Benchmark
     from tilewright.driver import Progress
     from tilewright.runtime import Session
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 Array = NDArray[Any]
 #: What can be compiled: a path, a ``ModelProto``, a ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
@@ -95,7 +95,7 @@ def verify_torch(
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
     """
     from tilewright.runtime import open_artifact
-    from tilewright.verify import verify_outputs
+    from tilewright.verification import verify_outputs
 
     with _file_of(artifact) as path:
         entry = open_artifact(path).manifest.entries[0]
@@ -204,15 +204,15 @@ def verify(
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
     """
-    from tilewright.verify import verify as compare
+    from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
         return compare(path, model, feeds or samples(path, sizes), tolerance=tolerance, engine=engine)
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:
-    """Measure an artifact; arguments as of :func:`tilewright.bench.bench`, inputs made up by default."""
-    from tilewright.bench import bench as measure
+    """Measure an artifact; arguments as of :func:`tilewright.benchmark.bench`, inputs made up by default."""
+    from tilewright.benchmark import bench as measure
 
     with _file_of(artifact) as path:
         return measure(path, feed if feed is not None else samples(path, count=1)[0], **settings)

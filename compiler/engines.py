@@ -197,9 +197,16 @@ def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
 
 
 def peak_rss() -> int:
-    """Highest resident memory of this process, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Highest resident memory of this process, bytes.
+
+    Not ``ru_maxrss`` where it can be helped: on Linux that keeps the parent's peak through fork and exec.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

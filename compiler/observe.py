@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.accuracy import compare
 from tilewright.errors import InternalError, UsageError
+from tilewright.ir.evaluate import evaluate
+from tilewright.ir.verify import verify
 from tilewright.options import Observation
 from tilewright.passes.base import PassResult
 
@@ -73,7 +74,7 @@ class Observer:
             path = self._dump(model, "import")
             if self.observe.verify_each:
                 self._feeds = _feeds(model)
-                self._before = _evaluate(path, self._feeds)
+                self._before = evaluate(path, self._feeds, every=True)
 
     def __call__(self, name: str, model: ir.Model, result: PassResult, seconds: float) -> None:
         """A pass is through: an observer of :func:`tilewright.passes.pipeline.run_pipeline`.
@@ -90,6 +91,7 @@ class Observer:
         if result.modified and self._folder:
             path = self._dump(model, name)
             if self.observe.verify_each:
+                verify(model)
                 self._check(name, path)
         self.after_stage(name)
 
@@ -123,7 +125,7 @@ class Observer:
         return path
 
     def _check(self, name: str, path: Path) -> None:
-        after = _evaluate(path, self._feeds)
+        after = evaluate(path, self._feeds, every=True)
         outputs = [o.name for o in onnx.load(str(path), load_external_data=False).graph.output]
         if all(compare(o, after[o], self._before[o]).ok for o in outputs):
             self._before = after
@@ -175,12 +177,3 @@ def _feeds(model: ir.Model) -> dict[str, Array]:
     ]
     sizes = {symbol: 3 + 2 * i for i, symbol in enumerate(sample.symbols_of(inputs))}  # distinct: a mix-up shows
     return sample.make_inputs(inputs, sizes)
-
-
-def _evaluate(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every value of a graph by name, in order of computation."""
-    from onnx.reference import ReferenceEvaluator
-
-    results = ReferenceEvaluator(str(path)).run(None, dict(feeds), intermediate=True)
-    assert isinstance(results, dict)
-    return {n: np.asarray(v) for n, v in results.items() if n and v is not None and not isinstance(v, list)}

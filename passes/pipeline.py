@@ -31,6 +31,7 @@ from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
+from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 
@@ -60,9 +61,10 @@ def canonicalization() -> list[Pass]:
     ]
 
 
-def fusion() -> list[Pass]:
+def fusion(level: int) -> list[Pass]:
     """Passes that decide what becomes one kernel; the most particular pattern first."""
     return [
+        *([MergeParallelMatMuls()] if level > 2 else []),  # before attention, which takes the Split that it leaves
         FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
@@ -74,11 +76,11 @@ def fusion() -> list[Pass]:
 
 
 def default_pipeline(level: int = 2, features: Collection[str] = ()) -> list[Pass]:
-    """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused.
+    """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused, 3 also copies weights.
 
     ``features`` are the target's capabilities; a pass that needs one is left out where it is missing.
     """
-    return canonicalization() + (fusion() if level > 0 else [])
+    return canonicalization() + (fusion(level) if level > 0 else [])
 
 
 # -- by name -------------------------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ def default_pipeline(level: int = 2, features: Collection[str] = ()) -> list[Pas
 @cache
 def registry() -> Mapping[str, type[Pass]]:
     """Every pass by name."""
-    passes = canonicalization() + fusion()
+    passes = canonicalization() + fusion(level=3)
     return {p.name: type(p) for p in sorted(passes, key=lambda p: p.name)}
 
 

@@ -35,17 +35,28 @@ class Rewriter:
         *,
         before: ir.Node,
         attributes: Mapping[str, Any] | None = None,
-        name: str | None = None,
     ) -> ir.Value:
-        """The (first) output of a new node of the default domain, placed before ``before`` and typed."""
+        """The output of a new node of the default domain, placed before ``before`` and typed."""
+        return self.new_all(op_type, inputs, before=before, attributes=attributes, outputs=1)[0]
+
+    def new_all(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        before: ir.Node,
+        outputs: int,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Sequence[ir.Value]:
+        """All outputs of a new node; see :meth:`new`."""
         converted = ir.convenience.convert_attributes(attributes or {})
-        node = ir.Node("", op_type, inputs, converted, name=None)
-        value = node.outputs[0]
-        value.name = self.unique(name or f"{_root(before.outputs[0])}_{op_type.lower()}")
-        node.name = value.name
+        node = ir.Node("", op_type, inputs, converted, num_outputs=outputs)
+        for value in node.outputs:
+            value.name = self.unique(f"{_root(before.outputs[0])}_{op_type.lower()}")
+        node.name = node.outputs[0].name
         before.prepend(node)
         infer_node(self.model, node)
-        return value
+        return node.outputs
 
     def constant(self, array: np.ndarray[Any, Any], name: str = "constant") -> ir.Value:
         """A new initializer that holds ``array``."""

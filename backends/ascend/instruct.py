@@ -69,6 +69,8 @@ class Memories:
         reads = [*sources, item.dst] if node.op == "mmad" and not starts else sources
         for t in (*sources, *writes):
             check_touch(item, t, self.geometry[t.buffer], self.placed.target)
+        for t in writes:
+            self._check_own_overlap(item, t, sources, now)
         for t in reads:
             self._check_read(item, node, t, now)
         for t in writes:
@@ -128,6 +130,17 @@ class Memories:
             message = f"{t.buffer} is overwritten while it may still be read"
             raise Refused("race", message, self.describe(*late), item.text)
 
+    def _check_own_overlap(self, item: Item, dst: Touch, sources: list[Touch], now: Moment) -> None:
+        """An instruction may write exactly where it reads, lane for lane, but not partly over what it reads."""
+        memory = self._at(dst, now)
+        for s in sources:
+            in_place = (s.buffer, s.slot, s.offset, s.strides) == (dst.buffer, dst.slot, dst.offset, dst.strides)
+            if self._at(s, now) is not memory or in_place:
+                continue
+            if np.intersect1d(_flat(self._units(s)), _flat(self._units(dst))).size:
+                message = f"{dst.buffer} is written over {s.buffer}, which the same instruction reads"
+                raise Refused("overlap", message, "", item.text)
+
     # -- values --------------------------------------------------------------------------------------------------
 
     def _compute(self, node: Instruction, item: Item, starts: bool, now: Moment) -> Array:
@@ -169,3 +182,7 @@ class Memories:
         memory, index = self._at(item.dst, now), self._bytes(item.dst)
         memory.data[index] = data
         memory.owner[index] = np.where(written, self.owners[item.dst.buffer], -1)
+
+
+def _flat(where: Index | slice) -> Index:
+    return np.arange(where.start, where.stop) if isinstance(where, slice) else where

@@ -38,12 +38,13 @@ _ACROSS = {"any": "min", "all": "max"}  # of 0 and -1
 @dataclass(frozen=True, slots=True)
 class Nest:
     """Statements that share loops. ``axes`` outermost first, without ``vector``; ``reduced``: loops inside the vector
-    loop (a reduction down the lanes)."""
+    loop (a reduction down the lanes); ``between``: reduced loops around a vector loop that is reduced too."""
 
     statements: tuple[Statement, ...]
     axes: tuple[str, ...]
     vector: str | None
-    reduced: tuple[str, ...]
+    reduced: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
 
 
 def plan_nests(place: Place, statements: Sequence[Statement]) -> list[Nest]:
@@ -56,10 +57,10 @@ def plan_nests(place: Place, statements: Sequence[Statement]) -> list[Nest]:
         axes = tuple(a for a in _loop_axes(place, s) if a != vector and a not in down)
         if across and vector not in across:
             nests.append(Nest((s,), axes, vector, down))
-        elif not down and (n := _home(nests, s, Nest((), axes, vector, ()), place)) is not None:
-            nests[n] = Nest((*nests[n].statements, s), nests[n].axes, vector, ())
+        elif not down and (n := _home(nests, s, Nest((), axes, vector), place)) is not None:
+            nests[n] = Nest((*nests[n].statements, s), nests[n].axes, vector)
         else:
-            nests.append(Nest((s,), (*axes, *down) if vector in across else axes, vector, ()))
+            nests.append(Nest((s,), axes, vector, between=down))
     return nests
 
 
@@ -80,7 +81,7 @@ def _reduced(s: Statement) -> tuple[str, ...]:
 
 
 def _joins(nest: Nest, s: Statement, shape: Nest, place: Place) -> bool:
-    if nest.reduced or nest.vector != shape.vector or set(nest.axes) != set(shape.axes):
+    if nest.reduced or nest.between or nest.vector != shape.vector or set(nest.axes) != set(shape.axes):
         return False
     if any(len(_reduced(x)) > 1 for x in (s, *nest.statements)):
         return False
@@ -159,6 +160,8 @@ def emit_nest(place: Place, nest: Nest, local: frozenset[str]) -> None:
         across = [s for s in nest.statements if isinstance(s, Compute) and s.reduce is not None and not nest.reduced]
         sums = {s.tile: _start(place, s) for s in across}
         with ExitStack() as inner:
+            for axis in nest.between:
+                place.open_loop(inner, axis)
             live = place.open_vector_loop(inner, nest.vector)
             values = place.values(nest.vector, live)
             if nest.reduced:

@@ -77,7 +77,7 @@ def _contraction(kernel: Kernel, define: Define, product: Product, target: Targe
     blocks = list(single)
     if row in free:
         assert row is not None
-        blocks.append(Loop(row, ROW_TILES * rows, "block"))
+        blocks.append(Loop(row, ROW_TILES * rows, "block", balanced=True))
     columns = [Loop(column, panel, "block")] if column in free else []
     tiles = [Loop(row, rows, "tile", balanced=True)] if row in free and row is not None and not stretches else []
     best = Schedule(loops=(*blocks, *columns, *tiles), packs=packs)

@@ -12,7 +12,7 @@ from tilewright.cli.screen import duration
 from tilewright.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from tilewright.bench import Benchmark
+    from tilewright.benchmark import Benchmark
 
 SCENARIOS = ["single-stream", "multi-stream", "server", "offline"]
 
@@ -53,7 +53,7 @@ def command(
 ) -> int:
     """Measure ARTIFACT from inputs in host memory to outputs in host memory."""
     from tilewright.api import samples
-    from tilewright.bench import bench
+    from tilewright.benchmark import bench
 
     outcome = arguments.begin(ctx, json_path)
     if data:
@@ -75,7 +75,7 @@ def command(
     outcome.data["benchmark"] = result.as_dict()
     screen.block(lines(result))
     if profile:
-        from tilewright.bench.trace import write_trace
+        from tilewright.benchmark.trace import write_trace
 
         write_trace(artifact, feed, result.threads, profile)
         screen.block([("profile", str(profile))])
@@ -92,6 +92,10 @@ def _peers(text: str | None, reference: Path | None) -> dict[str, Path]:
             raise UsageError("bench-arguments", where=f"--against {name}", cause="there is no model for it", fix=fix)
         peers[name] = path
     return peers
+
+
+#: CPUs kept busy by others from which on a reader is told that the times are not those of a quiet machine.
+DISTURBED = 0.1
 
 
 def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
@@ -116,3 +120,5 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
         work = f"{roof.work.operations / 1e9:.2f} GFLOP in products, {roof.work.weight_bytes / 1e6:.1f} MB of weights"
         yield "", f"{work}: at least {duration(roof.least_seconds)}"
         yield "bound by", f"{roof.bound_by}, {roof.share:.0%} of the roof reached"
+    if result.others is not None and result.others >= DISTURBED:
+        yield "disturbed", f"other processes kept {result.others:.1f} CPUs busy meanwhile"

@@ -9,10 +9,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from tilewright import __version__
 
+PACKAGES = {"numpy", "onnx", "onnx-ir", "onnx_ir", "onnxscript", "ml_dtypes", "ziglang", "triton", "torch", "click"}
 LARGEST_MODEL = 64 << 20  # bytes; weights outside the model file are never copied
 
 
@@ -31,7 +33,7 @@ def write_bundle(error: BaseException, arguments: Sequence[str]) -> str:
         "tilewright": __version__,
         "python": sys.version,
         "platform": platform.platform(),
-        "modules": {n: str(m.__version__) for n, m in sorted(sys.modules.items()) if _top_level_version(n, m)},
+        "packages": {d.name: d.version for d in metadata.distributions() if d.name.lower() in PACKAGES},
     }
     (folder / "command.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for argument in arguments:
@@ -39,7 +41,3 @@ def write_bundle(error: BaseException, arguments: Sequence[str]) -> str:
         if path.suffix == ".onnx" and path.is_file() and path.stat().st_size <= LARGEST_MODEL:
             shutil.copy(path, folder / path.name)
     return str(folder)
-
-
-def _top_level_version(name: str, module: object) -> bool:
-    return "." not in name and isinstance(getattr(module, "__version__", None), str)

@@ -13,7 +13,7 @@ from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
     from tilewright.artifact import Artifact
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 
 @click.command("compile", short_help="Compile a model into one file.")

@@ -10,7 +10,7 @@ from tilewright.cli.screen import duration, size
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
     from tilewright.report import Report, TargetFacts
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 Line = tuple[str, str]
 
@@ -26,7 +26,7 @@ def summary(report: Report, checked: Verification | None, verbose: bool = False)
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
-    yield "precision", f"requested {report.precision_requested or 'the model’s own'} → actual {counts}"
+    yield "precision", f"requested the model’s own → actual {counts}"
     yield from accuracy(checked)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"

@@ -52,14 +52,15 @@ def canonical_proto(
     _require_text(proto, where)
     _check_functions(proto, where)
     _check(proto, where)
+    require_operators(proto, where)  # no control flow is left after this, so no graph inside a node
+    kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
     try:
-        kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
         if len(kept) < len(proto.functions):
             proto = inliner.inline_selected_functions(proto, kept, exclude=True)
-        require_operators(proto, where)
+            _check(proto, where)  # a call may ask a function for more than it gives
         if convert:
             proto = version_converter.convert_version(proto, CANONICAL_OPSET)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (RuntimeError, IndexError, ValueError, TypeError, version_converter.ConvertError) as error:
         raise CompileError(
             "opset-unsupported",
             where=where,

@@ -140,8 +140,8 @@ def _text(dim: int | ir.SymbolicDim) -> str | None:
 
 
 def _expression(text: str, declared: set[str | None]) -> Expr | None:
-    """``text`` as an expression over other declared names, or ``None`` when it is a name itself."""
-    if text.isidentifier():
+    """``text`` as an expression over other declared names; ``None`` when it is a name itself, as ``batch-1`` is."""
+    if text.isidentifier() or re.search(r"\S-\S", text):
         return None
     try:
         expression = parse(text)
@@ -249,7 +249,7 @@ def _conflict(where: str, cause: str, fix: str) -> UsageError:
 
 def _unknown_input(name: str, inputs: Iterable[str]) -> UsageError:
     known = list(inputs)
-    close = difflib.get_close_matches(name, known, 1)
+    close = [k for k in known if k.casefold() == name.casefold()] or difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return UsageError(
         "input-shape-name",

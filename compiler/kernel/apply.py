@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.ir.symbolic import Expr, Symbol, bounds
+from tilewright.ir.symbolic import Expr, Symbol, bounds, constant
 from tilewright.kernel.analysis import identity, loads_of, refs_of, transform, used_symbols
 from tilewright.kernel.expr import Const, Load, Ref, Value
 from tilewright.kernel.pack import apply_packs, rewrite_loads
@@ -125,7 +125,7 @@ def _stage(placement: Placement, stage: Stage) -> tuple[Kernel, dict[str, Path]]
 
     def copy_of(v: Value, path: Path, in_block: bool) -> Value:
         if isinstance(v, Load) and v.tensor == stage.tensor:
-            dims = _plain_axes(kernel.name, v, axes)
+            dims = _plain_axes(kernel, v, axes)
         elif isinstance(v, Ref) and v.tile in staged and _source(kernel, v.tile) == stage.tensor:
             dims = v.axes
         else:
@@ -178,16 +178,34 @@ def _source(kernel: Kernel, tile: str) -> str | None:
     return value.tensor if isinstance(value, Load) else None
 
 
-def _plain_axes(kernel: str, load: Load, axes: list[str]) -> tuple[str, ...]:
+def _digits(kernel: Kernel, index: Expr | Value, axes: list[str]) -> bool:
+    """Whether ``index`` is a number of which ``axes`` are the digits: different values never meet, as in a window."""
+    assert isinstance(index, Expr)
+    try:
+        factors = {a: index.coefficient(a) for a in axes}
+    except ValueError:
+        return False
+    span = constant(1)
+    for axis in sorted(axes, key=lambda a: bounds(factors[a], dict(kernel.facts))[0]):
+        if factors[axis] != span:
+            return False
+        span = span * kernel.extent(axis)
+    return True
+
+
+def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...]:
+    """The axes that index ``load``: each in one place, as itself or in a sum of axes (``32*head + column``)."""
     names: list[str] = []
     for index in load.index:
         if isinstance(index, Expr) and index.symbols.isdisjoint(axes):
             continue
         atoms = index.atoms if isinstance(index, Expr) else ()
-        name = str(index)
-        if len(atoms) != 1 or not isinstance(atoms[0], Symbol) or name not in axes or name in names:
-            raise ScheduleError(kernel, f"{load.tensor} is indexed by {index} and cannot be staged: plain axes only")
-        names.append(name)
+        here = [a for a in axes if isinstance(index, Expr) and a in index.symbols]
+        plain = all(isinstance(a, Symbol) for a in atoms) and (len(here) < 2 or _digits(kernel, index, here))
+        if not here or not plain or any(name in names for name in here):
+            cause = f"{load.tensor} is indexed by {index} and cannot be staged: plain axes only, or axes as digits"
+            raise ScheduleError(kernel.name, cause)
+        names += here
     return tuple(names)
 
 

@@ -58,7 +58,8 @@ class Stage:
     loops are outside it.
 
     A depth beyond ``Schedule.loops`` counts on into the reduction loops. ``pad`` unused elements follow each row of
-    the tile. A second stage of one tensor, deeper, copies from the first. The tensor is indexed by plain axes.
+    the tile. A second stage of one tensor, deeper, copies from the first. The tensor is indexed by plain
+    axes, or by axes that are the digits of an index (``32*head + column``).
     """
 
     tensor: str

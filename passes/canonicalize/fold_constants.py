@@ -40,6 +40,8 @@ class FoldConstants(RewritePass):
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         if node.op_type == "Constant":
             return _lift(node, rewriter)
+        if node.op_type == "Identity" and node.outputs[0].is_graph_output():
+            return False  # an output that is constant has to be made by some node
         known = _known_output(node)
         if known is not None:
             rewriter.replace(node.outputs[0], rewriter.constant(known, f"{node.outputs[0].name}_known"))

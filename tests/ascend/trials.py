@@ -59,8 +59,8 @@ TRIALS = {
         {"M": 75},
     ),
     "convolution": Trial(
-        conv3x3_residual_relu(5, 9, ci=32, co=32, dtype="f16"),
-        Schedule(_block(("b", 1), ("oh", 1), ("o", 32)), (Loop("kh", 1), Loop("kw", 1), Loop("c", 16, "pipeline"))),
+        conv3x3_residual_relu(3, 9, ci=32, co=32, dtype="f16"),
+        Schedule(_block(("b", 1), ("oh", 1), ("o", 32)), (Loop("kh", 1), Loop("kw", 1), Loop("c", 32, "pipeline"))),
         {"B": 2},
     ),
     "softmax": Trial(row_softmax("f16"), Schedule(_block(("m", 16))), {"M": 75, "N": 37}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,20 @@ def empty_outputs(kernel: Kernel, sizes: dict[str, int]) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A kernel under a schedule; ``sizes`` are odd on purpose. ``build`` takes the type of the inputs."""
+    """A kernel under a schedule (``None``: the backend's first guess); ``sizes`` are odd on purpose.
+
+    ``build`` takes the type of the inputs.
+    """
 
     name: str
     build: Callable[[str], Kernel]
-    schedule: Schedule
+    schedule: Schedule | None
     sizes: dict[str, int]
 
     def scheduled(self, dtype: str) -> Scheduled:
-        return apply(self.build(dtype), self.schedule)
+        """The kernel, under a name of its own, with its schedule applied."""
+        assert self.schedule is not None
+        return apply(replace(self.build(dtype), name=f"{self.name}_{dtype}"), self.schedule)
 
 
 SMALL = (
@@ -127,4 +132,33 @@ INTEGER = Case(
     int8_matmul,
     Schedule((block("n", 32), block("m", 32)), (pipeline("k", 64),)),
     {"M": 37},
+)
+
+
+def residual_layer_norm(dtype: str = "f16", n: int = 768) -> Kernel:
+    """Layer norm of a sum of two rows, statistics in f32."""
+    wide = (lambda x: x) if dtype == "f32" else (lambda x: f"f32({x})")
+    result = "c[m, n] * scale[m] * gain[n] + shift[n]"
+    result = result if dtype == "f32" else f"{dtype}({result})"
+    return parse_kernel(f"""
+@kernel
+def residual_layer_norm(X: {dtype}[M, {n}], R: {dtype}[M, {n}], gain: const[f32[{n}]], shift: const[f32[{n}]],
+                        Y: out[{dtype}[M, {n}]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: {n}
+    x[m, n] = {wide("X[m, n]")} + {wide("R[m, n]")}
+    total[m] = sum(n, x[m, n])
+    c[m, n] = x[m, n] - total[m] * f32({1 / n!r})
+    variance[m] = sum(n, c[m, n] * c[m, n])
+    scale[m] = rsqrt(variance[m] * f32({1 / n!r}) + f32(1e-05))
+    Y[m, n] = {result}
+""")
+
+
+LAYER_NORM = Case(
+    "layer_norm",
+    lambda t: residual_layer_norm(t, 200),
+    Schedule((block("m", 2),), extra=(("whole:n", 256),)),
+    {"M": 5},
 )

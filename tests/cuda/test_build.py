@@ -16,12 +16,13 @@ from tilewright.backends.cuda.launch import LAUNCHES
 from tilewright.errors import InternalError, UsageError
 from tilewright.ir.symbolic import Range
 from tilewright.kernel.apply import apply
+from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 from tests.kernel import trial_kernels
 
-from .cases import int8_matmul
+from .cases import block, int8_matmul, pipeline, residual_layer_norm
 
 pytestmark = pytest.mark.usefixtures("triton")
 
@@ -40,6 +41,7 @@ KERNELS = {
         _named("matmul_i8", int8_matmul()),
         _named("convolution_f16", trial_kernels.conv3x3_residual_relu(dtype="f16")),
         _named("attention_f16", trial_kernels.flash_attention("f16", mask="causal")),
+        _named("layer_norm_f16", residual_layer_norm()),
         _named("softmax_f16", _SOFTMAX),
         _named("softmax_f16_by_8", replace(_SOFTMAX, facts=(("M", Range(1, 65536)), ("N", Range(8, 1024, 8))))),
     )
@@ -97,6 +99,19 @@ def test_products_run_on_the_matrix_unit(name: str, compiled: tuple[Target, Mapp
         assert not found  # f32 at full precision runs on the ordinary units, as do row operations
 
 
+def test_tf32_is_used_only_where_the_schedule_says_so(backend: CudaBackend, sm_90: Target) -> None:
+    kernel = KERNELS["matmul_f32"]
+    loops = (block("n", 128), block("m", 128)), (pipeline("k", 32),)
+    found = []
+    for precision in ("ieee", "tf32"):
+        schedule = Schedule(*loops, extra=(("num_warps", 8), ("num_stages", 3), ("precision", precision)))
+        source = backend.emit([apply(kernel, schedule)], sm_90)
+        code = sass.opcodes(compile_source(source, sm_90)[kernel.name].cubin)
+        found.append([op for op in code if op.startswith(ANY_MATRIX)])
+    assert found[0] == []
+    assert found[1] == ["HGMMA.64x128x8.F32.TF32"]
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_parameters_are_those_of_the_launch(name: str, compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
     c, kernel = compiled[1][name], KERNELS[name]
@@ -111,6 +126,7 @@ def test_divisibility_facts_give_wide_accesses(compiled: tuple[Target, Mapping[s
     assert not known["LDG.E.U16"]
     assert unknown["LDG.E.U16"] > 0
     assert not unknown["LDG.E.128"]
+    assert sass.opcodes(compiled[1]["layer_norm_f16"].cubin)["STG.E.128"] > 0
     for name in ("matmul_f16", "convolution_f16", "attention_f16"):
         code = sass.opcodes(compiled[1][name].cubin)
         assert sum(n for op, n in code.items() if op.startswith("LDGSTS") and op.endswith(".128")) > 0

@@ -11,35 +11,40 @@ from tilewright.errors import UnsupportedError
 from tilewright.kernel.interpret import run_lowered
 from tilewright.target import Target
 
-from .cases import INTEGER, SMALL, Array, Case, empty_outputs, inputs
+from .cases import INTEGER, LAYER_NORM, SMALL, Array, Case, empty_outputs, inputs
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 
 #: Largest error over the largest reference value. f32: sums in another order; f16: one rounding of the result, and
-#: of the probabilities of attention.
+#: of the probabilities of attention; int8 products are exact.
 TOLERANCE = {"f32": 2e-6, "f16": 1e-3, "i8": 0.0}
+
+
+ALL = [(c, t) for c in (*SMALL, LAYER_NORM) for t in ("f32", "f16")] + [(INTEGER, "i8")]
 
 
 def launch(
     backend: CudaBackend, target: Target, cases: list[tuple[Case, str]], change: tuple[str, str] | None = None
 ) -> list[tuple[Array, Array]]:
     """Pairs of (interpreted, reference) for the one output of each case; ``change`` replaces text first."""
-    runs, sources, wanted = [], {}, []
-    for case, dtype in cases:
-        scheduled = case.scheduled(dtype)
-        kernel = scheduled.kernel
-        given = inputs(kernel, case.sizes)
-        outputs = empty_outputs(kernel, case.sizes)
-        source = backend.emit([scheduled], target)
-        if change is not None:
-            text = source.files[f"{kernel.name}.py"]
-            assert change[0] in text
-            source = Source({**source.files, f"{kernel.name}.py": text.replace(*change)}, source.symbols)
-        sources[kernel.name] = source
-        runs.append((source, Run(kernel.name, {**given, **outputs}, case.sizes, tuple(outputs))))
-        wanted.append(run_lowered(kernel, given, case.sizes))
-    got = [interpret(source, [run])[0] for source, run in runs]
-    return [(g[o], w[o]) for g, w in zip(got, wanted, strict=True) for o in g]
+    scheduled = [case.scheduled(dtype) for case, dtype in cases]
+    source = backend.emit(scheduled, target)
+    if change is not None:
+        assert any(change[0] in text for text in source.files.values())
+        source = Source({file: text.replace(*change) for file, text in source.files.items()}, source.symbols)
+    runs, wanted = [], []
+    for s, (case, _) in zip(scheduled, cases, strict=True):
+        given, outputs = inputs(s.kernel, case.sizes), empty_outputs(s.kernel, case.sizes)
+        runs.append(Run(s.kernel.name, {**given, **outputs}, case.sizes, tuple(outputs)))
+        wanted.append(run_lowered(s.kernel, given, case.sizes))
+    return [(g[o], w[o]) for g, w in zip(interpret(source, runs), wanted, strict=True) for o in w]
+
+
+@pytest.fixture(scope="module")
+def interpreted(interpreter: None, backend: CudaBackend, sm_90: Target) -> dict[tuple[str, str], tuple[Array, Array]]:
+    """All kernels in one process: importing torch takes longer than any of them."""
+    pairs = launch(backend, sm_90, ALL)
+    return {(case.name, dtype): pair for (case, dtype), pair in zip(ALL, pairs, strict=True)}
 
 
 def error(pair: tuple[Array, Array]) -> float:
@@ -49,16 +54,9 @@ def error(pair: tuple[Array, Array]) -> float:
     return float(np.nanmax(np.abs(got - want)) / max(np.nanmax(np.abs(want)), 1e-30))
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
-@pytest.mark.parametrize("case", SMALL, ids=lambda c: c.name)
-def test_trial_kernels(case: Case, dtype: str, backend: CudaBackend, sm_90: Target) -> None:
-    (pair,) = launch(backend, sm_90, [(case, dtype)])
-    assert error(pair) <= TOLERANCE[dtype]
-
-
-def test_int8_product_is_exact(backend: CudaBackend, sm_90: Target) -> None:
-    (pair,) = launch(backend, sm_90, [(INTEGER, "i8")])
-    assert np.array_equal(*pair)
+@pytest.mark.parametrize(("case", "dtype"), ALL, ids=lambda x: getattr(x, "name", x))
+def test_kernels(case: Case, dtype: str, interpreted: dict[tuple[str, str], tuple[Array, Array]]) -> None:
+    assert error(interpreted[case.name, dtype]) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,20 @@ ATTENTIONS = [
         ),
         {"scale": 0.25, "mask": 1, "nan_to_zero": 1, **_SIDE_BY_SIDE},
     ),
+    (  # a position bias besides the mask
+        _attention(
+            "s = MatMul(qh, kh) d = Mul(s, scale) e = Add(d, bias) a = Add(e, m) p = Softmax(a) c = MatMul(p, vh) ",
+            _MERGED.replace("m) =>", "bias, float[1,3,S,T] m) =>"),
+        ),
+        {"scale": 0.5, "mask": 1, "nan_to_zero": 0, **_SIDE_BY_SIDE},
+    ),
+    (  # masked_fill: hidden scores are replaced
+        _attention(
+            "s = MatMul(qh, kh) d = Div(s, root) a = Where(m, lowest, d) p = Softmax(a) c = MatMul(p, vh) ",
+            _MERGED.replace("float[B,1,1,T] m", "bool[B,1,1,T] m").replace("<", "<float lowest = {-3e38}, ", 1),
+        ),
+        {"scale": 0.5, "mask": 2, "nan_to_zero": 0, **_SIDE_BY_SIDE},
+    ),
     (
         "g (float[B,3,S,4] q, float[B,3,T,4] k, float[B,3,T,8] v) => (float[B,3,S,8] y) "
         "{ t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) }",
@@ -234,13 +248,21 @@ def test_fuses_attention(text: str, attributes: dict[str, object]) -> None:
     run(FuseAttention(), model)
     assert ops(model) == "FusedAttention"
     node = model.graph.node(0)
-    assert len(node.inputs) == 3 + node.attributes["mask"].as_int()
+    masks = len(model.graph.inputs) - 3 if node.attributes["mask"].as_int() else 0
+    assert len(node.inputs) == 3 + masks
     assert {**_SHARED, **attributes}.items() <= {n: a.value for n, a in node.attributes.items()}.items()
     assert [v.name for v in node.inputs if v is not None] == [v.name for v in model.graph.inputs][: len(node.inputs)]
 
 
 _TWO_SIZES = _MERGED.replace("float[B,T,12] v", "float[B,S,12] v").replace("float[B,1,1,T] m", "float[B,1,1,S] m")
 NO_ATTENTION = [
+    (
+        _attention(
+            "s = MatMul(qh, kh) a = Where(m, r, s) p = Softmax(a) c = MatMul(p, vh) ",
+            _MERGED.replace("float[B,1,1,T] m", "bool[B,1,1,T] m, float[T] r"),
+        ),
+        "one number",
+    ),
     (_attention(_SCORES.replace("p = Softmax(a)", "p = Softmax<axis=2>(a)")), "last axis"),
     (_attention(_SCORES + "z = Neg(p) ").replace("float[B,S,12] y)", "float[B,S,12] y, float[B,3,S,T] z)"), "not only"),
     (_attention(_SCORES).replace("float[B,S,12] y)", "float[B,S,12] y, float[B,3,S,T] d)"), "read outside"),

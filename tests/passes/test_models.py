@@ -14,7 +14,7 @@ from tilewright.passes.pipeline import default_pipeline, run_pipeline
 
 from models.minilm import SMALL, build_small
 from tests.passes.exports import bert
-from tests.passes.harness import body, check_each, feeds_for, histogram
+from tests.passes.harness import body, check_each, histogram
 
 #: What two layers of BERT are made of, in any export. A change here needs its reason.
 BERT = {
@@ -66,12 +66,19 @@ def test_bert_ends_the_same_from_the_other_exports(exporter: str, attention: str
 
 def test_sentence_encoder(tmp_path: Path) -> None:
     model = import_model(build_small(tmp_path))
-    sizes = {str(s): n for s, n in zip(model.graph.inputs[0].shape or (), (3, 9), strict=True)}
-    check_each(model, default_pipeline(), feeds_for(model, sizes=sizes))
+    check_each(model, default_pipeline())
     assert histogram(model) == MINILM
     reductions = [body(model, n) for n in model.graph if n.op_type == "FusedReduction"]
     assert reductions == ["Unsqueeze Mul ReduceSum ReduceSum Max Div", "ReduceL2 Max Div"]
     assert SMALL.num_hidden_layers == 2
+
+
+def test_level_3_merges_projections(tmp_path: Path) -> None:
+    model = import_model(build_small(tmp_path))
+    check_each(model, default_pipeline(level=3))
+    assert histogram(model) == {**MINILM, "FusedMatMul": MINILM["FusedMatMul"] - 4}
+    attentions = [n for n in model.graph if n.op_type == "FusedAttention"]
+    assert [(len(n.inputs), n.attributes["packed"].as_int()) for n in attentions] == [(2, 1)] * 2
 
 
 def test_equal_layers_share_their_bodies(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_every_pass_file_is_in_the_pipeline() -> None:
     assert len(folders) == 2
     modules = {p.__module__.rsplit(".", 1)[1] for p in registry().values()}
     assert modules >= {"fold_constants", "attention"}
-    assert {type(p) for p in default_pipeline()} == set(registry().values())
+    assert {type(p) for p in default_pipeline(level=3)} == set(registry().values())
 
 
 def test_text_round_trip() -> None:
@@ -40,7 +40,7 @@ def test_text_round_trip() -> None:
     passes = parse_pipeline(text)
     assert passes[0] == FoldConstants(growth=0)
     assert print_pipeline(passes) == text
-    assert print_pipeline(parse_pipeline(print_pipeline(default_pipeline()))) == print_pipeline(default_pipeline())
+    assert print_pipeline(parse_pipeline(print_pipeline(default_pipeline(3)))) == print_pipeline(default_pipeline(3))
 
 
 @pytest.mark.parametrize(

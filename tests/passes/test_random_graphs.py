@@ -1,4 +1,4 @@
-"""Random graphs of elementwise operators, views, reductions and products: the pipeline may change anything but numbers."""
+"""Random graphs of elementwise operators, views, reductions and products: only numbers have to stay."""
 
 from __future__ import annotations
 

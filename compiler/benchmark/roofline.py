@@ -58,9 +58,9 @@ float tw_read(const float *data, int64_t count) {
 }
 """
 FLAGS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-fPIC")
-ROUNDS = 2_000_000
+ROUNDS = 1_000_000
 READ_BYTES = 256 << 20  # shared by all threads; far beyond a last-level cache
-REPEATS = 5  # the best counts: a roof is what the machine can do when nothing disturbs it
+REPEATS = 20  # the best counts: a roof is what the machine can do when nothing disturbs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,10 @@ class Roofline:
     threads: int
     operations: float
     bandwidth: float
+
+    def best(self, other: Roofline) -> Roofline:
+        """The higher of two measurements on as many threads."""
+        return Roofline(self.threads, max(self.operations, other.operations), max(self.bandwidth, other.bandwidth))
 
     def seconds(self, operations: float, bytes_read: float) -> float:
         """The least time for so much work: neither compute nor memory can be faster."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright.bench import scenarios
-from tilewright.bench.interleave import Interleaved, Ratio, interleave, percentiles
-from tilewright.bench.roofline import Roofline
-from tilewright.bench.roofline import measure as measure_roofline
-from tilewright.bench.scenarios import Load
-from tilewright.bench.work import Work, count_work
+from tilewright.benchmark import scenarios
+from tilewright.benchmark.disturbance import others_busy
+from tilewright.benchmark.interleave import Interleaved, Ratio, interleave, percentiles
+from tilewright.benchmark.roofline import Roofline
+from tilewright.benchmark.roofline import measure as measure_roofline
+from tilewright.benchmark.scenarios import Load
+from tilewright.benchmark.work import Work, count_work
 from tilewright.engines import Engine, open_engine
 from tilewright.errors import UsageError
 
@@ -59,13 +60,24 @@ class Roof:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Result of :func:`bench`. ``shapes`` are of the inputs it ran on; ``threads`` per run."""
+    """Result of :func:`bench`.
+
+    Attributes:
+        load: our side.
+        threads: per run.
+        shapes: of the inputs it ran on.
+        peers: the others' side.
+        roof: where it was asked for.
+        others: CPUs that other processes kept busy meanwhile, on average; ``None`` where that cannot be told. Times
+            measured beside much of it are not those of a quiet machine.
+    """
 
     load: Load
     threads: int
     shapes: Mapping[str, tuple[int, ...]]
     peers: tuple[Peer, ...] = ()
     roof: Roof | None = None
+    others: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -90,7 +102,7 @@ def bench(
     Args:
         artifact: a ``.tw`` file.
         feed: the inputs of every run.
-        scenario: key of :data:`tilewright.bench.scenarios.JUDGED_BY`.
+        scenario: key of :data:`tilewright.benchmark.scenarios.JUDGED_BY`.
         against: the model's file by peer (``single-stream`` only): an ONNX file, a ``torch.export`` archive for torch.
         reference: the ONNX model, which ``roofline`` counts the work of.
         roofline: measure the machine's roof as well.
@@ -105,6 +117,7 @@ def bench(
     """
     peers = dict(against or {})
     _check(scenario, peers, reference, roofline, rate)
+    busy = others_busy()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or (cpus if scenario == "single-stream" else 1)
     streams = streams or max(1, cpus // threads)
@@ -113,14 +126,16 @@ def bench(
     machine = measure_roofline(threads) if roofline else None
     if scenario != "single-stream":
         load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)
-        return Benchmark(load, threads, shapes)
+        return Benchmark(load, threads, shapes, others=busy())
     engines = {OURS: ours} | {name: open_engine(name, Path(path), threads) for name, path in peers.items()}
     measured = interleave({n: _runner(e, feed) for n, e in engines.items()}, seconds * len(engines))
     runs = measured.runs[OURS]
     load = Load(scenario, len(runs), percentiles(runs), 1 / float(np.mean(runs)))
     told = tuple(_peer(engines[name], ours, measured, feed) for name in peers)
-    roof = _roof(machine, Path(reference), shapes, load.latency["p50"]) if machine and reference else None
-    return Benchmark(load, threads, shapes, told, roof)
+    roof = None
+    if machine and reference:  # once more: other load on the machine lowers what is measured, never raises it
+        roof = _roof(machine.best(measure_roofline(threads)), Path(reference), shapes, load.latency["p50"])
+    return Benchmark(load, threads, shapes, told, roof, busy())
 
 
 def _check(scenario: str, peers: Mapping[str, object], reference: object, roofline: bool, rate: float | None) -> None:

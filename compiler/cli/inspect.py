@@ -1,0 +1,104 @@
+"""``tilewright inspect``: never executes what it looks at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tilewright.cli import arguments, screen
+from tilewright.cli.screen import size
+from tilewright.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tilewright.runtime import Manifest
+
+LARGEST = 5  # weights that are listed
+
+
+@click.command("inspect", short_help="Look into an artifact or a model; nothing is executed.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--integrity", is_flag=True, help="Check the SHA-256 of every member of an artifact.")
+@click.option("--members", is_flag=True, help="List the members of an artifact.")
+@click.option("--nodes", is_flag=True, help="List the nodes of a model as it is imported.")
+@arguments.json_option
+@click.pass_context
+def command(
+    ctx: click.Context, *, file: Path, integrity: bool, members: bool, nodes: bool, json_path: Path | None
+) -> int:
+    """Print what is in FILE: an artifact, or an ONNX model as it is imported."""
+    outcome = arguments.begin(ctx, json_path)
+    if _is_artifact(file):
+        from tilewright.runtime import open_artifact
+
+        artifact = open_artifact(file)
+        outcome.data["manifest"] = asdict(artifact.manifest)
+        screen.block(_artifact(artifact.manifest, file, members))
+        if integrity:
+            artifact.verify()
+            screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
+    else:
+        screen.block(_model(file, nodes))
+    return ExitCode.OK
+
+
+def _is_artifact(file: Path) -> bool:
+    """By its first bytes: an artifact is a zip, a model never."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(2) == b"PK"
+    except OSError:
+        return file.suffix == ".tw"
+
+
+def _artifact(manifest: Manifest, file: Path, members: bool) -> Iterator[tuple[str, str]]:
+    model = manifest.provenance.get("model", {})
+    yield "artifact", f"{file}  {size(file.stat().st_size)}"
+    if model:
+        yield "model", f"{model.get('name')}  sha256 {str(model.get('sha256'))[:12]}…"
+    for entry in manifest.entries:
+        yield "entry", entry.name
+        yield from (("  input", str(each)) for each in entry.inputs)
+        yield from (("  output", str(each)) for each in entry.outputs)
+        for symbol in entry.symbols:
+            high = symbol.max if symbol.max < 2**31 else ""
+            step = f", a multiple of {symbol.multiple}" if symbol.multiple > 1 else ""
+            yield "  size", f"{symbol.name} = {symbol.min}..{high}{step}"
+        yield from (("  state", f"{into} and {out} are one memory") for into, out in entry.states)
+    for target in manifest.targets:
+        code = sum(manifest.sizes[member] for member in target.members.values())
+        needs = ", ".join(name for name, *_ in target.requires)
+        yield "target", f"{target.target}  code and plan {size(code)}{f'  needs {needs}' if needs else ''}"
+    total = sum(weight.size for weight in manifest.weights)
+    yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"
+    for weight in sorted(manifest.weights, key=lambda w: -w.size)[:LARGEST]:
+        yield "", f"{size(weight.size):>9}  {weight.dtype}[{', '.join(map(str, weight.shape))}]  {weight.name}"
+    tools = manifest.provenance.get("tools", {})
+    yield (
+        "made by",
+        f"tilewright {manifest.provenance.get('compiler')}  " + "  ".join(f"{k} {v}" for k, v in tools.items()),
+    )
+    if members:
+        for name, count in manifest.sizes.items():
+            yield "member", f"{size(count):>9}  {manifest.hashes[name][:12]}…  {name}"
+
+
+def _model(file: Path, nodes: bool) -> Iterator[tuple[str, str]]:
+    from tilewright.frontend.onnx import import_model
+    from tilewright.ir.graph import type_of
+
+    model = import_model(file)
+    yield "model", f"{file}  as imported, opset {model.opset_imports['']}"
+    yield from (("input", f"{v.name}: {type_of(v)}") for v in model.graph.inputs)
+    yield from (("output", f"{v.name}: {type_of(v)}") for v in model.graph.outputs)
+    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    yield "weights", f"{len(weights)} tensors, {size(sum(w.nbytes for w in weights))}"
+    counts = Counter(node.op_type for node in model.graph)
+    yield "nodes", f"{sum(counts.values())}: " + ", ".join(f"{op} {n}" for op, n in counts.most_common())
+    if nodes:
+        for node in model.graph:
+            outputs = ", ".join(f"{v.name}: {type_of(v)}" for v in node.outputs)
+            yield "", f"{node.op_type}({', '.join(v.name or '' if v else '' for v in node.inputs)}) → {outputs}"

@@ -1,0 +1,172 @@
+"""The synchronisation pass on programs made at random: accepted for sizes it never saw, and with nothing to spare."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tilewright.backends.ascend.check import check
+from tilewright.backends.ascend.dependence import candidates
+from tilewright.backends.ascend.frame import with_slots
+from tilewright.backends.ascend.instruct import Memories, Moment
+from tilewright.backends.ascend.memory import Refused
+from tilewright.backends.ascend.place import place_unsynchronized
+from tilewright.backends.ascend.placed import (
+    Buffer,
+    Flag,
+    Instruction,
+    Loop,
+    Node,
+    Placed,
+    Scalar,
+    View,
+    statements,
+    without_edge,
+)
+from tilewright.backends.ascend.stream import issue
+from tilewright.backends.ascend.synchronize import synchronize
+from tilewright.ir.symbolic import ZERO, constant, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.apply import apply
+from tilewright.kernel.parse import parse_kernel
+
+from tests.ascend.trials import TRIALS, placed, targets
+
+LANES = 16
+KERNEL = parse_kernel("""
+@kernel
+def rows(X: f32[P, Q, 16], Y: out[f32[P, Q, 16]]):
+    where(1 <= P <= 64, 1 <= Q <= 64)
+    p: P
+    q: Q
+    n: 16
+    Y[p, q, n] = X[p, q, n]
+""")
+TENSORS = tuple(Buffer(p.name, "gm", p.dtype, p.shape) for p in KERNEL.params)
+PROBES = [{"P": p, "Q": q} for p, q in ((1, 1), (2, 2), (3, 3), (1, 5), (5, 1), (2, 3), (3, 2))]
+SIZES = [{"P": p, "Q": q} for p, q in ((1, 1), (4, 7), (7, 4), (1, 9), (6, 1))]
+
+
+def local(name: str, count: int = LANES) -> View:
+    return View(name, ZERO, ((constant(count), constant(1)),))
+
+
+def memory(name: str, loop: str) -> View:
+    """Row (p, q) of a tensor inside the inner loop; row (p, 0) outside it."""
+    row = symbol("p") * symbol("Q") + (symbol("q") if loop == "q" else 0)
+    return View(name, row * LANES, ((constant(LANES), constant(1)),))
+
+
+def random_program(seed: int) -> Placed:
+    """Two loops; in each, loads and arithmetic between random buffers of one or two slots; a store in the inner one."""
+    r = random.Random(seed)
+    buffers = [
+        Buffer(f"b{i}", "ub", DType.F32, (constant(LANES),), "ND", 128 * i, slots, loop if slots > 1 else None)
+        for i, (slots, loop) in enumerate((r.choice([1, 2]), r.choice("pq")) for _ in range(4))
+    ]
+    out = Buffer("out", "ub", DType.F32, (constant(LANES),), "ND", 1024, 2, "q")
+    written: list[str] = []
+
+    def some(loop: str, count: int) -> list[Node]:
+        nodes: list[Node] = []
+        for _ in range(count):
+            usable = [b.name for b in buffers if b.name in written]
+            fits = [b for b in buffers if b.rotates in (None, loop) or (loop == "q" and b.rotates == "p")]
+            if not fits:
+                continue
+            dst = r.choice(fits).name
+            if not usable or r.random() < 0.4:
+                nodes.append(Instruction("copy_in", "vector", "MTE2", local(dst), (memory("X", loop),)))
+            else:
+                a, b = local(r.choice(usable)), r.choice([local(r.choice(usable)), Scalar(0.5)])
+                nodes.append(Instruction(r.choice(["add", "max"]), "vector", "V", local(dst), (a, b)))
+            # A slot that another iteration wrote is no input of this one.
+            if next(x for x in buffers if x.name == dst).rotates in (None, loop) and dst not in written:
+                written.append(dst)
+        return nodes
+
+    before = some("p", r.randint(1, 3))
+    outside = list(written)
+    inside = some("q", r.randint(2, 5))
+    source = local(r.choice(written or ["b0"]))
+    inside.append(Instruction("add", "vector", "V", local("out"), (source, Scalar(1.0))))
+    inside.append(Instruction("copy_out", "vector", "MTE3", memory("Y", "q"), (local("out"),)))
+    written[:] = outside
+    after = some("p", r.randint(0, 2))
+    inner = Loop("q", ZERO, symbol("Q"), constant(1), tuple(inside))
+    outer = Loop("p", ZERO, symbol("P"), constant(1), (*before, inner, *after))
+    everything = {b.name: b for b in (*TENSORS, *buffers, out)}
+    target = targets()["ascend:310p3"]
+    return Placed(KERNEL, target, tuple(everything.values()), with_slots([outer], everything), constant(1))
+
+
+def in_program_order(program: Placed, inputs: dict[str, np.ndarray], dims: dict[str, int]) -> np.ndarray:
+    """The result of running one statement after the other."""
+    memories = Memories(program, dims, lambda thread, tick: "")
+    memories.load(inputs)
+    everything_known = np.full(8, 1 << 40)
+    for n, item in enumerate(issue(program.body, memories.buffers, {**dims, "_group": 0, "_groups": 1, "_sub": 0})):
+        memories.execute(item, Moment(0, 0, 0, n + 1, everything_known))
+    return memories.output("Y")
+
+
+def inputs_of(dims: dict[str, int]) -> dict[str, np.ndarray]:
+    return {"X": np.random.default_rng(5).standard_normal((dims["P"], dims["Q"], LANES)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_programs(seed: int) -> None:
+    program = random_program(seed)
+    want = [in_program_order(program, inputs_of(d), d) for d in SIZES]
+    done = synchronize(program, PROBES)
+    for dims, expected in zip(SIZES, want, strict=True):
+        for order in range(2):
+            got = check(done, inputs_of(dims), dims, groups=1, seed=order).outputs["Y"]
+            np.testing.assert_array_equal(got, expected)
+    for edge in done.edges:
+        refused = 0
+        for dims in [*SIZES, *PROBES]:
+            try:
+                check(without_edge(done, edge.number), inputs_of(dims), dims, groups=1)
+            except Refused:
+                refused += 1
+                break
+        assert refused, f"edge {edge.number} is not needed: {edge}"
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_nothing_runs_without_synchronisation(name: str) -> None:
+    trial = TRIALS[name]
+    bare = place_unsynchronized(apply(trial.kernel, trial.schedule), targets()["ascend:910b3"])
+    with pytest.raises(Refused):
+        check(bare, trial.inputs(), trial.dims, groups=1)
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_implied_edges_are_dropped(name: str) -> None:
+    trial = TRIALS[name]
+    bare = place_unsynchronized(apply(trial.kernel, trial.schedule), targets()["ascend:910b3"])
+    assert len(placed(name).edges) < len(candidates(bare))
+
+
+def test_edges_around_a_loop_are_primed_and_drained_once_a_slot() -> None:
+    program = placed("matmul")
+    around = [e for e in program.edges if e.kind == "flag" and e.distance]
+    assert around
+    for edge in around:
+        outside = [n for n in program.body if isinstance(n, Flag) and n.edge == edge.number]
+        inside = [n for n in statements(program.body) if isinstance(n, Flag) and n.edge == edge.number]
+        assert [n.action for n in outside] == ["set"] * edge.distance + ["wait"] * edge.distance
+        assert len(inside) == len(outside) + 2
+        assert sorted(n.slot.value for n in outside if n.action == "set") == list(range(edge.distance))
+
+
+def test_a_shorter_prime_is_refused() -> None:
+    """One priming set less for a double buffer is a deadlock or a leaked flag, never a quiet loss."""
+    program = placed("matmul")
+    first = next(n for n in program.body if isinstance(n, Flag) and n.action == "set")
+    body = tuple(n for n in program.body if n is not first)
+    with pytest.raises(Refused):
+        check(replace(program, body=body), TRIALS["matmul"].inputs(), TRIALS["matmul"].dims, groups=1)
