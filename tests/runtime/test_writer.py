@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
+from tilewright import runtime
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.errors import InternalError, ResourceError, UsageError
 from tilewright.ir.types import DType
@@ -85,7 +85,10 @@ def test_constants_made_on_demand_and_shared() -> None:
 def test_checksums_of_constants_of_any_size(sizes: list[int]) -> None:
     """What NumPy sums, the executor's instructions find right; one flipped bit is found in its segment."""
     names = [f"c{i}" for i in range(len(sizes))]
-    arrays = {n: np.random.default_rng(i).integers(0, 256, s, np.uint8) for i, (n, s) in enumerate(zip(names, sizes, strict=True))}
+    arrays = {
+        n: np.random.default_rng(i).integers(0, 256, s, np.uint8)
+        for i, (n, s) in enumerate(zip(names, sizes, strict=True))
+    }
     constants = tuple(Constant(n, DType.U8, (s,)) for n, s in zip(names, sizes, strict=True))
     plan = Plan((programs.loop_entry(),), constants, programs.KERNELS)
     stream = io.BytesIO()
@@ -122,7 +125,13 @@ def test_feature_rows_of_a_target() -> None:
 def test_feature_bits_agree_with_the_system() -> None:
     table = load_plan(runtime.open_artifact(programs.artifact()), "auto", 1).table
     flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
-    known = {"avx2": (1, 7, 0, 5), "fma": (2, 1, 0, 12), "sse4_2": (2, 1, 0, 20), "avx512f": (1, 7, 0, 16), "bmi2": (1, 7, 0, 8)}
+    known = {
+        "avx2": (1, 7, 0, 5),
+        "fma": (2, 1, 0, 12),
+        "sse4_2": (2, 1, 0, 20),
+        "avx512f": (1, 7, 0, 16),
+        "bmi2": (1, 7, 0, 8),
+    }
     assert {n: bool(table.cpu_has(*bit)) for n, bit in known.items()} == {n: n in flags for n in known}
     assert table.cpu_has(4, 0, 0, 1) == ("avx" in flags)
 
@@ -190,7 +199,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_full_file_system(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("SKIPPED: no right to mount a small file system")
     try:
