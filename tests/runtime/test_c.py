@@ -118,6 +118,18 @@ def test_mutations_under_sanitizers(fuzzer: Path, model: Path, tmp_path: Path, m
     assert found["intact"] >= 1 and found["refused"] > count // 4 and found["other"] == 0
 
 
+@needs_gcc
+def test_runs_side_by_side_under_a_race_detector(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.bin").write_bytes(members(model.read_bytes())["cpu/baseline/plan.bin"])
+    sources = [HERE / "race.c", HERE / "kernels.c", *(NATIVE / name for name in SOURCES)]
+    gcc(sources, tmp_path / "race", "-fsanitize=thread", "-D_GNU_SOURCE", "-Wno-pedantic", "-lpthread")
+    command = [str(tmp_path / "race"), str(tmp_path / "plan.bin"), "600"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("SKIPPED: the race detector does not run on this kernel")
+    assert (done.returncode, done.stdout) == (0, "wrong 0\n"), done.stderr[-3000:]
+
+
 # -- export -----------------------------------------------------------------------------------------------------------
 
 ALLOWED = {"linux-vdso", "libc", "libm", "libpthread", "ld-linux-x86-64", "ld-linux-aarch64"}

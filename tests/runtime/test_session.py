@@ -1,5 +1,8 @@
 """Loading and running: values, shapes, binding, errors."""
 
+import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tilewright
 from tilewright import runtime
 from tilewright.ir.symbolic import Expr, Range, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
@@ -233,3 +237,26 @@ def test_overflowing_sizes_are_an_error() -> None:
     session = runtime.load(programs.artifact(Plan((entry,), programs.plan().constants, programs.KERNELS)))
     with pytest.raises(runtime.InputError, match="overflows"):
         session(x=rows(63))
+
+
+ALONE = """\
+import sys
+from pathlib import Path
+from tilewright.runtime.command import main
+code = main(["run", sys.argv[1], "--output-dir", sys.argv[2]])
+ours = {name.partition(".")[0] for name in sys.modules}
+print(sorted(ours - set(sys.stdlib_module_names) - {"numpy", "tilewright", "__mp_main__", "cython_runtime"}))
+sys.exit(code)
+"""
+
+
+def test_running_needs_numpy_alone_and_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "model.tw"
+    path.write_bytes(programs.artifact())
+    command = [sys.executable, "-c", ALONE, str(path), str(tmp_path)]
+    environment = {"PYTHONPATH": str(Path(tilewright.__file__).parent.parent), "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    foreign = [n for n in ast.literal_eval(done.stdout.splitlines()[-1]) if not n.startswith(("_", "sitecustomize"))]
+    assert foreign == []
+    assert np.load(tmp_path / "y.npy").shape == (1, programs.WIDTH)
