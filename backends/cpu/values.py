@@ -151,7 +151,8 @@ class Values:
             count = self.live or "TW_LANES"
             text = f"load_strided_{ctype}({pointer} + {self.index(offset)}, {self.index(step)}, {count})"
         if checks and step is not None:
-            inside = " && ".join(self._check(e, size) for e, size in checks)
+            inside = self.fresh("inside")
+            self.out.line(f"const int {inside} = {' && '.join(self._check(e, size) for e, size in checks)};")
             text = f"({inside} ? {text} : set_{ctype}({self._fill(v)}))"
         return _from_memory(v.dtype, text)
 
@@ -168,15 +169,15 @@ class Values:
                 continue
             name = self.fresh("row")
             text = f"to(i64, {self.spell(i)})"
-            last = parenthesized(self.index(size - 1))
+            extent = self.index(size)
             if self.lane.axis is not None and self.lane.axis in _depends(i):
                 self.out.line(f"const i64v {name} = {text};")
-                # The expression reads lane l; out-of-range rows are kept inside the tensor.
+                # The expression reads lane l.
                 index.append(symbol(f"{name}_l"))
-                self._lane_reads[f"{name}_l"] = f"max_int(0, min_int({name}[l], {last}))"
+                self._lane_reads[f"{name}_l"] = f"checked_row(args, {name}[l], {extent})"
                 varies = True
             else:
-                self.out.line(f"const int64_t {name} = max_int(0, min_int(({text})[0], {last}));")
+                self.out.line(f"const int64_t {name} = checked_row(args, ({text})[0], {extent});")
                 index.append(symbol(name))
         return tuple(index), varies
 

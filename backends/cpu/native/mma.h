@@ -3,6 +3,11 @@
 #define TW_MMA_H
 #include "vec.h"
 
+/* The largest register tile of any target. Arrays of constant size dissolve into registers; of variable size they do
+ * not, even where the size is a literal after inlining. */
+#define TW_MOST_ROWS 14
+#define TW_MOST_VECTORS 4
+
 /* c[i][j] (+)= sum over k of a[i * a_row + k * a_deep] * b[k * b_deep + j], for i < rows, j < vectors * TW_LANES.
  *
  * rows, vectors and fresh are literals: the loops over them disappear and the sums live in registers. The sum starts
@@ -10,11 +15,11 @@
 TW_INLINE void mma_f32(const int rows, const int vectors, const int64_t live, const int fresh, const int64_t depth,
                        const float *TW_RESTRICT a, const int64_t a_row, const int64_t a_deep,
                        const float *TW_RESTRICT b, const int64_t b_deep, float *TW_RESTRICT c, const int64_t c_row) {
-    f32v sum[rows][vectors];
+    f32v sum[TW_MOST_ROWS][TW_MOST_VECTORS];
     TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
         sum[i][j] = fresh ? set_f32(0.0f) : load_f32(c + i * c_row + j * TW_LANES);
     for (int64_t k = 0; k < depth; k++) {
-        f32v row[vectors];
+        f32v row[TW_MOST_VECTORS];
         TW_UNROLL TW_FOR(j, vectors) {
             const float *p = b + k * b_deep + j * TW_LANES;
             row[j] = j == vectors - 1 ? load_part_f32(p, live) : load_f32(p);

@@ -13,11 +13,26 @@ TW_INLINE f32v abs_f32(f32v x) { return f32_bits(bits_f32(x) & 0x7fffffff); }
 TW_INLINE f32v copysign_f32(f32v x, f32v sign) {
     return f32_bits((bits_f32(x) & 0x7fffffff) | (bits_f32(sign) & (int32_t)0x80000000));
 }
-TW_INLINE f32v neg_f32(f32v x) { return -x; }
-TW_INLINE f32v sqrt_f32(f32v x) { return __builtin_elementwise_sqrt(x); }
-TW_INLINE f32v floor_f32(f32v x) { return __builtin_elementwise_floor(x); }
-TW_INLINE f32v ceil_f32(f32v x) { return __builtin_elementwise_ceil(x); }
-TW_INLINE f32v round_f32(f32v x) { return __builtin_elementwise_roundeven(x); }
+
+/* Exact operations that are instructions where the target has them. */
+#if defined(__clang__)
+#define TW_ELEMENTWISE(T, name, clang, lane)                                                                         \
+    TW_INLINE T##v name##_##T(T##v x) { return __builtin_elementwise_##clang(x); }
+#else
+#define TW_ELEMENTWISE(T, name, clang, lane)                                                                         \
+    TW_INLINE T##v name##_##T(T##v x) {                                                                              \
+        TW_FOR(l, TW_LANES) x[l] = lane(x[l]);                                                                       \
+        return x;                                                                                                    \
+    }
+#endif
+TW_ELEMENTWISE(f32, sqrt, sqrt, __builtin_sqrtf)
+TW_ELEMENTWISE(f32, floor, floor, __builtin_floorf)
+TW_ELEMENTWISE(f32, ceil, ceil, __builtin_ceilf)
+TW_ELEMENTWISE(f32, round, roundeven, __builtin_rintf)
+TW_ELEMENTWISE(f64, sqrt, sqrt, __builtin_sqrt)
+TW_ELEMENTWISE(f64, floor, floor, __builtin_floor)
+TW_ELEMENTWISE(f64, ceil, ceil, __builtin_ceil)
+TW_ELEMENTWISE(f64, round, roundeven, __builtin_rint)
 TW_INLINE f32v reciprocal_f32(f32v x) { return 1.0f / x; }
 TW_INLINE f32v rsqrt_f32(f32v x) { return 1.0f / sqrt_f32(x); }
 TW_INLINE f32v sign_f32(f32v x) {
@@ -28,10 +43,6 @@ TW_INLINE i32v isnan_f32(f32v x) { return x != x; }
 TW_INLINE i32v isinf_f32(f32v x) { return abs_f32(x) == __builtin_inff(); }
 
 TW_INLINE f64v abs_f64(f64v x) { return (f64v)((i64v)x & INT64_MAX); }
-TW_INLINE f64v sqrt_f64(f64v x) { return __builtin_elementwise_sqrt(x); }
-TW_INLINE f64v floor_f64(f64v x) { return __builtin_elementwise_floor(x); }
-TW_INLINE f64v ceil_f64(f64v x) { return __builtin_elementwise_ceil(x); }
-TW_INLINE f64v round_f64(f64v x) { return __builtin_elementwise_roundeven(x); }
 TW_INLINE f64v reciprocal_f64(f64v x) { return 1.0 / x; }
 TW_INLINE f64v rsqrt_f64(f64v x) { return 1.0 / sqrt_f64(x); }
 TW_INLINE f64v sign_f64(f64v x) {

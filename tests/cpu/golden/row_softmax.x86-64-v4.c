@@ -1,0 +1,54 @@
+/* row_softmax for cpu:x86-64-v4, generated. */
+#define TW_LANES 16
+#include "vec.h"
+#include "vec_math.h"
+#include "vec_half.h"
+#include "mma.h"
+
+void tw_row_softmax(const tw_args *args, int64_t begin, int64_t end) {
+    const float *const X = (const float *)args->buffer[0];
+    float *const Y = (float *)args->buffer[1];
+    const int64_t M = args->dim[0];
+    const int64_t N = args->dim[1];
+    for (int64_t block = begin; block < end; block++) {
+        const int64_t m0 = block * 16;
+        const int64_t m0_end = min_int(m0 + 16, M);
+        TW_ALIGN float top[32];
+        float *e = (float *)((char *)args->scratch + 0);
+        TW_ALIGN float total[32];
+        /* top[m] = max(n, X[m, n])  ?m */
+        {
+            for (int64_t m = m0; m < m0_end; m++) {
+                f32v top_lanes = set_f32(-__builtin_inff());
+                for (int64_t n = 0; n < N; n += TW_LANES) {
+                    const int64_t live_n = N - n;
+                    top_lanes = max_f32(top_lanes, select_f32(live(live_n), load_part_f32(X + N * m + n, live_n), set_f32(-__builtin_inff())));
+                }
+                top[m - m0] = max_across_f32(top_lanes);
+            }
+        }
+        /* e[m, n] = exp(X[m, n] - top[m])  ?m */
+        /* total[m] = sum(n, e[m, n]) */
+        {
+            for (int64_t m = m0; m < m0_end; m++) {
+                f32v total_lanes = set_f32(0.0f);
+                for (int64_t n = 0; n < N; n += TW_LANES) {
+                    const int64_t live_n_2 = N - n;
+                    const f32v e_2 = exp_f32((load_part_f32(X + N * m + n, live_n_2) - set_f32(top[m - m0])));
+                    store_f32(e + m * floor_div(N + 15, 16) * 16 - m0 * floor_div(N + 15, 16) * 16 + n, e_2);
+                    total_lanes = (total_lanes + select_f32(live(live_n_2), e_2, set_f32(0.0f)));
+                }
+                total[m - m0] = sum_across_f32(total_lanes);
+            }
+        }
+        /* Y[m, n] = e[m, n] / total[m]  ?m */
+        {
+            for (int64_t m = m0; m < m0_end; m++) {
+                for (int64_t n = 0; n < N; n += TW_LANES) {
+                    const int64_t live_n_3 = N - n;
+                    store_part_f32(Y + N * m + n, (load_f32(e + m * floor_div(N + 15, 16) * 16 - m0 * floor_div(N + 15, 16) * 16 + n) / set_f32(total[m - m0])), live_n_3);
+                }
+            }
+        }
+    }
+}
