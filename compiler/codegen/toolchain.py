@@ -84,7 +84,15 @@ class Toolchain:
             InternalError: the linker refused; ``bundle`` is a folder that reproduces it.
         """
         ordered = sorted(objects.items())
-        key = content_key(["program" if program else "library", self.version, *flags, *libraries, *(part for pair in ordered for part in pair)])
+        key = content_key(
+            [
+                "program" if program else "library",
+                self.version,
+                *flags,
+                *libraries,
+                *(part for pair in ordered for part in pair),
+            ]
+        )
         found = self.cache.get(key)
         if found is not None:
             return found
