@@ -41,14 +41,25 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "driver"},
     "engines": {"runtime", "errors", "__version__"},
-    "verification": {"engines", "accuracy", "errors"},
+    "verification": {"engines", "accuracy", "runtime", "errors"},
     "benchmark": {"engines", "codegen", "runtime", "errors"},
-    "api": {"driver", "artifact", "frontend", "verification", "benchmark", "sample", "runtime", "options", "errors"},
+    "api": {
+        "driver",
+        "engines",
+        "artifact",
+        "frontend",
+        "verification",
+        "benchmark",
+        "sample",
+        "runtime",
+        "options",
+        "errors",
+    },
     "doctor": {"codegen", "errors"},
     "explain": {"errors"},
     "cli": BELOW_DRIVER
-    | {"driver", "artifact", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample", "runtime"}
-    | {"doctor", "explain"},
+    | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
+    | {"runtime", "doctor", "explain"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }
