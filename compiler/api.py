@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Union
 
 from numpy.typing import NDArray
 from tilewright import sample
-from tilewright.errors import UsageError
+from tilewright.errors import ExitCode, UsageError
 from tilewright.options import Options
 
 if TYPE_CHECKING:
     import onnx
     from tilewright.artifact import Artifact
-    from tilewright.bench import Benchmark
+    from tilewright.benchmark import Benchmark
     from tilewright.driver import Progress
     from tilewright.runtime import Session
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 Array = NDArray[Any]
 #: What can be compiled: a path, a ``ModelProto``, a ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
@@ -69,13 +70,29 @@ def compile(
         source = import_module(model, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes)
     artifact = driver.compile(source, options=options, progress=progress or (lambda stage, detail: None))
     if verify:
-        checked = (
-            globals()["verify"](artifact, model, tolerance=tolerance)
-            if _is_onnx(model)
-            else verify_torch(artifact, model, example_args, tolerance=tolerance)
-        )
-        checked.require(artifact.report.model.name)
+        _require_equal(artifact, model, example_args, tolerance)
     return artifact
+
+
+def _require_equal(
+    artifact: Artifact, model: Model, example_args: tuple[Any, ...] | None, tolerance: float | None
+) -> None:
+    from tilewright.engines import EngineError
+
+    name = artifact.report.model.name
+    try:
+        if _is_onnx(model):
+            checked = verify(artifact, model, tolerance=tolerance)
+        else:
+            checked = verify_torch(artifact, model, example_args, tolerance=tolerance)
+    except EngineError as error:
+        if error.exit_code != ExitCode.DEVICE:
+            raise
+        warnings.warn(f"{name} was compiled but not verified: {error.cause}", stacklevel=3)
+        return
+    for target, reason in checked.unchecked:
+        warnings.warn(f"{name} was not verified on {target}: {reason}", stacklevel=3)
+    checked.require(name)
 
 
 def _is_onnx(model: Model) -> bool:
@@ -95,7 +112,7 @@ def verify_torch(
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
     """
     from tilewright.runtime import open_artifact
-    from tilewright.verify import verify_outputs
+    from tilewright.verification import verify_outputs
 
     with _file_of(artifact) as path:
         entry = open_artifact(path).manifest.entries[0]
@@ -204,15 +221,29 @@ def verify(
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
     """
-    from tilewright.verify import verify as compare
+    from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
-        return compare(path, model, feeds or samples(path, sizes), tolerance=tolerance, engine=engine)
+        given = feeds or samples(path, sizes)
+        _check_names(path, given)
+        return compare(path, model, given, tolerance=tolerance, engine=engine)
+
+
+def _check_names(path: Path, feeds: Sequence[Mapping[str, Array]]) -> None:
+    from tilewright.runtime import open_artifact
+
+    names = {i.name for i in open_artifact(path).manifest.entries[0].inputs}
+    for feed in feeds:
+        if set(feed) != names:
+            cause = f"the data has {', '.join(sorted(feed))}, the inputs are {', '.join(sorted(names))}"
+            raise UsageError(
+                "data-names", where=str(path), cause=cause, fix="give an array for each input, by its name"
+            )
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:
-    """Measure an artifact; arguments as of :func:`tilewright.bench.bench`, inputs made up by default."""
-    from tilewright.bench import bench as measure
+    """Measure an artifact; arguments as of :func:`tilewright.benchmark.bench`, inputs made up by default."""
+    from tilewright.benchmark import bench as measure
 
     with _file_of(artifact) as path:
         return measure(path, feed if feed is not None else samples(path, count=1)[0], **settings)

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright.errors import DeviceError, InternalError
+from tilewright.errors import DeviceError, ExitCode, InternalError, TilewrightError
 
 Array = NDArray[Any]
+
+MENDABLE = 3  # exit status of a child that tells an error on stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,19 @@ class Engine:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def _tilewright(path: Path, threads: int | None) -> Engine:
+class EngineError(TilewrightError):
+    """What an engine in a process of its own found the user could mend; exit code and text are the engine's."""
+
+    def __init__(self, code: str, *, where: str, cause: str, fix: str, exit_code: int):
+        super().__init__(code, where=where, cause=cause, fix=fix)
+        self.exit_code = ExitCode(exit_code)
+
+
+def _tilewright(path: Path, threads: int | None, device: str = "auto") -> Engine:
     from tilewright import __version__
     from tilewright.runtime import load
 
-    session = load(path, threads=threads)
+    session = load(path, device=device, threads=threads)
     names = [o.name for o in session.outputs]
     return Engine("tilewright", __version__, lambda x: dict(zip(names, session.run(None, x), strict=True)))
 
@@ -149,51 +159,55 @@ class Runs:
     outputs: tuple[dict[str, Array], ...]
 
 
-def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], threads: int | None = None) -> Runs:
-    """Run a model on every element of ``feeds`` in a child process.
+def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], device: str = "auto") -> Runs:
+    """Run a model on every element of ``feeds`` in a child process; ``device`` is for our own engine.
 
     Raises:
-        DeviceError: the engine is not installed.
+        EngineError: what the user can mend, with the engine's own exit code (a missing device, inputs that do not fit,
+            a damaged artifact).
         InternalError: the child failed; the message has the end of what it said.
     """
     with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        names = list(feeds[0])
         for i, feed in enumerate(feeds):
-            np.savez(Path(folder) / f"in{i}.npz", **feed)  # type: ignore[arg-type]
-        arguments = [name, str(path), folder, str(len(feeds)), str(threads or 0)]
-        child = [sys.executable, "-m", "tilewright.engines", *arguments]
+            np.savez(Path(folder) / f"in{i}.npz", *(feed[n] for n in names))
+        task = {"engine": name, "path": str(path), "folder": folder, "device": device, "inputs": names}
+        child = [sys.executable, "-m", "tilewright.engines", json.dumps(task | {"count": len(feeds)})]
         done = subprocess.run(child, capture_output=True, text=True, check=False)
-        if done.returncode == DeviceError.exit_code:
-            raise DeviceError("engine-missing", where=name, cause="not installed", fix=f"pip install {name}")
+        told = json.loads((done.stdout.splitlines() or ["{}"])[-1]) if done.returncode in (0, MENDABLE) else {}
+        if done.returncode == MENDABLE:
+            raise EngineError(**told)
         if done.returncode:
             said = "\n".join(done.stderr.strip().splitlines()[-8:])
             raise InternalError(f"{name} could not run {path.name} (status {done.returncode}):\n{said}")
-        facts = json.loads(done.stdout.splitlines()[-1])
-        outputs = []
-        for i in range(len(feeds)):
-            with np.load(Path(folder) / f"out{i}.npz") as data:
-                outputs.append({n: data[str(k)] for k, n in enumerate(facts["names"])})
-    return Runs(
-        name, facts["version"], facts["load_seconds"], tuple(facts["seconds"]), facts["peak_rss"], tuple(outputs)
-    )
+        outputs = tuple(
+            dict(zip(told["outputs"], _arrays(Path(folder) / f"out{i}.npz"), strict=True)) for i in range(len(feeds))
+        )
+    return Runs(name, told["version"], told["load_seconds"], tuple(told["seconds"]), told["peak_rss"], outputs)
 
 
-def _child(name: str, path: str, folder: str, count: str, threads: str) -> None:
+def _arrays(path: Path) -> list[Array]:
+    with np.load(path) as data:
+        return [data[f"arr_{i}"] for i in range(len(data.files))]
+
+
+def _child(task: Mapping[str, Any]) -> dict[str, Any]:
+    name, folder = task["engine"], Path(task["folder"])
     if available(name):
         import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
     start = time.perf_counter()
-    engine = open_engine(name, Path(path), int(threads) or None)
-    facts: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start, "names": []}
+    path = Path(task["path"])
+    engine = _tilewright(path, None, task["device"]) if name == "tilewright" else open_engine(name, path)
+    told: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start}
     seconds = []
-    for i in range(int(count)):
-        with np.load(Path(folder) / f"in{i}.npz") as data:
-            feed = {n: data[n] for n in data.files}
+    for i in range(task["count"]):
+        feed = dict(zip(task["inputs"], _arrays(folder / f"in{i}.npz"), strict=True))
         start = time.perf_counter()
         outputs = engine.run(feed)
         seconds.append(time.perf_counter() - start)
-        facts["names"] = list(outputs)
-        np.savez(Path(folder) / f"out{i}.npz", **{str(k): v for k, v in enumerate(outputs.values())})  # type: ignore[arg-type]
-    facts |= {"seconds": seconds, "peak_rss": peak_rss()}
-    print(json.dumps(facts))
+        told["outputs"] = list(outputs)
+        np.savez(folder / f"out{i}.npz", *outputs.values())
+    return told | {"seconds": seconds, "peak_rss": peak_rss()}
 
 
 def peak_rss() -> int:
@@ -211,7 +225,10 @@ def peak_rss() -> int:
 
 if __name__ == "__main__":
     try:
-        _child(*sys.argv[1:6])
-    except DeviceError as error:
-        print(error, file=sys.stderr)
-        sys.exit(DeviceError.exit_code)
+        print(json.dumps(_child(json.loads(sys.argv[1]))))
+    except Exception as error:
+        parts = {name: getattr(error, name, None) for name in ("code", "where", "cause", "fix", "exit_code")}
+        if None in parts.values():
+            raise
+        print(json.dumps({**parts, "exit_code": int(parts["exit_code"] or 1)}))
+        sys.exit(MENDABLE)

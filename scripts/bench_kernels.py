@@ -49,7 +49,7 @@ __attribute__((visibility("default"))) float peak(int64_t n) {{
 def measured_peak(target: Target) -> float:
     """Multiply-adds of one core in flop/s, from a loop of independent ones."""
     tools = default_toolchain()
-    headers = {"vec.h": (machine.FOLDER / "native" / "vec.h").read_text()}
+    headers = machine.headers()
     lanes = machine.lanes(target)
     flags = machine.flags(target, tools)
     path = Path(tools.cache.folder) / "peak.so"

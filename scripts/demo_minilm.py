@@ -15,9 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import tilewright as tw  # noqa: E402
-from tilewright.bench import bench  # noqa: E402
+from tilewright.benchmark import bench  # noqa: E402
 from tilewright.cli import screen  # noqa: E402
+from tilewright.cli.bench import DISTURBED  # noqa: E402
 from tilewright.cli.summary import summary  # noqa: E402
+from tilewright.engines import open_engine  # noqa: E402
 
 from models import minilm  # noqa: E402
 
@@ -49,12 +51,12 @@ def encode(sentences: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def neighbours(embeddings: Any) -> None:
-    """Print each sentence with the one nearest to it."""
-    similar = embeddings @ embeddings.T
-    np.fill_diagonal(similar, -1)
-    for i, j in enumerate(similar.argmax(1)):
-        print(f"  {SENTENCES[i]:<52} {similar[i, j]:.3f}  {SENTENCES[j]}")
+def neighbours(ours: Any, theirs: Any) -> None:
+    """Print each sentence with the one nearest to it, and how near: by us and by ONNX Runtime."""
+    near, same = ours @ ours.T, theirs @ theirs.T
+    np.fill_diagonal(near, -1)
+    for i, j in enumerate(near.argmax(1)):
+        print(f"  {SENTENCES[i]:<52} {near[i, j]:.6f}  {same[i, j]:.6f}  {SENTENCES[j]}")
 
 
 def measure(artifact: Path, model: Path, feed: dict[str, Any], title: str) -> None:
@@ -68,6 +70,8 @@ def measure(artifact: Path, model: Path, feed: dict[str, Any], title: str) -> No
         f"  {title} ({shape} tokens, {result.threads} threads): {ours}, onnxruntime {peer.version} {theirs},", end=" "
     )
     print(f"time ratio {peer.ratio.median:.2f} ({spread}), outputs differ by {peer.max_error:.1e}")
+    if result.others is not None and result.others > DISTURBED:
+        print(f"    (other processes kept {result.others:.1f} CPUs busy meanwhile: not the times of a quiet machine)")
 
 
 def main() -> int:
@@ -86,9 +90,10 @@ def main() -> int:
         samples = [encode(SENTENCES), encode(SENTENCES[:1]), encode([" ".join(SENTENCES)] * 2)]
         checked = tw.verify(path, model, feeds=samples)
     session = tw.load(path)
-    (embeddings,) = session.run(None, encode(SENTENCES))
-    print("\nnearest neighbours")
-    neighbours(embeddings)
+    (ours,) = session.run(None, encode(SENTENCES))
+    theirs = open_engine("onnxruntime", model).run(encode(SENTENCES))["sentence_embedding"]
+    print("\nnearest neighbours: similarity by tilewright, by onnxruntime")
+    neighbours(ours, theirs)
     print("\ntimes")
     measure(path, model, encode(SENTENCES[:1]), "one sentence")
     measure(path, model, encode(SENTENCES), "all at once")

@@ -38,17 +38,28 @@ ALLOWED: dict[str, set[str]] = {
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types"},
     "report": set(),
-    "artifact": {"package", "plan", "kernel", "ir", "report"},
+    "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "driver"},
     "engines": {"runtime", "errors", "__version__"},
-    "verify": {"engines", "accuracy", "errors"},
-    "bench": {"engines", "codegen", "runtime", "errors"},
-    "api": {"driver", "artifact", "frontend", "verify", "bench", "sample", "runtime", "options", "errors"},
+    "verification": {"engines", "accuracy", "runtime", "errors"},
+    "benchmark": {"engines", "codegen", "runtime", "errors"},
+    "api": {
+        "driver",
+        "engines",
+        "artifact",
+        "frontend",
+        "verification",
+        "benchmark",
+        "sample",
+        "runtime",
+        "options",
+        "errors",
+    },
     "doctor": {"codegen", "errors"},
     "explain": {"errors"},
     "cli": BELOW_DRIVER
-    | {"driver", "observe", "api", "report", "accuracy", "verify", "bench", "sample", "runtime"}
-    | {"doctor", "explain"},
+    | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
+    | {"runtime", "doctor", "explain"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }
@@ -138,6 +149,12 @@ def test_import_is_light() -> None:
     )
     done = run(code)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_no_public_function_is_hidden_by_a_module() -> None:
+    """Importing a submodule sets it as an attribute of the package, over any function of the same name."""
+    hidden = set(tilewright.__all__) & {module.partition(".")[0] for module, _ in modules()}
+    assert not hidden
 
 
 def test_import_under_the_folder_name_is_refused() -> None:

@@ -94,7 +94,11 @@ def vector(op: str, sources: list[Array], shape: tuple[int, ...], dtype: np.dtyp
 
 
 def mmad(a: Array, b: Array, accumulator: Array | None, dtype: np.dtype[Any]) -> Array:
-    """``accumulator + a @ b`` in the accumulator's dtype (fp32 for floats, int32 for int8)."""
+    """``accumulator + a @ b`` in the accumulator's dtype (fp32 for floats, int32 for int8).
+
+    Takes the real m, k and n, not whole fractals: lanes of the last fractal beyond k are taken to have no part in the
+    sum, as the parameters of ``Mmad`` say. The order of summation inside one instruction is not modelled.
+    """
     total: Array = np.matmul(a.astype(dtype), b.astype(dtype))
     return total if accumulator is None else accumulator + total
 

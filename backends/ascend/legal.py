@@ -60,6 +60,9 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
             raise Refused("dtype", f"no mmad of {a} and {b} here", statement_text(node))
 
 
+#: Most rows of one ND to NZ transfer, and most elements between two of them (Ascend C reference, Nd2NzParams).
+_ROWS, _STRIDE = 16384, 65535
+
 _SCOPES: dict[str, frozenset[tuple[str, ...]]] = {
     "nd2nz": frozenset([("gm", "l1")]),
     "zero_l1": frozenset([("l1",)]),
@@ -83,6 +86,8 @@ def check_touch(item: Item, t: Touch, g: Geometry, target: Target) -> None:
     if op == "mmad" and max(t.counts) > int(target.extra["mmad_limit"]):
         raise Refused("mmad size", f"{t.counts} beyond {target.extra['mmad_limit']}", "", item.text)
     if g.scope == "gm":
+        if op == "nd2nz" and len(t.counts) == 2 and (t.counts[0] > _ROWS or t.strides[0] > _STRIDE):
+            raise Refused("transfer", f"{t.counts[0]} rows {t.strides[0]} elements apart", "", item.text)
         return
     align = int(target.extra["alignment"][g.scope])
     first = int(byte_index(t, g).flat[0])

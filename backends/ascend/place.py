@@ -44,6 +44,13 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
 
 def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
     """The placed form before flags and barriers; the checker refuses it."""
+    if scheduled.schedule.packs:
+        raise UnsupportedError(
+            "ascend-packed",
+            where=f"kernel {scheduled.kernel.name} on {target.spelling}",
+            cause="packed constants are not placed",
+            fix="use a schedule without packs",
+        )
     context = Context(scheduled, target)
     context.run()
     kernel = scheduled.kernel

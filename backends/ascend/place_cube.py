@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.frame import Frame
 from tilewright.backends.ascend.layout import round_up
 from tilewright.backends.ascend.operand import Factor, factor_of, flat_index
-from tilewright.backends.ascend.place_operand import OperandPart
+from tilewright.backends.ascend.place_operand import OperandPart, row_pitch
 from tilewright.backends.ascend.placed import Block, Loop, View
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, minimum, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.expr import Binary, Cast, Const, Ref, Value
+from tilewright.kernel.analysis import as_product, used_symbols
+from tilewright.kernel.expr import Binary, Cast, Const, Load, Ref, Value
 from tilewright.kernel.schedule import Compute, For, Write
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ class CubePart(OperandPart):
             a, b = b, a
         self._check_dtype(node, a, b)
         total = self._accumulator(node, row, column)
-        left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+        if isinstance(a.value, Load):
+            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+        else:
+            # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
+            right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
         k1, k0 = c.lanes(inner), self._inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
         valid = c.count(inner)
         start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self._reduction_loops(node)), ZERO)
@@ -61,17 +66,20 @@ class CubePart(OperandPart):
 
     def _roles(self, node: Compute) -> tuple[str, str, str]:
         """Row, column and reduced axis; every other axis has one lane here."""
-        assert node.reduce is not None
-        own, reduced = self.context.wide(node.axes), self.context.wide(node.reduce.axes)
-        if len(own) != 2 or len(reduced) > 1:
-            axes = f"{', '.join(own)} and reduced {', '.join(reduced)}"
+        c, product = self.context, as_product(node)
+        assert product is not None
+        wide = [c.wide(axes) for axes in (product.m, product.n, product.k)]
+        if c.wide(product.batch) or any(len(axes) > 1 for axes in wide):
+            names = ", ".join((*c.wide(product.batch), *(a for axes in wide for a in axes)))
             raise UnsupportedError(
                 "ascend-contraction-axes",
-                where=f"kernel {self.context.scheduled.kernel.name}, tile {node.tile}",
-                cause=f"a contraction over tiles of {axes} is no single matrix product",
+                where=f"kernel {c.scheduled.kernel.name}, tile {node.tile}",
+                cause=f"a contraction over tiles of {names} is no single matrix product",
                 fix="choose a schedule that cuts all but one row, one column and one reduced axis into pieces of 1",
             )
-        return own[0], own[1], reduced[0] if reduced else node.reduce.axes[-1]
+        shared = [a for a in product.k if a in used_symbols(product.a) and a in used_symbols(product.b)]
+        row, column = (w[0] if w else axes[-1] for w, axes in zip(wide, (product.m, product.n), strict=False))
+        return row, column, wide[2][0] if wide[2] else shared[-1]
 
     def _check_dtype(self, node: Compute, a: Factor, b: Factor) -> None:
         sums = self.context.target.extra["mmad"].get(str(a.dtype))
@@ -122,6 +130,8 @@ class CubePart(OperandPart):
         piece: Expr,
         start: Expr,
     ) -> None:
+        """One piece of the reduced axis: both loads and the ``mmad``, whose single rows are no vector products: an
+        emitter has to switch the GEMV mode off, in which L0A would be read row-major."""
         c = self.context
         assert isinstance(node.value, Binary)
         a = factor_of(node.value.a)
@@ -165,10 +175,10 @@ class CubePart(OperandPart):
         """The finished sum in a workspace: its name, axes, loop and row pitch in elements."""
         c, total = self.context, self.sums[tile]
         row, column = total.axes
-        pitch = c.lanes(column)
+        dtype = c.tree.buffers[total.buffer].dtype
+        pitch = row_pitch(c.lanes(column), dtype)
         if total.workspace is None:
             shape = (c.lanes(row), pitch)
-            dtype = c.tree.buffers[total.buffer].dtype
             total.workspace = c.tree.add(f"{tile}_out", "gm", dtype, shape, None, frame=total.frame, workspace=True)
             rows, columns = c.count(row), c.count(column)
             dst = View(total.workspace, ZERO, ((rows, as_expr(pitch)), (columns, constant(1))))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.frame import Frame
+from tilewright.backends.ascend.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.operand import Factor, flat_index
 from tilewright.backends.ascend.placed import Block, View
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
+from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load, Ref, Value
 
 if TYPE_CHECKING:
@@ -138,11 +140,17 @@ class OperandPart:
         order = c.wide(refs or self.vector.axes_of(factor.value))
         turned = order != (rows, columns)
         shape = tuple(c.lanes(a) for a in order)
+        pitch = row_pitch(shape[1], factor.dtype)
         frame = c.tree.top
-        workspace = c.tree.add(f"{tile}_in", "gm", factor.dtype, shape, None, frame=frame, workspace=True)
-        self.vector.export(factor.value, order, workspace, shape[1])
+        workspace = c.tree.add(f"{tile}_in", "gm", factor.dtype, (shape[0], pitch), None, frame=frame, workspace=True)
+        self.vector.export(factor.value, order, workspace, pitch)
         name = c.tree.add(f"{tile}_in_l1", "l1", factor.dtype, shape, "cube", frame=frame)
         r, n = (c.count(a) for a in order)
-        source = View(workspace, ZERO, ((r, constant(shape[1])), (n, constant(1))))
+        source = View(workspace, ZERO, ((r, constant(pitch)), (n, constant(1))))
         c.tree.emit(frame, "nd2nz", "cube", "MTE2", Block(name, ZERO, ZERO, r, n), source)
         return name, turned
+
+
+def row_pitch(lanes: int, dtype: DType) -> int:
+    """Elements from one row of a workspace to the next: no two rows share a block of 32 bytes."""
+    return round_up(lanes, BLOCK_BYTES * 8 // dtype.bits)

@@ -4,8 +4,9 @@ Start from every edge that the dependences ask for (:mod:`dependence`), then dro
 is implied is decided by replaying clocks, with no data, over probe sizes that give every loop 1, 2, 3 and 5 iterations
 where its bound is symbolic. That is enough for any number of iterations: an edge spans at most two iterations of its
 loop and orders never run backwards, so whatever path of edges orders two statements lies between their iterations, and
-the pattern of edges is the same from one iteration (and slot parity) to the next. An edge of distance ``d`` around a
-loop is primed by ``d`` sets in front of the outermost loop and drained by ``d`` waits behind it.
+the pattern of edges is the same from one iteration (and slot parity) to the next. Probes use full tiles; a ragged one
+touches less memory while its flags stay, so it needs no order that the full one does not. An edge of distance ``d``
+around a loop is primed by ``d`` sets in front of the outermost loop and drained by ``d`` waits behind it.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class CpuBackend(KernelBackend):
         """Compile each file (a text compiled before comes from the cache) and link once."""
         tools = self._tools = self._tools or default_toolchain()
         options = machine.flags(target, tools)
-        headers = {p.name: p.read_text(encoding="utf-8") for p in sorted((self.folder / "native").glob("*.h"))}
+        headers = machine.headers()
         objects = {
             Path(name).stem: tools.compile(text, options, name=Path(name).stem, headers=headers)
             for name, text in source.files.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ FLAGS = (
     "-fno-ident",
     "-w",
 )
+
+
+def headers() -> dict[str, str]:
+    """The header files that generated kernels include, by name: ours, and the calling convention of the runtime.
+
+    The convention is read as a file, where the runtime lies; nothing of the runtime is imported.
+    """
+    runtime = find_spec("tilewright.runtime")
+    assert runtime is not None and runtime.submodule_search_locations is not None
+    abi = Path(runtime.submodule_search_locations[0]) / "native" / "kernel_abi.h"
+    return {p.name: p.read_text(encoding="utf-8") for p in [abi, *sorted((FOLDER / "native").glob("*.h"))]}
 
 
 def targets() -> dict[str, Target]:

@@ -169,15 +169,15 @@ class Values:
                 continue
             name = self.fresh("row")
             text = f"to(i64, {self.spell(i)})"
-            last = parenthesized(self.index(size - 1))
+            extent = self.index(size)
             if self.lane.axis is not None and self.lane.axis in _depends(i):
                 self.out.line(f"const i64v {name} = {text};")
-                # The expression reads lane l; out-of-range rows are kept inside the tensor.
+                # The expression reads lane l.
                 index.append(symbol(f"{name}_l"))
-                self._lane_reads[f"{name}_l"] = f"max_int(0, min_int({name}[l], {last}))"
+                self._lane_reads[f"{name}_l"] = f"checked_row(args, {name}[l], {extent})"
                 varies = True
             else:
-                self.out.line(f"const int64_t {name} = max_int(0, min_int(({text})[0], {last}));")
+                self.out.line(f"const int64_t {name} = checked_row(args, ({text})[0], {extent});")
                 index.append(symbol(name))
         return tuple(index), varies
 

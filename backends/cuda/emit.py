@@ -29,6 +29,8 @@ from tilewright.kernel.scope import Scope, trips, visit
 MAX_LANES = 1 << 20
 #: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
 MAX_DIVISOR = 16
+#: ``input_precision`` of an f32 product: full precision on the ordinary units, or matrix units with rounded operands.
+PRECISIONS = ("ieee", "tf32", "tf32x3")
 
 
 def emit_kernel(scheduled: Scheduled) -> tuple[str, Launch]:
@@ -174,8 +176,10 @@ class _Emitter:
         if self.values.tiles[node.tile] != rows + columns:
             raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
         parts = [left, right, *([node.tile] if node.accumulate else [])]
-        precision = str(self.scheduled.schedule.option("precision", "ieee"))
         if c.left.dtype is DType.F32:
+            precision = str(self.scheduled.schedule.option("precision", "ieee"))
+            if precision not in PRECISIONS:
+                raise self.program.refuse(f"precision {precision!r} of an f32 product ({', '.join(PRECISIONS)})")
             parts.append(f'input_precision="{precision}"')
         parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
         return f"tl.dot({', '.join(parts)})"

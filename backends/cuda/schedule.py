@@ -8,11 +8,11 @@ from dataclasses import replace
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction, contraction
-from tilewright.ir.symbolic import bounds
+from tilewright.ir.symbolic import Expr, bounds
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import loads_of, used_symbols
 from tilewright.kernel.apply import defines
-from tilewright.kernel.expr import Value
+from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Loop, Schedule, Stage
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
 from tilewright.target import Target
@@ -23,6 +23,8 @@ _TILES = ((128, 256, 8), (128, 128, 8), (128, 64, 4), (64, 128, 4), (64, 64, 4),
 _FMA_TILES = ((128, 64, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4), (16, 32, 2))
 #: Lanes of one program where nothing is reduced by a matrix unit, and lanes for one warp of it: 8 a thread.
 _POINTWISE, _LANES_PER_WARP = 1024, 256
+#: A reduced axis that may be longer than the first is taken in pieces of the second.
+_WHOLE, _PIECE = 8192, 32
 
 
 def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
@@ -122,7 +124,7 @@ def _scans(kernel: Kernel, scan: Scan, products: list[Contraction], target: Targ
         if unit
         else ((32, 64, 8, 2), (64, 32, 8, 2), (16, 32, 4, 2))
     )
-    still = tuple(load.tensor for load in loads_of(first.left) if scan.axis not in used_symbols(load))
+    still = tuple(x.tensor for x in loads_of(first.left) if scan.axis not in used_symbols(x) and _is_plain(kernel, x))
     for rows, piece, warps, stages in choices:
         loops = tuple(Loop(a, rows if a == row else 1, "block") for a in store.axes if a not in kept)
         reduce = (Loop(scan.axis, piece, "pipeline"),)
@@ -130,23 +132,32 @@ def _scans(kernel: Kernel, scan: Scan, products: list[Contraction], target: Targ
         yield Schedule(loops, reduce, stage, extra=(("num_warps", warps), ("num_stages", stages)))
 
 
+def _is_plain(kernel: Kernel, load: Load) -> bool:
+    """Whether every index of ``load`` is an axis: only such reads can be staged."""
+    return all(isinstance(i, Expr) and str(i) in {a.name for a in kernel.axes} for i in load.index)
+
+
 # -- rows and elements ---------------------------------------------------------------------------------------------
 
 
 def _pointwise(kernel: Kernel) -> Iterator[Schedule]:
-    """Reduced axes whole; the other axes of the outputs in blocks, filled from the last axis on."""
+    """Reduced axes whole, or in pieces where they may be too long for that and no output needs them whole; the other
+    axes of the outputs in blocks, filled from the last axis on."""
     store = next(s for s in kernel.body if isinstance(s, Store))
-    whole = {a for d in defines(kernel) if d.reduce is not None for a in d.reduce.axes}
-    taken = math.prod(_lanes(_extent(kernel, a)) for a in whole)
+    reduced = list(dict.fromkeys(a for d in defines(kernel) if d.reduce is not None for a in d.reduce.axes))
+    long = [a for a in reduced if a not in store.axes and _extent(kernel, a) > _WHOLE]
+    pieces = tuple(Loop(a, _PIECE, "pipeline") for a in long)
+    taken = math.prod(_PIECE if a in long else _lanes(_extent(kernel, a)) for a in reduced)
     for target_lanes in (_POINTWISE, 4 * _POINTWISE, _POINTWISE // 4):
         room, loops = max(1, target_lanes // taken), []
-        for axis in reversed([a for a in store.axes if a not in whole]):
+        for axis in reversed([a for a in store.axes if a not in reduced]):
             size = min(room, _lanes(_extent(kernel, axis)))
             room //= size
             loops.append(Loop(axis, size, "block"))
         lanes = taken * math.prod(loop.size for loop in loops)
         warps = min(16, max(1, _lanes(lanes // _LANES_PER_WARP)))
-        yield Schedule(tuple(reversed(loops)), extra=(("num_warps", warps), ("num_stages", 1)))
+        extra = (("num_warps", warps), ("num_stages", 3 if pieces else 1))
+        yield Schedule(tuple(reversed(loops)), pieces, extra=extra)
 
 
 def _whole(kernel: Kernel, schedule: Schedule) -> Schedule:

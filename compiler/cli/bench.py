@@ -12,7 +12,7 @@ from tilewright.cli.screen import duration
 from tilewright.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from tilewright.bench import Benchmark
+    from tilewright.benchmark import Benchmark
 
 SCENARIOS = ["single-stream", "multi-stream", "server", "offline"]
 
@@ -53,7 +53,7 @@ def command(
 ) -> int:
     """Measure ARTIFACT from inputs in host memory to outputs in host memory."""
     from tilewright.api import samples
-    from tilewright.bench import bench
+    from tilewright.benchmark import bench
 
     outcome = arguments.begin(ctx, json_path)
     if data:
@@ -75,7 +75,7 @@ def command(
     outcome.data["benchmark"] = result.as_dict()
     screen.block(lines(result))
     if profile:
-        from tilewright.bench.trace import write_trace
+        from tilewright.benchmark.trace import write_trace
 
         write_trace(artifact, feed, result.threads, profile)
         screen.block([("profile", str(profile))])

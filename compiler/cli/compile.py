@@ -13,7 +13,7 @@ from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
     from tilewright.artifact import Artifact
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 
 @click.command("compile", short_help="Compile a model into one file.")
@@ -78,16 +78,17 @@ def command(
             report_stage.say(f"{stopped}; nothing was packaged")
             return ExitCode.OK
         outcome.data["report"] = artifact.report.as_dict()
-        checked = None
+        checked, reason = None, "--no-verify"
         if verify:
             report_stage("verify", "beside a reference, in processes apart")
-            checked = _verified(artifact, model, data, tolerance)
+            checked, reason = _verified(artifact, model, data, tolerance)
+        if checked:
             record(outcome, checked)
         if checked is None or checked.ok:
             report_stage("write", str(output))
             artifact.save(output)
     if not quiet:
-        screen.block(summary(artifact.report, checked, verbose))
+        screen.block(summary(artifact.report, checked, reason, verbose))
         screen.verdict(checked is None or checked.ok)
     if checked is not None and not checked.ok:
         click.echo(f"{output} was not written; --no-verify writes it unchecked", err=True)
@@ -95,18 +96,27 @@ def command(
     return ExitCode.OK
 
 
-def _verified(artifact: Artifact, model: Path, data: Path | None, tolerance: float | None) -> Verification:
-    """Check an artifact that is not on disk yet."""
+def _verified(
+    artifact: Artifact, model: Path, data: Path | None, tolerance: float | None
+) -> tuple[Verification | None, str]:
+    """Check an artifact that is not on disk yet; ``None`` and the reason where no part of it can be run here."""
     from tilewright.api import verify
+    from tilewright.engines import EngineError
 
     feeds = [arguments.read_samples(data)] if data else None
-    return verify(artifact, model, feeds=feeds, tolerance=tolerance)
+    try:
+        return verify(artifact, model, feeds=feeds, tolerance=tolerance), ""
+    except EngineError as error:
+        if error.exit_code != ExitCode.DEVICE:
+            raise
+        return None, error.cause
 
 
 def record(outcome: Outcome, checked: Verification) -> None:
     """Tell ``--json`` and ``--junit`` of a verification."""
     outcome.data["verification"] = checked.as_dict()
-    for sample, comparisons in enumerate(checked.comparisons):
-        for c in comparisons:
-            failure = "" if c.ok else c.problem or f"relative error {c.relative:.3e} above {c.tolerance:.0e}"
-            outcome.cases.append(Case(f"{c.name} on sample {sample}", failure=failure))
+    for part in checked.parts:
+        for sample, comparisons in enumerate(part.comparisons):
+            for c in comparisons:
+                failure = "" if c.ok else c.problem or f"relative error {c.relative:.3e} above {c.tolerance:.0e}"
+                outcome.cases.append(Case(f"{c.name} on {part.target}, sample {sample}", failure=failure))

@@ -10,13 +10,13 @@ from tilewright.cli.screen import duration, size
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
     from tilewright.report import Report, TargetFacts
-    from tilewright.verify import Verification
+    from tilewright.verification import Verification
 
 Line = tuple[str, str]
 
 
-def summary(report: Report, checked: Verification | None, verbose: bool = False) -> Iterator[Line]:
-    """Label and text of each line."""
+def summary(report: Report, checked: Verification | None, reason: str = "", verbose: bool = False) -> Iterator[Line]:
+    """Label and text of each line; ``reason`` says why nothing was checked."""
     model = report.model
     kinds = dict.fromkeys(kind for _, kind in model.inputs)
     inputs = "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
@@ -26,15 +26,14 @@ def summary(report: Report, checked: Verification | None, verbose: bool = False)
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
-    yield "precision", f"requested {report.precision_requested or 'the model’s own'} → actual {counts}"
-    yield from accuracy(checked)
+    yield "precision", f"requested the model’s own → actual {counts}"
+    yield from accuracy(checked, reason)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
     if checked is not None:
-        yield (
-            "",
-            f"load {duration(checked.load_seconds)}  peak memory {size(checked.artifact_rss)}, with Python and NumPy",
-        )
+        part = checked.parts[-1]
+        memory = f"peak memory {size(part.peak_rss)}, with Python and NumPy"
+        yield "", f"load {duration(part.load_seconds)}  {memory}  ({part.target})"
     yield "build", f"{duration(report.build_seconds)}  peak RSS {size(report.peak_rss)}"
     if verbose:
         yield "stages", "  ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
@@ -56,10 +55,10 @@ def numbers(c: Comparison) -> str:
     return c.problem or f"cosine {c.cosine:.7f}  max|err| {c.max_error:.2e}  relative {c.relative:.2e}"
 
 
-def accuracy(checked: Verification | None) -> Iterator[Line]:
-    """The lines of a verification, or the one that says that there was none."""
+def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
+    """The lines of a verification, or the one that says why there was none."""
     if checked is None:
-        yield "accuracy", "not checked (--no-verify)"
+        yield "accuracy", f"not checked: {reason}"
         return
     worst = checked.worst
     agreement = "" if checked.top1 is None else f"  top-1 agreement {checked.top1:.2%}"
@@ -68,10 +67,12 @@ def accuracy(checked: Verification | None) -> Iterator[Line]:
         worst.problem or f"cosine {worst.cosine:.7f}  max|err| {worst.max_error:.2e}  relative {worst.relative:.2e}"
     )
     yield "accuracy", f"{numbers}{agreement}   {judged}"
-    samples = len(checked.comparisons)
+    samples = len(checked.parts[0].comparisons)
+    where = " and ".join(part.target for part in checked.parts)
     cost = ""
     if checked.reference_rss:
         cost = f" ({duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own)"
-    yield "", f"beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
+    yield "", f"{where} beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
+    yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"

@@ -40,9 +40,11 @@ def command(
     sizes = arguments.read_sizes(shapes)
     checked = verify(artifact, reference, feeds=feeds, sizes=sizes, tolerance=tolerance, engine=engine)
     record(outcome, checked)
-    for sample, comparisons in enumerate(checked.comparisons):
-        for c in comparisons:
-            screen.block([(f"sample {sample}", f"{c.name:<24} {numbers(c)}  {'ok' if c.ok else 'OFF'}")])
+    for part in checked.parts:
+        screen.block([("target", part.target)])
+        for sample, comparisons in enumerate(part.comparisons):
+            rows = [(f"  sample {sample}", f"{c.name}  {numbers(c)}  {'ok' if c.ok else 'OFF'}") for c in comparisons]
+            screen.block(rows)
     screen.block(accuracy(checked))
     screen.verdict(checked.ok)
     checked.require(str(artifact))

@@ -181,9 +181,13 @@ def _source(kernel: Kernel, tile: str) -> str | None:
 def _digits(kernel: Kernel, index: Expr | Value, axes: list[str]) -> bool:
     """Whether ``index`` is a number of which ``axes`` are the digits: different values never meet, as in a window."""
     assert isinstance(index, Expr)
+    try:
+        factors = {a: index.coefficient(a) for a in axes}
+    except ValueError:
+        return False
     span = constant(1)
-    for axis in sorted(axes, key=lambda a: bounds(index.coefficient(a), dict(kernel.facts))[0]):
-        if index.coefficient(axis) != span:
+    for axis in sorted(axes, key=lambda a: bounds(factors[a], dict(kernel.facts))[0]):
+        if factors[axis] != span:
             return False
         span = span * kernel.extent(axis)
     return True

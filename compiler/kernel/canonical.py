@@ -31,7 +31,8 @@ def canonical(kernel: Kernel) -> Kernel:
 
 def canonical_names(kernel: Kernel) -> Renaming:
     """The names that :func:`canonical` gives: ``p0 …`` parameters, ``d0 …`` dimensions, ``a0 …`` axes, ``t0 …`` tiles,
-    each in order of first appearance (dimensions in parameters, then axes, then facts)."""
+    each in order of first appearance (dimensions in parameters, then axes, then facts; those that stand alone in a size
+    first, and two that never do in order of their names)."""
     dims: dict[str, str] = {}
     axes = {a.name: f"a{n}" for n, a in enumerate(kernel.axes)}
 

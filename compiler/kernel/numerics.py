@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tilewright.ir.types import DType
+from tilewright.kernel.analysis import identity
 
 Array = npt.NDArray[Any]
 
@@ -127,14 +128,8 @@ def reduce(op: str, x: Array, axes: tuple[int, ...], dtype: DType) -> Array:
     wide = widen(x, dtype)
     if op in ("any", "all"):
         return np.asarray(_REDUCE[op].reduce(wide, axis=axes, keepdims=True))
-    initial = {} if wide.size else {"initial": _empty(op, dtype)}
+    initial: dict[str, Any] = {} if wide.size else {"initial": identity(op, dtype).value}
     return narrow(np.asarray(_REDUCE[op].reduce(wide, axis=axes, keepdims=True, dtype=wide.dtype, **initial)), dtype)
-
-
-def _empty(op: str, dtype: DType) -> Any:
-    from tilewright.kernel.analysis import identity
-
-    return identity(op, dtype).value
 
 
 def contract(a: Array, b: Array, axes: tuple[int, ...], dtype: DType) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tilewright.ir.symbolic import Expr, Operation, constant
+from tilewright.ir.symbolic import Expr, Operation, ceildiv, constant, symbol
 from tilewright.kernel.analysis import transform
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Pack, Scheduled, ScheduleError
@@ -53,8 +53,7 @@ def pack_constant(array: Array, pack: Pack) -> Array:
     """``array`` in the layout of ``pack``; elements outside the tensor are zero."""
     grids = {f"d{n}": np.arange(size).reshape([-1 if m == n else 1 for m in range(array.ndim)])
              for n, size in enumerate(array.shape)}  # fmt: skip
-    sizes = {f"d{n}_size": size for n, size in enumerate(array.shape)}
-    shape = tuple(s.evaluate(sizes) for s in pack.shape)
+    shape = tuple(s.value for s in pack.shape)
     # Offsets stay broadcast until the last sum, since most entries depend on one dimension only.
     offset: Any = 0
     for entry, size in zip(pack.index, shape, strict=True):
@@ -90,8 +89,6 @@ _GRID: dict[str, Any] = {"//": np.floor_divide, "%": np.mod, "min": np.minimum, 
 
 def blocked(tensor: str, shape: tuple[Expr, ...], dim: int, size: int) -> Pack:
     """Panels of ``size`` along ``dim``: ``[d_dim // size, the other dimensions, d_dim % size]``."""
-    from tilewright.ir.symbolic import ceildiv, symbol
-
     names = [symbol(f"d{n}") for n in range(len(shape))]
     others = [n for n in range(len(shape)) if n != dim]
     return Pack(

@@ -11,9 +11,12 @@ import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir import graph
 from tilewright.ir.graph import Known
-from tilewright.ir.symbolic import Expr, IntLike, as_expr
+from tilewright.ir.symbolic import Expr, IntLike, as_expr, maximum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.dimensions import WEIGHT_LIMIT, Dimensions, Mismatch, followable, weight
+
+#: Symbolic elements that are worth comparing one by one.
+_SHORT = 16
 
 #: NumPy's limit, and far beyond any model.
 RANK_LIMIT = 64
@@ -31,6 +34,7 @@ class Scope:
     dimensions: Dimensions
     types: dict[ir.Value, TensorType] = field(default_factory=dict)
     known: dict[ir.Value, Known] = field(default_factory=dict)
+    largest: dict[ir.Value, Expr] = field(default_factory=dict)  # a bound on every element of an integer tensor
     attributes: dict[str, ir.Attr] = field(default_factory=dict)  # of the call, inside a function body
 
     def type_of(self, value: ir.Value) -> TensorType | None:
@@ -55,12 +59,13 @@ class Scope:
 class Infer:
     """What a shape rule may ask about its node, and how it reports."""
 
-    __slots__ = ("_scope", "known_outputs", "node")
+    __slots__ = ("_scope", "known_outputs", "largest_output", "node")
 
     def __init__(self, node: ir.Node, scope: Scope):
         self.node = node
         self._scope = scope
         self.known_outputs: dict[int, Known] = {}
+        self.largest_output: Expr | None = None
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -115,6 +120,16 @@ class Infer:
         if not all(e.is_constant for e in elements):
             self.unsupported(f"{what} (input {index}) is not constant: {[str(e) for e in elements]}")
         return [e.value for e in elements]
+
+    def largest(self, index: int) -> Expr | None:
+        """What no element of an integer input exceeds, where that is known: positions made by ``Range``, constants."""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if value is None:
+            return None
+        found, known = self._scope.largest.get(value), self.known(index)
+        if found is not None or known is None or not known.size:
+            return found
+        return maximum(*known.flat) if known.size <= _SHORT or all(e.is_constant for e in known.flat) else None
 
     def constant(self, index: int) -> np.ndarray[Any, Any] | None:
         """The array of a constant input of any element type, or ``None``."""
@@ -177,6 +192,10 @@ class Infer:
         used from here on and, if only a run can confirm it, recorded for the plan to assert.
         """
         return self._scope.dimensions.equal(as_expr(a), as_expr(b), self._where())
+
+    def at_most(self, a: IntLike, b: IntLike) -> None:
+        """Require ``a <= b``. Fails when it cannot be; limits a dimension or is recorded where only a run can tell."""
+        self._scope.dimensions.at_most(as_expr(a), as_expr(b), self._where())
 
     def broadcast(self, *shapes: tuple[Expr, ...]) -> tuple[Expr, ...]:
         """The shape that NumPy's rules give. Two sizes of which neither is 1 are taken to be equal."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tilewright.ir.facts import Assumption
@@ -131,6 +131,25 @@ class Dimensions:
         self.assumptions.append(Assumption(kept, other, where))
         return kept
 
+    def at_most(self, a: Expr, b: Expr, where: str) -> None:
+        """Require ``a <= b``: by the bounds, by limiting the one input dimension it is about, or as an assumption.
+
+        Raises :class:`Mismatch` when it is false for certain.
+        """
+        room = self.rewrite(b - a)
+        lo, hi = self.bounds(room)
+        if lo >= 0:
+            return
+        if hi < 0:
+            raise Mismatch(f"{a} exceeds {b}")
+        for name in () if self._fixed else room.symbols & self._order.keys():
+            rest = room + symbol(name)
+            if rest.is_constant:
+                self._limit(name, rest.value, True, where)
+        smaller = Assumption(minimum(a, b), self.rewrite(a), where)
+        if smaller not in self.assumptions:
+            self.assumptions.append(smaller)
+
     def data_dependent(self, name: str, upper: int) -> Expr:
         """The symbol of a size that is known at run time only; the same ``name`` gives the same symbol."""
         identifier = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
@@ -149,16 +168,17 @@ class Dimensions:
         limits = [arg for arg in operation.args if arg != a and arg.is_constant]
         if operation.op not in ("min", "max") or len(limits) != len(operation.args) - 1:
             return
-        least = operation.op == "min"
-        limit = limits[0].value
-        known, declared = self.facts.get(name.name, Range()), self._declared.get(name.name, Range())
-        narrowed = replace(known, hi=min(known.hi, limit)) if least else replace(known, lo=max(known.lo, limit))
+        self._limit(name.name, limits[0].value, operation.op == "min", where)
+
+    def _limit(self, name: str, limit: int, upper: bool, where: str) -> NoReturn:
+        known, declared = self.facts.get(name, Range()), self._declared.get(name, Range())
+        narrowed = replace(known, hi=min(known.hi, limit)) if upper else replace(known, lo=max(known.lo, limit))
         if declared.hi < POSITIVE_INFINITY and narrowed.hi < declared.hi:
-            raise Mismatch(f"{a} is at most {limit} here, but up to {declared.hi} was asked for")
+            raise Mismatch(f"{name} is at most {limit} here, but up to {declared.hi} was asked for")
         if narrowed.lo > narrowed.hi:
-            raise Mismatch(f"{a} would have to be within {narrowed.lo}..{narrowed.hi}")
-        self.facts[name.name] = narrowed
-        self.notes.append(f"{a} {'<=' if least else '>='} {limit} ({where})")
+            raise Mismatch(f"{name} would have to be within {narrowed.lo}..{narrowed.hi}")
+        self.facts[name] = narrowed
+        self.notes.append(f"{name} {'<=' if upper else '>='} {limit} ({where})")
         self.assumptions.clear()
         raise Restart
 

@@ -37,6 +37,10 @@ def broadcast(ctx: Infer) -> TensorType:
 # -- arithmetic that shapes are computed with ------------------------------------------------------------------------
 
 
+#: Element types whose arithmetic on sizes does not wrap round: only these are followed.
+WIDE = (DType.I32, DType.I64)
+
+
 def _divide(a: Expr, b: Expr, ctx: Infer) -> Expr | None:
     """Integer division of ONNX truncates; it is ``//`` where nothing is negative."""
     return a // b if ctx.bounds(a)[0] >= 0 and ctx.bounds(b)[0] > 0 else None
@@ -73,10 +77,14 @@ KNOWN_UNARY: dict[str, Callable[[Expr, Infer], Expr | None]] = {
 def arithmetic(ctx: Infer) -> TensorType:
     """As :func:`broadcast`; known integers are computed."""
     combine = KNOWN_BINARY[ctx.node.op_type]
-    known = ctx.known(0)
+    known = ctx.known(0) if ctx.input(0).dtype in WIDE else None
     for i in range(1, len(ctx.inputs)):
         known = combine_known(known, ctx.known(i), lambda a, b: combine(a, b, ctx))
     ctx.set_known(known)
+    if ctx.node.op_type == "Add" and known is None and ctx.input(0).dtype.is_integer:
+        parts = ctx.largest(0), ctx.largest(1)
+        if parts[0] is not None and parts[1] is not None:
+            ctx.largest_output = parts[0] + parts[1]
     return broadcast(ctx)
 
 
@@ -85,7 +93,7 @@ def followed_unary(ctx: Infer) -> TensorType:
     """Same type as the input; known integers are computed."""
     compute = KNOWN_UNARY[ctx.node.op_type]
     known = ctx.known(0)
-    if known is not None:
+    if known is not None and (ctx.input(0).dtype in WIDE or ctx.node.op_type == "Identity"):
         ctx.set_known(whole([compute(e, ctx) for e in known.flat], known.shape))
     return ctx.input(0)
 

@@ -20,6 +20,9 @@ def gather(ctx: Infer) -> TensorType:
         if positions.size and not -known.shape[axis] <= positions.min() <= positions.max() < known.shape[axis]:
             ctx.fail(f"index out of range for axis {axis} of size {known.shape[axis]}")
         ctx.set_known(np.take(known, positions, axis))
+    largest = ctx.largest(1)
+    if largest is not None:
+        ctx.at_most(largest, x.shape[axis] - 1)
     return TensorType(x.dtype, x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 

@@ -17,6 +17,10 @@ from tilewright.ops.context import Infer, Scope, Unsupported
 from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
 from tilewright.ops.registry import find_shape_rule
 
+#: Each restart solves or limits a dimension of the inputs; real models need a handful.
+_RESTARTS = 256
+
+
 # -- entry points --------------------------------------------------------------------------------------------------
 
 
@@ -32,7 +36,7 @@ def infer_model(model: ir.Model) -> None:
         for value in node.outputs:
             graph.set_known_value(value, None)
     dimensions = Dimensions(model_facts.facts(model), [s for v in model.graph.inputs for s in _input_symbols(v)])
-    while True:
+    for _ in range(_RESTARTS):
         scope = Scope(model, dimensions)
         for value in model.graph.inputs:
             scope.types[value] = dimensions.rewrite_type(graph.type_of(value))
@@ -43,6 +47,8 @@ def infer_model(model: ir.Model) -> None:
         except Restart:
             continue
         break
+    else:
+        raise unsupported_error([f"dimensions that limit one another more than {_RESTARTS} times"])
     if problems:
         raise unsupported_error(problems)
     _write_back(model, scope)
@@ -157,6 +163,15 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
             known = ctx.known_outputs.get(i)
             if known is not None:
                 scope.known[value] = scope.dimensions.rewrite_known(known)
+    largest = ctx.largest_output
+    if largest is None and node.op_type in _SAME_ELEMENTS and node.inputs[0] is not None:
+        largest = scope.largest.get(node.inputs[0])
+    if largest is not None and followable([largest]):
+        scope.largest[node.outputs[0]] = scope.dimensions.rewrite(largest)
+
+
+#: The output holds elements of the first input and no others.
+_SAME_ELEMENTS = set("Cast Expand Flatten Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
 
 
 def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> Sequence[TensorType | None]:

@@ -9,6 +9,7 @@ from tilewright.ir.graph import Known
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
+from tilewright.ops.elementwise import WIDE
 from tilewright.ops.registry import shape_rule
 
 #: Reductions that integers are followed through.
@@ -42,7 +43,14 @@ def reduce(ctx: Infer) -> TensorType:
 
 def _known(ctx: Infer, axes: tuple[int, ...], keep: bool) -> Known | None:
     known, compute = ctx.known(0), KNOWN_REDUCTIONS.get(ctx.node.op_type)
-    if known is None or compute is None or known.ndim != 1 or axes != (0,) or not known.size:
+    if (
+        ctx.input(0).dtype not in WIDE
+        or known is None
+        or compute is None
+        or known.ndim != 1
+        or axes != (0,)
+        or not known.size
+    ):
         return None
     result = np.array(compute(ctx, known.tolist()), dtype=object)
     return result.reshape(1) if keep else result

@@ -81,6 +81,7 @@ def arange(ctx: Infer) -> TensorType:
     count = maximum(0, ceildiv((limit - start) * sign, abs(delta.value)))
     if count.is_constant and count.value <= KNOWN_LIMIT:
         ctx.set_known([start + delta * i for i in range(count.value)])
+    ctx.largest_output = (limit - 1) if sign > 0 else start
     return TensorType(dtype, (count,))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilewright.errors import UnsupportedError, UsageError
+from tilewright.ir.symbolic import parse
 from tilewright.package.atomic import atomic_file
 from tilewright.package.embed import embed_artifact
 from tilewright.package.native import CompilesC, build_stub, read_native
@@ -65,7 +66,7 @@ def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
         )
     if wanted is None and len(families) == 1:
         return str(families[0])
-    if wanted not in families:
+    if wanted is None or wanted not in families:
         raise UsageError(
             "export-family",
             where=where,
@@ -117,9 +118,9 @@ def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Pat
 #: Bytes of the element types that the example fills with zeros.
 _BYTES = {"f64": 8, "i64": 8, "u64": 8, "f32": 4, "i32": 4, "u32": 4, "f16": 2, "bf16": 2, "i16": 2, "u16": 2}
 _ONNX = {
-    **{"f32": 1, "u8": 2, "i8": 3, "u16": 4, "i16": 5, "i32": 6, "i64": 7, "bool": 9, "f16": 10, "f64": 11, "u32": 12},
-    **{"u64": 13, "bf16": 16, "f8e4m3": 17, "f8e5m2": 19, "u4": 21, "i4": 22},
-}
+    "f32": 1, "u8": 2, "i8": 3, "u16": 4, "i16": 5, "i32": 6, "i64": 7, "bool": 9, "f16": 10, "f64": 11, "u32": 12,
+    "u64": 13, "bf16": 16, "f8e4m3": 17, "f8e5m2": 19, "u4": 21, "i4": 22,
+}  # fmt: skip
 
 
 def _example(manifest: dict[str, Any]) -> str:
@@ -129,7 +130,7 @@ def _example(manifest: dict[str, Any]) -> str:
     lines = []
     for i, tensor in enumerate(entry["inputs"]):
         # Every symbol is some dimension by itself; a dimension that is an expression is worked out from those.
-        shape = [d if isinstance(d, int) else _evaluate(d, least) for d in tensor["shape"]]
+        shape = [d if isinstance(d, int) else parse(d).evaluate(least) for d in tensor["shape"]]
         count = _BYTES.get(tensor["dtype"], 1)
         for d in shape:
             count *= d
@@ -139,12 +140,6 @@ def _example(manifest: dict[str, Any]) -> str:
         lines[-1] += f"{len(shape)}, {{{dims}}}}}; /* {note} */"
     text = _MAIN.replace("INPUTS", str(len(entry["inputs"]))).replace("OUTPUTS", str(len(entry["outputs"])))
     return text.replace("    FILL", "\n".join(lines))
-
-
-def _evaluate(text: str, values: dict[str, int]) -> int:
-    from tilewright.ir.symbolic import parse
-
-    return parse(text).evaluate(values)
 
 
 _MAIN = """\
@@ -169,7 +164,8 @@ int main(int count, char **arguments) {
         return error.code;
     }
     for (uint32_t i = 0; i < OUTPUTS; i++) {
-        printf("%s: %lld bytes, shape %s\\n", tw_output(model, 0, i)->name, (long long)out[i].bytes, tw_output(model, 0, i)->shape);
+        const tw_signature *s = tw_output(model, 0, i);
+        printf("%s: %lld bytes, shape %s\\n", s->name, (long long)out[i].bytes, s->shape);
         tw_free(model, out[i].data);
     }
     for (uint32_t i = 0; i < INPUTS; i++) free(in[i].data);

@@ -28,6 +28,8 @@ from tilewright.runtime.format import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: Bytes summed at a time: summing few is as slow as summing many.
+_SUMMED = 8 * 2**20
 #: A constant's contents in its plan's layout, or what makes them when they are written (one is in memory at a time).
 Contents = Union[Array, Callable[[], Array]]
 
@@ -265,17 +267,12 @@ class _Sums:
     def through(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         for chunk in chunks:
             data = memoryview(chunk)
-            if self._rest:
-                take = min(len(data), SEGMENT - len(self._rest))
-                self._rest += data[:take]
-                data = data[take:]
-                if len(self._rest) == SEGMENT:
-                    self._sums.append(segment_sums(self._rest))
-                    self._rest = bytearray()
-            whole = len(data) // SEGMENT * SEGMENT
-            if whole:
-                self._sums.append(segment_sums(data[:whole]))
-            self._rest += data[whole:]
+            for at in range(0, len(data), _SUMMED):
+                self._rest += data[at : at + _SUMMED]
+                if len(self._rest) >= _SUMMED:
+                    whole = len(self._rest) // SEGMENT * SEGMENT
+                    self._sums.append(segment_sums(bytes(self._rest[:whole])))
+                    del self._rest[:whole]
             yield chunk
 
     def finish(self) -> bytes:

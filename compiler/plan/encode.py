@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+from tilewright.errors import InternalError
 from tilewright.ir.symbolic import Expr, Operation, Symbol
 from tilewright.plan.memory import live_intervals
 from tilewright.plan.plan import (
@@ -40,6 +41,8 @@ NONE = 0xFFFFFFFF
 BUFFER_KINDS: tuple[BufferKind, ...] = ("input", "output", "constant", "temporary", "state")
 INSTRUCTIONS = (Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return)
 OPERATIONS = ("constant", "symbol", "+", "*", "//", "%", "min", "max")
+#: Values that an expression may have pending (``STACK_LIMIT`` of ``executor.h``).
+STACK_LIMIT = 32
 _CODE = {name: i for i, name in enumerate(OPERATIONS)}
 
 
@@ -84,17 +87,27 @@ def _wide(value: int) -> tuple[int, int]:
 def postfix(expr: Expr, symbols: dict[str, int]) -> list[int]:
     """Postfix words of an expression; ``symbols`` maps names to indices."""
     words: list[int] = []
-    for i, (monomial, coefficient) in enumerate(expr.terms):
-        factors: list[list[int]] = []
+    # Constants last, so that nested operations come first and the stack stays shallow.
+    for i, (monomial, coefficient) in enumerate(reversed(expr.terms)):
+        factors = [f for atom, power in monomial for f in [_atom(atom, symbols)] * power]
         if coefficient != 1 or not monomial:
             factors.append([_CODE["constant"], *_wide(coefficient)])
-        for atom, power in monomial:
-            factors += [_atom(atom, symbols)] * power
         for k, factor in enumerate(factors):
             words += factor + ([_CODE["*"]] if k else [])
         if i:
             words.append(_CODE["+"])
     return words or [_CODE["constant"], 0, 0]
+
+
+def stack_depth(words: list[int]) -> int:
+    """The most values that postfix code has pending."""
+    depth = most = at = 0
+    while at < len(words):
+        operation = OPERATIONS[words[at]]
+        at += {"constant": 3, "symbol": 2}.get(operation, 1)
+        depth += 1 if operation in ("constant", "symbol") else -1
+        most = max(most, depth)
+    return most
 
 
 def _atom(atom: Symbol | Operation, symbols: dict[str, int]) -> list[int]:
@@ -128,6 +141,8 @@ class _EntryEncoder:
         table = [len(self._exprs)]
         for expr in self._exprs:
             code = postfix(expr, self._symbols)
+            if stack_depth(code) > STACK_LIMIT:
+                raise InternalError(f"plan entry {entry.name!r}: {expr} nests too deeply")
             table += [len(code), *code]
         self.words = head + table + body
 

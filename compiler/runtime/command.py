@@ -6,14 +6,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tilewright.runtime.artifact import Artifact, open_artifact
 from tilewright.runtime.errors import InputError, RunError
-from tilewright.runtime.manifest import EntryInfo, TensorInfo
+from tilewright.runtime.manifest import EntryInfo, TensorInfo, evaluate_size
 from tilewright.runtime.session import load
 from tilewright.runtime.tensors import Array, dtype_of
 
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     session = load(options.artifact, options.device, options.threads, not options.no_mmap, entry=options.entry)
     given = dict(_named_array(text) for text in options.input)
-    inputs = given or {i.name: _random(i) for i in session.inputs}
+    inputs = given or _random_inputs(session.manifest.entries[session.manifest.entry(options.entry)])
     if not given:
         print("no --input: random values of the smallest shapes", file=sys.stderr)
     if options.profile:
@@ -84,8 +83,13 @@ def _named_array(text: str) -> tuple[str, Array]:
     return name, array
 
 
-def _random(info: TensorInfo) -> Array:
-    shape = tuple(d if isinstance(d, int) else 1 for d in info.shape)
+def _random_inputs(entry: EntryInfo) -> dict[str, Array]:
+    least = {s.name: max(-(-s.min // s.multiple) * s.multiple, s.multiple) for s in entry.symbols}
+    return {i.name: _random(i, least) for i in entry.inputs}
+
+
+def _random(info: TensorInfo, sizes: Mapping[str, int]) -> Array:
+    shape = tuple(evaluate_size(d, sizes) for d in info.shape)
     _, dtype = dtype_of(info)
     values = np.random.default_rng(0).standard_normal(shape)
     return values.astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -88,6 +90,38 @@ class Manifest:
             if entry.name == name:
                 return i
         raise KeyError(name)
+
+
+def evaluate_size(size: int | str, values: Mapping[str, int]) -> int:
+    """A dimension's value; text is what the compiler prints: sums, products, ``//``, ``%``, ``min`` and ``max``.
+
+    Raises ``ValueError`` for any other text, or a symbol that ``values`` lacks.
+    """
+    return size if isinstance(size, int) else _evaluate(ast.parse(size, mode="eval").body, values)
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+def _evaluate(node: ast.expr, values: Mapping[str, int]) -> int:
+    match node:
+        case ast.Constant(value=int(v)):
+            return v
+        case ast.Name(id=name) if name in values:
+            return values[name]
+        case ast.UnaryOp(op=ast.USub(), operand=x):
+            return -_evaluate(x, values)
+        case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_evaluate(a, values), _evaluate(b, values))
+        case ast.Call(func=ast.Name(id="min" | "max" as name), args=args, keywords=[]):
+            return (min if name == "min" else max)(_evaluate(a, values) for a in args)
+    raise ValueError(f"not a dimension: {ast.unparse(node)}")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

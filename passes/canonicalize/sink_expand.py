@@ -23,7 +23,7 @@ class SinkExpand(RewritePass):
     """Move Expand behind elementwise operators, and drop it where broadcasting does the same."""
 
     name: ClassVar[str] = "sink-expand"
-    operators: ClassVar[frozenset[str]] = ELEMENTWISE
+    operators: ClassVar[frozenset[str]] = ELEMENTWISE - {"PRelu"}  # its slope may not be wider than its input
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         inputs = [v for v in node.inputs if v is not None]

@@ -10,8 +10,9 @@ symbolically, and nothing between is read outside. Attributes of the fused node 
 
     num_heads, kv_num_heads   heads of the query, of key and value
     scale                     factor of the scores
-    mask                      1 when a fourth input is added to the scores, 2 when it is boolean and hides scores by a
-                              Where (the body says which way); it broadcasts to [B, H, S, T]
+    mask                      1 when further inputs are added to the scores (a mask, a position bias), 2 when they are
+                              boolean and hide scores by a Where (the body says which way); each broadcasts to
+                              [B, H, S, T]
     causal                    1 when position t > s is hidden (no pattern here makes it so)
     nan_to_zero               1 when NaN after the softmax (a row that is hidden throughout) counts as 0
     q_layout, k_layout, v_layout, out_layout   ``bsm``: [B, S, H·D], heads side by side; ``bhsd``; ``bhds`` (keys)
@@ -40,6 +41,10 @@ _MASKED = {"Add": ((0, 1), (1, 0)), "Where": ((1, 0), (2, 0))}
 
 class _No(Exception):
     """This softmax is not the middle of an attention; the message says why."""
+
+
+class _NoProduct(_No):
+    """There is no product of query and key down this way."""
 
 
 @dataclass(slots=True)
@@ -89,7 +94,7 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     if "axis" in softmax.attributes and softmax.attributes["axis"].as_int() not in (-1, 3):
         raise _No("the softmax does not run over the last axis")
     weights = _after_softmax(found.take(softmax), found)
-    product, mask = _before_softmax(scores, found)
+    product, masks = _before_softmax(scores, found)
     q, k = _scaled(required(product, 0), found), _scaled(required(product, 1), found)
     context = only_consumer(weights)
     if context is None or context.op_type != "MatMul" or context.inputs[0] is not weights:
@@ -101,10 +106,13 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     value, found.attributes["v_layout"] = _split_heads(required(context, 1), found, _HEADS_OUT)
     output, found.attributes["out_layout"] = _join_heads(context.outputs[0], found)
     found.attributes |= {"num_heads": heads, "kv_num_heads": heads, "scale": found.scale}
-    found.attributes |= {"mask": 0 if mask is None else 2 if type_of(mask).dtype is DType.BOOL else 1, "causal": 0}
+    kinds = {2 if type_of(m).dtype is DType.BOOL else 1 for m in masks}
+    if len(kinds) > 1:
+        raise _No("one mask is added and another one replaces scores")
+    found.attributes |= {"mask": kinds.pop() if kinds else 0, "causal": 0}
     sources = _unpacked([query, key, value], found)
     found.attributes["packed"] = int(len(sources) == 1)
-    return found, [*sources, *([mask] if mask is not None else [])], output
+    return found, [*sources, *masks], output
 
 
 def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:
@@ -122,26 +130,29 @@ def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:
     return found.take(guard).outputs[0]
 
 
-def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, ir.Value | None]:
-    """The product of query and key, and the mask that is added to it."""
+def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, list[ir.Value]]:
+    """The product of query and key, and the masks that are added to it or replace it, first to last."""
+    product = _scaled(scores, trial := _Found()).producer()
+    if product is not None and product.op_type == "MatMul":
+        found.nodes += [product, *trial.nodes]
+        found.scale *= trial.scale
+        return product, []
     node = scores.producer()
     for index, other in _MASKED.get(node.op_type if node is not None else "", ()):
         assert node is not None
         inner = _Found()
-        product = _scaled(required(node, index), inner).producer()
-        if product is None or product.op_type != "MatMul":
+        try:
+            product, masks = _before_softmax(required(node, index), inner)
+        except _NoProduct:
             continue
-        if type_of(product.outputs[0]) != type_of(scores):
+        if type_of(required(node, index)) != type_of(scores):
             raise _No(f"the mask widens the scores to {type_of(scores)}")
         if node.op_type == "Where" and scalar_of(required(node, 3 - index)) is None:
             raise _No("hidden scores are not replaced by one number")
-        found.nodes += [node, *inner.nodes, product]
+        found.nodes += [node, *inner.nodes]
         found.scale *= inner.scale
-        return product, required(node, other)
-    product = _scaled(scores, found).producer()
-    if product is None or product.op_type != "MatMul":
-        raise _No(f"{scores.name} is no product, scaled or masked")
-    return found.take(product), None
+        return product, [*masks, required(node, other)]
+    raise _NoProduct(f"{scores.name} is no product, scaled or masked")
 
 
 def _scaled(value: ir.Value, found: _Found) -> ir.Value:

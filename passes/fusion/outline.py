@@ -92,7 +92,8 @@ def obstacle(graph: ir.Graph, nodes: Collection[ir.Node], outputs: Collection[ir
 
 def in_graph_order(graph: ir.Graph, nodes: Collection[ir.Node]) -> list[ir.Node]:
     """``nodes`` in the order in which the graph lists them."""
-    return [n for n in graph if n in set(nodes)] if len(nodes) > 1 else list(nodes)
+    inside = set(nodes)
+    return [n for n in graph if n in inside] if len(nodes) > 1 else list(nodes)
 
 
 def _inputs(ordered: Sequence[ir.Node], first: Sequence[ir.Value]) -> list[ir.Value]:

@@ -123,6 +123,28 @@ def test_products_of_every_kind(name: str, dims: dict[str, int]) -> None:
         assert program.cores == ("cube",), "a sum that is only cast or cut off at 0 needs no vector core"
 
 
+#: Kernels whose row, column or reduced axis has one lane, and lanes that fill no block of 32 bytes.
+NARROW = {
+    "one column": (matmul_bias_gelu("f16", 1, 1), {"M": 50}),
+    "five columns": (matmul_bias_gelu("f16", 20, 5), {"M": 50}),
+    "three rows": (matmul_bias_gelu("f16", 7, 130), {"M": 3}),
+    "one pixel": (conv3x3_residual_relu(1, 1, 3, 5, "f16"), {"B": 2}),
+    "one pixel a row": (conv3x3_residual_relu(8, 1, 3, 5, "f16"), {"B": 2}),
+    "depth one": (flash_attention("f16", 1, "none"), {"B": 1, "H": 2, "S": 40, "T": 50}),
+    "depth three": (flash_attention("f16", 3, "causal"), {"B": 1, "H": 2, "S": 40, "T": 50}),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_axes(name: str) -> None:
+    kernel, dims = NARROW[name]
+    target = targets()["ascend:910b3"]
+    schedule = first_fit(kernel, target)
+    trial = Trial(kernel, schedule, dims)
+    program = place(apply(kernel, schedule), target)
+    assert_numbers(kernel, check(program, trial.inputs(), dims).outputs, trial, dims)
+
+
 @pytest.mark.parametrize("mask", ["none", "additive"])
 def test_attention_with_other_masks(mask: str) -> None:
     kernel = flash_attention("bf16", depth=16, mask=mask)

@@ -49,7 +49,7 @@ def test_summary_block(compiled: Compiled) -> None:
     labels = [line[:11].strip() for line in compiled.done.stdout.splitlines()]
     expected = ["model", "inputs", "target", "precision", "accuracy", "", "artifact", "", "build", "PASSED"]
     assert labels == expected
-    assert "onnx" in compiled.done.stdout.split("beside ")[1]
+    assert re.search(r"^ +cpu:\S+ beside onnx\S* \d", compiled.done.stdout, re.MULTILINE)
 
 
 def test_progress_lines_are_plain_without_a_terminal(compiled: Compiled) -> None:
@@ -63,7 +63,8 @@ def test_json_of_compile(compiled: Compiled) -> None:
     assert (told["schema"], told["command"], told["status"], told["exit_code"]) == (1, "compile", "PASSED", 0)
     assert told["report"]["artifact_bytes"] == compiled.artifact.stat().st_size
     assert told["verification"]["ok"] is True
-    assert all(c["relative"] <= c["tolerance"] for s in told["verification"]["comparisons"] for c in s)
+    (part,) = told["verification"]["parts"]
+    assert all(c["relative"] <= c["tolerance"] for sample in part["comparisons"] for c in sample)
 
 
 def test_quiet_is_silent(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
@@ -109,6 +110,29 @@ def test_a_wrong_model_fails_verification(compiled: Compiled, cli: Run, tmp_path
     assert done.returncode == 5
     assert "FAILED" in done.stdout
     assert json.loads(told.read_text(encoding="utf-8"))["error"]["code"] == "accuracy-below"
+
+
+def test_every_part_of_an_artifact_is_verified(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
+    targets = ("-t", "cpu:x86-64-v2", "-t", "cpu:native", "-t", "cpu:aarch64")
+    done = cli("compile", tiny(tmp_path), "-o", tmp_path / "m.tw", *targets)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"cpu:x86-64-v2 and cpu:\S+ beside", done.stdout)
+    assert "not checked on cpu:aarch64: " in done.stdout
+
+
+def test_another_machines_artifact_is_written_and_said_to_be_unchecked(cli: Run, tmp_path: Path) -> None:
+    done = cli("compile", tiny(tmp_path), "-o", tmp_path / "m.tw", "-t", "cpu:aarch64")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy   not checked: it holds cpu:aarch64" in done.stdout
+    assert (tmp_path / "m.tw").exists()
+    assert cli("verify", tmp_path / "m.tw", "--ref", tmp_path / "tiny.onnx").returncode == 8
+
+
+def test_data_of_other_names_is_refused(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", ids=np.ones((1, 2), np.int64))
+    done = cli("verify", compiled.artifact, "--ref", compiled.model, "--data", tmp_path / "d.npz")
+    assert done.returncode == 2
+    assert "error[data-names]" in done.stderr
 
 
 def test_an_inaccurate_artifact_is_not_written(cli: Run, compiled: Compiled, tmp_path: Path) -> None:

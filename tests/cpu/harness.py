@@ -26,7 +26,12 @@ LEVELS = [t.spelling for t in machine.runnable() if t.spelling != "cpu:x86-64-v4
 class Args(ctypes.Structure):
     """``tw_args`` of the kernel interface."""
 
-    _fields_ = (("buffer", ctypes.c_void_p), ("dim", ctypes.c_void_p), ("scratch", ctypes.c_void_p))
+    _fields_ = (
+        ("buffer", ctypes.c_void_p),
+        ("dim", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("fault", ctypes.c_void_p),
+    )
 
 
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.POINTER(Args), ctypes.c_int64, ctypes.c_int64)
@@ -112,8 +117,9 @@ def bind(compiled: Compiled, tensors: Mapping[str, np.ndarray], dims: Mapping[st
     size = CpuBackend().launch(scheduled, target)
     blocks, scratch = size.grid.evaluate(dims), size.scratch.evaluate(dims)
     memory = guarded(scratch, 0xFF, 64)  # every f32 of it is a NaN
-    args = Args(ctypes.addressof(pointers), ctypes.addressof(values), memory.ctypes.data)
-    return Bound(compiled, args, blocks, outputs, (buffers, pointers, values, memory))
+    fault = ctypes.c_int32(0)
+    args = Args(ctypes.addressof(pointers), ctypes.addressof(values), memory.ctypes.data, ctypes.addressof(fault))
+    return Bound(compiled, args, blocks, outputs, (buffers, pointers, values, memory, fault))
 
 
 @lru_cache(maxsize=256)

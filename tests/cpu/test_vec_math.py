@@ -13,8 +13,6 @@ from tilewright.backends.cpu import machine
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.target import Target
 
-NATIVE = machine.FOLDER / "native"
-
 
 def _erf(x: np.ndarray) -> np.ndarray:
     return np.array([math.erf(v) for v in x.tolist()])
@@ -55,7 +53,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             f"    for (int64_t i = 0; i < n; i += TW_LANES)\n"
             f"        store_part_f32(y + i, {name}_f32(load_part_f32(x + i, n - i)), n - i);\n}}\n"
         )
-    headers = {n: (NATIVE / n).read_text() for n in ("vec.h", "vec_math.h")}
+    headers = machine.headers()
     flags = machine.flags(target, tools)
     path: Path = tmp_path_factory.mktemp("vec") / "math.so"
     path.write_bytes(tools.link({"m": tools.compile(text, flags, headers=headers)}, flags))

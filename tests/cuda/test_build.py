@@ -16,12 +16,13 @@ from tilewright.backends.cuda.launch import LAUNCHES
 from tilewright.errors import InternalError, UsageError
 from tilewright.ir.symbolic import Range
 from tilewright.kernel.apply import apply
+from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 from tests.kernel import trial_kernels
 
-from .cases import int8_matmul, residual_layer_norm
+from .cases import block, int8_matmul, pipeline, residual_layer_norm
 
 pytestmark = pytest.mark.usefixtures("triton")
 
@@ -96,6 +97,19 @@ def test_products_run_on_the_matrix_unit(name: str, compiled: tuple[Target, Mapp
         assert any(op.startswith(wanted) for op in found), found
     else:
         assert not found  # f32 at full precision runs on the ordinary units, as do row operations
+
+
+def test_tf32_is_used_only_where_the_schedule_says_so(backend: CudaBackend, sm_90: Target) -> None:
+    kernel = KERNELS["matmul_f32"]
+    loops = (block("n", 128), block("m", 128)), (pipeline("k", 32),)
+    found = []
+    for precision in ("ieee", "tf32"):
+        schedule = Schedule(*loops, extra=(("num_warps", 8), ("num_stages", 3), ("precision", precision)))
+        source = backend.emit([apply(kernel, schedule)], sm_90)
+        code = sass.opcodes(compile_source(source, sm_90)[kernel.name].cubin)
+        found.append([op for op in code if op.startswith(ANY_MATRIX)])
+    assert found[0] == []
+    assert found[1] == ["HGMMA.64x128x8.F32.TF32"]
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -54,12 +54,21 @@ def test_arguments_are_parameters_then_symbols(case: Case) -> None:
         (Schedule((block("m", 32),), (pipeline("k", 32),)), "whole:n pads it"),
         (Schedule((Loop("m", 32, "block", True), block("n", 32)), (pipeline("k", 32),)), "balanced"),
         (Schedule((block("m", 2048), block("n", 1024)), (pipeline("k", 32),)), "lanes"),
+        (Schedule((block("m", 32), block("n", 32)), (pipeline("k", 32),), extra=(("precision", "half"),)), "precision"),
     ],
-    ids=["size", "whole", "balanced", "lanes"],
+    ids=["size", "whole", "balanced", "lanes", "precision"],
 )
 def test_schedules_that_registers_do_not_allow_are_refused(schedule: Schedule, reason: str) -> None:
     with pytest.raises(ScheduleError, match=reason):
         emit_kernel(apply(trial_kernels.matmul_bias_gelu(k=96, n=72), schedule))
+
+
+def test_a_reduction_over_three_axes_is_one_pipelined_loop() -> None:
+    """Triton overlaps the loads of innermost loops only."""
+    text, _ = emit_kernel(SMALL[1].scheduled("f16"))
+    assert SMALL[1].name == "convolution"
+    assert text.count("for ") == 1
+    assert "tl.range(0, 18, num_stages=3)" in text
 
 
 def test_offsets_beyond_32_bits_are_computed_in_64() -> None:

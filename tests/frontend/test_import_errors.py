@@ -212,3 +212,13 @@ def test_expressions_that_explode() -> None:
         proto = text(graph)
         proto.graph.initializer.append(helper.make_tensor("z", TensorProto.INT64, [1], [0]))
         assert code_of(proto).code == "unsupported-operators"
+
+
+def test_dimensions_that_limit_one_another_without_end() -> None:
+    """Every table is one row shorter than the one before, so that each would start inference again."""
+    names = [f"t{i}" for i in range(400)]
+    tables = ", ".join(f"float[{1000 - i},1] {n}" for i, n in enumerate(names))
+    lookups = " ".join(f"g{i} = Gather({n}, p)" for i, n in enumerate(names))
+    graph = f"""(float[n] x, {tables}) => (float[m,k] y) <int64 z = {{0}}, int64 o = {{1}}> {{
+        s = Shape(x) q = Squeeze(s) p = Range(z, q, o) {lookups} y = Sum({", ".join(f"g{i}" for i in range(400))}) }}"""
+    assert code_of(text(graph)).code == "unsupported-operators"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 from hypothesis import strategies as st
 from tilewright.ir.symbolic import Expr, Range, constant, maximum, minimum, symbol
@@ -39,84 +40,98 @@ def exprs(names: tuple[str, ...], depth: int = 3) -> st.SearchStrategy[Expr]:
     return st.recursive(leaves, extend, max_leaves=depth + 1)
 
 
-def literals(dtype: DType) -> st.SearchStrategy[Value]:
-    """Literals of a dtype, infinities included (a NaN is not equal to itself)."""
-    if dtype is DType.BOOL:
-        return st.booleans().map(lambda v: Const(v, dtype))
-    if dtype.is_float:
-        return st.one_of(st.floats(allow_nan=False), st.sampled_from([math.inf, -math.inf, -0.0])).map(
-            lambda v: Const(v, dtype)
-        )
-    return st.integers(-100, 100).map(lambda v: Const(v, dtype))
+class _Maker:
+    """Random values from one seed: drawing each node from hypothesis itself takes a second a kernel."""
 
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        self.tiles: dict[str, tuple[tuple[str, ...], DType]] = {}
 
-@st.composite
-def values(draw: st.DrawFn, dtype: DType, tiles: dict[str, tuple[tuple[str, ...], DType]], depth: int = 2) -> Value:
-    """A value of ``dtype`` over all axes."""
-    index = exprs((*AXES, *DIMS), 2)
-    if depth == 0:
-        options: list[st.SearchStrategy[Value]] = [literals(dtype)]
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def expr(self, names: tuple[str, ...], depth: int = 2) -> Expr:
+        if depth == 0 or self.chance(0.4):
+            return symbol(self.random.choice(names)) if self.chance(0.7) else constant(self.random.randint(-9, 9))
+        a, b = self.expr(names, depth - 1), self.expr(names, depth - 1)
+        n = self.random.randint(1, 9)
+        return self.random.choice([a + b, a - b, a * b, a // n, a % n, minimum(a, b), maximum(a, b)])
+
+    def number(self) -> float:
+        return self.random.choice([0.0, -0.0, 1.0, -2.5, 1e-30, 3.4e38, math.inf, -math.inf, self.random.random()])
+
+    def literal(self, dtype: DType) -> Const:
+        if dtype is DType.BOOL:
+            return Const(self.chance(0.5), dtype)
+        return Const(self.number() if dtype.is_float else self.random.randint(-100, 100), dtype)
+
+    def leaf(self, dtype: DType) -> Value:
+        options: list[Value] = [self.literal(dtype)]
+        index = (*AXES, *DIMS)
         for p in PARAMS:
             if p.dtype is dtype:
-                fill = st.sampled_from([None, 0, -1.5, math.inf]) if dtype.is_float else st.none()
-                entries = st.tuples(*(index for _ in p.shape))
-                options.append(st.builds(Load, st.just(p.name), entries, st.just(dtype), fill))
+                entries = tuple(self.expr(index) for _ in p.shape)
+                fill = self.random.choice([None, 0, -1.5, math.inf]) if dtype.is_float else None
+                options.append(Load(p.name, entries, dtype, fill))
         if dtype in (DType.I64, DType.I32):
-            options.append(st.builds(IndexValue, index, st.just(dtype)))
-        options += [st.just(Ref(n, axes, d)) for n, (axes, d) in tiles.items() if d is dtype]
-        return draw(st.one_of(options))
-    sub = values(dtype, tiles, depth - 1)
-    if draw(st.booleans()):
-        return draw(sub)
-    other = draw(st.sampled_from([DType.F32, DType.F16, DType.I32, DType.I64]))
-    if dtype is DType.BOOL:
-        operand = values(other, tiles, depth - 1)
-        compare = st.builds(Binary, st.sampled_from("eq ne lt le gt ge".split()), operand, operand)
-        logic = st.builds(Binary, st.sampled_from("and or xor bitand".split()), sub, sub)
-        return draw(st.one_of(compare, logic, st.builds(Unary, st.just("not"), sub)))
-    ops = "add sub mul div mod fmod pow min max".split() + ([] if dtype.is_float else "bitand bitor shl shr".split())
-    single = "neg abs exp erf sigmoid".split() if dtype.is_float else "neg abs bitnot".split()
-    gathered = Load("I", (draw(values(DType.I64, tiles, 0)),), DType.I32)
-    return draw(
-        st.one_of(
-            st.builds(Binary, st.sampled_from(ops), sub, sub),
-            st.builds(Unary, st.sampled_from(single), sub),
-            st.builds(Select, values(DType.BOOL, tiles, depth - 1), sub, sub),
-            st.builds(Cast, st.just(dtype), values(other, tiles, depth - 1)).filter(lambda c: not is_literal(c.x)),
-            st.just(Cast(dtype, gathered)),
-        )
-    )
+            options.append(IndexValue(self.expr(index), dtype))
+        options += [Ref(n, axes, d) for n, (axes, d) in self.tiles.items() if d is dtype]
+        return self.random.choice(options)
 
+    def value(self, dtype: DType, depth: int = 4) -> Value:
+        """A value of ``dtype`` over all axes."""
+        if depth == 0 or self.chance(0.2):
+            return self.leaf(dtype)
+        a, b = self.value(dtype, depth - 1), self.value(dtype, depth - 1)
+        other = self.random.choice([DType.F32, DType.F16, DType.I32, DType.I64])
+        if self.chance(0.15):
+            return Select(self.value(DType.BOOL, depth - 1), a, b)
+        if dtype is DType.BOOL:
+            if self.chance(0.5):
+                x, y = self.value(other, depth - 1), self.value(other, depth - 1)
+                return Binary(self.random.choice("eq ne lt le gt ge".split()), x, y)
+            return (
+                Unary("not", a) if self.chance(0.3) else Binary(self.random.choice("and or xor bitand".split()), a, b)
+            )
+        if self.chance(0.1):
+            return Cast(dtype, Load("I", (self.value(DType.I64, 1),), DType.I32))
+        if self.chance(0.2) and not isinstance(x := self.value(other, depth - 1), Const):
+            return Cast(dtype, x)
+        if self.chance(0.3):
+            single = "neg abs exp erf sigmoid" if dtype.is_float else "neg abs bitnot"
+            return Unary(self.random.choice(single.split()), a)
+        both = "add sub mul div mod fmod pow min max" + ("" if dtype.is_float else " bitand bitor bitxor shl shr")
+        return Binary(self.random.choice(both.split()), a, b)
 
-def is_literal(v: Value) -> bool:
-    return isinstance(v, Const)
+    def axes(self) -> tuple[str, ...]:
+        return tuple(self.random.sample(AXES, 2))
 
-
-@st.composite
-def kernels(draw: st.DrawFn) -> Kernel:
-    """Kernels with definitions, reductions, a scan now and then, and stores."""
-    tiles: dict[str, tuple[tuple[str, ...], DType]] = {}
-
-    def define(name: str, dtype: DType | None = None) -> Define:
-        kind = dtype or draw(st.sampled_from([DType.F32, DType.F16, DType.I32, DType.BOOL]))
-        axes = draw(st.permutations(AXES).map(lambda p: tuple(p[:2])))
-        reduce = draw(st.sampled_from([None, None, "sum", "max"]))
-        value = draw(values(kind, tiles))
-        tiles[name] = (axes, kind)
+    def define(self, name: str, dtype: DType | None = None) -> Define:
+        kind = dtype or self.random.choice([DType.F32, DType.F16, DType.I32, DType.BOOL])
+        axes = self.axes()
+        value = self.value(kind)
+        self.tiles[name] = (axes, kind)
         over = tuple(a for a in AXES if a not in axes)
-        return Define(name, axes, value, Reduction(reduce, over) if reduce else None)
+        op = self.random.choice([None, None, "sum", "max"])
+        return Define(name, axes, value, Reduction(op, over) if op else None)
 
-    body: list[Statement] = [define(f"t{n}") for n in range(draw(st.integers(0, 3)))]
-    if draw(st.booleans()):
-        tiles["carry"] = (("m",), DType.F32)
-        inner = (define("u0", DType.F32), define("u1"))
-        carry = Carry("carry", ("m",), Const(draw(st.floats(allow_nan=False)), DType.F32))
-        body.append(Scan("k", (carry,), inner, (("carry", "u0"),)))
-    for n in range(draw(st.integers(1, 2))):
-        axes = draw(st.permutations(AXES).map(lambda p: tuple(p[:2])))
-        body.append(Store("Y", axes, tuple(symbol(a) + n for a in axes), draw(values(DType.F32, tiles))))
-    ranges = st.builds(Range, st.sampled_from([-(2**62), 0, 1]), st.sampled_from([64, 2**62]), st.sampled_from([1, 8]))
-    facts = tuple((d, draw(ranges)) for d in DIMS)
-    out = Param("Y", DType.F32, (symbol("M"), symbol("N")), "out", draw(st.sampled_from([None, "X"])))
-    axes = tuple(Axis(a, draw(exprs(DIMS, 1))) for a in AXES)
-    return Kernel("random", (*PARAMS, out), facts, axes, tuple(body))
+    def kernel(self) -> Kernel:
+        """Definitions, reductions, a scan now and then, and stores."""
+        body: list[Statement] = [self.define(f"t{n}") for n in range(self.random.randint(0, 3))]
+        if self.chance(0.5):
+            self.tiles["carry"] = (("m",), DType.F32)
+            inner = (self.define("u0", DType.F32), self.define("u1"))
+            body.append(Scan("k", (Carry("carry", ("m",), self.literal(DType.F32)),), inner, (("carry", "u0"),)))
+        for n in range(self.random.randint(1, 2)):
+            axes = self.axes()
+            body.append(Store("Y", axes, tuple(symbol(a) + n for a in axes), self.value(DType.F32)))
+        choose = self.random.choice
+        ranges = [Range(choose([-(2**62), 0, 1]), choose([64, 2**62]), choose([1, 8])) for _ in DIMS]
+        out = Param("Y", DType.F32, (symbol("M"), symbol("N")), "out", choose([None, "X"]))
+        axes_ = tuple(Axis(a, self.expr(DIMS, 1)) for a in AXES)
+        return Kernel("random", (*PARAMS, out), tuple(zip(DIMS, ranges, strict=True)), axes_, tuple(body))
+
+
+def kernels() -> st.SearchStrategy[Kernel]:
+    """Kernels with every kind of statement and expression."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: _Maker(seed).kernel())

@@ -167,6 +167,28 @@ def both(X: f32[M, N], s: f32[M], Y: out[f32[M, N]], Z: out[f32[M]]):
         apply(outside, Schedule(loops=loops))
 
 
+@pytest.mark.parametrize(
+    ("index", "legal"), [("8*h + d", True), ("2*h", True), ("h + d", False), ("h*h + d", False), ("8*h + 2*d", False)]
+)
+def test_what_can_be_staged(index: str, legal: bool) -> None:
+    kernel = parse_kernel(f"""
+@kernel
+def heads(X: f32[M, 200], Y: out[f32[M, 4, 8]]):
+    where(1 <= M <= 64)
+    m: M
+    h: 4
+    d: 8
+    Y[m, h, d] = X[m, {index}] * f32(2.0)
+""")
+    schedule = Schedule(loops=(Loop("m", 2, "block"), Loop("h", 3), Loop("d", 3)), stages=(Stage("X", 1, "l1"),))
+    x = {"X": np.random.default_rng(0).standard_normal((5, 200)).astype(np.float32)}
+    if not legal:
+        with pytest.raises(ScheduleError, match="cannot be staged"):
+            apply(kernel, schedule)
+        return
+    np.testing.assert_array_equal(run_scheduled(apply(kernel, schedule), x)["Y"], run_lowered(kernel, x)["Y"])
+
+
 def test_grid_and_roles() -> None:
     blocks = tuple(Loop(a, n, "block") for a, n in (("b", 1), ("h", 1), ("i", 64)))
     tree = apply(flash_attention(), Schedule(loops=blocks, reduce=(Loop("t", 32, "pipeline"),)))

@@ -89,6 +89,11 @@ def test_the_identity_of_a_reduction_changes_nothing(op: str, dtype: DType) -> N
 
 
 def test_every_operation_has_a_meaning() -> None:
+    with np.errstate(all="ignore"):
+        _run_every_operation()
+
+
+def _run_every_operation() -> None:
     for op in UNARY:
         dtype = BOOL if op == "not" else I32 if op == "bitnot" else F32
         numerics.unary(op, array([1], dtype), dtype)

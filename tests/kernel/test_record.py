@@ -105,7 +105,7 @@ def test_two_symbols_in_one_size_are_numbered_by_where_they_stand_alone() -> Non
     assert canonical(made("A", "B")) == canonical(made("Q", "P"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(kernels())
 def test_canonical_text_of_random_kernels_reads_back(kernel: Kernel) -> None:
     assert parse_kernel(print_kernel(canonical(kernel))) == canonical(kernel)

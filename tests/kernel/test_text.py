@@ -23,7 +23,7 @@ def test_trial_kernels_read_back_equal(name: str) -> None:
     assert print_kernel(parse_kernel(text)) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(kernels())
 def test_random_kernels_read_back_equal(kernel: Kernel) -> None:
     text = print_kernel(kernel)

@@ -207,6 +207,31 @@ def test_a_table_bounds_a_dimension() -> None:
     assert facts(model)["S"].hi == 16
 
 
+POSITIONS = """s = Shape(x) n = Gather(s, o) p = Range(z, n, o) u = Unsqueeze(p, zero) q = Add(u, k)
+    e = Gather(table, q) y = Add(x, e)"""
+POSITION_CONSTANTS = f"{I}, int64 o = {{1}}, int64 z = {{0}}, int64 k = {{2}}"
+
+
+def test_positions_bound_a_dimension() -> None:
+    model = imported("float[B,S,4] x, float[16,4] table", POSITIONS, POSITION_CONSTANTS)
+    assert str(type_of(model.graph.outputs[0])) == "f32[B, S, 4]"
+    assert facts(model)["S"].hi == 14
+    assert [n.split(" (")[0] for n in notes(model)] == ["S <= 14"]
+
+
+def test_positions_in_a_table_of_open_size_are_assumed_to_fit() -> None:
+    model = imported("float[B,S,4] x, float[T,4] table", POSITIONS, POSITION_CONSTANTS)
+    (assumption,) = assumptions(model)
+    sizes = {"S": 5, "T": 7}
+    assert assumption.left.evaluate(sizes) == assumption.right.evaluate(sizes)
+    assert assumption.left.evaluate(sizes | {"S": 6}) != assumption.right.evaluate(sizes | {"S": 6})
+
+
+def test_a_constant_index_beyond_the_end() -> None:
+    with pytest.raises(CompileError, match="9 exceeds 7"):
+        imported("float[8,4] x", "y = Gather(x, i)", "int64[2] i = {0, 9}")
+
+
 def test_what_cannot_be_solved_is_assumed() -> None:
     model = imported("float[N] x", "a = Reshape(x, t) y = Reshape(a, u)", "int64[2] t = {-1, 4}, int64[1] u = {-1}")
     assert str(type_of(model.graph.outputs[0])) == "f32[4*(N // 4)]"
@@ -237,6 +262,12 @@ def test_known_integers_are_symbolic() -> None:
     known = known_value(model.graph.outputs[0])
     assert known is not None
     assert [str(e) for e in known] == ["2*B", "2*S"]
+
+
+def test_arithmetic_that_wraps_is_not_followed() -> None:
+    body = "a = Sub(k, l) c = Cast<to=7>(a) y = ConstantOfShape(c)"
+    with pytest.raises(UnsupportedError):
+        imported("float[B] x", f"{body} z = Relu(x)", "uint8[1] k = {1}, uint8[1] l = {2}")
 
 
 def test_a_new_node_gets_its_type() -> None:

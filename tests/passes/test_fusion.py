@@ -215,6 +215,13 @@ ATTENTIONS = [
         ),
         {"scale": 0.25, "mask": 1, "nan_to_zero": 1, **_SIDE_BY_SIDE},
     ),
+    (  # a position bias besides the mask
+        _attention(
+            "s = MatMul(qh, kh) d = Mul(s, scale) e = Add(d, bias) a = Add(e, m) p = Softmax(a) c = MatMul(p, vh) ",
+            _MERGED.replace("m) =>", "bias, float[1,3,S,T] m) =>"),
+        ),
+        {"scale": 0.5, "mask": 1, "nan_to_zero": 0, **_SIDE_BY_SIDE},
+    ),
     (  # masked_fill: hidden scores are replaced
         _attention(
             "s = MatMul(qh, kh) d = Div(s, root) a = Where(m, lowest, d) p = Softmax(a) c = MatMul(p, vh) ",
@@ -241,7 +248,8 @@ def test_fuses_attention(text: str, attributes: dict[str, object]) -> None:
     run(FuseAttention(), model)
     assert ops(model) == "FusedAttention"
     node = model.graph.node(0)
-    assert len(node.inputs) == 3 + (node.attributes["mask"].as_int() > 0)
+    masks = len(model.graph.inputs) - 3 if node.attributes["mask"].as_int() else 0
+    assert len(node.inputs) == 3 + masks
     assert {**_SHARED, **attributes}.items() <= {n: a.value for n, a in node.attributes.items()}.items()
     assert [v.name for v in node.inputs if v is not None] == [v.name for v in model.graph.inputs][: len(node.inputs)]
 

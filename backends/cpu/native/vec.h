@@ -8,6 +8,9 @@
 #define TW_VEC_H
 #include <stdint.h>
 #include <string.h>
+
+#include "kernel_abi.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -22,15 +25,14 @@
 #endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
-typedef struct {
-    void *const *buffer;
-    const int64_t *dim;
-    void *scratch;
-} tw_args;
-typedef void (*tw_kernel)(const tw_args *args, int64_t begin, int64_t end);
-
 TW_INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
 TW_INLINE int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
+/* A run-time index: as it is when within [0, size), else 0, and the run is refused. */
+TW_INLINE int64_t checked_row(const tw_args *args, int64_t row, int64_t size) {
+    if ((uint64_t)row < (uint64_t)size) return row;
+    __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED);
+    return 0;
+}
 TW_INLINE int64_t ceil_int(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Division that rounds down, and its remainder; b > 0 everywhere in index arithmetic. */
 TW_INLINE int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }

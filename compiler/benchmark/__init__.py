@@ -1,5 +1,5 @@
 """Measuring an artifact against its peers and against the machine it runs on."""
 
-from tilewright.bench.measure import Benchmark, bench
+from tilewright.benchmark.measure import Benchmark, bench
 
 __all__ = ["Benchmark", "bench"]

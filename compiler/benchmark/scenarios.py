@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from tilewright.bench.interleave import percentiles
+from tilewright.benchmark.interleave import percentiles
 
 Run = Callable[[], object]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright.bench import scenarios
-from tilewright.bench.disturbance import others_busy
-from tilewright.bench.interleave import Interleaved, Ratio, interleave, percentiles
-from tilewright.bench.roofline import Roofline
-from tilewright.bench.roofline import measure as measure_roofline
-from tilewright.bench.scenarios import Load
-from tilewright.bench.work import Work, count_work
+from tilewright.benchmark import scenarios
+from tilewright.benchmark.disturbance import others_busy
+from tilewright.benchmark.interleave import Interleaved, Ratio, interleave, percentiles
+from tilewright.benchmark.roofline import Roofline
+from tilewright.benchmark.roofline import measure as measure_roofline
+from tilewright.benchmark.scenarios import Load
+from tilewright.benchmark.work import Work, count_work
 from tilewright.engines import Engine, open_engine
 from tilewright.errors import UsageError
 
@@ -102,7 +102,7 @@ def bench(
     Args:
         artifact: a ``.tw`` file.
         feed: the inputs of every run.
-        scenario: key of :data:`tilewright.bench.scenarios.JUDGED_BY`.
+        scenario: key of :data:`tilewright.benchmark.scenarios.JUDGED_BY`.
         against: the model's file by peer (``single-stream`` only): an ONNX file, a ``torch.export`` archive for torch.
         reference: the ONNX model, which ``roofline`` counts the work of.
         roofline: measure the machine's roof as well.

@@ -11,9 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 from tilewright import accuracy, engines
 from tilewright.accuracy import Comparison
-from tilewright.errors import AccuracyError, InternalError, UsageError
+from tilewright.engines import EngineError
+from tilewright.errors import AccuracyError, ExitCode, InternalError, UsageError
+from tilewright.runtime import open_artifact
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One target's part of an artifact, run.
+
+    Attributes:
+        target: its spelling.
+        comparisons: per sample, per output.
+        load_seconds: loading it, the runtime being imported already.
+        peak_rss: highest memory of the process that ran it, Python and NumPy included; bytes.
+    """
+
+    target: str
+    comparisons: tuple[tuple[Comparison, ...], ...]
+    load_seconds: float
+    peak_rss: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +40,39 @@ class Verification:
     """Outcome of a check.
 
     Attributes:
-        comparisons: per sample, per output.
+        parts: every part that could be run here.
+        unchecked: the others, each with the reason.
         reference: engine that gave the reference, with its version; ``reference_note`` why it was not the first choice.
         reference_seconds: loading and running it, ``reference_rss`` its highest memory (bytes); 0 where that was not
             in a process of its own.
-        load_seconds: loading the artifact, the runtime being imported already.
-        artifact_rss: highest memory of the process that ran the artifact, Python and NumPy included.
     """
 
-    comparisons: tuple[tuple[Comparison, ...], ...]
+    parts: tuple[Part, ...]
+    unchecked: tuple[tuple[str, str], ...]
     reference: str
     reference_seconds: float
     reference_rss: int
-    load_seconds: float
-    artifact_rss: int
     reference_note: str = ""
 
     @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All of them, of every part and sample."""
+        return tuple(c for part in self.parts for sample in part.comparisons for c in sample)
+
+    @property
     def ok(self) -> bool:
-        """Every output of every sample within tolerance."""
-        return all(c.ok for sample in self.comparisons for c in sample)
+        """Every output of every sample within tolerance, on every part that could be run."""
+        return all(c.ok for c in self.comparisons)
 
     @property
     def worst(self) -> Comparison:
         """The comparison that uses most of its tolerance."""
-        every = [c for sample in self.comparisons for c in sample]
-        return max(every, key=lambda c: (not c.ok, c.relative / c.tolerance if c.tolerance else c.relative))
+        return max(self.comparisons, key=lambda c: (not c.ok, c.relative / c.tolerance if c.tolerance else c.relative))
 
     @property
     def top1(self) -> float | None:
         """Agreement of the largest element over all rows, where outputs have rows."""
-        shares = [c.top1 for sample in self.comparisons for c in sample if c.top1 is not None]
+        shares = [c.top1 for c in self.comparisons if c.top1 is not None]
         return float(np.mean(shares)) if shares else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -60,7 +81,7 @@ class Verification:
 
     def require(self, where: str) -> None:
         """Raise :class:`AccuracyError` naming every output that is off."""
-        bad = [c for sample in self.comparisons for c in sample if not c.ok]
+        bad = [c for c in self.comparisons if not c.ok]
         if bad:
             told = "; ".join(
                 c.problem or f"{c.name} off by {c.relative:.2e} (may be {c.tolerance:.0e})" for c in bad[:5]
@@ -93,7 +114,8 @@ def verify(
 
     Raises:
         UsageError: no samples.
-        InternalError: the artifact does not run.
+        EngineError: no part of the artifact can be run here, or inputs do not fit.
+        InternalError: the artifact or the reference fails.
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
@@ -123,20 +145,47 @@ def verify_outputs(
         cost: seconds and bytes of memory that they took, where that was in a process of its own.
         note: why the reference was not another one.
         tolerance: as for :func:`verify`.
+
+    Raises:
+        EngineError: no part of the artifact can be run here, or inputs do not fit.
     """
-    got = engines.run_apart("tilewright", Path(artifact), feeds)
+    parts: list[Part] = []
+    unchecked: list[tuple[str, str]] = []
+    missing: EngineError | None = None
+    for target in (t.target for t in open_artifact(artifact).manifest.targets):
+        try:
+            parts.append(_part(Path(artifact), target, feeds, want, reference, tolerance))
+        except EngineError as error:
+            if error.exit_code != ExitCode.DEVICE:
+                raise
+            missing = error
+            unchecked.append((target, error.cause))
+    if missing and not parts:
+        raise missing
+    seconds, memory = cost or (0.0, 0)
+    return Verification(tuple(parts), tuple(unchecked), reference, seconds, memory, note)
+
+
+def _part(
+    artifact: Path,
+    target: str,
+    feeds: Sequence[Mapping[str, Array]],
+    want: Sequence[Mapping[str, Array]],
+    reference: str,
+    tolerance: float | None,
+) -> Part:
+    got = engines.run_apart("tilewright", artifact, feeds, target)
     comparisons = []
     for mine, theirs in zip(got.outputs, want, strict=True):
         if set(mine) != set(theirs):
             raise UsageError(
                 "outputs-differ",
-                where=str(reference),
+                where=reference,
                 cause=f"the artifact gives {sorted(mine)}, the reference {sorted(theirs)}",
                 fix="give the model that the artifact was compiled from",
             )
         comparisons.append(tuple(accuracy.compare(n, mine[n], theirs[n], tolerance) for n in mine))
-    seconds, memory = cost or (0.0, 0)
-    return Verification(tuple(comparisons), reference, seconds, memory, got.load_seconds, got.peak_rss, note)
+    return Part(target, tuple(comparisons), got.load_seconds, got.peak_rss)
 
 
 def _reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str) -> tuple[engines.Runs, str]:

@@ -1,0 +1,94 @@
+"""Measuring: pairing, percentiles, arithmetic of the roof, and the count of a model's work."""
+
+import time
+from pathlib import Path
+
+import pytest
+from tilewright.benchmark.interleave import FEWEST_ROUNDS, Interleaved, interleave, percentiles
+from tilewright.benchmark.measure import bench
+from tilewright.benchmark.roofline import Roofline
+from tilewright.benchmark.scenarios import MULTI_STREAM_SAMPLES, multi_stream, offline, server, single_stream
+from tilewright.benchmark.work import count_work
+from tilewright.errors import UsageError
+
+from models import minilm
+
+
+def test_ratios_are_paired_by_round() -> None:
+    """Noise that meets both engines of a round leaves their ratio alone."""
+    measured = Interleaved({}, {"a": (1.0, 10.0, 2.0), "b": (2.0, 20.0, 4.0)})
+    ratio = measured.ratio("a", "b")
+    assert (ratio.low, ratio.median, ratio.high) == (0.5, 0.5, 0.5)
+
+
+def test_every_engine_runs_in_every_round() -> None:
+    order: list[str] = []
+    engines = {name: lambda name=name: (order.append(name), time.sleep(0.06)) for name in "ab"}
+    measured = interleave(engines, 0.0)
+    assert {name: len(turns) for name, turns in measured.turns.items()} == {"a": FEWEST_ROUNDS, "b": FEWEST_ROUNDS}
+    warm = 2 * 5  # two warm and three timed runs each decide the number of runs a turn
+    turns = [order[warm + i] for i in range(0, len(order) - warm, 2)]
+    assert turns[:4] == ["a", "b", "b", "a"], "the first of a round changes"
+
+
+def test_percentiles() -> None:
+    found = percentiles([i / 100 for i in range(101)])
+    assert found["p50"] == pytest.approx(0.5)
+    assert found["p90"] == pytest.approx(0.9)
+    assert found["p99"] == pytest.approx(0.99)
+
+
+def test_the_lower_roof_counts() -> None:
+    roof = Roofline(1, operations=100.0, bandwidth=10.0)
+    assert roof.seconds(100.0, 1.0) == 1.0
+    assert roof.seconds(100.0, 20.0) == 2.0
+    assert roof.best(Roofline(1, 50.0, 20.0)) == Roofline(1, 100.0, 20.0)
+
+
+def test_work_of_an_encoder_by_hand(tmp_path: Path) -> None:
+    batch, length, c = 3, 17, minilm.SMALL
+    h, i = c.hidden_size, c.intermediate_size
+    dense = 2 * batch * length * c.num_hidden_layers * (4 * h * h + 2 * h * i)
+    attention = 2 * 2 * batch * length * length * h * c.num_hidden_layers
+    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (batch, length))
+    work = count_work(minilm.build_small(tmp_path), shapes)
+    assert work.operations == dense + attention
+    assert work.weight_bytes == 4 * c.num_hidden_layers * (4 * h * h + 2 * h * i)
+
+
+def run() -> None:
+    time.sleep(0.002)
+
+
+def test_scenarios_count_what_they_run() -> None:
+    single = single_stream(run, 0.1)
+    assert single.latency["p50"] >= 0.002
+    assert single.samples_per_second <= 500
+    many = multi_stream(run, 0.1, 4)
+    assert many.samples_per_second > many.queries  # 8 samples a query
+    assert many.latency["p50"] >= MULTI_STREAM_SAMPLES / 4 * 0.002
+    loaded = server(run, 0.2, 2, rate=100.0)
+    assert (loaded.queries, loaded.offered) == (20, 100.0)
+    assert offline(run, 0.1, 2).queries > 40
+
+
+def test_waiting_counts_in_the_server_scenario() -> None:
+    """More queries than can be served: latency grows with the queue, it is not the time of a run."""
+    loaded = server(run, 0.3, 1, rate=2000.0)
+    assert loaded.latency["p99"] > 10 * 0.002
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"scenario": "double-stream"},
+        {"against": {"frob": "m.onnx"}},
+        {"roofline": True},
+        {"scenario": "server"},
+        {"rate": 3.0},
+        {"scenario": "offline", "against": {"onnxruntime": "m.onnx"}},
+    ],
+)
+def test_arguments_that_do_not_go_together(arguments: dict) -> None:
+    with pytest.raises(UsageError, match="bench-arguments"):
+        bench("none.tw", {}, **arguments)
