@@ -1,7 +1,7 @@
 """Speed of generated CPU kernels on this machine: GFLOP/s, share of the measured peak, ratio to PyTorch's own.
 
-One thread, its own CPU time, medians of interleaved runs. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3] [--only matmul]``.
-Needs torch; without it the ratio column is empty.
+One thread, its own CPU time, medians of interleaved runs. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3]
+[--only matmul]``. Needs torch; without it the ratio column is empty.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ __attribute__((visibility("default"))) float peak(int64_t n) {{
 def measured_peak(target: Target) -> float:
     """Multiply-adds of one core in flop/s, from a loop of independent ones."""
     tools = default_toolchain()
-    headers = machine.headers()
     lanes = machine.lanes(target)
     flags = machine.flags(target, tools)
     path = Path(tools.cache.folder) / "peak.so"
-    path.write_bytes(tools.link({"p": tools.compile(PEAK.format(lanes=lanes), flags, headers=headers)}, flags))
+    compiled = tools.compile(PEAK.format(lanes=lanes), flags, headers=machine.headers())
+    path.write_bytes(tools.link({"p": compiled}, flags))
     library = ctypes.CDLL(str(path))
     path.unlink()
     n = 2_000_000
