@@ -23,7 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cpu"))
-from harness import Bound, bind, compile_kernel
+from harness import Bound, bind, compile_kernel, unguarded
 
 try:
     import torch
@@ -197,7 +197,7 @@ def main() -> None:
     for name, kernel, dims, tensors, flops, peer in cases():
         if options.only not in name:
             continue
-        bound = bind(compile_kernel(kernel, options.level), tensors, dims)
+        bound = bind(compile_kernel(kernel, options.level), tensors, dims, unguarded)
         ours, theirs = measure(bound, peer, options.repeats)
         ratio = f"{theirs / ours:10.2f}" if theirs is not None else ""
         print(f"{name:28} {ours * 1e6:9.1f} {flops / ours / 1e9:8.1f} {flops / ours / peak:8.1%} {ratio}", flush=True)
