@@ -16,7 +16,7 @@ from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
-    from tilewright.driver import TargetBuild
+    from tilewright.build import TargetBuild
 
 #: The size that a symbolic dimension is given where a number must be shown.
 EXAMPLE = 32

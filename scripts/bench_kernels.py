@@ -1,7 +1,7 @@
 """Speed of generated CPU kernels on this machine: GFLOP/s, share of the measured peak, ratio to PyTorch's own.
 
-One thread, its own CPU time, medians of interleaved runs. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3] [--only matmul]``.
-Needs torch; without it the ratio column is empty.
+One thread, its own CPU time, medians of interleaved runs. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3]
+[--only matmul]``. Needs torch; without it the ratio column is empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cpu"))
-from harness import Bound, bind, compile_kernel
+from harness import Bound, bind, compile_kernel, unguarded
 
 try:
     import torch
@@ -49,11 +49,11 @@ __attribute__((visibility("default"))) float peak(int64_t n) {{
 def measured_peak(target: Target) -> float:
     """Multiply-adds of one core in flop/s, from a loop of independent ones."""
     tools = default_toolchain()
-    headers = machine.headers()
     lanes = machine.lanes(target)
     flags = machine.flags(target, tools)
     path = Path(tools.cache.folder) / "peak.so"
-    path.write_bytes(tools.link({"p": tools.compile(PEAK.format(lanes=lanes), flags, headers=headers)}, flags))
+    compiled = tools.compile(PEAK.format(lanes=lanes), flags, headers=machine.headers())
+    path.write_bytes(tools.link({"p": compiled}, flags))
     library = ctypes.CDLL(str(path))
     path.unlink()
     n = 2_000_000
@@ -197,7 +197,7 @@ def main() -> None:
     for name, kernel, dims, tensors, flops, peer in cases():
         if options.only not in name:
             continue
-        bound = bind(compile_kernel(kernel, options.level), tensors, dims)
+        bound = bind(compile_kernel(kernel, options.level), tensors, dims, unguarded)
         ours, theirs = measure(bound, peer, options.repeats)
         ratio = f"{theirs / ours:10.2f}" if theirs is not None else ""
         print(f"{name:28} {ours * 1e6:9.1f} {flops / ours / 1e9:8.1f} {flops / ours / peak:8.1%} {ratio}", flush=True)

@@ -14,7 +14,7 @@ from tilewright.errors import ExitCode
 @click.pass_context
 def command(ctx: click.Context, *, json_path: Path | None) -> int:
     """List every target, with what the compiler knows of it."""
-    from tilewright.driver import backend_kinds, find_backend
+    from tilewright.selection import backend_kinds, find_backend
 
     outcome = arguments.begin(ctx, json_path)
     found = {}

@@ -1,0 +1,50 @@
+"""From what a user writes after ``-t`` to targets and the backends that build for them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+
+from tilewright.backends.base import KernelBackend
+from tilewright.codegen.toolchain import default_toolchain
+from tilewright.errors import UsageError
+from tilewright.options import Options
+from tilewright.target import Target
+
+#: Where each kind of target lives. A package outside this one registers the entry point group ``tilewright.backends``.
+BACKENDS: Mapping[str, str] = {"cpu": "tilewright.backends.cpu.backend:CpuBackend"}
+
+
+def resolve_targets(options: Options) -> list[tuple[KernelBackend, Target]]:
+    """Every target meant by the user's spellings, once each, with its backend."""
+    found: dict[str, tuple[KernelBackend, Target]] = {}
+    for spelling in options.targets:
+        backend = find_backend(spelling.partition(":")[0], options.cc)
+        for target in backend.resolve(spelling):
+            found.setdefault(target.spelling, (backend, target))
+    return list(found.values())
+
+
+def backend_kinds() -> dict[str, str]:
+    """Every kind of target that there is a backend for, with the backend's place: ours and those of other packages."""
+    where = dict(BACKENDS)
+    for entry in importlib.metadata.entry_points(group="tilewright.backends"):
+        where.setdefault(entry.name, entry.value)
+    return where
+
+
+def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
+    """The backend of a kind of target, using the C compiler ``cc``. Raises ``UsageError`` for an unknown kind."""
+    where = backend_kinds()
+    if kind not in where:
+        raise UsageError(
+            "unknown-target",
+            where=f"target {kind!r}",
+            cause="no backend compiles for this kind of target",
+            fix=f"use one of {', '.join(where)}; `tilewright targets` lists them",
+        )
+    module, _, name = where[kind].partition(":")
+    backend = getattr(importlib.import_module(module), name)(default_toolchain(cc))
+    assert isinstance(backend, KernelBackend)
+    return backend
