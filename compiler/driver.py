@@ -254,9 +254,7 @@ def _package(model: Model, options: Options, graph: ir.Model, builds: Sequence[T
         constants=contents_of([c for b in builds for c in b.built.constants]),
         runtimes={family: build_runtime(tools, triple) for family, triple in triples.items()},
         provenance=provenance,
-        facts=compilation_facts(
-            name=_name_of(model), digest=digest, options=options, graph=graph, builds=builds, seconds=clock.seconds
-        ),
+        facts=compilation_facts(name=_name_of(model), digest=digest, graph=graph, builds=builds, seconds=clock.seconds),
     )
 
 

@@ -11,7 +11,6 @@ from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range
-from tilewright.options import Options
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts
@@ -27,7 +26,6 @@ def compilation_facts(
     *,
     name: str,
     digest: str,
-    options: Options,
     graph: ir.Model,
     builds: Sequence[TargetBuild],
     seconds: Mapping[str, float],
@@ -42,7 +40,6 @@ def compilation_facts(
     return Report(
         model=ModelFacts(name, graph.opset_imports.get("", 0), digest, inputs, sum(1 for _ in graph.graph)),
         targets=tuple(_target(b) for b in builds),
-        precision_requested=options.precision,
         precision=dict(precision.most_common()),
         seconds=dict(seconds),
         peak_rss=peak_rss(),

@@ -24,18 +24,11 @@ class Options:
         targets: target spellings, ``kind:arch[+feature]``.
         input_shapes: per input, dimensions as text: ``"8"`` binds, ``"1..32"`` bounds, ``"N"`` names.
         level: 0 (no fusion) to 3.
-        precision: ``None`` is the model's own.
-        fallback: ``allow``, ``report`` or ``forbid`` operators on the host part of a device target.
         cc: a C compiler command instead of the pinned default; ``None`` is the default.
-        records: paths of tuning record files.
     """
 
     targets: tuple[str, ...] = ("cpu",)
     input_shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     level: int = 2
-    precision: str | None = None
-    fallback: str = "report"
     cc: str | None = None
-    records: tuple[str, ...] = ()
-    max_build_memory: int | None = None
     observe: Observation = field(default=Observation(), compare=False)

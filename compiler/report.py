@@ -46,7 +46,6 @@ class Report:
     """One compilation.
 
     Attributes:
-        precision_requested: ``None`` is the model's own.
         precision: launches by the dtype they compute in.
         seconds: of each stage, in order.
         peak_rss: highest resident memory of the compiling process, bytes.
@@ -56,7 +55,6 @@ class Report:
 
     model: ModelFacts
     targets: tuple[TargetFacts, ...]
-    precision_requested: str | None = None
     precision: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_rss: int = 0

@@ -26,7 +26,7 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
-    yield "precision", f"requested {report.precision_requested or 'the model’s own'} → actual {counts}"
+    yield "precision", f"requested the model’s own → actual {counts}"
     yield from accuracy(checked, reason)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
-from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, is_constant, known_value, type_of
+from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Load
@@ -88,7 +88,8 @@ def lowering(*names: str) -> Callable[[Rule], Rule]:
 
 def unsupported(node: ir.Node, cause: str) -> UnsupportedError:
     """An error that names the node."""
-    types = ", ".join("-" if v is None else str(type_of(v)) for v in node.inputs)
+    # Inside the body of a fused operator values have no types of their own.
+    types = ", ".join("-" if v is None else str(type_of(v)) if has_type(v) else str(v.name) for v in node.inputs)
     return UnsupportedError(
         "operator-form-unsupported",
         where=f"node {node.name!r}: {node.op_type}({types})",

@@ -86,7 +86,9 @@ class _EntryCheck:
             a.name for s in entry.inputs for d in s.shape for a in d.atoms if isinstance(a, Symbol) and d == _alone(a)
         }
         called = any(
-            isinstance(i, Call) and i.entry == self._plan.entries.index(entry) for e in self._plan.entries for i in e.code
+            isinstance(i, Call) and i.entry == self._plan.entries.index(entry)
+            for e in self._plan.entries
+            for i in e.code
         )
         missing = self._fixed - shown
         _require(called or not missing, f"no input dimension gives {sorted(missing)}")

@@ -16,7 +16,9 @@
 #define CALL_LIMIT 8      /* entry points active at a time in one run */
 #define LAYOUT_LIMIT 32   /* shapes remembered for each entry point */
 #define CONTEXT_LIMIT 8   /* idle execution contexts kept */
+#ifndef BUDGET
 #define BUDGET 100000000u /* instructions of one run: a loop without end stops here */
+#endif
 #define NONE 0xFFFFFFFFu
 
 enum { BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_CONSTANT, BUFFER_TEMPORARY, BUFFER_STATE };
