@@ -16,7 +16,7 @@ from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
 from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
 from tilewright.backends.cpu.values import HALF, Buffer
-from tilewright.ir.symbolic import Expr, bounds, constant, symbol
+from tilewright.ir.symbolic import Expr, bounds, ceildiv, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, Load, Ref, Value
 from tilewright.kernel.print import print_node
@@ -121,30 +121,27 @@ class ContractionEmitter:
 
     def _stage_b(self, place: Place, c: Contraction, width: int) -> Operand:
         """Copy ``b`` into a panel of ``width`` columns."""
-        name = self._copy(place, c.b, f"{c.node.tile}_b", ((c.depth, width), (c.column, 1)))
+        rows = place.scope.ranges[c.depth].size
+        name = self._copy(
+            place, c.b, f"{c.node.tile}_b", {c.depth: constant(width), c.column: constant(1)}, rows * width
+        )
         return Operand(name, (symbol(c.depth) - place.start(c.depth)) * width, constant(1), constant(width))
 
     def _stage_a(self, place: Place, c: Contraction) -> Operand:
         """Copy ``a`` into rows of the depth."""
-        count = bounds(place.scope.ranges[c.depth].size, place.scope.facts)[1]
-        stride = -(-count // place.lanes) * place.lanes
-        dims = ((c.depth, 1),) if c.row is None else ((c.row, stride), (c.depth, 1))
-        name = self._copy(place, c.a, f"{c.node.tile}_a", dims)
-        return Operand(name, symbol(c.depth) - place.start(c.depth), constant(stride), constant(1))
+        stride = ceildiv(place.scope.ranges[c.depth].size, place.lanes) * place.lanes
+        strides = {c.depth: constant(1)} if c.row is None else {c.row: stride, c.depth: constant(1)}
+        rows = constant(1) if c.row is None else place.scope.ranges[c.row].size
+        name = self._copy(place, c.a, f"{c.node.tile}_a", strides, rows * stride)
+        return Operand(name, symbol(c.depth) - place.start(c.depth), stride, constant(1))
 
-    def _copy(self, place: Place, v: Value, label: str, dims: tuple[tuple[str, int], ...]) -> str:
-        """Spell ``v`` over ``dims`` (axis and stride, rows first) into a buffer; its name."""
-        name = place.fresh(label)
-        major, stride = dims[0]
-        rows = 1 if len(dims) == 1 else bounds(place.scope.ranges[major].size, place.scope.facts)[1]
-        row = -(-bounds(place.scope.ranges[major].size, place.scope.facts)[1] // place.lanes) * place.lanes
-        strides = {axis: constant(step) for axis, step in dims}
-        starts = {axis: place.start(axis) for axis, _ in dims}
-        axes = tuple(strides)
+    def _copy(self, place: Place, v: Value, label: str, strides: dict[str, Expr], size: Expr) -> str:
+        """Spell ``v`` over the axes of ``strides`` into a buffer of ``size`` elements; its name."""
+        name, axes = place.fresh(label), tuple(strides)
+        starts = {axis: place.start(axis) for axis in axes}
         tile = Buffer(name, DType.F32, strides, starts, axes[-1], dict.fromkeys(axes))
         place = replace(place, buffers={**place.buffers, name: tile})
-        length = rows * stride if len(dims) > 1 else row
-        place.memory.declare(place.out, name, "float", constant(length + place.lanes))
+        place.memory.declare(place.out, name, "float", size + place.lanes)
         vector = vector_axis(place, Compute(name, axes, v))
         with ExitStack() as stack:
             stack.enter_context(place.out.block(""))

@@ -100,6 +100,17 @@ def column_sum(X: f32[M, 20], Y: out[f32[20]]):
     total[n] = sum(m, X[m, n])
     Y[n] = total[n]
 """
+FREE_DEPTH = """
+@kernel
+def free_depth(A: {dtype}[M, K], B: {dtype}[{b}], C: out[f32[M, N]]):
+    where(1 <= M, 1 <= N, 1 <= K)
+    m: M
+    n: N
+    k: K
+    acc[m, n] = sum(k, {left} * {right})
+    C[m, n] = acc[m, n]
+"""
+FREE = tuple({"M": m, "N": n, "K": k} for m, n, k in ((1, 1, 1), (5, 33, 17), (30, 70, 19)))
 PAD = """
 @kernel
 def pad(X: f32[M, 5], Y: out[f32[M + 2, 8]]):
@@ -130,6 +141,12 @@ CASES = [
           ("additive", 40, ((1, 2, 13, 33), (2, 3, 5, 17))),
           ("causal", 32, ((1, 1, 33, 33), (1, 1, 7, 290))))),
     Case("attention-f16", trial_kernels.flash_attention("f16", 32), ({"B": 1, "H": 2, "S": 9, "T": 21},), 3e-3),
+    Case("matmul-all-sizes-free",
+         parse_kernel(FREE_DEPTH.format(dtype="f32", b="K, N", left="A[m, k]", right="B[k, n]")), FREE),
+    Case("matmul-all-sizes-free-transposed",
+         parse_kernel(FREE_DEPTH.format(dtype="f32", b="N, K", left="abs(A[m, k])", right="B[n, k]")), FREE),
+    Case("matmul-all-sizes-free-f16",
+         parse_kernel(FREE_DEPTH.format(dtype="f16", b="N, K", left="f32(A[m, k])", right="f32(B[n, k])")), FREE),
     Case("norm", parse_kernel(NORM), ROWS),
     Case("embedding", parse_kernel(EMBEDDING), ROWS, 0),
     Case("transpose", parse_kernel(TRANSPOSE), ROWS, 0),

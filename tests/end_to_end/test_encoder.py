@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import minilm
 from onnx.reference import ReferenceEvaluator
 from tilewright import driver
 from tilewright.backends.cpu.machine import runnable
@@ -17,6 +16,8 @@ from tilewright.codegen import cache
 from tilewright.options import Options
 from tilewright.runtime import load
 from tilewright.runtime.errors import RunError
+
+from models import minilm
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 SIZES = [(1, 1), (1, 8), (3, 5), (2, 33), (5, 16), (1, 128)]

@@ -9,11 +9,12 @@ import onnx
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from tests.ops.test_lowering import CASES, build
 from tilewright import driver
 from tilewright.backends.cpu.machine import runnable
 from tilewright.options import Options
 from tilewright.runtime import load
+
+from tests.ops.test_lowering import CASES, build
 
 TARGETS = [t.spelling for t in runnable() if t.arch != "x86-64-v4+vnni"]
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tilewright import runtime
 from tilewright.ir.symbolic import Range, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.memory import ALIGNMENT, live_intervals, plan_memory

@@ -57,7 +57,7 @@ def test_malformed(change: dict[str, Any], message: str) -> None:
 
 def test_size_set_at_run_time_needs_an_allocation() -> None:
     entry = programs.nonzero_entry()
-    code = tuple(i for i in entry.code if not type(i).__name__ in ("Allocate", "Free"))
+    code = tuple(i for i in entry.code if type(i).__name__ not in ("Allocate", "Free"))
     with pytest.raises(InternalError, match="Allocate it"):
         verify_plan(Plan((replace(entry, code=code),), (), programs.KERNELS))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
+from tilewright import runtime
 from tilewright.errors import UsageError
 from tilewright.package.export import export
 from tilewright.package.native import NATIVE, SOURCES, machine_flags
@@ -35,7 +35,16 @@ def wanted() -> bytes:
 
 def zig(files: list[Path | str], out: Path, *more: str) -> None:
     tools: Any = programs.toolchain()
-    flags = [*machine_flags(tools, programs.TRIPLE), "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-s", f"-I{NATIVE}"]
+    flags = [
+        *machine_flags(tools, programs.TRIPLE),
+        "-std=c11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-s",
+        f"-I{NATIVE}",
+    ]
     cache = {"ZIG_GLOBAL_CACHE_DIR": str(tools.cache.folder / "zig"), "ZIG_LOCAL_CACHE_DIR": str(out.parent / "zig")}
     command = [*tools.command, *flags, *map(str, files), "-o", str(out), *more]
     subprocess.run(command, check=True, env={**os.environ, **cache})
@@ -97,7 +106,10 @@ def test_mutations_under_sanitizers(fuzzer: Path, model: Path, tmp_path: Path, m
     if mode == "plan":
         file = tmp_path / "plan.bin"
         file.write_bytes(members(model.read_bytes())["cpu/baseline/plan.bin"])
-    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=4096"}
+    environment = {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=4096",
+    }
     command = [str(fuzzer), mode, str(file), str(count), "11"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

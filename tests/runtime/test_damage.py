@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
+from tilewright import runtime
 from tilewright.errors import InternalError
 from tilewright.ir.symbolic import Expr, Range, constant, floordiv, maximum, minimum, symbol
 from tilewright.ir.types import DType
@@ -110,7 +110,13 @@ def central_records(data: bytes) -> list[int]:
     return found
 
 
-FIELDS = {"method": (10, "<H", 8), "flags": (8, "<H", 1), "size": (24, "<I", 7), "offset": (42, "<I", 0), "name": (28, "<H", 3)}
+FIELDS = {
+    "method": (10, "<H", 8),
+    "flags": (8, "<H", 1),
+    "size": (24, "<I", 7),
+    "offset": (42, "<I", 0),
+    "name": (28, "<H", 3),
+}
 
 
 @pytest.mark.parametrize(("at", "form", "value"), FIELDS.values(), ids=FIELDS)
@@ -177,13 +183,17 @@ def test_a_malformed_manifest(artifact: bytes, path: str, value: Any) -> None:
     assert outcome(changed) == "ArtifactError"
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b'{"format":1,"format":1}', b"[" * 100000, b"1e999", b"null"])
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{", b"\xff", b'{"format":1,"format":1}', b"[" * 100000, b"1e999", b"null"]
+)
 def test_a_manifest_that_is_no_manifest(artifact: bytes, text: bytes) -> None:
     contents = {n: d for n, d in members(artifact).items() if n not in (MANIFEST, MANIFEST_HASH)}
     assert outcome(seal(contents, text)) == "ArtifactError"
 
 
-@pytest.mark.parametrize("tensor", [("w", 2**62, 6144), ("w", 0, 2**62), ("w", 64, 6144), ("w", 32, 6112), ("v", 0, 6144)])
+@pytest.mark.parametrize(
+    "tensor", [("w", 2**62, 6144), ("w", 0, 2**62), ("w", 64, 6144), ("w", 32, 6112), ("v", 0, 6144)]
+)
 def test_weights_that_point_outside(artifact: bytes, tensor: tuple[str, int, int]) -> None:
     changed = rewrite(artifact, {}, set_value("weights.tensors", [[*tensor, "f32", [48, 32]]]))
     assert outcome(changed) == "ArtifactError"
@@ -300,8 +310,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "calls itself": ({"code": (Call(0, (0,), (1,), (N,)),)}, "nest too deeply"),
     "allocated twice": ({"code": (Allocate(4), Allocate(4))}, "allocated twice"),
     "used while free": ({"code": (Allocate(4), Free(4), Copy(4, 1, N))}, "has no memory"),
-    "view past its base": ({"buffers": (Buffer("input", N * 8), Buffer("input", N, base=0, offset=N * 8))}, "past its base"),
-    "view before its base": ({"buffers": (Buffer("input", N * 8), Buffer("input", N, base=0, offset=-N))}, "past its base"),
+    "view past its base": ({"buffers": (PLAIN[0], Buffer("input", N, base=0, offset=N * 8))}, "past its base"),
+    "view before its base": ({"buffers": (PLAIN[0], Buffer("input", N, base=0, offset=-N))}, "past its base"),
     "larger than its input": ({"buffers": (Buffer("input", N * 9),)}, "larger than what it names"),
     "larger than its output": ({"buffers": (Buffer("output", N * 9),)}, "larger than what it names"),
     "larger than its constant": ({"buffers": (Buffer("constant", N * 9000),)}, "larger than its constant"),
@@ -309,14 +319,14 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "no such constant": ({"buffers": (Buffer("constant", N, 1),)}, "names nothing"),
     "symbol without an input": ({"symbols": (*LOOP.symbols, ("M", Range(0)))}, "no input gives M"),
     "without a life": ({"code": (Copy(0, 2, N),)}, "instruction 0 is malformed"),
-    "too much memory": ({"buffers": (*LOOP.buffers[:2], Buffer("temporary", N * 2**58)), "code": (Copy(0, 2, N),)}, "memory"),
+    "too much memory": ({"buffers": (*PLAIN[:2], Buffer("temporary", N * 2**58)), "code": (Copy(0, 2, N),)}, "memory"),
     "output too large": ({"outputs": (Signature("y", DType.I64, (N * 2**57,)),)}, "memory|dimension"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_plans(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str) -> None:
-    import tilewright.plan.encode as encode
+    from tilewright.plan import encode
 
     monkeypatch.setattr(encode, "verify_plan", lambda plan: None)
     if change.get("code") in (HOSTILE["without a life"][0]["code"], HOSTILE["unknown buffer"][0]["code"]):
@@ -333,7 +343,7 @@ def test_expressions_that_need_too_much_stack() -> None:
 
 
 def test_postfix_code_of_a_hostile_writer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tilewright.plan.encode as encode
+    from tilewright.plan import encode
 
     entry = replace(LOOP, code=(Assert(N, N, N, "x"),))
     for words in ([], [2], [1, 0, 2], [1, 5], [0, 1], [9], [1, 0, 1, 0], [1, 0] * 33 + [2] * 32):
@@ -409,7 +419,12 @@ def test_commands(artifact: bytes, tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["format"] == 1
 
 
-CODES = [("missing.tw", [], 2), ("damaged.tw", [], 9), ("model.tw", ["--device", "cuda"], 8), ("model.tw", ["--input", "x=no"], 2)]
+CODES = [
+    ("missing.tw", [], 2),
+    ("damaged.tw", [], 9),
+    ("model.tw", ["--device", "cuda"], 8),
+    ("model.tw", ["--input", "x=no"], 2),
+]
 
 
 @pytest.mark.parametrize(("name", "more", "code"), CODES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
+from tilewright import runtime
 from tilewright.ir.symbolic import Expr, Range, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.plan import Assert, Buffer, Copy, EntryPoint, Plan, Signature
@@ -188,9 +188,7 @@ def echo_entry(dtype: DType) -> EntryPoint:
     size = symbol("N") * dtype.bits // 8
     signature = Signature("x", dtype, (symbol("N"),)), Signature("y", dtype, (symbol("N"),))
     buffers = (Buffer("input", size), Buffer("output", size))
-    return EntryPoint(
-        "main", signature[:1], signature[1:], (), (("N", Range(0)),), buffers, (Copy(0, 1, size),)
-    )
+    return EntryPoint("main", signature[:1], signature[1:], (), (("N", Range(0)),), buffers, (Copy(0, 1, size),))
 
 
 @pytest.mark.parametrize("dtype", [d for d in DType if d.bits >= 8], ids=str)

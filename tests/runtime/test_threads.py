@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tilewright.runtime as runtime
+from tilewright import runtime
 from tilewright.runtime.device import load_plan
 
 from tests.runtime import programs
