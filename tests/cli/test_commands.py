@@ -322,6 +322,29 @@ def test_interrupting_a_compile_leaves_nothing(compiled: Compiled, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_no_room_for_the_artifact_leaves_nothing(compiled: Compiled, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails half-way."""
+    import resource
+
+    environment = {**os.environ}
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = str(Path(environment["PYTHONPATH"]).absolute())
+    command = [sys.executable, "-m", "tilewright", "compile", str(compiled.model), "-t", "cpu:native", "--no-verify"]
+    size = compiled.artifact.stat().st_size // 2
+    done = subprocess.run(
+        [*command, "-o", "m.tw"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert done.returncode == 7, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_same_bytes_in_another_folder(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
     for file in compiled.model.parent.glob("small.*"):
         if file.suffix != ".tw":
