@@ -20,7 +20,10 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
     model = report.model
     kinds = dict.fromkeys(kind for _, kind in model.inputs)
     inputs = "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
-    yield "model", f"{model.name}  opset {model.opset}  sha256 {model.sha256[:12]}…  {model.nodes} nodes"
+    yield (
+        "model",
+        f"{model.name}  sha256 {model.sha256[:12]}…  as opset {model.opset}, {model.nodes} nodes after fusion",
+    )
     yield "inputs", inputs
     for target in report.targets:
         yield "target", _target(target)
@@ -31,7 +34,7 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
     if checked is not None:
-        part = checked.parts[-1]
+        part = checked.parts[0]  # the one that is chosen here
         memory = f"peak memory {size(part.peak_rss)}, with Python and NumPy"
         yield "", f"load {duration(part.load_seconds)}  {memory}  ({part.target})"
     yield "build", f"{duration(report.build_seconds)}  peak RSS {size(report.peak_rss)}"

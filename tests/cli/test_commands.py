@@ -116,7 +116,8 @@ def test_every_part_of_an_artifact_is_verified(compiled: Compiled, cli: Run, tmp
     targets = ("-t", "cpu:x86-64-v2", "-t", "cpu:native", "-t", "cpu:aarch64")
     done = cli("compile", tiny(tmp_path), "-o", tmp_path / "m.tw", *targets)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"cpu:x86-64-v2 and cpu:\S+ beside", done.stdout)
+    (checked,) = re.findall(r"^ +(cpu:\S+) and (cpu:\S+) beside", done.stdout, re.MULTILINE)
+    assert "cpu:x86-64-v2" in checked
     assert "not checked on cpu:aarch64: " in done.stdout
 
 
@@ -150,6 +151,18 @@ def test_inspect(compiled: Compiled, cli: Run) -> None:
     model = cli("inspect", compiled.model, "--nodes")
     assert model.returncode == 0, model.stderr
     assert "LayerNormalization" in model.stdout
+
+
+def test_export_runs_by_itself(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
+    program, told = tmp_path / "small", tmp_path / "e.json"
+    done = cli("export", compiled.artifact, "--as", "exe", "-o", program, "--json", told)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(told.read_text(encoding="utf-8"))["files"] == [str(program)]
+    helped = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, env={})
+    assert "input_ids" in helped.stdout + helped.stderr
+    folder = cli("export", compiled.artifact, "--as", "dir", "-o", tmp_path / "d")
+    assert folder.returncode == 0, folder.stderr
+    assert (tmp_path / "d" / "tilewright.h").exists()
 
 
 def test_opt_writes_an_equal_model(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
@@ -306,6 +319,29 @@ def test_interrupting_a_compile_leaves_nothing(compiled: Compiled, tmp_path: Pat
     assert time.monotonic() - start < 30
     assert process.returncode == 130
     assert "interrupted" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_no_room_for_the_artifact_leaves_nothing(compiled: Compiled, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails half-way."""
+    import resource
+
+    environment = {**os.environ}
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = str(Path(environment["PYTHONPATH"]).absolute())
+    command = [sys.executable, "-m", "tilewright", "compile", str(compiled.model), "-t", "cpu:native", "--no-verify"]
+    size = compiled.artifact.stat().st_size // 2
+    done = subprocess.run(
+        [*command, "-o", "m.tw"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert done.returncode == 7, done.stderr
     assert not list(tmp_path.iterdir())
 
 
