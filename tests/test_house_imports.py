@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "doctor", "explain"},
+    | {"runtime", "selection", "doctor", "explain"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }
