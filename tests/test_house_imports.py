@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import tilewright
+import tilewright.backends
+import tilewright.passes
 
 PACKAGE = Path(tilewright.__file__).parent
 
@@ -74,11 +76,14 @@ def part_of(module: str) -> str:
 
 
 def modules() -> list[tuple[str, Path]]:
-    found = []
-    for path in walk(PACKAGE):
-        pieces = path.relative_to(PACKAGE).with_suffix("").parts
-        found.append((".".join(pieces[:-1] if pieces[-1] == "__init__" else pieces), path))
-    return found
+    """Every module below ``tilewright`` with its file. An editable install keeps the three folders apart."""
+    found: dict[str, Path] = {}
+    for package, prefix in ((tilewright, ()), (tilewright.backends, ("backends",)), (tilewright.passes, ("passes",))):
+        folder = Path(package.__file__).parent
+        for path in walk(folder):
+            pieces = (*prefix, *path.relative_to(folder).with_suffix("").parts)
+            found[".".join(pieces[:-1] if pieces[-1] == "__init__" else pieces)] = path
+    return list(found.items())
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -113,6 +118,10 @@ def allowed(part: str, name: str) -> bool:
     if part_of(name) == part or name.startswith("__version__"):
         return True
     return any(name == row or name.startswith(row + ".") for row in ALLOWED[part])
+
+
+def test_every_part_is_looked_at() -> None:
+    assert {"runtime", "kernel", "cli", "backends.cpu", "passes"} <= {part_of(module) for module, _ in modules()}
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda v: v if isinstance(v, str) else "")

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import tilewright
+import tilewright.backends
+import tilewright.passes
 from tilewright.errors import UsageError
 from tilewright.explain import explain, explanations
 
-PACKAGE = Path(tilewright.__file__).parent
+#: An editable install keeps the three folders apart.
+FOLDERS = [Path(package.__file__).parent for package in (tilewright, tilewright.backends, tilewright.passes)]
 #: Made from a word at run time: `unknown-{what}` of the session; told by the command line for MemoryError.
 COMPOSED = {"unknown-input", "unknown-output", "unknown-entry-point", "memory"}
 
@@ -22,10 +25,14 @@ def sources(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def every_source() -> list[Path]:
+    return [path for folder in FOLDERS for path in sources(folder)]
+
+
 def raised() -> dict[str, str]:
     """Codes in the sources: the first argument of every error that also says where."""
     found = {}
-    for path in sources(PACKAGE):
+    for path in every_source():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args and any(k.arg == "where" for k in node.keywords):
                 first = node.args[0]
@@ -40,7 +47,7 @@ def test_every_code_is_explained() -> None:
 
 
 def test_no_text_without_its_code() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in sources(PACKAGE))
+    text = "".join(path.read_text(encoding="utf-8") for path in every_source())
     unused = [c for c in explanations() if c not in COMPOSED and f'"{c}"' not in text]
     assert not unused
 
