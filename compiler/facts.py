@@ -10,7 +10,8 @@ import onnx_ir as ir
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
-from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range
+from tilewright.ir.ranges import POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts

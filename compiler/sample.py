@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tilewright.errors import UsageError
-from tilewright.ir.symbolic import Expr, Symbol, as_expr, parse
+from tilewright.ir.parse import parse
+from tilewright.ir.symbolic import Expr, Symbol, as_expr
 
 Array = NDArray[Any]
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, known_value, type_of
-from tilewright.ir.symbolic import Expr, bounds, constant, symbol
-from tilewright.ir.symbolic import Facts as SymbolFacts
+from tilewright.ir.ranges import Facts as SymbolFacts
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.passes.rewrite import required
 from tilewright.passes.views import inserted_ones
 

@@ -17,7 +17,8 @@ from tilewright.backends.ascend.operand import is_contraction
 from tilewright.backends.ascend.placed import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.synchronize import synchronize
 from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import Expr, bounds, constant, maximum, minimum, product, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, maximum, minimum, product, symbol
 from tilewright.kernel.analysis import refs_of
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import AxisRange, Scope, step, trips

@@ -14,7 +14,8 @@ from tilewright.backends.ascend.operand import flat_index
 from tilewright.backends.ascend.placed import Scalar
 from tilewright.backends.ascend.special import SPECIAL
 from tilewright.backends.ascend.strips import Piece, Strip, Strips
-from tilewright.ir.symbolic import Expr, bounds
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value

@@ -16,7 +16,8 @@ from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
 from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
 from tilewright.backends.cpu.values import HALF, Buffer
-from tilewright.ir.symbolic import Expr, bounds, ceildiv, constant, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, Load, Ref, Value
 from tilewright.kernel.print import print_node

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tilewright.ir.symbolic import ZERO, Atom, Expr, Range, Symbol, as_expr, constant, divisor
+from tilewright.ir.ranges import Range, divisor
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Symbol, as_expr, constant
 from tilewright.kernel.tile import Param
 
 

@@ -14,7 +14,8 @@ from tilewright.backends.cpu.lanes import Vectorized, offset_of
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.values import Buffer, Values, register_type
 from tilewright.codegen.cstyle import constant_text
-from tilewright.ir.symbolic import Expr, bounds
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, loads_of, refs_of, walk
 from tilewright.kernel.expr import Const, IndexValue, Load, Ref, Value

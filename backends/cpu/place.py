@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.values import Buffer, Values
 from tilewright.codegen.cstyle import Text, identifier, index_text, parenthesized
-from tilewright.ir.symbolic import Expr, Range, constant, divisor, floordiv, symbol
+from tilewright.ir.ranges import Range, divisor
+from tilewright.ir.symbolic import Expr, constant, floordiv, symbol
 from tilewright.kernel.schedule import For
 from tilewright.kernel.scope import AxisRange, Scope, step
 from tilewright.kernel.tile import Param

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from tilewright.backends.cpu.lanes import Vectorized, offset_of
 from tilewright.backends.cpu.machine import codegen
-from tilewright.ir.symbolic import Expr, bounds, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import Product, as_product, loads_of, used_symbols, walk
 from tilewright.kernel.apply import apply

@@ -13,7 +13,8 @@ import numpy as np
 from tilewright.backends.cpu.lanes import Vectorized, offset_of
 from tilewright.codegen.cstyle import C_TYPES, Text, constant_text, index_text, parenthesized
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, bounds, constant, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols, walk
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands

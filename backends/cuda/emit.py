@@ -18,7 +18,8 @@ from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
 from tilewright.backends.cuda.program import Program
 from tilewright.backends.cuda.values import Values, conjunction
-from tilewright.ir.symbolic import Expr, bounds, constant, product
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tilewright.ir.symbolic import Expr, parse
+from tilewright.ir.parse import parse
+from tilewright.ir.symbolic import Expr
 
 #: The file of a :class:`~tilewright.backends.base.Source` that holds the launches.
 LAUNCHES = "launches.json"

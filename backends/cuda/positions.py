@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tilewright.ir.symbolic import Atom, Expr, Monomial, Operation, Range, Symbol, bounds
+from tilewright.ir.ranges import Range, bounds
+from tilewright.ir.symbolic import Atom, Expr, Monomial, Operation, Symbol
 
 #: Offsets and sizes at or beyond this need 64 bits.
 INT32_END = 2**31

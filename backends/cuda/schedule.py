@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction, contraction
-from tilewright.ir.symbolic import Expr, bounds
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import loads_of, used_symbols
 from tilewright.kernel.apply import defines

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tilewright.backends.cuda.functions import LANGUAGE, binary_text, is_comparison, literal, unary_text
 from tilewright.backends.cuda.positions import INT32_END, Frame, Positions, Spelled, spread
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, bounds, constant, product, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, product, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value

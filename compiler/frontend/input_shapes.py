@@ -13,7 +13,9 @@ from tilewright.errors import CompileError, UsageError
 from tilewright.ir import facts as model_facts
 from tilewright.ir import graph
 from tilewright.ir.facts import DEFAULT_RANGE
-from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range, Symbol, constant, parse, symbol
+from tilewright.ir.parse import parse
+from tilewright.ir.ranges import POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr, Symbol, constant, symbol
 
 #: Per input name, one text per axis: ``8`` binds, ``1..32`` bounds, ``N`` names, ``N=1..32`` both, ``?`` leaves alone.
 InputShapes = Mapping[str, Sequence[str | int]]

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range, parse
+from tilewright.ir.parse import parse
+from tilewright.ir.ranges import POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr
 
 _FACTS = "tilewright.facts"
 _ASSUMPTIONS = "tilewright.assumptions"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, constant, parse
+from tilewright.ir.parse import parse
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType, TensorType
 
 #: An array (dtype object) of :class:`Expr`.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.ir.symbolic import Expr, Symbol, bounds, constant
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, Symbol, constant
 from tilewright.kernel.analysis import identity, loads_of, refs_of, transform, used_symbols
 from tilewright.kernel.expr import Const, Load, Ref, Value
 from tilewright.kernel.pack import apply_packs, rewrite_loads

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tilewright.errors import CompileError
-from tilewright.ir.symbolic import Expr, Range
-from tilewright.ir.symbolic import parse as parse_expr
+from tilewright.ir.parse import parse as parse_expr
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import UNARY, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tilewright.ir.symbolic import NEGATIVE_INFINITY, POSITIVE_INFINITY, Expr, Range
+from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value

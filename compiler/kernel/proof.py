@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tilewright.ir.symbolic import (
-    ZERO,
-    Expr,
-    Facts,
-    Operation,
-    Range,
-    Symbol,
-    bounds,
-    constant,
-    floordiv,
-    maximum,
-    minimum,
-    symbol,
-)
+from tilewright.ir.ranges import Facts, Range, bounds
+from tilewright.ir.symbolic import ZERO, Expr, Operation, Symbol, constant, floordiv, maximum, minimum, symbol
 
 Extents = Mapping[str, Expr]
 Interval = tuple[Expr, Expr]

@@ -6,7 +6,8 @@ import json
 from typing import Any, cast
 
 from tilewright.errors import UsageError
-from tilewright.ir.symbolic import Expr, parse
+from tilewright.ir.parse import parse
+from tilewright.ir.symbolic import Expr
 from tilewright.kernel.schedule import Loop, LoopKind, Pack, Schedule, Stage
 
 _KINDS = ("block", "tile", "pipeline")

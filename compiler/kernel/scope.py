@@ -7,18 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from tilewright.ir.symbolic import (
-    ZERO,
-    Expr,
-    Range,
-    as_expr,
-    bounds,
-    ceildiv,
-    constant,
-    divisor,
-    minimum,
-    symbol,
-)
+from tilewright.ir.ranges import Range, bounds, divisor
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
 from tilewright.kernel.schedule import Alloc, For, Node, Schedule, Scheduled, ScheduleError, Tile
 from tilewright.kernel.tile import Kernel
 

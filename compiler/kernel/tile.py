@@ -25,7 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Union
 
-from tilewright.ir.symbolic import Expr, Range
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, Value
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, Range, bounds
+from tilewright.ir.ranges import Range, bounds
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import loads_of, used_symbols, walk
 from tilewright.kernel.expr import IndexValue, Load, Ref, Value

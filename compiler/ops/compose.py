@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Union
 
 import numpy as np
-from tilewright.ir.symbolic import ZERO, Expr, IntLike, Range, as_expr, bounds, maximum, minimum, symbol
+from tilewright.ir.ranges import Range, bounds
+from tilewright.ir.symbolic import ZERO, Expr, IntLike, as_expr, maximum, minimum, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Axis, Carry, Define, Kernel, Param, Reduction, Scan, Statement, Store

@@ -15,18 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 from tilewright.ir.facts import Assumption
 from tilewright.ir.graph import Known
-from tilewright.ir.symbolic import (
-    POSITIVE_INFINITY,
-    Expr,
-    Operation,
-    Range,
-    Symbol,
-    as_expr,
-    bounds,
-    maximum,
-    minimum,
-    symbol,
-)
+from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
+from tilewright.ir.symbolic import Expr, Operation, Symbol, as_expr, maximum, minimum, symbol
 from tilewright.ir.types import TensorType
 
 #: Expressions heavier than this are not followed. Real ones weigh less than ten; a hostile chain of products doubles

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tilewright.ir.symbolic import Expr, Operation, Range, bounds, constant, floordiv, maximum, minimum, mod, symbol
+from tilewright.ir.ranges import Range, bounds
+from tilewright.ir.symbolic import Expr, Operation, constant, floordiv, maximum, minimum, mod, symbol
 from tilewright.ir.types import TensorType
 
 

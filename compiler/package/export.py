@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilewright.errors import UnsupportedError, UsageError
-from tilewright.ir.symbolic import parse
+from tilewright.ir.parse import parse
 from tilewright.package.atomic import atomic_file
 from tilewright.package.embed import embed_artifact
 from tilewright.package.native import CompilesC, build_stub, read_native

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from tilewright.errors import CompileError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, type_of
-from tilewright.ir.symbolic import Expr, Range, ceildiv, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, ceildiv, symbol
 from tilewright.ir.types import TensorType
 from tilewright.kernel.schedule import Pack
 from tilewright.plan.plan import (

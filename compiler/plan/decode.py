@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import TypeVar
 
-from tilewright.ir.symbolic import Expr, Range, constant, floordiv, maximum, minimum, mod, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, constant, floordiv, maximum, minimum, mod, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.encode import BUFFER_KINDS, INSTRUCTIONS, MAGIC, NONE, OPERATIONS, VERSION
 from tilewright.plan.plan import (

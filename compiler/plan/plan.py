@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Union
 
-from tilewright.ir.symbolic import ZERO, Expr, Range
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
 
 BufferKind = Literal["input", "output", "constant", "temporary", "state"]

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import type_of
-from tilewright.ir.symbolic import POSITIVE_INFINITY, Expr, Range, product, symbol
+from tilewright.ir.ranges import POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr, product, symbol
 from tilewright.passes.base import Miss
 from tilewright.passes.index_values import compare, index_formula, position
 from tilewright.passes.rewrite import RewritePass, Rewriter, required

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 from tilewright.codegen.cstyle import C_TYPES
-from tilewright.ir.symbolic import Range, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import BINARY, COMPARE, UNARY, Binary, Cast, Load, Select, Unary, Value
 from tilewright.kernel.interpret import run_lowered

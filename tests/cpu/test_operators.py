@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tilewright.ir.graph import constant_array, is_constant, type_of
-from tilewright.ir.symbolic import Range
+from tilewright.ir.ranges import Range
 from tilewright.kernel.interpret import run_lowered
 from tilewright.ops.program import View, lower_graph
 

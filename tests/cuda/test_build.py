@@ -14,7 +14,7 @@ from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.build import Compiled, compile_source
 from tilewright.backends.cuda.launch import LAUNCHES
 from tilewright.errors import InternalError, UsageError
-from tilewright.ir.symbolic import Range
+from tilewright.ir.ranges import Range
 from tilewright.kernel.apply import apply
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Kernel

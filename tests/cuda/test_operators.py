@@ -13,7 +13,7 @@ from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.build import compile_source
 from tilewright.backends.cuda.interpret import Run, interpret
 from tilewright.frontend.onnx import import_model
-from tilewright.ir.symbolic import Range
+from tilewright.ir.ranges import Range
 from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.schedule import Scheduled

@@ -21,7 +21,8 @@ from tilewright.ir.graph import (
     set_type,
     type_of,
 )
-from tilewright.ir.symbolic import Range, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.infer import infer_model, verify_types
 

@@ -9,23 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tilewright.ir.symbolic import (
-    NEGATIVE_INFINITY,
-    POSITIVE_INFINITY,
-    Expr,
-    Range,
-    bounds,
-    ceildiv,
-    constant,
-    divisor,
-    floordiv,
-    maximum,
-    minimum,
-    mod,
-    parse,
-    product,
-    symbol,
-)
+from tilewright.ir.parse import parse
+from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range, bounds, divisor
+from tilewright.ir.symbolic import Expr, ceildiv, constant, floordiv, maximum, minimum, mod, product, symbol
 
 NAMES = ("A", "B", "C")
 #: An expression, and the same computation on plain integers (``None`` where it divides by zero).

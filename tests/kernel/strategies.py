@@ -6,7 +6,8 @@ import math
 import random
 
 from hypothesis import strategies as st
-from tilewright.ir.symbolic import Expr, Range, constant, maximum, minimum, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.tile import Axis, Carry, Define, Kernel, Param, Reduction, Scan, Statement, Store

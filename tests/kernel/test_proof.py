@@ -7,7 +7,9 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tilewright.ir.symbolic import Expr, Range, constant, parse, symbol
+from tilewright.ir.parse import parse
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.proof import at_most, inside, interval
 
 from tests.kernel.strategies import exprs

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from tilewright.ir.facts import set_facts
 from tilewright.ir.graph import constant_array, is_constant, type_of
-from tilewright.ir.symbolic import Range
+from tilewright.ir.ranges import Range
 from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.verify import verify_kernel
 from tilewright.ops.infer import infer_model

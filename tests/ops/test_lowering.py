@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from tilewright.ir.symbolic import Range
+from tilewright.ir.ranges import Range
 
 from tests.ops.interpret import run_interpreted, typed
 

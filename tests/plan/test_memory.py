@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tilewright import runtime
-from tilewright.ir.symbolic import Range, constant, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import constant, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.memory import ALIGNMENT, live_intervals, plan_memory
 from tilewright.plan.plan import Buffer, Copy, EntryPoint, Instruction, Jump, Plan, SetScalar, Signature

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Range, constant, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import constant, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.plan import (
     Allocate,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from tilewright.codegen.toolchain import Toolchain, default_toolchain
-from tilewright.ir.symbolic import Expr, Range, ceildiv, constant, maximum, minimum, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.package.native import NATIVE, build_runtime, machine_flags
 from tilewright.package.writer import Part, artifact_bytes

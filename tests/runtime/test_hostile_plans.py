@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tilewright import runtime
 from tilewright.errors import InternalError
-from tilewright.ir.symbolic import Expr, Range, constant, floordiv, maximum, minimum, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, constant, floordiv, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.encode import encode_plan
 from tilewright.plan.plan import (

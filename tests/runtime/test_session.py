@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tilewright
 from tilewright import runtime
-from tilewright.ir.symbolic import Expr, Range, constant, maximum, minimum, symbol
+from tilewright.ir.ranges import Range
+from tilewright.ir.symbolic import Expr, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.plan.plan import Assert, Buffer, Copy, EntryPoint, Plan, Signature
 
