@@ -48,6 +48,7 @@ class Observer:
         self.seconds: dict[str, float] = {}
         self.changed: list[str] = []  # passes that changed the graph, in order
         self._count = 0
+        self._checked = 0
         self._folder = Path(observe.dump_ir) if observe.dump_ir else None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         if self._folder is None and observe.verify_each:
@@ -109,6 +110,8 @@ class Observer:
 
     def finish(self) -> None:
         """Tell the times of passes and drop what was only written to be checked."""
+        if self.observe.verify_each:
+            self.say(f"verify-each: {self._checked} states, each gives the numbers of the one before it")
         if self.observe.time_passes:
             total = sum(self.seconds.values())
             for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
@@ -129,6 +132,7 @@ class Observer:
         outputs = [o.name for o in onnx.load(str(path), load_external_data=False).graph.output]
         if all(compare(o, after[o], self._before[o]).ok for o in outputs):
             self._before = after
+            self._checked += 1
             return
         shared = [n for n in after if n in self._before]
         bad = next(c for c in (compare(n, after[n], self._before[n]) for n in shared) if not c.ok)
