@@ -138,13 +138,21 @@ class Model:
         raise Skip
 
     def add(
-        self, op: str, inputs: Any, *types: tuple[int, Shape], exact: bool = False, large: bool = False, **attributes: Any
+        self,
+        op: str,
+        inputs: Any,
+        *types: tuple[int, Shape],
+        exact: bool = False,
+        large: bool = False,
+        **attributes: Any,
     ) -> list[Tensor]:
         outs = [Tensor(self.fresh(), dtype, shape, exact, large) for dtype, shape in types]
         if any(t.elements > 4 * LIMIT for t in outs):
             raise Skip
         names = ["" if t is None else t.name for t in inputs]
-        self.nodes.append(helper.make_node(op, names, [t.name for t in outs], name=f"{op}_{outs[0].name}", **attributes))
+        self.nodes.append(
+            helper.make_node(op, names, [t.name for t in outs], name=f"{op}_{outs[0].name}", **attributes)
+        )
         self.pool += outs
         return outs
 
@@ -405,7 +413,16 @@ def conv(m: Model) -> None:
     shape = (*x.shape[:2], *map(fixed, out))
     op = m.pick(["MaxPool", "AveragePool"])
     more = {"count_include_pad": m.integer(0, 1)} if op == "AveragePool" else {}
-    m.add(op, [x], (F32, shape), exact=op == "MaxPool" and x.exact, kernel_shape=window, strides=strides, pads=pads, **more)
+    m.add(
+        op,
+        [x],
+        (F32, shape),
+        exact=op == "MaxPool" and x.exact,
+        kernel_shape=window,
+        strides=strides,
+        pads=pads,
+        **more,
+    )
 
 
 @maker(2)
