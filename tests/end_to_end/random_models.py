@@ -23,6 +23,8 @@ ASSIGNMENTS: tuple[dict[str, int], ...] = ({"N": 5, "M": 19}, {"N": 11, "M": 3},
 FIXED = (1, 1, 2, 3, 4, 5, 7, 8, 8, 16, 17, 33, 70)
 NAMED = {name: tuple(a[name] for a in ASSIGNMENTS) for name in ASSIGNMENTS[0]}
 LIMIT = 20_000
+#: First opset of operators that the oldest tried one does not have.
+SINCE = {"Trilu": 14, "LayerNormalization": 17}
 
 F32, I64, I32, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL
 NUMPY = {F32: np.float32, I64: np.int64, I32: np.int32, BOOL: np.bool_}
@@ -146,6 +148,8 @@ class Model:
         large: bool = False,
         **attributes: Any,
     ) -> list[Tensor]:
+        if self.opset < SINCE.get(op, 0):
+            raise Skip
         outs = [Tensor(self.fresh(), dtype, shape, exact, large) for dtype, shape in types]
         if any(t.elements > 4 * LIMIT for t in outs):
             raise Skip
