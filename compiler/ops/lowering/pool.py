@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tilewright.ir.symbolic import Expr, product
@@ -33,15 +35,28 @@ def _lower_pool(ctx: Context) -> Operand:
         if largest:
             return ctx.composer.reduce("max", window, value, "top")
         total = ctx.composer.reduce("sum", window, value, "sum")
-        if ctx.attribute("count_include_pad", 0) and not ctx.attribute("ceil_mode", 0):
-            return cast(binary("div", total, math.prod(kernel)), dtype)
-        inside = ctx.composer.inside(place, x.type.shape[2:])
+        inside = _counted(ctx, place, pads)
         if inside is None:
             return cast(binary("div", total, math.prod(kernel)), dtype)
         inside = select(inside, const(1, wide), 0)
         return cast(binary("div", total, ctx.composer.reduce("sum", window, inside, "count")), dtype)
 
     return ctx.result(at)
+
+
+def _counted(ctx: Context, place: Sequence[Expr], pads: Sequence[Any]) -> Value | None:
+    """Whether a position counts towards an average; ``None`` when every position of every window does.
+
+    Padding counts on request, but not what a last window of ``ceil_mode`` reaches beyond it.
+    """
+    sizes = ctx.input(0).type.shape[2:]
+    if not ctx.attribute("count_include_pad", 0):
+        return ctx.composer.inside(place, sizes)
+    if not ctx.attribute("ceil_mode", 0):
+        return None
+    ends = (ctx.attribute("pads") or [0] * 2 * len(sizes))[len(sizes) :]
+    padded = [size + before + after for size, before, after in zip(sizes, pads, ends, strict=True)]
+    return ctx.composer.inside([p + before for p, before in zip(place, pads, strict=True)], padded)
 
 
 @lowering("GlobalAveragePool", "GlobalMaxPool")
