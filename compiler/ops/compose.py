@@ -211,16 +211,27 @@ Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 
 def free_axes(v: Index) -> frozenset[str]:
     """Names of index variables and dimension symbols that a value or index hangs on."""
-    match v:
-        case Expr():
-            return v.symbols
-        case Ref(axes=axes):
-            return frozenset(axes)
-        case IndexValue(index=index):
-            return index.symbols
-        case Load(index=index):
-            return frozenset().union(*(free_axes(i) for i in index)) if index else frozenset()
-    return frozenset().union(*(free_axes(o) for o in operands(v))) if operands(v) else frozenset()
+    # What is composed here is a graph with shared parts (x · sigmoid(x), thirty deep): each part is looked at once.
+    names: set[str] = set()
+    seen: set[int] = set()
+    pending: list[Index] = [v]
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        match current:
+            case Expr():
+                names |= current.symbols
+            case Ref(axes=axes):
+                names.update(axes)
+            case IndexValue(index=index):
+                names |= index.symbols
+            case Load(index=indices):
+                pending += indices
+            case _:
+                pending += operands(current)
+    return frozenset(names)
 
 
 def statement_axes(s: Statement) -> frozenset[str]:
