@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import constant, symbol
 from tilewright.ir.types import DType, TensorType
-from tilewright.kernel.expr import Binary, Const, IndexValue, Load, Unary, Value
-from tilewright.ops.compose import Composer, Operand, const, free_axes
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Unary, Value
+from tilewright.ops.compose import Composer, Operand, binary, cast, const, free_axes
 
 N = symbol("N")
 
@@ -67,3 +70,23 @@ def test_constants_have_values_of_their_dtype() -> None:
     assert const(2, DType.F32) == Const(2.0, DType.F32)
     assert const(np.float32(2), DType.I64) == Const(2, DType.I64)
     assert const(3, DType.BOOL) == Const(True, DType.BOOL)
+
+
+def test_a_cast_of_a_literal_rounds_it() -> None:
+    there = cast(const(0.1, DType.F32), DType.F16)
+    assert there == Const(float(np.float16(0.1)), DType.F16)
+    assert cast(there, DType.F32) == Const(float(np.float16(0.1)), DType.F32)
+    assert cast(const(1e6, DType.F32), DType.F16) == Const(math.inf, DType.F16)
+    assert cast(const(3, DType.I64), DType.F32) == Cast(DType.F32, Const(3, DType.I64))
+
+
+def test_a_scanned_axis_is_not_used_for_another_sum() -> None:
+    c = composer()
+    t = c.axis(N, "t")
+    x = c.param("x", TensorType(DType.F32, (N,)), "in")
+
+    def step(now: Mapping[str, Value]) -> dict[str, Value]:
+        assert c.axis(N, "r", avoid=[]) == symbol("r")
+        return {"total": binary("add", now["total"], c.reduce("sum", [t], x.at([t])))}
+
+    c.scan(t, {"total": ((), const(0.0, DType.F32))}, step)
