@@ -83,6 +83,21 @@ CASES = [
         )
         for n in (0, 1)
     ),
+    *(
+        Case(
+            "AveragePool",
+            (("A", 2, 6, 7),),
+            {
+                "kernel_shape": [3, 3],
+                "strides": [2, 2],
+                "pads": [1, 1, 0, 1],
+                "ceil_mode": ceil,
+                "count_include_pad": 1,
+            },
+        )
+        for ceil in (0, 1)
+    ),
+    Case("Conv", ((1, 4, 6), ("C", 4, 3))),
     Case("GlobalAveragePool", (("A", 4, 9, 9),)),
     Case("Transpose", (("A", "C", 4),), {"perm": [2, 0, 1]}),
     Case("Reshape", (("A", "C", 12),), constants=(np.array([0, 0, 3, 4]),)),

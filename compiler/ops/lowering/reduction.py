@@ -138,4 +138,5 @@ def _lower_softmax(ctx: Context) -> Operand:
             return cast(binary("sub", shifted, unary("log", total)), dtype)
         return cast(binary("div", unary("exp", shifted), total), dtype)
 
-    return ctx.result(at, origin=("Softmax", (x,)) if axis == x.type.rank - 1 and dtype.is_float else ("", ()))
+    weights = ctx.node.op_type == "Softmax" and axis == x.type.rank - 1 and dtype.is_float
+    return ctx.result(at, origin=("Softmax", (x,)) if weights else ("", ()))
