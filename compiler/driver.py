@@ -55,7 +55,7 @@ def compile(model: Model, *, options: Options | None = None, progress: Progress 
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     passes = default_pipeline(options.level)
-    observer.expect([*STAGES, *(p.name for p in passes)])
+    observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", _name_of(model)):
         graph = model if isinstance(model, ir.Model) else import_model(model, dict(options.input_shapes))
         observer.start(graph)
