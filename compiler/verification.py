@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,20 @@ def verify_outputs(
         raise missing
     seconds, memory = cost or (0.0, 0)
     return Verification(tuple(parts), tuple(unchecked), reference, seconds, memory, note)
+
+
+def require_inputs(reference: Path, names: Iterable[str]) -> None:
+    """Raise an error for a file that is no model, or one whose inputs are not those of the artifact."""
+    from tilewright.frontend.onnx import input_names
+
+    ours, theirs = sorted(names), sorted(input_names(reference))
+    if ours != theirs:
+        raise UsageError(
+            "reference-inputs",
+            where=str(reference),
+            cause=f"its inputs are {', '.join(theirs)}, those of the artifact {', '.join(ours)}",
+            fix="give the model that the artifact was compiled from",
+        )
 
 
 def _part(
