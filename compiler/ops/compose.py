@@ -278,6 +278,7 @@ def size_of(e: Expr, dtype: DType) -> Value:
 
 
 def unary(op: str, x: Value) -> Value:
+    """``op(x)``."""
     return Unary(op, x)
 
 
