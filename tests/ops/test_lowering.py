@@ -52,6 +52,7 @@ CASES = [
     *(Case(f"Reduce{op}", (("A", 4, "C"),), {"keepdims": 1}, (np.array([-1, 0]),)) for op in REDUCE),
     Case("Pow", (("A", 4),), constants=(np.float32(2),)),
     Case("Pow", (("A", 4), (4,)), low=0.1),
+    Case("Pow", (("A", 4),), constants=(np.float32(0.5),), low=0.1),
     Case("Gelu", (("A", 4),), {"approximate": "tanh"}),
     Case("Where", (("A", 1), ("A", 4), (4,)), dtypes=(B, F, F)),
     Case("Cast", (("A", 4),), {"to": L}),
