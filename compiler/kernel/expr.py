@@ -63,7 +63,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """``op`` is of :data:`UNARY`; tests (``not``, ``isnan``, ``isinf``) give ``bool``, the others the dtype of ``x``."""
+    """``op`` is of :data:`UNARY`; tests (``not``, ``isnan``, ``isinf``) give ``bool``, the others that of ``x``."""
 
     op: str
     x: Value
