@@ -123,7 +123,7 @@ def resolve(spelling: str) -> tuple[Target, ...]:
     if spelling in known:
         return (known[spelling],)
     raise UsageError(
-        "target-unknown",
+        "unknown-target",
         where=spelling,
         cause="no such CPU target",
         fix=f"name one of cpu, cpu:native, {', '.join(known)}",

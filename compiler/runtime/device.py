@@ -34,7 +34,9 @@ _ERRORS: dict[int, tuple[type[RunError], str, str]] = {
 def raise_error(error: Error, where: str) -> None:
     """Raise what the executor reported."""
     kind, code, fix = _ERRORS.get(error.code, (RunError, "internal", "report this"))
-    raise kind(code, where=where, cause=error.text.decode("utf-8", "replace"), fix=fix)
+    # The executor names the entry point, for C programs; here `where` does already.
+    cause = error.text.decode("utf-8", "replace").removeprefix(f"{where.rpartition(', ')[2]}: ")
+    raise kind(code, where=where, cause=cause, fix=fix)
 
 
 class LoadedPlan:
