@@ -82,7 +82,8 @@ def at_most(a: Expr, b: Expr, facts: Facts) -> bool:
 
 def _not_negative(e: Expr, facts: Facts) -> bool:
     """Whether ``e >= 0``. A minimum that is subtracted (a maximum that is added) may be taken to be any one of its
-    operands; one that counts the other way must hold for each of them."""
+    operands; one that counts the other way must hold for each of them. For a floor division by ``n > 0``,
+    ``a - n + 1 <= n * (a // n) <= a``."""
     if bounds(e, facts)[0] >= 0:
         return True
     for monomial, coefficient in e.terms:
@@ -91,6 +92,11 @@ def _not_negative(e: Expr, facts: Facts) -> bool:
                 rest = e - Expr([(((atom, 1),), coefficient)])
                 tests = (_not_negative(rest + coefficient * arg, facts) for arg in args)
                 if any(tests) if (op == "min") == (coefficient < 0) else all(tests):
+                    return True
+            case ((Operation(op="//", args=(a, n)) as atom, 1),) if bounds(n, facts)[0] > 0:
+                rest = e - Expr([(((atom, 1),), coefficient)])
+                least = a if coefficient < 0 else a - n + 1
+                if _not_negative(rest * n + coefficient * least, facts):
                     return True
     return False
 

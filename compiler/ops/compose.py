@@ -79,6 +79,7 @@ class Composer:
         self.body: list[Statement] = []
         self._scopes: list[list[Statement]] = [self.body]
         self._names: dict[str, int] = {}
+        self._scanned: set[str] = set()
 
     # -- names, axes, parameters ---------------------------------------------------------------------------------
 
@@ -96,13 +97,13 @@ class Composer:
         """An index variable over ``0 .. extent - 1``.
 
         With ``avoid``, an existing axis of equal extent that those indices do not mention is used again, so that the
-        sum over a row and the row itself are over one axis.
+        sum over a row and the row itself are over one axis. A scanned axis is not: within the scan it is only a piece.
         """
         extent = as_expr(extent)
         if avoid is not None:
             used = set().union(*(free_axes(i) for i in avoid)) if avoid else set()
             for name, size in self.axes.items():
-                if size == extent and name not in used:
+                if size == extent and name not in used and name not in self._scanned:
                     return symbol(name)
         name = self.fresh(hint)
         self.axes[name] = extent
@@ -171,6 +172,7 @@ class Composer:
         carries = {n: Carry(self.fresh(n), self.ordered(over), init) for n, (over, init) in inits.items()}
         refs: dict[str, Value] = {n: Ref(c.tile, c.axes, c.init.dtype) for n, c in carries.items()}
         inner: list[Statement] = []
+        self._scanned.add(str(axis))
         self._scopes.append(inner)
         nexts = {name: self._as_ref(value, carries[name].axes) for name, value in step(refs).items()}
         self._scopes.pop()
@@ -211,16 +213,27 @@ Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 
 def free_axes(v: Index) -> frozenset[str]:
     """Names of index variables and dimension symbols that a value or index hangs on."""
-    match v:
-        case Expr():
-            return v.symbols
-        case Ref(axes=axes):
-            return frozenset(axes)
-        case IndexValue(index=index):
-            return index.symbols
-        case Load(index=index):
-            return frozenset().union(*(free_axes(i) for i in index)) if index else frozenset()
-    return frozenset().union(*(free_axes(o) for o in operands(v))) if operands(v) else frozenset()
+    # What is composed here is a graph with shared parts (x · sigmoid(x), thirty deep): each part is looked at once.
+    names: set[str] = set()
+    seen: set[int] = set()
+    pending: list[Index] = [v]
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        match current:
+            case Expr():
+                names |= current.symbols
+            case Ref(axes=axes):
+                names.update(axes)
+            case IndexValue(index=index):
+                names |= index.symbols
+            case Load(index=indices):
+                pending += indices
+            case _:
+                pending += operands(current)
+    return frozenset(names)
 
 
 def statement_axes(s: Statement) -> frozenset[str]:
@@ -250,8 +263,14 @@ def cast(v: Value, dtype: DType) -> Value:
     if v.dtype is dtype:
         return v
     if isinstance(v, Const) and dtype.is_float and v.dtype.is_float:
-        return Const(v.value, dtype)
+        return Const(_rounded(v.value, dtype), dtype)
     return Cast(dtype, v)
+
+
+def _rounded(number: float, dtype: DType) -> float:
+    """``number`` as ``dtype`` holds it: a literal cast to a narrow dtype and back has lost its last digits."""
+    with np.errstate(over="ignore"):
+        return float(np.asarray(number).astype(dtype.numpy))
 
 
 def size_of(e: Expr, dtype: DType) -> Value:

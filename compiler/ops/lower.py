@@ -136,7 +136,8 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
     if (body := body_of(model, node)) is not None:
         results = _apply_body(composer, body, inputs, infer_body(model, node))
     else:
-        results = _apply(composer, node, inputs, tuple(type_of(o) for o in node.outputs if o.name))
+        types = [type_of(o) if has_type(o) else None for o in node.outputs]
+        results = _apply(composer, node, inputs, types)
     for value, result in zip(node.outputs, results, strict=False):
         if value.name:
             _store(composer, value, result)
@@ -178,14 +179,18 @@ def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | N
 
 
 def _apply(
-    composer: Composer, node: ir.Node, inputs: Sequence[Operand | None], outputs: tuple[TensorType, ...]
+    composer: Composer, node: ir.Node, inputs: Sequence[Operand | None], outputs: Sequence[TensorType | None]
 ) -> tuple[Operand, ...]:
-    """The operands that one operator computes."""
+    """The operands that one operator computes; ``outputs`` are the types of its outputs, in their places."""
     rule = _RULES.get(node.op_type)
     if rule is None:
         raise unsupported(node, "this operator has no lowering")
-    simple = tuple(simplify_type(t, composer.facts) for t in outputs)
-    result = rule(Context(composer, node, tuple(inputs), simple))
+    simple: list[TensorType] = []
+    for n, t in enumerate(outputs):
+        if t is None and any(outputs[n:]):
+            raise unsupported(node, f"output {n} is left out and has no type")
+        simple += [] if t is None else [simplify_type(t, composer.facts)]
+    result = rule(Context(composer, node, tuple(inputs), tuple(simple)))
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -198,9 +203,9 @@ def _apply_body(
         if inner.op_type == "Constant":
             known[inner.outputs[0]] = _literal(inner)
             continue
-        types = tuple(t for o in inner.outputs if (t := scope.type_of(o)) is not None)
         args = [None if v is None else known.get(v) for v in inner.inputs]
-        known.update(zip(inner.outputs, _apply(composer, inner, args, types), strict=False))
+        results = _apply(composer, inner, args, [scope.type_of(o) for o in inner.outputs])
+        known.update(zip(inner.outputs, results, strict=False))
     return tuple(o for v in body.outputs if (o := known[v]) is not None)
 
 

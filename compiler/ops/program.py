@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -43,7 +44,7 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     for node in reversed(list(model.graph)):
         if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
             continue
-        step = _step(model, node, problems)
+        step = _view(model, node, needed) or _run(model, node, problems)
         if step is None:
             continue
         steps.append(step)
@@ -53,11 +54,19 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def _step(model: ir.Model, node: ir.Node, problems: list[str]) -> Step | None:
-    if node.op_type in VIEWS and body_of(model, node) is None and node.domain in ("", "ai.onnx"):
-        source = node.inputs[0]
-        assert source is not None
-        return View(source, node.outputs[0])
+def _view(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> View | None:
+    """The node as a view of its first input, if it is one and nobody reads what else it has (the mask of a Dropout)."""
+    if node.op_type not in VIEWS or body_of(model, node) is not None or node.domain not in ("", "ai.onnx"):
+        return None
+    if any(o in needed for o in node.outputs[1:]):
+        return None
+    source = node.inputs[0]
+    assert source is not None
+    return View(source, node.outputs[0])
+
+
+def _run(model: ir.Model, node: ir.Node, problems: list[str]) -> Run | None:
+    """The node as a kernel; when there is no way, why not is added to ``problems``."""
     if not has_lowering(model, node):
         problems.append(f"{node.op_type}: no lowering to a kernel (node {node.name!r})")
         return None

@@ -72,6 +72,10 @@ class FuseAttention(Pass):
         for softmax in list(candidates(model, frozenset(["Softmax"]))):
             try:
                 found, inputs, output = _find(softmax)
+                # The scores themselves may be the values, or their own mask.
+                within = next((v for v in inputs if v.producer() in found.nodes), None)
+                if within is not None:
+                    raise _No(f"{within.name} is an operand and lies between query and result")
                 reason = obstacle(model.graph, found.nodes, [output])
                 if reason is not None:
                     raise _No(reason)

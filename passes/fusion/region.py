@@ -15,6 +15,8 @@ from tilewright.passes.elementwise import ELEMENTWISE
 
 #: Nodes that a region may hold open (more than one output) before it has to come back to one.
 _MAX_OPEN = 12
+#: Nodes in one region at most: lowering goes as deep as a region, and Python's stack is not endless.
+_MAX_NODES = 200
 
 Accept = Callable[[ir.Node], bool]
 
@@ -32,6 +34,8 @@ def grow_forward(
     opened: list[ir.Node] = []
     started = False
     for node in graph:
+        if len(inside) >= _MAX_NODES:
+            break
         started |= node in inside
         if not started or node in inside:
             continue
@@ -62,6 +66,8 @@ def grow_backward(region: Collection[ir.Node], accept: Accept) -> list[ir.Node]:
     while pending:
         node = pending.pop()
         for producer in node.predecessors():
+            if len(inside) >= _MAX_NODES:
+                return list(inside)
             if producer not in inside and _only_read_by(producer, inside) and accept(producer):
                 inside[producer] = None
                 pending.append(producer)

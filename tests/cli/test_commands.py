@@ -308,7 +308,14 @@ def test_interrupting_a_compile_leaves_nothing(compiled: Compiled, tmp_path: Pat
         environment["PYTHONPATH"] = str(Path(environment["PYTHONPATH"]).absolute())
     command = [sys.executable, "-m", "tilewright", "compile", str(compiled.model), "-o", "m.tw"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test runner in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     while "lower" not in process.stderr.readline():

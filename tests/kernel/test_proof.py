@@ -14,7 +14,7 @@ from tilewright.kernel.proof import at_most, inside, interval
 
 from tests.kernel.strategies import exprs
 
-EXTENTS = {"m": symbol("M"), "n": constant(4)}
+EXTENTS = {"m": symbol("M"), "n": constant(4), "h": (symbol("M") + 1) // 2, "t": (symbol("M") + 2) // 3}
 FACTS = {"M": Range(1, 6), "N": Range(2, 8, 2)}
 
 
@@ -46,6 +46,7 @@ def test_at_most_is_sound(a: Expr, b: Expr, M: int, N: int) -> None:
         ("m", "M"), ("m*4 + n", "4*M"), ("(m*4 + n) // 4", "M"), ("(m*4 + n) % 4", "4"), ("M - 1 - m", "M"),
         ("m // 2", "(M + 1) // 2"), ("min(m + 3, M - 1)", "M"), ("m + N", "M + N"), ("m % N", "N"), ("n*N", "3*N + 1"),
         ("2*m + n", "2*M + 2"),
+        ("2*h", "M"), ("M - 1 - 2*h", "M"), ("3*t", "M"),
     ],
 )  # fmt: skip
 def test_proved(index: str, size: str) -> None:
@@ -54,7 +55,16 @@ def test_proved(index: str, size: str) -> None:
 
 @pytest.mark.parametrize(
     ("index", "size"),
-    [("m + 1", "M"), ("m - n", "M"), ("m", "N"), ("m*n", "3*M - 3"), ("n", "M"), ("m // 2", "M // 2")],
+    [
+        ("m + 1", "M"),
+        ("m - n", "M"),
+        ("m", "N"),
+        ("m*n", "3*M - 3"),
+        ("n", "M"),
+        ("m // 2", "M // 2"),
+        ("2*h + 1", "M"),
+        ("2*t + 1", "M"),
+    ],
 )
 def test_not_proved(index: str, size: str) -> None:
     assert not inside(parse(index), parse(size), EXTENTS, FACTS)

@@ -75,6 +75,29 @@ CASES = [
     Case("Conv", (("A", 4, 9), (4, 2, 3)), {"group": 2, "auto_pad": "SAME_UPPER", "strides": [2]}),
     Case("MaxPool", (("A", 4, 9, 9),), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     Case("AveragePool", (("A", 4, 9, 9),), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    *(
+        Case(
+            "AveragePool",
+            (("A", 2, 8, 10),),
+            {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1, "count_include_pad": n},
+        )
+        for n in (0, 1)
+    ),
+    *(
+        Case(
+            "AveragePool",
+            (("A", 2, 6, 7),),
+            {
+                "kernel_shape": [3, 3],
+                "strides": [2, 2],
+                "pads": [1, 1, 0, 1],
+                "ceil_mode": ceil,
+                "count_include_pad": 1,
+            },
+        )
+        for ceil in (0, 1)
+    ),
+    Case("Conv", ((1, 4, 6), ("C", 4, 3))),
     Case("GlobalAveragePool", (("A", 4, 9, 9),)),
     Case("Transpose", (("A", "C", 4),), {"perm": [2, 0, 1]}),
     Case("Reshape", (("A", "C", 12),), constants=(np.array([0, 0, 3, 4]),)),
@@ -86,6 +109,9 @@ CASES = [
     Case("Split", (("A", 8),), {"axis": 1, "num_outputs": 2}, outputs=2),
     Case("Concat", (("A", "C"), ("A", 3), ("A", "T")), {"axis": 1}),
     Case("Pad", (("A", "C"),), constants=(np.array([1, 0, 0, 2]), np.float32(9))),
+    *(Case("Pad", ((4, "T"),), {"mode": m}, (np.array([2, 1, 0, 3]),)) for m in ("edge", "reflect")),
+    Case("Slice", (("A", "T"),), constants=(np.array([0]), np.array([2**62]), np.array([1]), np.array([2]))),
+    Case("Slice", (("A", "T"),), constants=(np.array([-1]), np.array([-(2**62)]), np.array([1]), np.array([-3]))),
     Case("Tile", (("A", "C"),), constants=(np.array([2, 3]),)),
     Case("Trilu", (("A", "C", "C"),), {"upper": 0}),
     Case("Gather", ((20, 4), ("A", "C")), dtypes=(F, L), low=-9, high=9),
@@ -123,3 +149,13 @@ def test_lowering_agrees_with_the_reference(case: Case) -> None:
     for got, want in zip(actual.values(), expected, strict=True):
         assert got.dtype == want.dtype
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+@pytest.mark.parametrize("last", [0, 1])
+def test_the_extreme_position_of_a_row_with_nan_is_that_of_the_nan(op: str, last: int) -> None:
+    model, arrays = build(Case(op, (("A", "C"),), {"axis": 1, "keepdims": 0, "select_last_index": last}))
+    arrays["x0"][1, 2] = np.nan
+    arrays["x0"][2, :] = np.nan
+    (got,) = run_interpreted(typed(model, {n: Range(1, 64) for n in ("A", "C")}), arrays).values()
+    assert got[1:].tolist() == ([2, 4] if last else [2, 0])

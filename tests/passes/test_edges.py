@@ -29,6 +29,10 @@ EDGES = {
     "Split<num_outputs=2,axis=1>(x) y = Relu(b) }",
     "same value as query, key and value": "g (float[B,3,S,S] x) => (float[B,3,S,S] y) { s = MatMul(x, x) "
     "p = Softmax(s) y = MatMul(p, x) }",
+    "scores as values": "g (float[B,3,8,8] x) => (float[B,3,8,8] y) { s = MatMul(x, x) "
+    "p = Softmax(s) y = MatMul(p, s) }",
+    "scores as their own mask": "g (float[B,3,S,S] x) => (float[B,3,S,S] y) { s = MatMul(x, x) t = Add(s, s) "
+    "p = Softmax(t) y = MatMul(p, x) }",
     "branches": "g (float[B,4] x) => (float[B,4] y) { a = Exp(x) b = Softmax(a) c = Neg(a) d = Add(b, c) y = Tanh(d) }",
 }
 

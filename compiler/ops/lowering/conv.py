@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from tilewright.ir.symbolic import Expr, maximum
+from tilewright.ir.symbolic import Expr, constant, maximum
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast
 from tilewright.ops.lower import Context, lowering
@@ -16,19 +16,16 @@ from tilewright.ops.lowering.reduction import accumulator
 def _lower_conv(ctx: Context) -> Operand:
     """``y[b, o, …] = Σ x[b, g + i, …·stride + k·dilation - pad] · w[o, i, k…]``, zero outside the input."""
     x, w, bias = ctx.input(0), ctx.input(1), ctx.optional(2)
-    spatial = x.type.rank - 2
-    strides = ctx.attribute("strides") or [1] * spatial
-    dilations = ctx.attribute("dilations") or [1] * spatial
     groups, wide = ctx.attribute("group", 1), accumulator(x.type.dtype)
-    pads = begin_pads(ctx, [s.value for s in w.type.shape[2:]], strides, dilations)
-    per_group = w.type.shape[0].value // groups
+    windows = sliding(ctx, [s.value for s in w.type.shape[2:]])
+    per_group = w.type.shape[0] // groups
 
     def at(index: tuple[Index, ...]) -> Value:
         b, o, *where = index
         assert isinstance(o, Expr)
         window = [ctx.composer.axis(s, "k") for s in w.type.shape[2:]]
         i = ctx.composer.axis(w.type.shape[1], "c")
-        place = [p * s + k * d - q for p, k, s, d, q in zip(where, window, strides, dilations, pads, strict=True)]
+        place = windows.place(where, window)
         channel = i if groups == 1 else (o // per_group) * w.type.shape[1] + i
         left = ctx.composer.padded(x, (b, channel, *place), 0)
         acc = binary("mul", cast(left, wide), cast(w.at((o, i, *window)), wide))
@@ -38,17 +35,35 @@ def _lower_conv(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
-def begin_pads(ctx: Context, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[Any]:
-    """Padding before each spatial dimension, from ``pads`` or ``auto_pad``. Sizes in elements."""
+@dataclass(frozen=True, slots=True)
+class Sliding:
+    """How windows slide over the spatial dimensions; one entry a dimension, sizes in elements."""
+
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    before: Sequence[Expr]
+    after: Sequence[Expr]
+
+    def place(self, where: Sequence[Index], window: Sequence[Index]) -> list[Index]:
+        """The position in the input that entry ``window`` of the window at output position ``where`` covers."""
+        places: list[Index] = []
+        for p, k, s, d, q in zip(where, window, self.strides, self.dilations, self.before, strict=True):
+            assert isinstance(p, Expr) and isinstance(k, Expr)
+            places.append(p * s + k * d - q)
+        return places
+
+
+def sliding(ctx: Context, kernel: Sequence[int]) -> Sliding:
+    """The window attributes of a convolution or pool, padding from ``pads`` or ``auto_pad``."""
     spatial = len(kernel)
+    strides, dilations = ctx.attribute("strides") or [1] * spatial, ctx.attribute("dilations") or [1] * spatial
     mode = ctx.attribute("auto_pad", "NOTSET")
-    if mode in ("NOTSET", ""):
-        return list((ctx.attribute("pads") or [0] * 2 * spatial)[:spatial])
-    if mode == "VALID":
-        return [0] * spatial
-    pads = []
-    for d in range(spatial):
-        size, out = ctx.input(0).type.shape[2 + d], ctx.outputs[0].shape[2 + d]
-        total = maximum(0, (out - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - size)
-        pads.append(total // 2 if mode == "SAME_UPPER" else (total + 1) // 2)
-    return pads
+    given = (ctx.attribute("pads") if mode in ("NOTSET", "") else None) or [0] * 2 * spatial
+    before, after = [constant(p) for p in given[:spatial]], [constant(p) for p in given[spatial:]]
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        for d in range(spatial):
+            size, out = ctx.input(0).type.shape[2 + d], ctx.outputs[0].shape[2 + d]
+            total = maximum(0, (out - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - size)
+            small, large = total // 2, (total + 1) // 2
+            before[d], after[d] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    return Sliding(strides, dilations, before, after)

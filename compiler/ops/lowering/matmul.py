@@ -14,7 +14,7 @@ from tilewright.ops.lowering.reduction import accumulator
 @lowering("MatMul")
 def _lower_matmul(ctx: Context) -> Operand:
     a, b = ctx.input(0), ctx.input(1)
-    if a.origin[0] == "Softmax" and b.type.rank > 1:
+    if a.origin[0] == "Softmax" and a.type.rank > 1 and b.type.rank > 1:
         return _lower_softmax_matmul(ctx, a.origin[1][0], b, "keep" if len(a.origin[1]) == 1 else "zero")
 
     def at(index: tuple[Index, ...]) -> Value:
@@ -46,7 +46,8 @@ def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str)
     """``softmax(scores) · V`` in one pass over the summed axis: the online softmax of Milakov and Gimelshein (2018).
 
     The running maximum starts at -∞ and a row with nothing but -∞ so far subtracts 0, so that no ∞ - ∞ arises. A row
-    that is -∞ throughout gives NaN as softmax does (``empty='keep'``) or 0 (``'zero'``).
+    that is -∞ throughout gives NaN as softmax does (``empty='keep'``) or 0 (``'zero'``, which is also what a row with a NaN
+    or +∞ then gives: its softmax is NaN throughout).
     """
     dtype = ctx.outputs[0].dtype
     wide = accumulator(dtype)
@@ -74,7 +75,7 @@ def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str)
         last = composer.scan(t, inits, step)
         result = binary("div", last["acc"], last["total"])
         if empty == "zero":
-            result = select(binary("eq", last["total"], zero), zero, result)
+            result = select(binary("gt", last["total"], zero), result, zero)
         return cast(result, dtype)
 
     return ctx.result(at)

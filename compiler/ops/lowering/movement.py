@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
+from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, select
+from tilewright.ops.compose import Index, Operand, binary, const, select
 from tilewright.ops.lower import Context, lowering, unsupported
 
 
-@lowering("Identity", "Dropout")
+@lowering("Identity")
 def _lower_identity(ctx: Context) -> Operand:
     return ctx.input(0)
+
+
+@lowering("Dropout")
+def _lower_dropout(ctx: Context) -> tuple[Operand, ...]:
+    """Outside training nothing is dropped, and the mask, if it is wanted, keeps everything."""
+    mask = [ctx.result(lambda i: const(True, DType.BOOL), 1)] if len(ctx.outputs) > 1 else []
+    return (ctx.input(0), *mask)
 
 
 @lowering("Transpose")
@@ -165,11 +173,32 @@ def _lower_concat(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
+#: Pad modes that read the input again beyond its ends: the position and the size give the position that is read.
+_OUTSIDE: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "edge": lambda i, size: i,
+    "reflect": lambda i, size: minimum(maximum(i, -i), 2 * (size - 1) - i),
+}
+
+
+def _beyond(x: Operand, mode: str, before: dict[int, int]) -> Callable[[tuple[Index, ...]], Value]:
+    """Reads of ``x`` moved by ``before`` and led back inside; a crop at the front needs no leading back."""
+
+    def moved(d: int, i: Index) -> Index:
+        if d not in before or not isinstance(i, Expr):
+            return i
+        size = x.type.shape[d]
+        return maximum(0, minimum(_OUTSIDE[mode](i - before[d], size), size - 1))
+
+    return lambda index: x.at([moved(d, i) for d, i in enumerate(index)])
+
+
 @lowering("Pad")
 def _lower_pad(ctx: Context) -> Operand:
     x, mode = ctx.input(0), ctx.attribute("mode", "constant")
     pads, axes = ctx.integers(1, "pads"), ctx.integers(3, "axes") or list(range(ctx.input(0).type.rank))
     assert pads is not None
+    if mode in _OUTSIDE:
+        return ctx.result(_beyond(x, mode, {a % x.type.rank: pads[n] for n, a in enumerate(axes)}))
     if mode != "constant":
         raise unsupported(ctx.node, f"pad mode {mode}")
     value = ctx.optional(2)

@@ -56,13 +56,13 @@ def _lower_layer_norm(ctx: Context) -> tuple[Operand, ...]:
     def mean_at(index: tuple[Index, ...]) -> Value:
         mean, _ = known_statistics(index[:axis])
         assert mean is not None
-        return mean
+        return cast(mean, ctx.outputs[1].dtype)
 
     results = [ctx.result(at)]
     if len(ctx.outputs) > 1:
         results.append(ctx.result(mean_at, 1))
     if len(ctx.outputs) > 2:
-        results.append(ctx.result(lambda index: known_statistics(index[:axis])[1], 2))
+        results.append(ctx.result(lambda index: cast(known_statistics(index[:axis])[1], ctx.outputs[2].dtype), 2))
     return tuple(results)
 
 

@@ -98,7 +98,10 @@ def _lower_log_sum_exp(ctx: Context) -> Operand:
 
 @lowering("ArgMax", "ArgMin")
 def _lower_arg(ctx: Context) -> Operand:
-    """The extreme value first, then the smallest (or, with ``select_last_index``, largest) index that attains it."""
+    """The extreme value first, then the smallest (or, with ``select_last_index``, largest) index that attains it.
+
+    A NaN is the extreme value wherever it stands, as NumPy has it: an index is always inside.
+    """
     x, keep = ctx.input(0), bool(ctx.attribute("keepdims", 1))
     axis = ctx.attribute("axis", 0) % x.type.rank
     op = "max" if ctx.node.op_type == "ArgMax" else "min"
@@ -109,7 +112,10 @@ def _lower_arg(ctx: Context) -> Operand:
         value = x.at(full)
         best = ctx.composer.reduce(op, [r], value, "best")
         none = const(-1, DType.I64) if last else IndexValue(x.type.shape[axis])
-        where = select(binary("eq", value, best), IndexValue(r), none)
+        attains = binary("eq", value, best)
+        if value.dtype.is_float:
+            attains = binary("or", attains, unary("isnan", value))
+        where = select(attains, IndexValue(r), none)
         return ctx.composer.reduce("max" if last else "min", [r], where, "where")
 
     return ctx.result(at)
@@ -132,4 +138,5 @@ def _lower_softmax(ctx: Context) -> Operand:
             return cast(binary("sub", shifted, unary("log", total)), dtype)
         return cast(binary("div", unary("exp", shifted), total), dtype)
 
-    return ctx.result(at, origin=("Softmax", (x,)) if axis == x.type.rank - 1 and dtype.is_float else ("", ()))
+    weights = ctx.node.op_type == "Softmax" and axis == x.type.rank - 1 and dtype.is_float
+    return ctx.result(at, origin=("Softmax", (x,)) if weights else ("", ()))
