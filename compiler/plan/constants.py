@@ -32,7 +32,7 @@ def constant_names(values: Iterable[ir.Value]) -> Mapping[ir.Value, str]:
 
 def _hash(value: ir.Value) -> str:
     elements = np.ascontiguousarray(constant_array(value)).reshape(-1)
-    return hashlib.sha256(memoryview(elements.view(np.uint8))).hexdigest()
+    return hashlib.sha256(elements.view(np.uint8).data).hexdigest()
 
 
 def _free(name: str, taken: set[str]) -> str:
