@@ -1,4 +1,4 @@
-"""What a backend is. Adding one is a folder here and a line in :data:`tilewright.driver.BACKENDS`."""
+"""What a backend is. Adding one is a folder here and a line in :data:`tilewright.selection.BACKENDS`."""
 
 from __future__ import annotations
 

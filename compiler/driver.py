@@ -65,7 +65,7 @@ def compile(
 def _lowered(models: Mapping[str, Model], options: Options, observer: Observer, clock: Clock) -> tuple[Lowered, ...]:
     """Every entry point imported, optimized and lowered."""
     passes = default_pipeline(options.level)
-    observer.expect([*STAGES, *(p.name for p in passes)])
+    observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)
         states = states_of(graphs, options)

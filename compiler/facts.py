@@ -12,6 +12,8 @@ from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
+from tilewright.ir.types import TensorType
+from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts
@@ -58,19 +60,13 @@ def _model(source: Source) -> ModelFacts:
 
 
 def _target(build: TargetBuild) -> TargetFacts:
-    sizes = [c.constant for c in build.built.constants]
-    weights = 0
-    for c in sizes:
-        count = 1
-        for d in c.shape:
-            count *= d
-        weights += -(-count * c.dtype.bits // 8)
+    constants = [c.constant for c in build.built.constants]
     return TargetFacts(
         spelling=build.target.spelling,
         launches=len(build.launches),
         distinct=len(build.kernels),
         code_bytes=sum(map(len, build.binary.members.values())),
-        weight_bytes=weights,
+        weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
         arena=_arenas(build.built.plan.entries),
     )
 

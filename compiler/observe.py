@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,16 @@ class Observer:
         self._before: dict[str, Array] = {}
         self._feeds: dict[str, Array] = {}
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Check ``--explain`` and ``--stop-after`` against the names there are. Raises :class:`UsageError`."""
-        known = sorted(set(names))
-        wanted = (*self.observe.explain, *([self.observe.stop_after] if self.observe.stop_after else []))
-        for name in wanted:
-            if name not in known:
-                near = get_close_matches(name, known, 3) or known
-                raise UsageError(
-                    "unknown-pass", where=name, cause="no pass or stage of this name", fix=f"one of: {', '.join(near)}"
-                )
+    def expect(self, passes: Iterable[str], stages: Iterable[str] = ()) -> None:
+        """Check ``--explain`` (passes) and ``--stop-after`` (passes and stages) against the names there are.
+
+        Raises :class:`UsageError`.
+        """
+        names = sorted(set(passes))
+        for name in self.observe.explain:
+            _require_known(name, names, "no pass of this name")
+        if self.observe.stop_after:
+            _require_known(self.observe.stop_after, sorted({*names, *stages}), "no pass or stage of this name")
 
     def start(self, model: ir.Model) -> None:
         """The graph as imported: dumped as number 0, and what every later state is compared with."""
@@ -99,6 +99,7 @@ class Observer:
     def after_stage(self, name: str) -> None:
         """A stage is through. Raises :class:`Stopped` when it is the one to stop after."""
         if self.observe.stop_after == name:
+            self.finish()
             raise Stopped(name)
 
     def text(self, name: str, content: str) -> None:
@@ -111,7 +112,8 @@ class Observer:
     def finish(self) -> None:
         """Tell the times of passes and drop what was only written to be checked."""
         if self.observe.verify_each:
-            self.say(f"verify-each: {self._checked} states, each gives the numbers of the one before it")
+            states = "1 state" if self._checked == 1 else f"{self._checked} states"
+            self.say(f"verify-each: {states}, each gives the numbers of the one before it")
         if self.observe.time_passes:
             total = sum(self.seconds.values())
             for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
@@ -141,6 +143,12 @@ class Observer:
             f"pass {name} changes numbers: {bad.name} {bad.problem or f'is off by {bad.relative:.2e}'}"
             f" (may be {bad.tolerance:.0e}){kept}"
         )
+
+
+def _require_known(name: str, known: Sequence[str], cause: str) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, 3) or known
+        raise UsageError("unknown-pass", where=name, cause=cause, fix=f"one of: {', '.join(near)}")
 
 
 def save_graph(model: ir.Model, path: Path, written: dict[int, tuple[ir.TensorProtocol, str]] | None = None) -> None:

@@ -29,7 +29,7 @@ class TargetFacts:
         fallback: what runs on the host part instead, each with its reason.
         code_bytes: size of the binary.
         weight_bytes: size of the constants that this target reads.
-        arena: bytes of temporaries per run, as a formula over the input dimensions.
+        arena: size of the temporaries of a run, beside the most that live at a time, at example sizes.
     """
 
     spelling: str

@@ -17,12 +17,14 @@ BACKENDS: Mapping[str, str] = {"cpu": "tilewright.backends.cpu.backend:CpuBacken
 
 
 def resolve_targets(options: Options) -> list[tuple[KernelBackend, Target]]:
-    """Every target meant by the user's spellings, once each, with its backend."""
+    """Every target meant by the user's spellings, once each, with its backend. Raises ``UsageError`` when none is."""
     found: dict[str, tuple[KernelBackend, Target]] = {}
     for spelling in options.targets:
         backend = find_backend(spelling.partition(":")[0], options.cc)
         for target in backend.resolve(spelling):
             found.setdefault(target.spelling, (backend, target))
+    if not found:
+        raise UsageError("no-target", where="targets", cause="no target is given", fix="give one, such as cpu")
     return list(found.values())
 
 
@@ -46,5 +48,11 @@ def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
         )
     module, _, name = where[kind].partition(":")
     backend = getattr(importlib.import_module(module), name)(default_toolchain(cc))
-    assert isinstance(backend, KernelBackend)
+    if not isinstance(backend, KernelBackend):
+        raise UsageError(
+            "not-a-backend",
+            where=f"backend {where[kind]}",
+            cause=f"{name} is no KernelBackend",
+            fix="remove or update the package that registers it in the group tilewright.backends",
+        )
     return backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import onnx_ir as ir
@@ -75,11 +75,13 @@ def fusion(level: int) -> list[Pass]:
     ]
 
 
-def default_pipeline(level: int = 2, features: Collection[str] = ()) -> list[Pass]:
+def default_pipeline(level: int = 2) -> list[Pass]:
     """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused, 3 also copies weights.
 
-    ``features`` are the target's capabilities; a pass that needs one is left out where it is missing.
+    Raises :class:`UsageError` for any other level.
     """
+    if level not in range(4):
+        raise UsageError("bad-level", where=f"level {level}", cause="there is no such level", fix="use 0, 1, 2 or 3")
     return canonicalization() + (fusion(level) if level > 0 else [])
 
 

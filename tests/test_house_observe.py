@@ -59,6 +59,7 @@ def test_every_dump_is_an_equal_model(model: Path, tmp_path: Path) -> None:
     }
     first = evaluate(dumps[0], feeds)["sentence_embedding"]
     for dump in dumps[1:]:
+        onnx.checker.check_model(str(dump), full_check=True)
         assert np.abs(evaluate(dump, feeds)["sentence_embedding"] - first).max() < 1e-5, dump.name
 
 
@@ -90,6 +91,14 @@ def test_stop_after_a_pass(model: Path) -> None:
         run_pipeline(import_model(model), default_pipeline(2), observer)
 
 
+def test_stopping_early_tells_times_as_well(model: Path) -> None:
+    said: list[str] = []
+    observer = Observer(Observation(stop_after="eliminate-identity", time_passes=True), said.append)
+    with pytest.raises(Stopped):
+        run_pipeline(import_model(model), default_pipeline(2), observer)
+    assert said[-1].endswith("all passes") and len(said) == 1 + len(observer.seconds)
+
+
 def test_times_are_told_for_every_pass(model: Path) -> None:
     observer, said = observed(model, Observation(time_passes=True))
     assert len(said) == len(observer.seconds) + 1
@@ -98,7 +107,13 @@ def test_times_are_told_for_every_pass(model: Path) -> None:
 
 def test_an_unknown_pass_is_refused_with_a_near_one() -> None:
     with pytest.raises(UsageError, match="fuse-attention"):
-        Observer(Observation(explain=("fuse-atention",)), print).expect(["fuse-attention", "import"])
+        Observer(Observation(explain=("fuse-atention",)), print).expect(["fuse-attention"])
+
+
+def test_a_stage_can_be_stopped_after_but_not_explained() -> None:
+    Observer(Observation(stop_after="lower"), print).expect(["fuse-attention"], ["lower"])
+    with pytest.raises(UsageError, match="no pass of this name"):
+        Observer(Observation(explain=("lower",)), print).expect(["fuse-attention"], ["lower"])
 
 
 def test_saving_keeps_the_model(model: Path, tmp_path: Path) -> None:

@@ -315,7 +315,7 @@ def test_interrupting_a_compile_leaves_nothing(compiled: Compiled, tmp_path: Pat
         stderr=subprocess.PIPE,
         text=True,
         # A test runner in the background ignores SIGINT, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stderr is not None
     while "lower" not in process.stderr.readline():

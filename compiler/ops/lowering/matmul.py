@@ -46,8 +46,8 @@ def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str)
     """``softmax(scores) · V`` in one pass over the summed axis: the online softmax of Milakov and Gimelshein (2018).
 
     The running maximum starts at -∞ and a row with nothing but -∞ so far subtracts 0, so that no ∞ - ∞ arises. A row
-    that is -∞ throughout gives NaN as softmax does (``empty='keep'``) or 0 (``'zero'``, which is also what a row with a NaN
-    or +∞ then gives: its softmax is NaN throughout).
+    that is -∞ throughout gives NaN as softmax does (``empty='keep'``) or 0 (``'zero'``, as does then a row with a NaN
+    or +∞ in it: its softmax is NaN throughout).
     """
     dtype = ctx.outputs[0].dtype
     wide = accumulator(dtype)

@@ -9,7 +9,7 @@ from tilewright.ir.symbolic import Expr, product
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of
 from tilewright.ops.lower import Context, lowering, unsupported
-from tilewright.ops.lowering.conv import sliding
+from tilewright.ops.lowering.conv import Sliding, sliding
 from tilewright.ops.lowering.reduction import accumulator
 
 
@@ -31,20 +31,29 @@ def _lower_pool(ctx: Context) -> Operand:
         if largest:
             return ctx.composer.reduce("max", window, value, "top")
         total = ctx.composer.reduce("sum", window, value, "sum")
-        sizes = x.type.shape[2:]
-        if ctx.attribute("count_include_pad", 0):
-            # Padding counts; what a window of ceil_mode has beyond the padding does not.
-            place = [i + b for i, b in zip(place, windows.before, strict=True) if isinstance(i, Expr)]
-            sizes = tuple(b + s + a for b, s, a in zip(windows.before, sizes, windows.after, strict=True))
-        inside = None
-        if ctx.attribute("ceil_mode", 0) or not ctx.attribute("count_include_pad", 0):
-            inside = ctx.composer.inside(place, sizes)
+        inside = _counted(ctx, place, windows)
         if inside is None:
             return cast(binary("div", total, math.prod(kernel)), dtype)
         inside = select(inside, const(1, wide), 0)
         return cast(binary("div", total, ctx.composer.reduce("sum", window, inside, "count")), dtype)
 
     return ctx.result(at)
+
+
+def _counted(ctx: Context, place: list[Index], windows: Sliding) -> Value | None:
+    """Whether a mean counts this position; ``None`` when it counts all of them.
+
+    With ``count_include_pad`` padding counts; what a window of ``ceil_mode`` has beyond the padding never does.
+    """
+    sizes = ctx.input(0).type.shape[2:]
+    if not ctx.attribute("count_include_pad", 0):
+        return ctx.composer.inside(place, sizes)
+    if not ctx.attribute("ceil_mode", 0):
+        return None
+    padded = [i + b for i, b in zip(place, windows.before, strict=True) if isinstance(i, Expr)]
+    return ctx.composer.inside(
+        padded, [b + s + a for b, s, a in zip(windows.before, sizes, windows.after, strict=True)]
+    )
 
 
 @lowering("GlobalAveragePool", "GlobalMaxPool")
