@@ -210,14 +210,27 @@ def samples(
         entry: of which entry point; the first when ``None``.
     """
     info = _entry(artifact, entry)
-    inputs = [sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in info.inputs]
     bounds = {s.name: (s.min, s.max, s.multiple) for s in info.symbols}
-    bound = sample.bind(inputs, shapes or {})
+    inputs, bound = _bound(info, shapes or {})
     made = []
     for seed, sizes in enumerate(sample.SAMPLES[:count]):
         free = {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
         made.append(sample.make_inputs(inputs, free | bound, seed))
     return made
+
+
+def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:
+    """The inputs, and the sizes of symbols that ``shapes`` say. Raises ``UsageError`` where the artifact takes none."""
+    inputs = [sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in entry.inputs]
+    bound = sample.bind(inputs, shapes)
+    for s in entry.symbols:
+        size = bound.get(s.name, s.min)
+        if not s.min <= size <= s.max or size % s.multiple:
+            step = f" in steps of {s.multiple}" if s.multiple > 1 else ""
+            cause = f"{s.name} would be {size}, the artifact takes {s.min} to {s.max}{step}"
+            fix = "give sizes that the file takes"
+            raise UsageError("input-shape-conflict", where=f"entry {entry.name!r}", cause=cause, fix=fix)
+    return inputs, bound
 
 
 def _within(size: int, low: int, high: int, multiple: int) -> int:
@@ -270,22 +283,26 @@ def verify(
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
         entry: the entry point that was made from the model; the first when ``None``.
     """
+    from tilewright.verification import require_inputs
     from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
         given = feeds or samples(path, sizes, entry=entry)
-        _check_names(path, given, entry)
+        info = _entry(path, entry)
+        _check_feeds(path, info, given)
+        require_inputs(model, given[0])
         return compare(path, model, given, tolerance=tolerance, engine=engine, entry=entry)
 
 
-def _check_names(path: Path, feeds: Sequence[Mapping[str, Array]], entry: str | None) -> None:
-    names = {i.name for i in _entry(path, entry).inputs}
+def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:
+    names = {i.name for i in entry.inputs}
     for feed in feeds:
         if set(feed) != names:
             cause = f"the data has {', '.join(sorted(feed))}, the inputs are {', '.join(sorted(names))}"
             raise UsageError(
                 "data-names", where=str(path), cause=cause, fix="give an array for each input, by its name"
             )
+        _bound(entry, {name: array.shape for name, array in feed.items()})
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,20 @@ def together(checks: Mapping[str, Verification]) -> Verification:
         max(c.reference_rss for c in checks.values()),
         "; ".join(f"{entry}: {c.reference_note}" for entry, c in checks.items() if c.reference_note),
     )
+
+
+def require_inputs(reference: Path, names: Iterable[str]) -> None:
+    """Raise an error for a file that is no model, or one whose inputs are not those of the artifact."""
+    from tilewright.frontend.onnx import input_names
+
+    ours, theirs = sorted(names), sorted(input_names(reference))
+    if ours != theirs:
+        raise UsageError(
+            "reference-inputs",
+            where=str(reference),
+            cause=f"its inputs are {', '.join(theirs)}, those of the artifact {', '.join(ours)}",
+            fix="give the model that the artifact was compiled from",
+        )
 
 
 def _part(

@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "__version__"},
-    "verification": {"engines", "accuracy", "runtime", "errors"},
-    "benchmark": {"engines", "codegen", "runtime", "errors"},
+    "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
+    "benchmark": {"engines", "codegen", "runtime", "errors", "verification"},
     "api": {
         "driver",
         "entries",

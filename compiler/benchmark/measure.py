@@ -19,6 +19,7 @@ from tilewright.benchmark.scenarios import Load
 from tilewright.benchmark.work import Work, count_work
 from tilewright.engines import Engine, open_engine
 from tilewright.errors import UsageError
+from tilewright.verification import require_inputs
 
 Array = NDArray[Any]
 OURS = "tilewright"
@@ -117,6 +118,11 @@ def bench(
     """
     peers = dict(against or {})
     _check(scenario, peers, reference, roofline, rate)
+    if scenario == "single-stream" and streams is not None:
+        cause, fix = "single-stream is one run at a time", "leave --streams out, or give --scenario multi-stream"
+        raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
+    for model in {Path(path) for name, path in peers.items() if name != "torch"}:
+        require_inputs(model, feed)
     busy = others_busy()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or (cpus if scenario == "single-stream" else 1)

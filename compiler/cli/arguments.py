@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,19 @@ def shapes(help_text: str) -> Decorator:
 
 def begin(ctx: click.Context, json_path: Path | None = None, junit: Path | None = None) -> Outcome:
     """The outcome of this run of the command, told where to write it."""
+    for path in (json_path, junit):
+        if path is not None:
+            require_folder(path)
     outcome = ctx.find_object(Outcome) or Outcome()
     outcome.command, outcome.json, outcome.junit = str(ctx.info_name), json_path, junit
     return outcome
+
+
+def require_folder(path: Path) -> None:
+    """Raise :class:`UsageError` where ``path`` cannot be made since its folder is not there: told before any work."""
+    if not path.parent.is_dir():
+        fix = "name a file in a folder that exists"
+        raise UsageError("no-such-folder", where=str(path), cause=f"there is no folder {str(path.parent)!r}", fix=fix)
 
 
 def read_array(text: str) -> tuple[str, Array]:
@@ -66,20 +78,45 @@ def read_array(text: str) -> tuple[str, Array]:
                 "input-syntax", where=text, cause=f"{value!r} is no number", fix="a file is written x=@x.npy"
             ) from None
     try:
-        return name, np.load(value[1:], allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError("input-unreadable", where=value[1:], cause=str(error), fix="give a .npy file") from None
+        array = np.load(value[1:], allow_pickle=False)
+    except _UNREADABLE as error:
+        raise UsageError("input-unreadable", where=value[1:], cause=_reason(error), fix="give a .npy file") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        cause = "it holds several arrays (.npz), one is needed"
+        raise UsageError(
+            "input-unreadable", where=value[1:], cause=cause, fix="give a .npy file, or this one as --data"
+        )
+    return name, array
 
 
 def read_samples(path: Path) -> dict[str, Array]:
     """Arrays by name of an ``.npz`` file. Raises :class:`UsageError`."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        data = np.load(path, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            raise ValueError("it is one array without a name")
+        with data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise UsageError(
-            "input-unreadable", where=str(path), cause=str(error), fix="give an .npz file of arrays by input name"
+            "input-unreadable", where=str(path), cause=_reason(error), fix="give an .npz file of arrays by input name"
         ) from None
+
+
+#: What NumPy raises for files that are missing, empty, truncated, damaged or pickles.
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    text = str(error)
+    return "it is no array file, or holds Python objects, which are never loaded" if "pickle" in text else text
+
+
+#: Sizes between commas or ``x``; more digits than these no array can have.
+_SIZES = r"(\d{1,15}(?:[x,]\d{1,15})*)"
 
 
 def read_pairs(texts: Sequence[str], option: str, form: str) -> tuple[tuple[str, str], ...]:
@@ -98,9 +135,9 @@ def read_sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Concrete shapes by input name: ``x:1x3x224``, ``x:1,3,224`` or ``x[1,3,224]``. Raises :class:`UsageError`."""
     shapes = {}
     for text in texts:
-        match = re.fullmatch(r"(.+?)(?::|\[)(\d+(?:[x,]\d+)*)?\]?", text.replace(" ", ""))
+        match = re.fullmatch(rf"(.+?)(?::(?:{_SIZES})?|\[(?:{_SIZES})?\])", text.replace(" ", ""), re.ASCII)
         if not match:
             fix = "write for instance x:1,3,224,224"
             raise UsageError("input-shape-syntax", where=text, cause="it is not NAME:SIZES", fix=fix)
-        shapes[match[1]] = tuple(int(size) for size in re.split("[x,]", match[2] or "") if size)
+        shapes[match[1]] = tuple(int(size) for size in re.split("[x,]", match[2] or match[3] or "") if size)
     return shapes

@@ -56,6 +56,11 @@ def command(
     from tilewright.benchmark import bench
 
     outcome = arguments.begin(ctx, json_path)
+    if reference and not (against or roofline):
+        cause, fix = "--ref is for peers and the roofline", "add --against or --roofline, or leave it out"
+        raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
+    if profile:
+        arguments.require_folder(profile)
     if data:
         feed = arguments.read_samples(data)
     else:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--cc", help="A C compiler command instead of the pinned ziglang.")
 @click.option("--verify/--no-verify", default=True, help="Compare with a reference, in processes apart. [default: on]")
 @click.option("--data", type=arguments.FILE, help="An .npz to verify MODEL on, instead of made-up inputs.")
-@click.option("--tolerance", type=float, help="Largest error relative to the largest reference value.")
+@click.option("--tolerance", type=click.FloatRange(0), help="Largest error relative to the largest reference value.")
 @click.option("--dump-ir", type=arguments.FOLDER, help="The graph after each pass that changed it, then kernels.")
 @click.option("--verify-each", is_flag=True, help="Check numbers after each pass; name the first that changes them.")
 @click.option("--explain", multiple=True, metavar="PASS", help="Tell why a pass left things alone.")
@@ -81,6 +81,9 @@ def command(
 
     outcome = arguments.begin(ctx, json_path, junit)
     output = output or Path(f"{model.stem}.tw")
+    if stop_after is None:
+        arguments.require_folder(output)
+    feeds = [arguments.read_samples(data)] if data else None
     watch = Observation(str(dump_ir) if dump_ir else None, verify_each, explain, stop_after, time_passes)
     pairs = arguments.read_pairs(states, "--state", "INPUT=OUTPUT")
     options = Options(targets, tuple(map(parse_input_shape, shapes)), level, pairs, cc=cc, observe=watch)
@@ -95,7 +98,7 @@ def command(
         checked, reason = None, "--no-verify"
         if verify:
             report_stage("verify", "beside a reference, in processes apart")
-            checked, reason = _verified(artifact, models, data, tolerance)
+            checked, reason = _verified(artifact, models, feeds, tolerance)
         if checked:
             record(outcome, checked)
         if checked is None or checked.ok:
@@ -122,7 +125,10 @@ def _models(model: Path, entries: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _verified(
-    artifact: Artifact, models: Mapping[str, Path], data: Path | None, tolerance: float | None
+    artifact: Artifact,
+    models: Mapping[str, Path],
+    feeds: list[dict[str, arguments.Array]] | None,
+    tolerance: float | None,
 ) -> tuple[Verification | None, str]:
     """Check an artifact that is not on disk yet; ``None`` and the reason where no part of it can be run here."""
     from tilewright.api import verify
@@ -130,7 +136,6 @@ def _verified(
     from tilewright.verification import together
 
     checks = {}
-    feeds = [arguments.read_samples(data)] if data else None
     try:
         for entry, model in models.items():
             checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)

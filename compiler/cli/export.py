@@ -43,6 +43,7 @@ def command(
     outcome = arguments.begin(ctx, json_path)
     open_artifact(artifact).verify()
     output = output or Path(NAMES[kind].format(artifact.stem))
+    arguments.require_folder(output)
     files = export(artifact, kind, output, default_toolchain(cc), family=family)
     outcome.data["files"] = [str(file) for file in files]
     for file in files:

@@ -46,10 +46,10 @@ def command(
 
 
 def _is_artifact(file: Path) -> bool:
-    """By its first bytes: an artifact is a zip, a model never."""
+    """By its first bytes (an artifact is a zip, a model never) or, where those are lost, by its name."""
     try:
         with file.open("rb") as stream:
-            return stream.read(2) == b"PK"
+            return stream.read(2) == b"PK" or file.suffix == ".tw"
     except OSError:
         return file.suffix == ".tw"
 

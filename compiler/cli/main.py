@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -81,10 +83,13 @@ def report_error(error: BaseException, arguments: Sequence[str]) -> int:
         sys.stdout = None  # nobody reads on: nothing to flush at exit
         return ExitCode.OK
     if isinstance(error, MemoryError):
-        return _told("memory", "this process", "out of memory", "compile on a machine with more memory", 7)
+        return _told("memory", "this process", "out of memory", "use smaller sizes, or a machine with more memory", 7)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
         where = str(error.filename or "output")
         return _told("cannot-write", where, error.strerror or "", "free the disk or choose another folder", 7)
+    if isinstance(error, OSError) and _was_given(error.filename, arguments):
+        fix = "name a file or folder that can be read and written"
+        return _told("path-unusable", str(error.filename), (error.strerror or "").lower(), fix, 2)
     if all(hasattr(error, name) for name in ("code", "where", "cause", "fix", "exit_code")):
         for problem in getattr(error, "problems", ()):
             click.echo(f"  {problem}", err=True)
@@ -94,6 +99,15 @@ def report_error(error: BaseException, arguments: Sequence[str]) -> int:
     click.secho("This is a bug in tilewright.", fg="red", err=True)
     click.echo(f"  a bundle that reproduces it: {bundle}", err=True)
     return ExitCode.INTERNAL
+
+
+def _was_given(name: object, arguments: Sequence[str]) -> bool:
+    """Whether a file is one that the command line names, or lies in a folder that it names."""
+    if not isinstance(name, str | bytes | os.PathLike):
+        return False
+    path = Path(os.fsdecode(name))
+    given = [Path(a.rpartition("=")[2].removeprefix("@")) for a in arguments if a and not a.endswith("=")]
+    return any(g == path or (g.name and g in path.parents) for g in given)
 
 
 def _told(code: str, where: str, cause: str, fix: str, exit_code: int) -> int:

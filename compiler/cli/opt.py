@@ -49,6 +49,8 @@ def command(
         return ExitCode.OK
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.", ctx)
+    if output:
+        arguments.require_folder(output)
     passes = parse_pipeline(pipeline) if pipeline is not None else default_pipeline(level)
     watch = Observation(str(dump_ir) if dump_ir else None, verify_each, explain, None, time_passes)
     observer = Observer(watch, lambda text: click.echo(text, err=True))

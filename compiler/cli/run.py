@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from tilewright.accuracy import compare
 from tilewright.cli import arguments, screen
 from tilewright.cli.outcome import Case
 from tilewright.errors import AccuracyError, ExitCode, UsageError
+from tilewright.package.atomic import atomic_file
 
 
 @click.command("run", short_help="Load an artifact and run it once.")
@@ -20,7 +22,7 @@ from tilewright.errors import AccuracyError, ExitCode, UsageError
 @arguments.shapes("Sizes of the made-up inputs: x:2,16.")
 @click.option("--output-dir", type=arguments.FOLDER, help="Write each output there as NAME.npy.")
 @click.option("--expect", multiple=True, metavar="NAME=@FILE", help="A .npy that an output must equal; exit 5 if not.")
-@click.option("--tolerance", type=float, help="Of --expect: largest relative error. [default: by dtype]")
+@click.option("--tolerance", type=click.FloatRange(0), help="Of --expect: largest relative error. [default: by dtype]")
 @arguments.device
 @arguments.reports
 @click.pass_context
@@ -49,13 +51,24 @@ def command(
     start = time.perf_counter()
     session = load(artifact, device=device, threads=threads)
     loaded = time.perf_counter()
-    missing = [i.name for i in session.inputs if i.name not in feed]
+    known = [i.name for i in session.inputs]
+    for name in feed:
+        if name not in known:
+            raise UsageError(
+                "unknown-input", where=str(artifact), cause=f"no input {name!r}", fix=f"use {', '.join(known)}"
+            )
+    missing = [name for name in known if name not in feed]
     if missing:
         given = {name: array.shape for name, array in feed.items()} | arguments.read_sizes(shapes)
         (made,) = samples(artifact, given, count=1)
         feed |= {name: made[name] for name in missing}
         click.echo(f"made up: {', '.join(missing)}", err=True)
     names = [o.name for o in session.outputs]
+    for name in wanted:
+        if name not in names:
+            raise UsageError(
+                "no-such-output", where=name, cause="no output of this name", fix=f"one of {', '.join(names)}"
+            )
     started = time.perf_counter()
     outputs = dict(zip(names, session.run(None, feed), strict=True))
     ended = time.perf_counter()
@@ -65,15 +78,9 @@ def command(
     outcome.data |= {"load_seconds": loaded - start, "first_run_seconds": ended - started}
     outcome.data["outputs"] = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
     if output_dir:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for name, array in outputs.items():
-            np.save(output_dir / f"{name.replace('/', '_')}.npy", array)
+        _save(output_dir, outputs)
     bad = []
     for name, want in wanted.items():
-        if name not in outputs:
-            raise UsageError(
-                "no-such-output", where=name, cause="no output of this name", fix=f"one of {', '.join(names)}"
-            )
         found = compare(name, outputs[name], want, tolerance)
         told = found.problem or f"relative error {found.relative:.2e} (may be {found.tolerance:.0e})"
         outcome.cases.append(Case(name, failure="" if found.ok else told))
@@ -84,3 +91,15 @@ def command(
             "output-unexpected", where=str(artifact), cause="; ".join(bad), fix="check the inputs, or state --tolerance"
         )
     return ExitCode.OK
+
+
+def _save(folder: Path, outputs: Mapping[str, arguments.Array]) -> None:
+    """Each output as a file, whole or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "name a folder that can be made"
+        raise UsageError("no-such-folder", where=str(folder), cause=(error.strerror or "").lower(), fix=fix) from None
+    for name, array in outputs.items():
+        with atomic_file(folder / f"{name.replace('/', '_')}.npy") as stream:
+            np.save(stream, array)

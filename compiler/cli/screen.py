@@ -81,7 +81,8 @@ def _escaped(text: str) -> str:
 def block(lines: Iterable[tuple[str, str]]) -> None:
     """Print labelled lines; an empty label continues the line above."""
     for label, text in lines:
-        click.echo(f"{label:<{LABEL}}{text}".rstrip())
+        gap = "" if len(label) < LABEL or label.endswith(" ") else "  "
+        click.echo(f"{label:<{LABEL}}{gap}{text}".rstrip())
 
 
 def verdict(passed: bool) -> None:

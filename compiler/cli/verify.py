@@ -17,7 +17,7 @@ from tilewright.errors import ExitCode
 @click.option("--entry", help="The entry point that was made from it. [default: the first]")
 @click.option("--data", type=arguments.FILE, multiple=True, help="An .npz of inputs, repeatable. [default: made up]")
 @arguments.shapes("Sizes of the made-up inputs: x:2,16.")
-@click.option("--tolerance", type=float, help="Largest relative error. [default: by dtype]")
+@click.option("--tolerance", type=click.FloatRange(0), help="Largest relative error. [default: by dtype]")
 @click.option("--engine", type=click.Choice(["auto", "onnxruntime", "onnx.reference", "openvino"]), default="auto")
 @arguments.reports
 @click.pass_context

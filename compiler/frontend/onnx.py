@@ -59,6 +59,14 @@ def import_model(source: Source, input_shapes: InputShapes | None = None, *, eve
         raise _invalid(where, "expressions or graphs are nested too deeply") from None
 
 
+def input_names(source: Source) -> list[str]:
+    """Names of a model's inputs, read without importing it. Raises what :func:`import_model` does for the file."""
+    _, proto, mapped, _ = _read(source)
+    weights = {w.name for w in proto.graph.initializer}
+    del mapped
+    return [v.name for v in proto.graph.input if v.name not in weights]
+
+
 def import_proto(
     proto: onnx.ModelProto,
     weights: Mapping[str, ir.TensorProtocol],

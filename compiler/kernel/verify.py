@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from tilewright.errors import InternalError
 from tilewright.ir.ranges import Range, bounds
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import loads_of, used_symbols, walk
 from tilewright.kernel.expr import IndexValue, Load, Ref, Value
 from tilewright.kernel.print import print_value
-from tilewright.kernel.proof import inside
+from tilewright.kernel.proof import at_most, inside
 from tilewright.kernel.tile import REDUCTIONS, Carry, Define, Kernel, Param, Scan, Store
 from tilewright.kernel.typecheck import type_problems
 
@@ -91,7 +91,7 @@ def _sizes(kernel: Kernel) -> Iterator[str]:
         for size in sizes:
             if missing := sorted(size.symbols - known):
                 yield f"{what}: nothing is known of {', '.join(missing)} in {size}"
-            elif bounds(size, dict(kernel.facts))[0] < 0:
+            elif not at_most(ZERO, size, dict(kernel.facts)):
                 yield f"{what}: {size} may be negative"
 
 

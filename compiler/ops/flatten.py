@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tilewright.ir.symbolic import Expr, constant, symbol
-from tilewright.kernel.expr import Binary, Cast, IndexValue, Load, Ref, Select, Unary, Value, operands
+from tilewright.kernel.analysis import walk
+from tilewright.kernel.expr import Binary, Cast, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.tile import Axis, Define, Kernel, Param, Scan, Statement, Store
 
 
@@ -51,13 +52,6 @@ def name_axes(kernel: Kernel, hints: Sequence[str]) -> Kernel:
 
     renamed = tuple(Axis(new.get(a.name, a.name), a.extent) for a in kernel.axes)
     return replace(kernel, axes=renamed, body=tuple(_rewrite(s, names, index, symbols) for s in kernel.body))
-
-
-def walk(v: Value) -> Iterator[Value]:
-    """``v`` and everything below it."""
-    yield v
-    for o in operands(v):
-        yield from walk(o)
 
 
 def values_of(s: Statement) -> Iterator[Value]:

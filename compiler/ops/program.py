@@ -46,6 +46,7 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
             continue
         step = _view(model, node, needed) or _run(model, node, problems)
         if step is None:
+            needed.update(v for v in node.inputs if v is not None)  # what comes before it is to be named as well
             continue
         steps.append(step)
         needed.update([step.source] if isinstance(step, View) else step.values)

@@ -52,6 +52,7 @@ CASES = [
     *(Case(f"Reduce{op}", (("A", 4, "C"),), {"keepdims": 1}, (np.array([-1, 0]),)) for op in REDUCE),
     Case("Pow", (("A", 4),), constants=(np.float32(2),)),
     Case("Pow", (("A", 4), (4,)), low=0.1),
+    Case("Pow", (("A", 4),), constants=(np.float32(0.5),), low=0.1),
     Case("Gelu", (("A", 4),), {"approximate": "tanh"}),
     Case("Where", (("A", 1), ("A", 4), (4,)), dtypes=(B, F, F)),
     Case("Cast", (("A", 4),), {"to": L}),
@@ -93,6 +94,7 @@ CASES = [
         "Slice", (("A", "C", 8),), constants=(np.array([1, 6]), np.array([100, 0]), np.array([1, 2]), np.array([1, -2]))
     ),
     Case("Split", (("A", 8),), {"axis": 1, "num_outputs": 2}, outputs=2),
+    Case("Split", (("T", 3),), {"axis": 0, "num_outputs": 2}, outputs=2),
     Case("Concat", (("A", "C"), ("A", 3), ("A", "T")), {"axis": 1}),
     Case("Pad", (("A", "C"),), constants=(np.array([1, 0, 0, 2]), np.float32(9))),
     *(Case("Pad", ((4, "T"),), {"mode": m}, (np.array([2, 1, 0, 3]),)) for m in ("edge", "reflect")),

@@ -61,7 +61,9 @@ def _lower_pow(ctx: Context) -> Operand:
         if isinstance(y, Const) and y.value == 2:
             return binary("mul", x, x)
         if isinstance(y, Const) and y.value == 0.5 and x.dtype.is_float:
-            return unary("sqrt", x)
+            # C and IEEE 754 differ from sqrt at two places: pow(-∞, 0.5) is +∞, and pow(-0, 0.5) is +0.
+            root = unary("sqrt", binary("add", x, 0.0))
+            return select(binary("eq", x, -math.inf), const(math.inf, x.dtype), root)
         if x.dtype.is_float or not y.dtype.is_float:
             return binary("pow", x, cast(y, x.dtype))
         return cast(binary("pow", cast(x, y.dtype), y), x.dtype)  # an integer base with a float exponent
