@@ -63,6 +63,8 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
+    """``op`` is of :data:`UNARY`; tests (``not``, ``isnan``, ``isinf``) give ``bool``, the others that of ``x``."""
+
     op: str
     x: Value
 
@@ -86,6 +88,8 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Select:
+    """``a`` where ``cond`` (a ``bool``) holds, else ``b``; both may be computed, so reads in either have to be safe."""
+
     cond: Value
     a: Value
     b: Value

@@ -18,6 +18,7 @@ from tilewright.ir.symbolic import ZERO, Expr, IntLike, as_expr, maximum, minimu
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Axis, Carry, Define, Kernel, Param, Reduction, Scan, Statement, Store
+from tilewright.ops.share import share_subexpressions
 from tilewright.ops.simplify import simplify
 
 #: Origin of an operand that is in memory.
@@ -200,8 +201,6 @@ class Composer:
 
     def kernel(self) -> Kernel:
         """The finished kernel; only symbols and axes that occur are kept."""
-        from tilewright.ops.share import share_subexpressions
-
         body = share_subexpressions(self.body, tuple(self.axes), self.fresh)
         used_axes = {a for s in body for a in statement_axes(s)}
         axes = tuple(Axis(n, e) for n, e in self.axes.items() if n in used_axes)
@@ -279,6 +278,7 @@ def size_of(e: Expr, dtype: DType) -> Value:
 
 
 def unary(op: str, x: Value) -> Value:
+    """``op(x)``."""
     return Unary(op, x)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tilewright.ir.symbolic import Expr
+from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Define, Scan, Statement, Store
 
@@ -70,7 +71,8 @@ class _Sharing:
         new = _rebuild(v, [self._rewrite(o, out) for o in operands(v)])
         if top or self.uses[id(v)] < 2 or _is_plain(v):
             return new
-        over = tuple(a for a in self.axes if a in _free(new))
+        free = used_symbols(new)
+        over = tuple(a for a in self.axes if a in free)
         ref = Ref(self.fresh("t"), over, v.dtype)
         out.append(Define(ref.tile, over, new))
         self.defined[id(v)] = ref
@@ -101,9 +103,3 @@ def _rebuild(v: Value, new: Sequence[Value]) -> Value:
             rest = iter(new)
             return replace(v, index=tuple(i if isinstance(i, Expr) else next(rest) for i in index))
     return v
-
-
-def _free(v: Value) -> frozenset[str]:
-    from tilewright.ops.compose import free_axes
-
-    return free_axes(v)

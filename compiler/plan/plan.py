@@ -105,6 +105,8 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Free:
+    """Give back the memory that :class:`Allocate` gave a temporary."""
+
     buffer: int
 
 
@@ -140,7 +142,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    pass
+    """The end of an entry point."""
 
 
 Instruction = Union[Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return]

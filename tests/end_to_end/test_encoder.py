@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from tilewright import driver
 from tilewright.backends.cpu.machine import runnable
 from tilewright.codegen import cache
+from tilewright.codegen.toolchain import default_toolchain
 from tilewright.options import Options
+from tilewright.package.native import NATIVE
 from tilewright.runtime import load
 from tilewright.runtime.errors import RunError
 
@@ -102,3 +107,30 @@ def test_same_bytes_in_another_folder_with_another_cache(
     monkeypatch.chdir(tmp_path)
     again = driver.compile(copy, options=Options(targets=("cpu",)))
     assert again.to_bytes() == artifact.read_bytes()
+
+
+def test_a_short_c_program_gives_the_same_bytes(artifact: Path, tmp_path: Path) -> None:
+    """The whole of what a C user writes for an encoder, compiled by the pinned compiler."""
+    source = Path(__file__).parent / "run_encoder.c"
+    assert len(source.read_text().splitlines()) < 60
+    compiler = default_toolchain().command
+    include = [f"-I{NATIVE}", "-target", "x86_64-linux-gnu.2.17" if machine() == "x86_64" else "aarch64-linux-gnu.2.17"]
+    caches = {f"ZIG_{kind}_CACHE_DIR": str(tmp_path / kind) for kind in ("LOCAL", "GLOBAL")}
+    command = [
+        *compiler,
+        str(source),
+        "-o",
+        "program",
+        "-O1",
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        *include,
+        "-lpthread",
+        "-ldl",
+    ]
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, **caches}, capture_output=True)
+    x = feeds(3, 21)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    (tmp_path / "in.bin").write_bytes(b"".join(x[n].tobytes() for n in names))
+    subprocess.run([tmp_path / "program", artifact, "in.bin", "3", "21", "out.bin"], check=True, cwd=tmp_path)
+    assert (tmp_path / "out.bin").read_bytes() == load(artifact).run(None, x)[0].tobytes()
