@@ -32,12 +32,13 @@ Runnable = Union[str, "os.PathLike[str]", "Artifact"]
 
 
 def compile(
-    model: Model,
+    model: Model | Mapping[str, Model],
     targets: Sequence[str] = ("cpu",),
     *,
     example_args: tuple[Any, ...] | None = None,
     dynamic_shapes: Any = None,
     input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    states: Mapping[str, str] | None = None,
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -46,11 +47,15 @@ def compile(
     """Compile a model into one artifact.
 
     Args:
-        model: an ONNX file, a ``ModelProto``, a torch module (with ``example_args``) or an ``ExportedProgram``.
+        model: an ONNX file, a ``ModelProto``, a torch module (with ``example_args``) or an ``ExportedProgram``; or
+            several of them by the names of their entry points, ``{"prefill": a, "decode": b}``, which share weights.
+            Among several, what comes from torch is an ``ExportedProgram``.
         targets: spellings, ``kind[:arch[+feature]]``.
         example_args: arguments of one call of a torch module.
         dynamic_shapes: which of their sizes may vary, as ``torch.export.export`` takes it.
         input_shapes: per input, a size per axis: ``8`` binds, ``"1..32"`` bounds, ``"N"`` names.
+            They apply to every entry point that has the input.
+        states: per input that is a state, the output that is its new value; ``run`` takes one array for the two.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -61,31 +66,47 @@ def compile(
         AccuracyError: ``verify`` found an output off by more than the tolerance.
     """
     from tilewright import driver
+    from tilewright.entries import entries_of
 
     shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
-    options = Options(targets=tuple(targets), input_shapes=tuple(shapes.items()), level=level)
-    source = model
-    if not _is_onnx(model):
-        from tilewright.frontend.torch import import_module
+    options = Options(
+        targets=tuple(targets),
+        input_shapes=tuple(shapes.items()),
+        level=level,
+        states=tuple((states or {}).items()),
+    )
+    models = entries_of(model)
+    if len(models) > 1 and (example_args is not None or dynamic_shapes is not None):
+        cause, fix = "example arguments are those of one model", "give each model as a torch.export.ExportedProgram"
+        raise UsageError("torch-arguments", where="compile", cause=cause, fix=fix)
+    sources = {}
+    for name, each in models.items():
+        sources[name] = each
+        if not _is_onnx(each):
+            from tilewright.frontend.torch import import_module
 
-        source = import_module(model, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes)
-    artifact = driver.compile(source, options=options, progress=progress or (lambda stage, detail: None))
+            every = len(models) == 1
+            sources[name] = import_module(
+                each, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes, every_shape=every
+            )
+    artifact = driver.compile(sources, options=options, progress=progress or (lambda stage, detail: None))
     if verify:
-        _require_equal(artifact, model, example_args, tolerance)
+        for name, each in models.items():
+            _require_equal(artifact, name, each, example_args, tolerance)
     return artifact
 
 
 def _require_equal(
-    artifact: Artifact, model: Model, example_args: tuple[Any, ...] | None, tolerance: float | None
+    artifact: Artifact, entry: str, model: Model, example_args: tuple[Any, ...] | None, tolerance: float | None
 ) -> None:
     from tilewright.engines import EngineError
 
-    name = artifact.report.model.name
+    name = artifact.report.entries[entry].name
     try:
         if _is_onnx(model):
-            checked = verify(artifact, model, tolerance=tolerance)
+            checked = verify(artifact, model, tolerance=tolerance, entry=entry)
         else:
-            checked = verify_torch(artifact, model, example_args, tolerance=tolerance)
+            checked = verify_torch(artifact, model, example_args, tolerance=tolerance, entry=entry)
     except EngineError as error:
         if error.exit_code != ExitCode.DEVICE:
             raise
@@ -102,7 +123,12 @@ def _is_onnx(model: Model) -> bool:
 
 
 def verify_torch(
-    artifact: Runnable, model: Any, example_args: tuple[Any, ...] | None = None, *, tolerance: float | None = None
+    artifact: Runnable,
+    model: Any,
+    example_args: tuple[Any, ...] | None = None,
+    *,
+    tolerance: float | None = None,
+    entry: str | None = None,
 ) -> Verification:
     """Compare an artifact with the torch module it was made from, run here on its example inputs.
 
@@ -111,15 +137,33 @@ def verify_torch(
         model: a torch module, or an ``ExportedProgram``.
         example_args: inputs; an ``ExportedProgram`` has its own.
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+        entry: the entry point that was made from it; the first when ``None``.
     """
-    from tilewright.runtime import open_artifact
     from tilewright.verification import verify_outputs
 
     with _file_of(artifact) as path:
-        entry = open_artifact(path).manifest.entries[0]
-        names, outputs = [i.name for i in entry.inputs], [o.name for o in entry.outputs]
+        info = _entry(path, entry)
+        names, outputs = [i.name for i in info.inputs], [o.name for o in info.outputs]
         feed, want = _run_torch(model, example_args, names, outputs)
-        return verify_outputs(path, [feed], [want], f"torch {_torch_version()} in this process", tolerance=tolerance)
+        reference = f"torch {_torch_version()} in this process"
+        return verify_outputs(path, [feed], [want], reference, tolerance=tolerance, entry=entry)
+
+
+def _entry(artifact: Path | str, name: str | None) -> EntryInfo:
+    """What an artifact says of an entry point; of the first when ``None``. Raises :class:`UsageError`."""
+    from tilewright.runtime import open_artifact
+
+    entries = {e.name: e for e in open_artifact(artifact).manifest.entries}
+    if name is None:
+        return next(iter(entries.values()))
+    if name not in entries:
+        raise UsageError(
+            "unknown-entry-point",
+            where=str(artifact),
+            cause=f"there is no entry point {name!r}",
+            fix=f"use one of {', '.join(map(repr, entries))}",
+        )
+    return entries[name]
 
 
 def _torch_version() -> str:
@@ -152,7 +196,10 @@ def _run_torch(
 
 
 def samples(
-    artifact: Path | str, shapes: Mapping[str, Sequence[int]] | None = None, count: int = 2
+    artifact: Path | str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    count: int = 2,
+    entry: str | None = None,
 ) -> list[dict[str, Array]]:
     """Made-up inputs for an artifact, without running it.
 
@@ -160,12 +207,11 @@ def samples(
         artifact: a ``.tw`` file.
         shapes: concrete shapes of some inputs; what they leave open gets small unequal sizes within its bounds.
         count: how many samples, at most 2; they differ in sizes and values.
+        entry: of which entry point; the first when ``None``.
     """
-    from tilewright.runtime import open_artifact
-
-    entry = open_artifact(artifact).manifest.entries[0]
-    bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
-    inputs, bound = _bound(entry, shapes or {})
+    info = _entry(artifact, entry)
+    bounds = {s.name: (s.min, s.max, s.multiple) for s in info.symbols}
+    inputs, bound = _bound(info, shapes or {})
     made = []
     for seed, sizes in enumerate(sample.SAMPLES[:count]):
         free = {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
@@ -224,6 +270,7 @@ def verify(
     sizes: Mapping[str, Sequence[int]] | None = None,
     tolerance: float | None = None,
     engine: str = "auto",
+    entry: str | None = None,
 ) -> Verification:
     """Compare an artifact with the ONNX model it was made from, each in a process of its own.
 
@@ -234,21 +281,20 @@ def verify(
         sizes: concrete shapes of made-up inputs.
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
+        entry: the entry point that was made from the model; the first when ``None``.
     """
     from tilewright.verification import require_inputs
     from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
-        given = feeds or samples(path, sizes)
-        _check_feeds(path, given)
+        given = feeds or samples(path, sizes, entry=entry)
+        info = _entry(path, entry)
+        _check_feeds(path, info, given)
         require_inputs(model, given[0])
-        return compare(path, model, given, tolerance=tolerance, engine=engine)
+        return compare(path, model, given, tolerance=tolerance, engine=engine, entry=entry)
 
 
-def _check_feeds(path: Path, feeds: Sequence[Mapping[str, Array]]) -> None:
-    from tilewright.runtime import open_artifact
-
-    entry = open_artifact(path).manifest.entries[0]
+def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:
     names = {i.name for i in entry.inputs}
     for feed in feeds:
         if set(feed) != names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -17,8 +17,18 @@ from tilewright.kernel.tile import Kernel
 from tilewright.kernel.verify import verify_kernel
 from tilewright.observe import Observer
 from tilewright.ops.program import Run, Step, View
-from tilewright.plan.build import Alias, Built, KernelLaunch, build_plan
+from tilewright.plan.build import Alias, Built, EntrySteps, KernelLaunch, build_plan
 from tilewright.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """An entry point as kernels. ``states`` are pairs of positions, an input and the output that is its new value."""
+
+    name: str
+    model: ir.Model
+    steps: tuple[Step, ...]
+    states: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +39,29 @@ class TargetBuild:
     built: Built
     binary: Binary
     kernels: tuple[Scheduled, ...]
-    launches: tuple[int, ...]  # index of the kernel of each launch
+    launches: tuple[int, ...]  # index of the kernel of each launch, of all entry points
 
 
 def build_target(
-    model: ir.Model, steps: Sequence[Step], backend: KernelBackend, target: Target, observer: Observer
+    entries: Sequence[Lowered],
+    backend: KernelBackend,
+    target: Target,
+    observer: Observer,
+    names: Mapping[ir.Value, str],
 ) -> TargetBuild:
-    """Schedule, emit and build every distinct kernel once, then plan the launches.
+    """Schedule, emit and build every distinct kernel of all entry points once, then plan the launches.
 
-    Raises one :class:`UnsupportedError` that names every kernel the target cannot run.
+    ``names`` are those of constants among the weights, where they differ from their own. Raises one
+    :class:`UnsupportedError` that names every kernel the target cannot run.
     """
-    _require_support(steps, backend, target)
+    _require_support([step for entry in entries for step in entry.steps], backend, target)
     distinct: dict[str, Scheduled] = {}
-    launches: list[KernelLaunch | Alias] = []
-    for step in steps:
-        if isinstance(step, View):
-            launches.append(Alias(step.source, step.result))
-            continue
-        key = fingerprint(step.kernel)
-        if key not in distinct:
-            distinct[key] = schedule_kernel(step.kernel, key, backend, target)
-        launches.append(_launch(step, list(distinct).index(key), distinct[key], backend, target))
+    planned = [
+        EntrySteps(
+            e.name, e.model, [_planned_step(step, distinct, backend, target) for step in e.steps], states=e.states
+        )
+        for e in entries
+    ]
     kernels = tuple(distinct.values())
     source = backend.emit(kernels, target)
     for scheduled in kernels:
@@ -57,9 +69,21 @@ def build_target(
     for name, text in source.files.items():
         observer.text(f"{target.folder}/{name}", text)
     binary = backend.build(source, target)
-    built = build_plan(model, launches, [s.kernel.name for s in kernels])
-    started = tuple(step.kernel for step in launches if isinstance(step, KernelLaunch))
+    built = build_plan(planned, [s.kernel.name for s in kernels], names)
+    started = tuple(step.kernel for entry in planned for step in entry.steps if isinstance(step, KernelLaunch))
     return TargetBuild(target, built, binary, kernels, started)
+
+
+def _planned_step(
+    step: Step, distinct: dict[str, Scheduled], backend: KernelBackend, target: Target
+) -> KernelLaunch | Alias:
+    """A step as the plan has it; its kernel is scheduled and added to ``distinct`` when none equals it."""
+    if isinstance(step, View):
+        return Alias(step.source, step.result)
+    key = fingerprint(step.kernel)
+    if key not in distinct:
+        distinct[key] = schedule_kernel(step.kernel, key, backend, target)
+    return _launch(step, list(distinct).index(key), distinct[key], backend, target)
 
 
 def _require_support(steps: Sequence[Step], backend: KernelBackend, target: Target) -> None:

@@ -44,11 +44,11 @@ class EngineError(TilewrightError):
         self.exit_code = ExitCode(exit_code)
 
 
-def _tilewright(path: Path, threads: int | None, device: str = "auto") -> Engine:
+def _tilewright(path: Path, threads: int | None, device: str = "auto", entry: str | None = None) -> Engine:
     from tilewright import __version__
     from tilewright.runtime import load
 
-    session = load(path, device=device, threads=threads)
+    session = load(path, device=device, threads=threads, entry=entry)
     names = [o.name for o in session.outputs]
     return Engine("tilewright", __version__, lambda x: dict(zip(names, session.run(None, x), strict=True)))
 
@@ -159,8 +159,10 @@ class Runs:
     outputs: tuple[dict[str, Array], ...]
 
 
-def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], device: str = "auto") -> Runs:
-    """Run a model on every element of ``feeds`` in a child process; ``device`` is for our own engine.
+def run_apart(
+    name: str, path: Path, feeds: Sequence[Mapping[str, Array]], device: str = "auto", entry: str | None = None
+) -> Runs:
+    """Run a model on every element of ``feeds`` in a child process; ``device`` and ``entry`` are for our own engine.
 
     Raises:
         EngineError: what the user can mend, with the engine's own exit code (a missing device, inputs that do not fit,
@@ -171,7 +173,7 @@ def run_apart(name: str, path: Path, feeds: Sequence[Mapping[str, Array]], devic
         names = list(feeds[0])
         for i, feed in enumerate(feeds):
             np.savez(Path(folder) / f"in{i}.npz", *(feed[n] for n in names))
-        task = {"engine": name, "path": str(path), "folder": folder, "device": device, "inputs": names}
+        task = {"engine": name, "path": str(path), "folder": folder, "device": device, "entry": entry, "inputs": names}
         child = [sys.executable, "-m", "tilewright.engines", json.dumps(task | {"count": len(feeds)})]
         done = subprocess.run(child, capture_output=True, text=True, check=False)
         told = json.loads((done.stdout.splitlines() or ["{}"])[-1]) if done.returncode in (0, MENDABLE) else {}
@@ -197,7 +199,8 @@ def _child(task: Mapping[str, Any]) -> dict[str, Any]:
         import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
     start = time.perf_counter()
     path = Path(task["path"])
-    engine = _tilewright(path, None, task["device"]) if name == "tilewright" else open_engine(name, path)
+    ours = name == "tilewright"
+    engine = _tilewright(path, None, task["device"], task["entry"]) if ours else open_engine(name, path)
     told: dict[str, Any] = {"version": engine.version, "load_seconds": time.perf_counter() - start}
     seconds = []
     for i in range(task["count"]):

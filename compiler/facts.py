@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
@@ -19,35 +19,44 @@ from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
-    from tilewright.build import TargetBuild
+    from tilewright.build import Lowered, TargetBuild
 
 #: The size that a symbolic dimension is given where a number must be shown.
 EXAMPLE = 32
 
 
-def compilation_facts(
-    *,
-    name: str,
-    digest: str,
-    graph: ir.Model,
-    builds: Sequence[TargetBuild],
-    seconds: Mapping[str, float],
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An entry point, the name of its model as it was given, and the model's SHA-256."""
+
+    entry: Lowered
+    name: str
+    sha256: str
+
+
+def compilation_facts(sources: Sequence[Source], builds: Sequence[TargetBuild], seconds: Mapping[str, float]) -> Report:
     """Everything that is known before the file is written."""
-    known = model_facts.facts(graph)
-    inputs = tuple((str(v.name), f"{type_of(v).dtype}{_shape(type_of(v).shape, known)}") for v in graph.graph.inputs)
     precision = Counter(
         str(kernel.kernel.params[-1].dtype) for kernel in (builds[0].kernels[i] for i in builds[0].launches)
     )
     tools = {tool: version for b in builds for tool, version in b.binary.tools.items()}
+    entries = {s.entry.name: _model(s) for s in sources}
     return Report(
-        model=ModelFacts(name, graph.opset_imports.get("", 0), digest, inputs, sum(1 for _ in graph.graph)),
+        model=next(iter(entries.values())),
+        entries=entries,
         targets=tuple(_target(b) for b in builds),
         precision=dict(precision.most_common()),
         seconds=dict(seconds),
         peak_rss=peak_rss(),
         tools=tools,
     )
+
+
+def _model(source: Source) -> ModelFacts:
+    graph = source.entry.model
+    known = model_facts.facts(graph)
+    inputs = tuple((str(v.name), f"{type_of(v).dtype}{_shape(type_of(v).shape, known)}") for v in graph.graph.inputs)
+    return ModelFacts(source.name, graph.opset_imports.get("", 0), source.sha256, inputs, sum(1 for _ in graph.graph))
 
 
 def _target(build: TargetBuild) -> TargetFacts:
@@ -58,8 +67,15 @@ def _target(build: TargetBuild) -> TargetFacts:
         distinct=len(build.kernels),
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
-        arena=_arena(build.built.plan.entries[0]),
+        arena=_arenas(build.built.plan.entries),
     )
+
+
+def _arenas(entries: Sequence[EntryPoint]) -> str:
+    """The arena of each entry point, named where there are several."""
+    if len(entries) == 1:
+        return _arena(entries[0])
+    return ", ".join(f"{e.name}: {_arena(e)}" for e in entries)
 
 
 def _arena(entry: EntryPoint) -> str:

@@ -24,11 +24,14 @@ class Options:
         targets: target spellings, ``kind:arch[+feature]``.
         input_shapes: per input, dimensions as text: ``"8"`` binds, ``"1..32"`` bounds, ``"N"`` names.
         level: 0 (no fusion) to 3.
+        states: pairs of an input and the output that is its new value, in every entry point that has both; a caller may
+            bind one memory to the two.
         cc: a C compiler command instead of the pinned default; ``None`` is the default.
     """
 
     targets: tuple[str, ...] = ("cpu",)
     input_shapes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     level: int = 2
+    states: tuple[tuple[str, str], ...] = ()
     cc: str | None = None
     observe: Observation = field(default=Observation(), compare=False)

@@ -24,7 +24,7 @@ class TargetFacts:
 
     Attributes:
         spelling: ``kind:arch[+feature]``.
-        launches: kernels that one run starts.
+        launches: kernels that one run of every entry point starts.
         distinct: different kernels among them.
         fallback: what runs on the host part instead, each with its reason.
         code_bytes: size of the binary.
@@ -46,6 +46,8 @@ class Report:
     """One compilation.
 
     Attributes:
+        model: that of the first entry point.
+        entries: the model of each entry point.
         precision: launches by the dtype they compute in.
         seconds: of each stage, in order.
         peak_rss: highest resident memory of the compiling process, bytes.
@@ -55,6 +57,7 @@ class Report:
 
     model: ModelFacts
     targets: tuple[TargetFacts, ...]
+    entries: Mapping[str, ModelFacts] = field(default_factory=dict)
     precision: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_rss: int = 0

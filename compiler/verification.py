@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def verify(
     *,
     tolerance: float | None = None,
     engine: str = "auto",
+    entry: str | None = None,
 ) -> Verification:
     """Compare an artifact with the ONNX model it was made from.
 
@@ -111,6 +112,7 @@ def verify(
         tolerance: largest error relative to the largest reference value; ``None`` is the table of
             :data:`tilewright.accuracy.TOLERANCE`.
         engine: ``onnxruntime``, ``onnx.reference`` or ``auto`` (the first that is installed and takes the model).
+        entry: the entry point that was made from it; the first when ``None``.
 
     Raises:
         UsageError: no samples.
@@ -122,7 +124,7 @@ def verify(
     want, note = _reference(Path(reference), feeds, engine)
     cost = (want.load_seconds + sum(want.seconds), want.peak_rss)
     name = f"{want.engine} {want.version}"
-    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, tolerance=tolerance)
+    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, tolerance=tolerance, entry=entry)
 
 
 def verify_outputs(
@@ -134,6 +136,7 @@ def verify_outputs(
     cost: tuple[float, int] | None = None,
     note: str = "",
     tolerance: float | None = None,
+    entry: str | None = None,
 ) -> Verification:
     """Compare an artifact with outputs that are known.
 
@@ -144,7 +147,7 @@ def verify_outputs(
         reference: who gave them.
         cost: seconds and bytes of memory that they took, where that was in a process of its own.
         note: why the reference was not another one.
-        tolerance: as for :func:`verify`.
+        tolerance, entry: as for :func:`verify`.
 
     Raises:
         EngineError: no part of the artifact can be run here, or inputs do not fit.
@@ -154,7 +157,7 @@ def verify_outputs(
     missing: EngineError | None = None
     for target in (t.target for t in open_artifact(artifact).manifest.targets):
         try:
-            parts.append(_part(Path(artifact), target, feeds, want, reference, tolerance))
+            parts.append(_part(Path(artifact), target, feeds, want, reference, tolerance, entry))
         except EngineError as error:
             if error.exit_code != ExitCode.DEVICE:
                 raise
@@ -164,6 +167,35 @@ def verify_outputs(
         raise missing
     seconds, memory = cost or (0.0, 0)
     return Verification(tuple(parts), tuple(unchecked), reference, seconds, memory, note)
+
+
+def together(checks: Mapping[str, Verification]) -> Verification:
+    """The verifications of several entry points as one; each output is named with its entry point, ``decode: y``.
+
+    Samples count one after the other, times are summed, memory is the highest.
+    """
+    first, *others = checks.values()
+    if not others:
+        return first
+    named: dict[str, list[tuple[Comparison, ...]]] = {}
+    for entry, check in checks.items():
+        for part in check.parts:
+            samples = [tuple(replace(c, name=f"{entry}: {c.name}") for c in sample) for sample in part.comparisons]
+            named.setdefault(part.target, []).extend(samples)
+    parts = [
+        replace(
+            p, comparisons=tuple(named[p.target]), peak_rss=max(q.peak_rss for c in checks.values() for q in c.parts)
+        )
+        for p in first.parts
+    ]
+    return Verification(
+        tuple(parts),
+        first.unchecked,
+        ", ".join(dict.fromkeys(c.reference for c in checks.values())),
+        sum(c.reference_seconds for c in checks.values()),
+        max(c.reference_rss for c in checks.values()),
+        "; ".join(f"{entry}: {c.reference_note}" for entry, c in checks.items() if c.reference_note),
+    )
 
 
 def require_inputs(reference: Path, names: Iterable[str]) -> None:
@@ -187,8 +219,9 @@ def _part(
     want: Sequence[Mapping[str, Array]],
     reference: str,
     tolerance: float | None,
+    entry: str | None,
 ) -> Part:
-    got = engines.run_apart("tilewright", artifact, feeds, target)
+    got = engines.run_apart("tilewright", artifact, feeds, target, entry)
     comparisons = []
     for mine, theirs in zip(got.outputs, want, strict=True):
         if set(mine) != set(theirs):

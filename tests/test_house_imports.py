@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "observe": BELOW_DRIVER | {"accuracy", "sample"},
     "selection": BELOW_DRIVER,
     "build": BELOW_DRIVER | {"observe"},
-    "driver": BELOW_DRIVER | {"artifact", "build", "facts", "observe", "selection", "__version__"},
+    "entries": BELOW_DRIVER | {"build"},
+    "driver": BELOW_DRIVER | {"artifact", "build", "entries", "facts", "observe", "selection", "__version__"},
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
@@ -49,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification"},
     "api": {
         "driver",
+        "entries",
         "engines",
         "artifact",
         "frontend",

@@ -119,6 +119,18 @@ def _reason(error: BaseException) -> str:
 _SIZES = r"(\d{1,15}(?:[x,]\d{1,15})*)"
 
 
+def read_pairs(texts: Sequence[str], option: str, form: str) -> tuple[tuple[str, str], ...]:
+    """Texts of the form ``NAME=VALUE``. Raises :class:`UsageError`, which names ``option`` and the wanted ``form``."""
+    pairs = []
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            fix = f"write {option} {form}"
+            raise UsageError("pair-syntax", where=f"{option} {text!r}", cause=f"it is not {form}", fix=fix)
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
 def read_sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Concrete shapes by input name: ``x:1x3x224``, ``x:1,3,224`` or ``x[1,3,224]``. Raises :class:`UsageError`."""
     shapes = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 from tilewright.cli import arguments, screen
 from tilewright.cli.outcome import Case, Outcome
 from tilewright.cli.summary import summary
-from tilewright.errors import ExitCode
+from tilewright.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tilewright.artifact import Artifact
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
     "-t", "--target", "targets", multiple=True, default=("cpu",), help="KIND[:ARCH[+FEATURE]]. [default: cpu]"
 )
 @arguments.shapes("Bind (x:1x3x224x224) or bound (x:1..32x3) an input's sizes, or with commas (x:1..32,3).")
+@click.option(
+    "--entry", "entries", multiple=True, metavar="NAME=MODEL", help="One more entry point, with shared weights."
+)
+@click.option(
+    "--state", "states", multiple=True, metavar="INPUT=OUTPUT", help="An output that is an input's new value."
+)
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option("--cc", help="A C compiler command instead of the pinned ziglang.")
 @click.option("--verify/--no-verify", default=True, help="Compare with a reference, in processes apart. [default: on]")
-@click.option("--data", type=arguments.FILE, help="An .npz to verify on, instead of made-up inputs.")
+@click.option("--data", type=arguments.FILE, help="An .npz to verify MODEL on, instead of made-up inputs.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Largest error relative to the largest reference value.")
 @click.option("--dump-ir", type=arguments.FOLDER, help="The graph after each pass that changed it, then kernels.")
 @click.option("--verify-each", is_flag=True, help="Check numbers after each pass; name the first that changes them.")
@@ -45,6 +52,8 @@ def command(
     output: Path | None,
     targets: tuple[str, ...],
     shapes: tuple[str, ...],
+    entries: tuple[str, ...],
+    states: tuple[str, ...],
     level: int,
     cc: str | None,
     verify: bool,
@@ -61,7 +70,10 @@ def command(
     json_path: Path | None,
     junit: Path | None,
 ) -> int:
-    """Compile MODEL, an ONNX file, into one artifact that runs without the compiler."""
+    """Compile MODEL, an ONNX file, into one artifact that runs without the compiler.
+
+    MODEL is the entry point main; every --entry adds one beside it.
+    """
     from tilewright import driver
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.observe import Stopped
@@ -73,10 +85,12 @@ def command(
         arguments.require_folder(output)
     feeds = [arguments.read_samples(data)] if data else None
     watch = Observation(str(dump_ir) if dump_ir else None, verify_each, explain, stop_after, time_passes)
-    options = Options(targets, tuple(map(parse_input_shape, shapes)), level, cc=cc, observe=watch)
+    pairs = arguments.read_pairs(states, "--state", "INPUT=OUTPUT")
+    options = Options(targets, tuple(map(parse_input_shape, shapes)), level, pairs, cc=cc, observe=watch)
+    models = _models(model, entries)
     with screen.Progress("none" if quiet else progress) as report_stage:
         try:
-            artifact = driver.compile(model, options=options, progress=report_stage)
+            artifact = driver.compile(models, options=options, progress=report_stage)
         except Stopped as stopped:
             report_stage.say(f"{stopped}; nothing was packaged")
             return ExitCode.OK
@@ -84,7 +98,7 @@ def command(
         checked, reason = None, "--no-verify"
         if verify:
             report_stage("verify", "beside a reference, in processes apart")
-            checked, reason = _verified(artifact, model, feeds, tolerance)
+            checked, reason = _verified(artifact, models, feeds, tolerance)
         if checked:
             record(outcome, checked)
         if checked is None or checked.ok:
@@ -99,15 +113,34 @@ def command(
     return ExitCode.OK
 
 
+def _models(model: Path, entries: tuple[str, ...]) -> dict[str, Path]:
+    """The model of each entry point. Raises :class:`UsageError` for a name that is given twice."""
+    models = {"main": model}
+    for name, path in arguments.read_pairs(entries, "--entry", "NAME=MODEL"):
+        if name in models:
+            fix = "give every entry point a name of its own; MODEL is main"
+            raise UsageError("entry-name", where=f"--entry {name}={path}", cause=f"{name!r} is taken", fix=fix)
+        models[name] = Path(path)
+    return models
+
+
 def _verified(
-    artifact: Artifact, model: Path, feeds: list[dict[str, arguments.Array]] | None, tolerance: float | None
+    artifact: Artifact,
+    models: Mapping[str, Path],
+    feeds: list[dict[str, arguments.Array]] | None,
+    tolerance: float | None,
 ) -> tuple[Verification | None, str]:
     """Check an artifact that is not on disk yet; ``None`` and the reason where no part of it can be run here."""
     from tilewright.api import verify
     from tilewright.engines import EngineError
+    from tilewright.verification import together
 
+    checks = {}
     try:
-        return verify(artifact, model, feeds=feeds, tolerance=tolerance), ""
+        for entry, model in models.items():
+            checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)
+            feeds = None  # those of MODEL; the other entry points get made-up inputs
+        return together(checks), ""
     except EngineError as error:
         if error.exit_code != ExitCode.DEVICE:
             raise

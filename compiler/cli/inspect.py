@@ -55,19 +55,20 @@ def _is_artifact(file: Path) -> bool:
 
 
 def _artifact(manifest: Manifest, file: Path, members: bool) -> Iterator[tuple[str, str]]:
-    model = manifest.provenance.get("model", {})
+    models = manifest.provenance.get("models", ())
     yield "artifact", f"{file}  {size(file.stat().st_size)}"
-    if model:
-        yield "model", f"{model.get('name')}  sha256 {str(model.get('sha256'))[:12]}…"
-    for entry in manifest.entries:
-        yield "entry", entry.name
-        yield from (("  input", str(each)) for each in entry.inputs)
-        yield from (("  output", str(each)) for each in entry.outputs)
-        for symbol in entry.symbols:
+    for model in models:
+        entry = f"{model.get('entry')}: " if len(models) > 1 else ""
+        yield "model", f"{entry}{model.get('name')}  sha256 {str(model.get('sha256'))[:12]}…"
+    for info in manifest.entries:
+        yield "entry", info.name
+        yield from (("  input", str(each)) for each in info.inputs)
+        yield from (("  output", str(each)) for each in info.outputs)
+        for symbol in info.symbols:
             high = symbol.max if symbol.max < 2**31 else ""
             step = f", a multiple of {symbol.multiple}" if symbol.multiple > 1 else ""
             yield "  size", f"{symbol.name} = {symbol.min}..{high}{step}"
-        yield from (("  state", f"{into} and {out} are one memory") for into, out in entry.states)
+        yield from (("  state", f"{into} and {out} are one memory") for into, out in info.states)
     for target in manifest.targets:
         code = sum(manifest.sizes[member] for member in target.members.values())
         needs = ", ".join(name for name, *_ in target.requires)

@@ -9,7 +9,7 @@ from tilewright.cli.screen import duration, size
 
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
-    from tilewright.report import Report, TargetFacts
+    from tilewright.report import ModelFacts, Report, TargetFacts
     from tilewright.verification import Verification
 
 Line = tuple[str, str]
@@ -17,14 +17,11 @@ Line = tuple[str, str]
 
 def summary(report: Report, checked: Verification | None, reason: str = "", verbose: bool = False) -> Iterator[Line]:
     """Label and text of each line; ``reason`` says why nothing was checked."""
-    model = report.model
-    kinds = dict.fromkeys(kind for _, kind in model.inputs)
-    inputs = "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
-    yield (
-        "model",
-        f"{model.name}  sha256 {model.sha256[:12]}…  as opset {model.opset}, {model.nodes} nodes after fusion",
-    )
-    yield "inputs", inputs
+    for entry, model in (report.entries or {"main": report.model}).items():
+        named = f"{entry}: " if len(report.entries) > 1 else ""
+        yield "model", f"{named}{_model(model)}"
+        kinds = dict.fromkeys(kind for _, kind in model.inputs)
+        yield "inputs", "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
     for target in report.targets:
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
@@ -41,6 +38,10 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
     if verbose:
         yield "stages", "  ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
         yield "tools", "  ".join(f"{name} {version}" for name, version in report.tools.items())
+
+
+def _model(model: ModelFacts) -> str:
+    return f"{model.name}  sha256 {model.sha256[:12]}…  as opset {model.opset}, {model.nodes} nodes after fusion"
 
 
 def _target(target: TargetFacts) -> str:

@@ -14,6 +14,7 @@ from tilewright.errors import ExitCode
 @click.command("verify", short_help="Compare an artifact with the model it was made from.")
 @click.argument("artifact", type=arguments.FILE)
 @click.option("--ref", "reference", type=arguments.FILE, required=True, help="The ONNX model.")
+@click.option("--entry", help="The entry point that was made from it. [default: the first]")
 @click.option("--data", type=arguments.FILE, multiple=True, help="An .npz of inputs, repeatable. [default: made up]")
 @arguments.shapes("Sizes of the made-up inputs: x:2,16.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Largest relative error. [default: by dtype]")
@@ -25,6 +26,7 @@ def command(
     *,
     artifact: Path,
     reference: Path,
+    entry: str | None,
     data: tuple[Path, ...],
     shapes: tuple[str, ...],
     tolerance: float | None,
@@ -38,7 +40,7 @@ def command(
     outcome = arguments.begin(ctx, json_path, junit)
     feeds = [arguments.read_samples(path) for path in data] or None
     sizes = arguments.read_sizes(shapes)
-    checked = verify(artifact, reference, feeds=feeds, sizes=sizes, tolerance=tolerance, engine=engine)
+    checked = verify(artifact, reference, feeds=feeds, sizes=sizes, tolerance=tolerance, engine=engine, entry=entry)
     record(outcome, checked)
     for part in checked.parts:
         screen.block([("target", part.target)])

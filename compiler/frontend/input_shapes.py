@@ -174,7 +174,7 @@ def apply_input_shapes(model: ir.Model, shapes: InputShapes) -> None:
     binding = _Binding(model_facts.facts(model), model_facts.dimension_names(model))
     for name, sizes in shapes.items():
         if name not in inputs:
-            raise _unknown_input(name, inputs)
+            raise unknown_input(name, inputs)
         current = graph.type_of(inputs[name]).shape
         if len(sizes) != len(current):
             raise UsageError(
@@ -249,7 +249,8 @@ def _conflict(where: str, cause: str, fix: str) -> UsageError:
     return UsageError("input-shape-conflict", where=where, cause=cause, fix=fix)
 
 
-def _unknown_input(name: str, inputs: Iterable[str]) -> UsageError:
+def unknown_input(name: str, inputs: Iterable[str]) -> UsageError:
+    """The error for sizes of an input that is not among ``inputs``."""
     known = list(inputs)
     close = [k for k in known if k.casefold() == name.casefold()] or difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

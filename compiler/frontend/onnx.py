@@ -39,10 +39,11 @@ _OTHER_FILES = {
 }
 
 
-def import_model(source: Source, input_shapes: InputShapes | None = None) -> ir.Model:
+def import_model(source: Source, input_shapes: InputShapes | None = None, *, every_shape: bool = True) -> ir.Model:
     """The canonical graph of ``source``, an ONNX file or a ``ModelProto`` (which is not changed).
 
-    ``input_shapes`` gives sizes per input, see :data:`~tilewright.frontend.input_shapes.InputShapes`. In the result
+    ``input_shapes`` gives sizes per input, see :data:`~tilewright.frontend.input_shapes.InputShapes`; those of inputs
+    that the model lacks are left alone unless ``every_shape`` must fit. In the result
     every value has a type whose symbols are the named dimensions of the inputs (sizes that depend on run-time values
     have symbols of their own); weights are mapped from the files. Raises :class:`CompileError` (codes ``not-a-model``,
     ``model-truncated``, ``invalid-model``, ``external-data-…``, ``shape-mismatch`` …), :class:`UnsupportedError` that
@@ -51,7 +52,7 @@ def import_model(source: Source, input_shapes: InputShapes | None = None) -> ir.
     where, proto, mapped, folder = _read(source)
     try:
         weights = take_weights(proto.graph, mapped, folder, where)
-        return import_proto(proto, weights, input_shapes or {}, where)
+        return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape)
     except UnicodeDecodeError:
         raise _invalid(where, "a name is not UTF-8") from None
     except RecursionError:
@@ -67,12 +68,20 @@ def input_names(source: Source) -> list[str]:
 
 
 def import_proto(
-    proto: onnx.ModelProto, weights: Mapping[str, ir.TensorProtocol], shapes: InputShapes, where: str
+    proto: onnx.ModelProto,
+    weights: Mapping[str, ir.TensorProtocol],
+    shapes: InputShapes,
+    where: str,
+    *,
+    every_shape: bool = True,
 ) -> ir.Model:
     """The canonical graph of a message (which is used up) and of the initializers that were taken out of it.
 
     ``where`` names the model in errors, which are those of :func:`import_model`.
     """
+    if not every_shape:
+        own = {v.name for v in proto.graph.input}
+        shapes = {name: sizes for name, sizes in shapes.items() if name in own}
     placeholders = {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}
     proto = canonical_proto(proto, placeholders, {n: len(sizes) for n, sizes in shapes.items()}, where)
     model = _deserialized(proto, where)

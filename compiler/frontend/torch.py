@@ -26,18 +26,20 @@ def import_module(
     *,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
+    every_shape: bool = True,
 ) -> ir.Model:
     """The canonical graph of a module traced with example ``args``, or of an exported program (which has its own).
 
-    ``dynamic_shapes`` is what ``torch.export.export`` takes: which axes may vary, and their names. ``input_shapes`` as
-    in :func:`~tilewright.frontend.onnx.import_model`. The weights stay in the module's memory. Raises
-    :class:`CompileError` (``torch-export``) with the exporter's reason, :class:`UsageError` (``torch-missing``,
-    ``torch-arguments``), and what the import of ONNX raises.
+    ``dynamic_shapes`` is what ``torch.export.export`` takes: which axes may vary, and their names. ``input_shapes``
+    and ``every_shape`` as in :func:`~tilewright.frontend.onnx.import_model`. The weights stay in the
+    module's memory. Raises :class:`CompileError` (``torch-export``) with the exporter's reason, :class:`UsageError`
+    (``torch-missing``, ``torch-arguments``), and what the import of ONNX raises.
     """
     program = _exported(module, args, kwargs, dynamic_shapes)
     model: ir.Model = program.model
     weights = _take_initializers(model)
-    return import_proto(ir.to_proto(model), weights, input_shapes or {}, f"PyTorch {_name(module)}")
+    proto, where = ir.to_proto(model), f"PyTorch {_name(module)}"
+    return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape)
 
 
 def _exported(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any) -> Any:

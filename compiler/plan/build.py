@@ -50,6 +50,16 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class EntrySteps:
+    """What one entry point runs. ``states`` are pairs of positions, an input and the output that is its new value."""
+
+    name: str
+    model: ir.Model
+    steps: Sequence[KernelLaunch | Alias]
+    states: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PackedConstant:
     """A constant of the plan, and where its contents come from."""
 
@@ -71,30 +81,35 @@ def byte_size(t: TensorType) -> Expr:
     return ceildiv(t.elements * t.dtype.bits, 8)
 
 
-def build_plan(model: ir.Model, steps: Sequence[KernelLaunch | Alias], kernels: Sequence[str]) -> Built:
-    """The plan of one target with a single entry point, ``main``."""
-    builder = _Builder(model, steps)
+def build_plan(entries: Sequence[EntrySteps], kernels: Sequence[str], names: Mapping[ir.Value, str]) -> Built:
+    """The plan of one target. ``names`` are those of constants among the weights, where they differ from their own."""
+    table = _Constants(names)
+    points = tuple(_entry_point(entry, table) for entry in entries)
+    plan = Plan(points, tuple(c.constant for c in table.constants), tuple(kernels))
+    return Built(plan, tuple(table.constants))
+
+
+def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
+    model = entry.model
+    builder = _Builder(entry, constants)
     code: list[Instruction] = [
         Assert(a.left - a.right, Expr(()), Expr(()), f"{a.where} needs {a.left} == {a.right}")
         for a in assumptions(model)
     ]
-    for step in steps:
+    for step in entry.steps:
         if isinstance(step, KernelLaunch):
             buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
             dims = tuple(symbol(s) for s in step.symbols)
             code.append(Launch(step.kernel, buffers, dims, step.grid, step.scratch))
-    code += builder.copies
-    entry = EntryPoint(
-        name="main",
+    return EntryPoint(
+        name=entry.name,
         inputs=tuple(_signature(v) for v in model.graph.inputs),
         outputs=tuple(_signature(v) for v in model.graph.outputs),
-        states=(),
+        states=entry.states,
         symbols=_symbols(model),
         buffers=tuple(builder.buffers),
-        code=(*code, Return()),
+        code=(*code, *builder.copies, *builder.updates, Return()),
     )
-    plan = Plan((entry,), tuple(c.constant for c in builder.constants), tuple(kernels))
-    return Built(plan, tuple(builder.constants))
 
 
 def _signature(value: ir.Value) -> Signature:
@@ -120,26 +135,58 @@ def _symbols(model: ir.Model) -> tuple[tuple[str, Range], ...]:
 
 
 @dataclass(slots=True)
-class _Builder:
-    """Buffers and constants, made on demand."""
+class _Constants:
+    """The constants of all entry points, each layout of each once."""
 
-    model: ir.Model
-    steps: Sequence[KernelLaunch | Alias]
-    buffers: list[Buffer] = field(default_factory=list)
+    names: Mapping[ir.Value, str]
     constants: list[PackedConstant] = field(default_factory=list)
+    _by_name: dict[str, int] = field(default_factory=dict)
+
+    def index(self, value: ir.Value, pack: Pack | None) -> int:
+        """The position of a constant in the plan."""
+        layout = "" if pack is None else f"[{', '.join(map(str, pack.index))}]"
+        name = self.names.get(value, str(value.name)) + layout
+        if name not in self._by_name:
+            t = type_of(value)
+            shape = tuple(s.value for s in (t.shape if pack is None else pack.shape))
+            self._by_name[name] = len(self.constants)
+            self.constants.append(PackedConstant(Constant(name, t.dtype, shape), value, pack))
+        return self._by_name[name]
+
+
+@dataclass(slots=True)
+class _Builder:
+    """The buffers of one entry point, made on demand.
+
+    The new value of a state is computed in memory of its own and copied when everything has read the old one, so that
+    any graph is right in place. Kernels that write each element where they read it could do without the copy.
+    """
+
+    entry: EntrySteps
+    table: _Constants
+    buffers: list[Buffer] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
+    updates: list[Copy] = field(default_factory=list)  # of states, after all copies
     _by_value: dict[ir.Value, int] = field(default_factory=dict)
-    _by_constant: dict[tuple[str, str], int] = field(default_factory=dict)
+    _by_constant: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for i, v in enumerate(self.model.graph.inputs):
-            self._by_value[v] = self._add("input", type_of(v), i)
-        sources = {s.result: s.source for s in self.steps if isinstance(s, Alias)}
-        for i, v in enumerate(self.model.graph.outputs):
-            buffer = self._add("output", type_of(v), i)
+        graph = self.entry.model.graph
+        states = {i: number for number, (i, _) in enumerate(self.entry.states)}
+        for i, v in enumerate(graph.inputs):
+            kind: BufferKind = "state" if i in states else "input"
+            self._by_value[v] = self._add(kind, type_of(v), states.get(i, i))
+        updated = {o: self._by_value[graph.inputs[i]] for i, o in self.entry.states}
+        old = set(updated.values())
+        sources = {s.result: s.source for s in self.entry.steps if isinstance(s, Alias)}
+        for i, v in enumerate(graph.outputs):
             root = v
             while root in sources:
                 root = sources[root]
+            if i in updated:
+                self._update(root, updated[i], old)
+                continue
+            buffer = self._add("output", type_of(v), i)
             if root in self._by_value or is_constant(root):
                 # Somebody else's memory (an input, a constant, an earlier output): the output is a copy of it.
                 self.copies.append(Copy(self.argument(root, None), buffer, byte_size(type_of(v))))
@@ -148,6 +195,16 @@ class _Builder:
         for result, source in sources.items():
             self._by_value[result] = self.argument(source, None)
 
+    def _update(self, root: ir.Value, state: int, old: set[int]) -> None:
+        source, t = self.argument(root, None), type_of(root)
+        if source == state:
+            return
+        if source in old:  # another state, which may get its own new value first
+            kept = self._add("temporary", t)
+            self.copies.append(Copy(source, kept, byte_size(t)))
+            source = kept
+        self.updates.append(Copy(source, state, byte_size(t)))
+
     def _add(self, kind: BufferKind, t: TensorType, index: int = 0) -> int:
         self.buffers.append(Buffer(kind, byte_size(t), index))
         return len(self.buffers) - 1
@@ -155,19 +212,13 @@ class _Builder:
     def argument(self, value: ir.Value, pack: Pack | None) -> int:
         """The buffer of a value; constants once per layout."""
         if is_constant(value):
-            return self._constant(value, pack)
+            return self._constant(self.table.index(value, pack))
         if value not in self._by_value:
             self._by_value[value] = self._add("temporary", type_of(value))
         return self._by_value[value]
 
-    def _constant(self, value: ir.Value, pack: Pack | None) -> int:
-        layout = "" if pack is None else f"[{', '.join(map(str, pack.index))}]"
-        key = (str(value.name), layout)
-        if key not in self._by_constant:
-            t = type_of(value)
-            shape = tuple(s.value for s in (t.shape if pack is None else pack.shape))
-            self.constants.append(PackedConstant(Constant(key[0] + layout, t.dtype, shape), value, pack))
-            size = byte_size(TensorType.of(t.dtype, *shape))
-            self.buffers.append(Buffer("constant", size, len(self.constants) - 1))
-            self._by_constant[key] = len(self.buffers) - 1
-        return self._by_constant[key]
+    def _constant(self, index: int) -> int:
+        if index not in self._by_constant:
+            constant = self.table.constants[index].constant
+            self._by_constant[index] = self._add("constant", TensorType.of(constant.dtype, *constant.shape), index)
+        return self._by_constant[index]
