@@ -10,7 +10,7 @@ from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import constant
 from tilewright.kernel.schedule import Pack
 from tilewright.ops.program import View, lower_graph
-from tilewright.plan.build import Alias, Built, KernelLaunch, build_plan
+from tilewright.plan.build import Alias, Built, EntrySteps, KernelLaunch, build_plan
 from tilewright.plan.print import print_plan
 from tilewright.plan.verify import verify_plan
 
@@ -33,7 +33,7 @@ def built(graph: str, bounds: dict[str, Range] | None = None, packed: str = "") 
         symbols = tuple(name for name, _ in step.kernel.facts)
         steps.append(KernelLaunch(len(names), step.kernel.name, step.values, symbols, ONE, constant(0), packs))
         names.append(step.kernel.name)
-    result = build_plan(model, steps, names)
+    result = build_plan([EntrySteps("main", model, steps)], names, {})
     verify_plan(result.plan)
     return result
 
