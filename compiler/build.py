@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
-from tilewright.backends.base import Binary, KernelBackend
+from tilewright.backends.base import Binary, KernelBackend, LaunchSize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import symbol
 from tilewright.kernel.apply import apply
@@ -42,6 +42,15 @@ class TargetBuild:
     launches: tuple[int, ...]  # index of the kernel of each launch, of all entry points
 
 
+@dataclass(frozen=True, slots=True)
+class _Distinct:
+    """A kernel that is in the binary once: its index there, and how it is launched, in its own symbols."""
+
+    index: int
+    scheduled: Scheduled
+    size: LaunchSize
+
+
 def build_target(
     entries: Sequence[Lowered],
     backend: KernelBackend,
@@ -55,14 +64,14 @@ def build_target(
     :class:`UnsupportedError` that names every kernel the target cannot run.
     """
     _require_support([step for entry in entries for step in entry.steps], backend, target)
-    distinct: dict[str, Scheduled] = {}
+    distinct: dict[str, _Distinct] = {}
     planned = [
         EntrySteps(
             e.name, e.model, [_planned_step(step, distinct, backend, target) for step in e.steps], states=e.states
         )
         for e in entries
     ]
-    kernels = tuple(distinct.values())
+    kernels = tuple(d.scheduled for d in distinct.values())
     source = backend.emit(kernels, target)
     for scheduled in kernels:
         observer.text(f"{target.folder}/{scheduled.kernel.name}.schedule.txt", print_scheduled(scheduled))
@@ -75,15 +84,16 @@ def build_target(
 
 
 def _planned_step(
-    step: Step, distinct: dict[str, Scheduled], backend: KernelBackend, target: Target
+    step: Step, distinct: dict[str, _Distinct], backend: KernelBackend, target: Target
 ) -> KernelLaunch | Alias:
     """A step as the plan has it; its kernel is scheduled and added to ``distinct`` when none equals it."""
     if isinstance(step, View):
         return Alias(step.source, step.result)
     key = fingerprint(step.kernel)
     if key not in distinct:
-        distinct[key] = schedule_kernel(step.kernel, key, backend, target)
-    return _launch(step, list(distinct).index(key), distinct[key], backend, target)
+        scheduled = schedule_kernel(step.kernel, key, backend, target)
+        distinct[key] = _Distinct(len(distinct), scheduled, backend.launch(scheduled, target))
+    return _launch(step, distinct[key])
 
 
 def _require_support(steps: Sequence[Step], backend: KernelBackend, target: Target) -> None:
@@ -108,19 +118,18 @@ def schedule_kernel(kernel: Kernel, key: str, backend: KernelBackend, target: Ta
     return apply(kernel, next(iter(backend.schedules(kernel, target))))
 
 
-def _launch(step: Run, index: int, scheduled: Scheduled, backend: KernelBackend, target: Target) -> KernelLaunch:
-    kernel = scheduled.kernel
-    size = backend.launch(scheduled, target)
+def _launch(step: Run, shared: _Distinct) -> KernelLaunch:
+    kernel, size = shared.scheduled.kernel, shared.size
     # A kernel that differs in names only shares the code; its sizes are in its own names.
     symbols = tuple(name for name, _ in step.kernel.facts)
     own = {old: symbol(new) for (old, _), new in zip(kernel.facts, symbols, strict=True)}
     positions = {p.name: i for i, p in enumerate(kernel.params)}
     return KernelLaunch(
-        kernel=index,
+        kernel=shared.index,
         name=kernel.name,
         values=step.values,
         symbols=symbols,
         grid=size.grid.substitute(own),
         scratch=size.scratch.substitute(own),
-        packs={positions[p.tensor]: p for p in scheduled.schedule.packs},
+        packs={positions[p.tensor]: p for p in shared.scheduled.schedule.packs},
     )

@@ -75,12 +75,6 @@ class AccuracyError(TilewrightError):
     exit_code = ExitCode.ACCURACY
 
 
-class PrecisionError(TilewrightError):
-    """The requested precision was not honoured (exit 10)."""
-
-    exit_code = ExitCode.PRECISION
-
-
 class DeviceError(TilewrightError):
     """A device or its driver is missing (exit 8)."""
 

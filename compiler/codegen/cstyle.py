@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from tilewright.ir.symbolic import Atom, Expr, IntLike, Operation, as_expr
+from tilewright.ir.symbolic import Atom, IntLike, Operation, as_expr
 from tilewright.ir.types import DType
 
 #: The C type that holds one element in memory. Half precisions are carried as their bits.
@@ -139,8 +139,3 @@ class Text:
 
     def __str__(self) -> str:
         return "\n".join(self._lines) + "\n"
-
-
-def is_simple(e: Expr) -> bool:
-    """Whether an expression prints as one word."""
-    return re.fullmatch(r"\w+", index_text(e)) is not None

@@ -209,10 +209,6 @@ def _call(body: ir.Function, node: ir.Node, outer: Scope, problems: list[str]) -
     return scope
 
 
-def _resolved(attribute: ir.Attr, scope: Scope) -> ir.Attr:
-    return scope.attributes.get(attribute.ref_attr_name or "", attribute) if attribute.is_ref() else attribute
-
-
 def _require_rules(model: ir.Model) -> None:
     problems = [f"{_operator(n)} (node {n.name or n.outputs[0].name!r})" for n in _nodes_without_rule(model)]
     if problems:

@@ -10,7 +10,7 @@ from tilewright.errors import CompileError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.ranges import Range
-from tilewright.ir.symbolic import Expr, ceildiv, symbol
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, symbol
 from tilewright.ir.types import TensorType
 from tilewright.kernel.schedule import Pack
 from tilewright.plan.plan import (
@@ -93,8 +93,7 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     model = entry.model
     builder = _Builder(entry, constants)
     code: list[Instruction] = [
-        Assert(a.left - a.right, Expr(()), Expr(()), f"{a.where} needs {a.left} == {a.right}")
-        for a in assumptions(model)
+        Assert(a.left - a.right, ZERO, ZERO, f"{a.where} needs {a.left} == {a.right}") for a in assumptions(model)
     ]
     for step in entry.steps:
         if isinstance(step, KernelLaunch):
