@@ -11,15 +11,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Write the links anew."""
+    """Make the links that are missing, drop those that are wrong."""
     package = ROOT / "build" / "dev" / "tilewright"
     package.mkdir(parents=True, exist_ok=True)
-    for old in package.iterdir():
-        if old.is_symlink():
-            old.unlink()
     sources = [p for p in (ROOT / "compiler").iterdir() if p.name != "__pycache__"]
-    for source in [*sources, ROOT / "backends", ROOT / "passes"]:
-        (package / source.name).symlink_to(os.path.relpath(source, package))
+    wanted = {p.name: os.path.relpath(p, package) for p in [*sources, ROOT / "backends", ROOT / "passes"]}
+    for old in package.iterdir():
+        # A link that is right stays: another process may be importing through it.
+        if old.is_symlink() and wanted.get(old.name) != str(old.readlink()):
+            old.unlink()
+    for name, target in wanted.items():
+        if not (package / name).is_symlink():
+            (package / name).symlink_to(target)
 
 
 if __name__ == "__main__":
