@@ -1,8 +1,8 @@
 """Compiles each model of the zoo once and checks it at sizes it was not compiled for; writes a table of the outcome.
 
-Run as ``.venv/bin/python scripts/check_zoo.py [NAME ...]`` after ``./scripts/test`` has made the environment. Compiling a
-model, running it and running ONNX Runtime are processes of their own, so that memory is told apart. A model that fails is
-a row that says so. With names, only those rows of ``models/results/zoo-accuracy.md`` are made anew.
+Run as ``.venv/bin/python scripts/check_zoo.py [NAME ...]`` after ``./scripts/test`` has made the environment. Compiling
+a model, running it and running ONNX Runtime are processes of their own, so that memory is told apart. A model that
+fails is a row that says so. With names, only those rows of ``models/results/zoo-accuracy.md`` are made anew.
 """
 
 from __future__ import annotations
@@ -173,11 +173,11 @@ def _write(rows: dict[str, str]) -> None:
         "# Accuracy of the zoo (fp32) and what compiling it takes",
         "",
         f"`.venv/bin/python scripts/check_zoo.py`, {datetime.now(UTC):%Y-%m-%d}, {processor()}, target `{TARGET}`,",
-        f"beside onnxruntime {version('onnxruntime')}. One artifact a model, compiled for ranges of sizes and run at three",
-        "batches and two lengths (images have one). Errors are relative to the largest value of each output and may be",
-        f"{TOLERANCE:.0e}. Memory is the most that the compiling process held, mapped weights included; allowed are twice",
-        f"the weights and {FIXED_MB} MB. Seconds are those of a machine that others use as well, with compiled kernels kept",
-        "from earlier runs where there were any.",
+        f"beside onnxruntime {version('onnxruntime')}. One artifact a model, compiled for ranges of sizes and run at",
+        "three batches and two lengths (images have one). Errors are relative to the largest value of each output",
+        f"and may be {TOLERANCE:.0e}. Memory is the most that the compiling process held, mapped weights included;",
+        f"allowed are twice the weights and {FIXED_MB} MB. Seconds are those of a machine that others use too, with",
+        "compiled kernels kept from earlier runs where there were any.",
         "",
         HEAD,
         "|---" * (HEAD.count("|") - 1) + "|",
