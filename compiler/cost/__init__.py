@@ -2,11 +2,13 @@
 
 from tilewright.cost.kind import KINDS, kind_of
 from tilewright.cost.predict import Prediction, Rates, predict, predicted_seconds, rates_of
+from tilewright.cost.record import KernelRecord, read_record, record_of
 from tilewright.cost.work import Amount, Work, work_of
 
 __all__ = [
     "KINDS",
     "Amount",
+    "KernelRecord",
     "Prediction",
     "Rates",
     "Work",
@@ -14,5 +16,7 @@ __all__ = [
     "predict",
     "predicted_seconds",
     "rates_of",
+    "read_record",
+    "record_of",
     "work_of",
 ]

@@ -62,12 +62,14 @@ def _loads(kernel: Kernel) -> Iterator[Load]:
 
 def _touched(load: Load, param: Param, extents: Mapping[str, Expr], facts: Facts) -> Expr:
     """Elements of ``param`` that ``load`` reads."""
-    sizes, all_axes = [], set[str]()
+    sizes, seen, shared = [], set[str](), False
     for index, size in zip(load.index, param.shape, strict=True):
         axes = {n for n in (index.symbols if isinstance(index, Expr) else used_symbols(index)) if n in extents}
-        all_axes |= axes
+        shared |= bool(seen & axes)
+        seen |= axes
         sizes.append(smallest([size, _positions(axes, extents)], facts))
-    return smallest([product(sizes), _positions(all_axes, extents)], facts)
+    # Only where an axis stands in several indices are there fewer positions than the product of what each index takes.
+    return smallest([product(sizes), _positions(seen, extents)], facts) if shared else product(sizes)
 
 
 def _positions(axes: Iterable[str], extents: Mapping[str, Expr]) -> Expr:

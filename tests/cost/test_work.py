@@ -128,7 +128,7 @@ CASES = {
         functions={"exp": "B*H*S*T + B*H*S", "div": "64*B*H*S"},
     ),
     "gather": Case(
-        parse_kernel(GATHER), "movement", "0", "8*N", "256*N", constants="min(256*N, 7680000)", dtype=""
+        parse_kernel(GATHER), "movement", "0", "8*N", "256*N", constants="256*min(30000, N)", dtype=""
     ),
     "transpose": Case(parse_kernel(TRANSPOSE), "movement", "0", "4*M*N", "4*M*N", dtype="", conversion=True),
     "slice": Case(parse_kernel(SLICE), "movement", "0", "64*M", "64*M", dtype=""),
