@@ -55,7 +55,7 @@ class Net:
         return self.op("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))  # type: ignore[arg-type]
 
     def max_pool(self, x: str, kernel: int = 3, stride: int = 2) -> str:
-        return self.op("MaxPool", x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
+        return self.op("MaxPool", x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[(kernel - 1) // 2] * 4)
 
     def classifier(self, x: str, classes: int = 10) -> str:
         c = self.channels[x]
@@ -127,6 +127,18 @@ def densenet() -> onnx.ModelProto:
     return n.model(n.classifier(n.op("AveragePool", y, kernel_shape=[2, 2], strides=[2, 2])))
 
 
+def unet() -> onnx.ModelProto:
+    """Down and up again: pixels are repeated by an Expand between views, and joined with what was there before."""
+    n = _start()
+    skip = n.op("Relu", n.conv("x", 8, 3))
+    low = n.op("Relu", n.conv(n.max_pool(skip, 2), 16, 3))
+    split = n.op("Unsqueeze", low, n.constant(np.array([3, 5])))
+    twice = n.op("Expand", split, n.constant(np.array([1, 1, 1, 2, 1, 2])))
+    up = n.op("Reshape", twice, n.constant(np.array([0, 16, 32, 32])))
+    joined = n.op("Concat", skip, up, channels=24, axis=1)
+    return n.model(n.conv(n.op("Relu", n.conv(joined, 8, 3)), 2, bias=True, norm=False))
+
+
 def middle_output() -> onnx.ModelProto:
     """Features in the middle are an output as well."""
     n = _start()
@@ -162,5 +174,6 @@ def patches() -> onnx.ModelProto:
 
 
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
-    f.__name__: f for f in (resnet, mobilenet, squeezenet, densenet, middle_output, image_to_image, tensorflow, patches)
+    f.__name__: f
+    for f in (resnet, mobilenet, squeezenet, densenet, unet, middle_output, image_to_image, tensorflow, patches)
 }
