@@ -23,6 +23,8 @@ from tilewright.ops.simplify import simplify
 
 #: Origin of an operand that is in memory.
 PARAMETER = "parameter"
+#: Origin of an operand whose axes are those of another one in another order.
+PERMUTED = "permuted"
 
 Index = Union[Expr, Value]
 At = Callable[[tuple[Index, ...]], Value]
@@ -136,7 +138,7 @@ class Composer:
         inside = self.inside(index, x.type.shape)
         if inside is None:
             return x.at(index)
-        if x.origin[0] == PARAMETER and isinstance(value := x.at(index), Load):
+        if _in_memory(x) and isinstance(value := x.at(index), Load):
             return Load(value.tensor, value.index, value.dtype, fill)
         clamped = [
             maximum(0, minimum(i, size - 1)) if isinstance(i, Expr) else i
@@ -152,7 +154,7 @@ class Composer:
                 continue
             for op, limit, sure in (
                 ("ge", ZERO, bounds(i, self.ranges)[0] >= 0),
-                ("lt", size, str(i) in self.axes and self.axes[str(i)] == size),
+                ("lt", size, self.axes.get(str(i)) == size or bounds(i - size, self.ranges)[1] < 0),
             ):
                 if sure:
                     continue
@@ -226,6 +228,11 @@ class Composer:
         used_axes = {a for s in body for a in statement_axes(s)}
         axes = tuple(Axis(n, e) for n, e in self.axes.items() if n in used_axes)
         return Kernel(self.name, tuple(self.params), tuple(self.facts.items()), axes, body)
+
+
+def _in_memory(x: Operand) -> bool:
+    """Whether the elements of ``x`` are read from memory at indices of their own, in whatever order of axes."""
+    return x.origin[0] == PARAMETER or (x.origin[0] == PERMUTED and _in_memory(x.origin[1][0]))
 
 
 Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]

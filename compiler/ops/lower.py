@@ -14,12 +14,12 @@ import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
-from tilewright.ir.symbolic import ZERO, Expr
+from tilewright.ir.symbolic import ZERO, Expr, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import PARAMETER, Composer, Index, Operand, Update, const, free_axes
+from tilewright.ops.compose import PARAMETER, Composer, Forward, Index, Operand, Update, const, free_axes
 from tilewright.ops.context import Scope
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
@@ -237,11 +237,26 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    axes = [composer.axis(size, hint) for size, hint in zip(root.type.shape, _axis_hints(root), strict=True)]
-    index: tuple[Expr, ...] = tuple(axes)
+    order = _memory_order(root, maps)
+    created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
+    place = index = tuple(created[d] for d in range(root.type.rank))
     for forward in reversed(maps):
         index = forward(index)
-    composer.store(name, simplify_type(type_of(value), composer.facts), axes, index, root.at(axes))
+    composer.store(name, simplify_type(type_of(value), composer.facts), list(created.values()), index, root.at(place))
+
+
+def _memory_order(root: Operand, maps: Sequence[Forward]) -> list[int]:
+    """The axes of what is computed in the order in which they lie where it is stored: a convolution that is stored
+    channels-last has its channels last. A mere copy goes in the order of what it reads.
+    """
+    probes = tuple(symbol(f"axis{d}") for d in range(root.type.rank))
+    index: tuple[Expr, ...] = probes
+    for forward in reversed(maps):
+        index = forward(index)
+    permuted = len(index) == len(probes) and set(index) == set(probes)
+    if not permuted or root.origin[0] == PARAMETER:
+        return list(range(root.type.rank))
+    return [probes.index(i) for i in index]
 
 
 def _store_update(composer: Composer, name: str, type_: TensorType, update: Update, values: list[ir.Value]) -> None:
