@@ -81,6 +81,8 @@ class _KernelEmitter:
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
         if not any(word in text for word in _LIBM_CALLS):
             text = text.replace('#include "vec_libm.h"\n', "")
+        if "few_f32(" not in text:
+            text = text.replace('#include "matvec.h"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
 
     # -- before the text ---------------------------------------------------------------------------------------------

@@ -126,7 +126,9 @@ class RegisterTiles:
         arguments = [call.rows, call.columns, *pointers, *(s for s in shape if not s.isdigit())]
         place.out.line(f"{self._function(place, c, call, shape)}({', '.join(arguments)});")
 
-    def arguments(self, place: Place, c: Contraction, a: Operand, b: tuple[Operand, ...]) -> tuple[list[str], list[str]]:
+    def arguments(
+        self, place: Place, c: Contraction, a: Operand, b: tuple[Operand, ...]
+    ) -> tuple[list[str], list[str]]:
         """C texts of the sizes of :data:`LABELS`, and of where ``a``, each of ``b`` and the result start."""
         tile = place.buffers[c.node.tile]
         first = {axis: place.start(axis) for axis in (c.depth, c.column, c.row) if axis is not None}

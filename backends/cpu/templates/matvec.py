@@ -7,7 +7,7 @@ from tilewright.backends.cpu.templates.axes import most
 from tilewright.kernel.analysis import Product, loads_of
 from tilewright.kernel.tile import Kernel
 
-#: Blocks of columns that there are at least where one is wider than a panel: each of 16 cores has two.
+#: Blocks of columns that there are at least where one is wider than a panel: two for each of 16 cores.
 WIDE_BLOCKS = 32
 
 
@@ -23,5 +23,5 @@ def rows_and_columns(kernel: Kernel, product: Product) -> Product:
 
 
 def column_block(kernel: Kernel, column: str, panel: int) -> int:
-    """Columns of one block: two panels, which one row reads side by side, where enough blocks are left for all cores."""
+    """Columns of one block: two panels, which one row reads side by side, where that leaves blocks for all cores."""
     return 2 * panel if most(kernel, column) >= 2 * panel * WIDE_BLOCKS else panel
