@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from tilewright import sample
 from tilewright.benchmark.roofline import Roofline
 from tilewright.cost import KernelRecord, Rates, predict, rates_of, read_record
 from tilewright.cost.predict import Level
@@ -18,7 +19,9 @@ from tilewright.plan.decode import decode_plan
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint, Launch, Plan
 from tilewright.runtime import open_artifact
+from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.format import KERNELS
+from tilewright.runtime.manifest import TargetInfo
 from tilewright.selection import find_backend
 from tilewright.target import Target
 
@@ -139,13 +142,17 @@ def describe(
     if chosen not in infos:
         cause, fix = f"it was not compiled for {chosen}", f"use one of {', '.join(infos)}"
         raise UsageError("unknown-target", where=opened.where, cause=cause, fix=fix)
-    plan = decode_plan(bytes(opened.checked(infos[chosen].members["plan.bin"])))
-    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
-    point = plan.entries[opened.manifest.entry(entry)]
-    rates = rates_of(target_of(chosen), threads)
-    uses, constants = _uses(plan, point, records, rates, sizes)
+    plan, point, records = _program(opened, infos[chosen], entry)
+    uses, constants = _uses(plan, point, records, rates_of(target_of(chosen), threads), sizes)
     layout = plan_memory(point, sizes)
     return RunRecord(point.name, chosen, threads, dict(sizes), uses, constants, layout.size, layout.live_maximum)
+
+
+def sizes_of(artifact: Path | str, shapes: Mapping[str, Sequence[int]], entry: str | None = None) -> dict[str, int]:
+    """The dimension symbols of an entry point for inputs of these shapes. Raises ``UsageError`` where they do not fit."""
+    manifest = open_artifact(artifact).manifest
+    inputs = manifest.entries[manifest.entry(entry)].inputs
+    return sample.bind([sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in inputs], shapes)
 
 
 def target_of(spelling: str) -> Target:
@@ -176,11 +183,18 @@ def limit(record: RunRecord, artifact: Path | str, machine: Roofline) -> RunReco
     """``record`` with predictions by this machine's roofs alone: the least time of each kernel."""
     opened = open_artifact(artifact)
     info = next(t for t in opened.manifest.targets if t.target == record.target)
-    plan = decode_plan(bytes(opened.checked(info.members["plan.bin"])))
-    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
-    point = plan.entries[opened.manifest.entry(record.entry)]
+    plan, point, records = _program(opened, info, record.entry)
     uses, _ = _uses(plan, point, records, machine_rates(machine, target_of(record.target)), record.sizes)
     return replace(record, kernels=uses)
+
+
+def _program(
+    opened: Artifact, target: TargetInfo, entry: str | None
+) -> tuple[Plan, EntryPoint, dict[str, KernelRecord]]:
+    """A target's plan, an entry point of it, and the work of kernels by name."""
+    plan = decode_plan(bytes(opened.checked(target.members["plan.bin"])))
+    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
+    return plan, plan.entries[opened.manifest.entry(entry)], records
 
 
 def machine_rates(machine: Roofline, target: Target) -> Rates:
