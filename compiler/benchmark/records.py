@@ -1,4 +1,4 @@
-"""What one run of an artifact does, kernel by kernel: work and prediction without running it, measured time beside them."""
+"""What one run of an artifact does, kernel by kernel: work and prediction without running it, and measured time."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def describe(
     """What a run at these sizes of the dimension symbols does. Nothing of the artifact is executed.
 
     Raises:
-        UsageError: no such target in it, or it was written without the work of its kernels.
+        UsageError: no such target in it, it was written without the work of its kernels, or a size is missing.
     """
     opened = open_artifact(artifact)
     if KERNELS not in opened.members:
@@ -149,7 +149,7 @@ def describe(
 
 
 def sizes_of(artifact: Path | str, shapes: Mapping[str, Sequence[int]], entry: str | None = None) -> dict[str, int]:
-    """The dimension symbols of an entry point for inputs of these shapes. Raises ``UsageError`` where they do not fit."""
+    """The dimension symbols of an entry point for inputs of these shapes. Raises ``UsageError`` for others."""
     manifest = open_artifact(artifact).manifest
     inputs = manifest.entries[manifest.entry(entry)].inputs
     return sample.bind([sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in inputs], shapes)
@@ -236,7 +236,12 @@ def _uses(
 
 
 def _dims(record: KernelRecord, launch: Launch, sizes: Mapping[str, int]) -> dict[str, int]:
-    return {n: d.evaluate(sizes) for n, d in zip(record.symbols, launch.dims, strict=True)}
+    try:
+        return {n: d.evaluate(sizes) for n, d in zip(record.symbols, launch.dims, strict=True)}
+    except KeyError as error:
+        cause = f"the size {error.args[0]} of a launch comes from the values of a tensor"
+        fix = "give every size of the inputs; a model with such sizes can be run and measured as a whole"
+        raise UsageError("size-unknown", where="kernels", cause=cause, fix=fix) from None
 
 
 def _added(a: KernelUse, b: KernelUse) -> KernelUse:

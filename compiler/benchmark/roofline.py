@@ -149,7 +149,7 @@ def _together(work: Callable[[int, int], object], threads: int) -> float:
 
 
 def _timed(work: Callable[[int, int], object], threads: int, repeats: int) -> tuple[Array, Array]:
-    """When each repeat began and ended on each thread; they begin together. ctypes lets go of the interpreter's lock."""
+    """When each repeat began and ended on each thread. ctypes lets go of the interpreter's lock."""
     gate, times = threading.Barrier(threads), np.zeros((2, repeats, threads))
 
     def body(i: int) -> None:

@@ -29,9 +29,7 @@ def look(
         from tilewright.runtime import load
 
         target = load(file, threads=threads).target
-    found = [
-        records.describe(file, sizes(file, shapes, e), threads=threads, entry=e, target=target) for e in entries
-    ]
+    found = [records.describe(file, sizes(file, shapes, e), threads=threads, entry=e, target=target) for e in entries]
     if not measure:
         return found
     machine = measure_roofline(threads)

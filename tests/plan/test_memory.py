@@ -88,7 +88,9 @@ def chain(sizes: list[int]) -> EntryPoint:
     return entry(sizes, [copy(a + 2, b + 2) for a, b in pairs])
 
 
-@pytest.mark.parametrize("sizes", [[10, 1, 12, 8, 5, 12, 4, 10], [9, 7, 6, 8, 12, 1, 8, 1], [5, 12, 10, 10, 10, 7, 11, 3]])
+@pytest.mark.parametrize(
+    "sizes", [[10, 1, 12, 8, 5, 12, 4, 10], [9, 7, 6, 8, 12, 1, 8, 1], [5, 12, 10, 10, 10, 7, 11, 3]]
+)
 def test_the_best_of_several_orders(sizes: list[int]) -> None:
     """Greedy by size alone leaves gaps of 15 to 21 % here; in another order they fit. The executor does the same."""
     e = chain([s * 64 for s in sizes])
