@@ -41,7 +41,8 @@ class KernelUse:
         calls: of functions that cost several operations.
         bytes: of memory touched, each byte of a launch once.
         predicted: seconds, from the target's data.
-        bound: what is predicted to hold the kernel: ``compute``, ``memory`` or ``launch``.
+        bound: what is predicted to hold the kernel: ``compute``, ``memory`` or ``launch``; of a measured kernel, which
+            of the machine's roofs is its limit.
         measured: seconds on this machine.
         limit: the least seconds by this machine's own roofs: operations (a call of a function as one) at the peak, or
             bytes at the rate of a cache that holds them.
@@ -174,8 +175,11 @@ def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], 
     for launch in zip(*runs, strict=True):
         name = launch[0][0]
         seconds[name] = seconds.get(name, 0.0) + min(took for _, took in launch)
-    limits = {k.name: k.predicted for k in limit(record, artifact, machine).kernels}
-    kernels = tuple(replace(k, measured=seconds.get(k.name), limit=limits[k.name]) for k in record.kernels)
+    least = {k.name: k for k in limit(record, artifact, machine).kernels}
+    kernels = tuple(
+        replace(k, measured=seconds.get(k.name), limit=least[k.name].predicted, bound=least[k.name].bound)
+        for k in record.kernels
+    )
     return replace(record, kernels=kernels, machine=machine)
 
 
