@@ -37,13 +37,11 @@ def rows(model: zoo.Model, folder: Path, sizes: tuple[zoo.Size, ...]) -> Iterato
         layout = plan_memory(entry, values)
         ratio = layout.size / layout.live_maximum
         at = " ".join(f"{name}={value}" for name, value in values.items())
-        yield (
-            (
-                f"{model.name:14} {at:22} {len(found.launches):4} launches, {len(found.kernels):3} distinct, {conversions:3} "
-                f"conversions, arena {layout.size:11}, live {layout.live_maximum:11}, {ratio:.3f}"
-            ),
-            ratio,
+        line = (
+            f"{model.name:14} {at:22} {len(found.launches):4} launches, {len(found.kernels):3} distinct, "
+            f"{conversions:3} conversions, arena {layout.size:11}, live {layout.live_maximum:11}, {ratio:.3f}"
         )
+        yield line, ratio
 
 
 def check(name: str, path: Path, found: list[tuple[str, float]], update: bool) -> None:
