@@ -85,8 +85,8 @@ def table_head(where: str) -> Iterator[str]:
     yield from ("# The zoo (fp32) on a CPU", "", where)
     yield "Milliseconds are medians of runs in turns within one process; a ratio is our time over the peer's per round,"
     yield "median (10th to 90th percentile); below 1 we are faster. The roof is what this machine's multiply-adds"
-    yield "and memory reads allow for the run's operations and constants, measured in the same run. The error is the largest"
-    yield "beside ONNX Runtime, relative to its largest value. `others` is how many CPUs other processes kept busy."
+    yield "and memory reads allow for the run's operations and constants, measured in the same run. The error is the"
+    yield "largest beside ONNX Runtime, relative to its largest value. `others` is how many CPUs others kept busy."
     yield from (
         "",
         "| model | threads | batch × length | ours, ms | / ONNX Runtime | / OpenVINO | roof | error | others |",
@@ -126,7 +126,7 @@ def layers_head(where: str) -> Iterator[str]:
     yield from ("# Where the zoo falls short of this machine", "", where)
     yield "Per model the kernels that lose most time: measured time of all their launches (the least of several runs of"
     yield "each; MFLOP and kB are of one launch), the limit (operations at the measured peak, or touched bytes at the"
-    yield "rate of the cache that holds them), and which of the two it is. Predicted times are from the target's data alone."
+    yield "rate of the cache that holds them), and which of the two it is. Predictions are from the target's data alone."
 
 
 def layer_table(model: zoo.Model, artifact: Path, size: zoo.Size, threads: int) -> Iterator[str]:
