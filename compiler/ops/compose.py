@@ -31,6 +31,16 @@ At = Callable[[tuple[Index, ...]], Value]
 Forward = Callable[[Sequence[Expr]], tuple[Expr, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``base`` with the elements at ``place(i)`` replaced by ``value(i)``, for every ``i`` within ``shape``."""
+
+    base: Operand
+    shape: tuple[Expr, ...]
+    place: Callable[[tuple[Index, ...]], tuple[Index, ...]]
+    value: At
+
+
 @dataclass(slots=True, eq=False)
 class Operand:
     """A tensor that is not computed yet.
@@ -49,6 +59,8 @@ class Operand:
     known: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
+    #: When this is another tensor with some elements replaced, how; a kernel that stores it writes those only.
+    update: Update | None = None
     _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
 
     def at(self, index: Sequence[Index | int]) -> Value:
@@ -195,11 +207,20 @@ class Composer:
         self._scopes[-1].append(Define(tile, axes, value))
         return Ref(tile, axes, value.dtype)
 
-    def store(self, name: str, type_: TensorType, axes: Sequence[Expr], index: Sequence[Expr], value: Value) -> None:
-        """``name[index] = value`` over ``axes``; declares the output parameter."""
-        self.params.append(Param(name, type_.dtype, type_.shape, "out"))
+    def store(
+        self,
+        name: str,
+        type_: TensorType,
+        axes: Sequence[Expr],
+        index: Sequence[Index],
+        value: Value,
+        alias: str | None = None,
+    ) -> None:
+        """``name[index] = value`` over ``axes``; declares the output, the new contents of parameter ``alias``."""
+        self.params.append(Param(name, type_.dtype, type_.shape, "out", alias))
         names = tuple(str(a) for a in axes)
-        self.body.append(Store(name, names, tuple(simplify(i, self.ranges) for i in index), value))
+        entries = tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
+        self.body.append(Store(name, names, entries, value))
 
     def kernel(self) -> Kernel:
         """The finished kernel; only symbols and axes that occur are kept."""
