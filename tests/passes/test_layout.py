@@ -15,11 +15,13 @@ from tilewright.ir.verify import verify
 from tilewright.kernel.print import print_kernel
 from tilewright.ops.infer import verify_types
 from tilewright.ops.program import Run, lower_graph
+from tilewright.options import Options
 from tilewright.passes.layout.account import Account, account
 from tilewright.passes.layout.assign_layouts import AssignLayouts
 from tilewright.passes.layout.choice import Choice
-from tilewright.passes.layout.cost import Traffic
+from tilewright.passes.layout.cost import Traffic, traffic_on
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
+from tilewright.selection import resolve_targets
 
 from tests.ops.interpret import run_interpreted
 from tests.passes.harness import assert_equal, body, check_each, feeds_for, graph, ops, proto_of, run
@@ -160,8 +162,8 @@ def test_convolution_normalization_residual_and_activation_are_one_kernel(name: 
     tail, operators = EPILOGUES[name]
     model = graph(
         "g (float[B,4,5,5] x) => (float[B,4,5,5] y) <float[4] s0 = {0.5,2,1,3}, float[4] b = {1,-1,0,2}, "
-        "float[4] m = {0.1,0.2,-1,0.3}, float[4] v = {1,4,0.5,2}, "
-        "float[4,4,1,1] u = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}, float zero = {0}, float three = {3}, float six = {6}, float[4,1,1] slope = {0.1,0.2,0.3,0.4}> "
+        "float[4] m = {0.1,0.2,-1,0.3}, float[4] v = {1,4,0.5,2}, float zero = {0}, float three = {3}, "
+        "float six = {6}, float[4,4,1,1] u = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}, float[4,1,1] slope = {0.1,0.2,0.3,0.4}> "
         "{ c = Conv(x, u) n = BatchNormalization(c, s0, b, m, v) " + tail + " }"
     )
     check_each(model, default_pipeline())
@@ -219,20 +221,18 @@ def test_costs_decide() -> None:
     """Where copies cost nothing a window gets its channels; where they are dear it takes what there is."""
     text = "g (float[B,16,16,16] x, float[16,16,1,1] w) => (float[B,16,16,16] y) { y = Conv(x, w) }"
     cheap, dear = graph(text), graph(text)
-    AssignLayouts(Copies(0.0)).run(cheap)
-    AssignLayouts(Copies(1.0)).run(dear)
+    AssignLayouts(Traffic(launch=0.0, share=1e9)).run(cheap)
+    AssignLayouts(Traffic(launch=1.0)).run(dear)
     assert (ops(cheap), ops(dear)) == ("Transpose FusedConv Transpose", "Conv")
 
 
-class Copies(Traffic):
-    """What a copy costs is given."""
-
-    def __init__(self, seconds: float):
-        super().__init__()
-        object.__setattr__(self, "launch", seconds)
-
-    def conversion(self, size: float) -> float:
-        return self.launch
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_target_of_the_cpu_chooses_the_same(name: str) -> None:
+    """What is golden for the default cost is so for the targets that are compiled for."""
+    targets = [target for _, target in resolve_targets(Options(targets=("cpu", "cpu:aarch64")))]
+    model = before_layout(name)
+    AssignLayouts(traffic_on(targets)).run(model)
+    assert account(model, SIZES) == GOLDEN[name]
 
 
 # -- the record ------------------------------------------------------------------------------------------------------
