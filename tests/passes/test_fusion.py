@@ -47,6 +47,13 @@ FUSIONS = [
         ["Conv Add Relu"],
     ),
     (
+        "fuse-matmul-epilogue",  # written channels-last: the bias and the residual are of the transposed product
+        "g (float[B,1,4,4] x, float[2,1,3,3] w, float[2] b, float[B,2,2,2] r) => (float[B,2,2,2] y) "
+        "{ c = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(c) s = Add(t, b) a = Add(s, r) y = Relu(a) }",
+        "FusedConv",
+        ["Conv Transpose Add Add Relu"],
+    ),
+    (
         "fuse-layer-norm-residual",
         "g (float[B,S,4] x, float[B,S,4] r, float[4] w, float[4] b) => (float[B,S,4] y) "
         "{ s = Add(x, r) y = LayerNormalization(s, w, b) }",
