@@ -27,7 +27,7 @@ from tilewright.ops.simplify import simplify_type
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
 
-FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "shape")
+FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "shape", "rotary")
 
 _RULES: dict[str, Rule] = {}
 
