@@ -17,7 +17,7 @@ import onnx_ir as ir
 from tilewright.ir.facts import Assumption, assumptions, facts, set_assumptions
 from tilewright.ir.graph import type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
-from tilewright.ir.symbolic import Expr, product, symbol
+from tilewright.ir.symbolic import Expr, minimum, product, symbol
 from tilewright.passes.base import Miss
 from tilewright.passes.index_values import compare, index_formula, position
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
@@ -168,11 +168,10 @@ def _first(node: ir.Node, x: ir.Value, axis: int, wanted: Expr, rewriter: Rewrit
     if end is None:
         return None
     zero, where = (rewriter.constant(np.array([v], np.int64), "integers") for v in (0, axis))
-    cut = rewriter.new("Slice", [x, zero, end, where], before=node)
-    size = type_of(cut).shape[axis]
-    if size != wanted:
-        needed = Assumption(wanted, size, f"{node.op_type} {node.name!r}")
+    least = minimum(wanted, type_of(x).shape[axis])
+    if least not in (wanted, type_of(x).shape[axis]):
+        needed = Assumption(wanted, least, f"{node.op_type} {node.name!r}")
         known = assumptions(rewriter.model)
         if needed not in known:
             set_assumptions(rewriter.model, (*known, needed))
-    return cut
+    return rewriter.new("Slice", [x, zero, end, where], before=node)
