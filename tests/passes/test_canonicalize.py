@@ -150,14 +150,14 @@ REWRITES = [
         "decompose-attention",
         "g (float[B,3,S,4] q, float[B,3,T,4] k, float[B,3,T,8] v, float[B,1,S,T] m) => (float[B,3,S,8] y) "
         "{ y = Attention<scale=0.25>(q, k, v, m) }",
-        "Transpose MatMul Mul Add Softmax MatMul",
+        "Transpose MatMul Mul Add Softmax IsNaN Where MatMul",
     ),
     (
         "decompose-attention",
         "g (float[B,S,12] q, float[B,T,12] k, float[B,T,12] v, bool[S,T] m) => (float[B,S,12] y) "
         "{ y = Attention<q_num_heads=3, kv_num_heads=3>(q, k, v, m) }",
         "Reshape Transpose Reshape Transpose Reshape Transpose Transpose MatMul "
-        "Mul Where Add Softmax MatMul Transpose Reshape",
+        "Mul Where Add Softmax IsNaN Where MatMul Transpose Reshape",
     ),
     (
         "fold-batch-norm",
@@ -328,9 +328,9 @@ REFUSALS = [
     ),
     (
         "decompose-attention",
-        "g (float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v) => (float[B,3,S,4] y) "
-        "{ y = Attention<is_causal=1>(q, k, v) }",
-        "is_causal",
+        "g (float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v, bool[S,1] m) => (float[B,3,S,4] y) "
+        "{ y = Attention(q, k, v, m) }",
+        "1 columns for S keys",
     ),
     (
         "fold-index-tensors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
@@ -127,9 +128,17 @@ def _lower_slice(ctx: Context) -> Operand:
         highest = size if step[axis % x.type.rank] > 0 else size - 1
         begin[axis % x.type.rank] = minimum(maximum(at_start, 0), highest)
 
+    def moved(d: int, i: Index) -> Index:
+        if d not in begin or not isinstance(i, Expr):
+            return i
+        size, taken = x.type.shape[d], ctx.outputs[0].shape[d]
+        where = begin[d] + i * step[d]
+        # A size that is assumed to fit (the plan asserts it) does not tell a reader of the kernel that it does.
+        inside = size.symbols <= taken.symbols or bounds(begin[d] + taken * step[d] - size, ctx.composer.facts)[1] <= 0
+        return where if inside else minimum(where, size - 1)
+
     def at(index: tuple[Index, ...]) -> Value:
-        moved = [begin[d] + i * step[d] if d in begin and isinstance(i, Expr) else i for d, i in enumerate(index)]
-        return x.at(moved)
+        return x.at([moved(d, i) for d, i in enumerate(index)])
 
     return ctx.result(at)
 
