@@ -27,6 +27,7 @@ from tilewright.passes.canonicalize.recognise_layer_norm import RecogniseLayerNo
 from tilewright.passes.canonicalize.recognise_softmax import RecogniseSoftmax
 from tilewright.passes.canonicalize.simplify_arithmetic import SimplifyArithmetic
 from tilewright.passes.canonicalize.sink_expand import SinkExpand
+from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
@@ -49,6 +50,8 @@ def canonicalization() -> list[Pass]:
         MergeViews(),  # what composing brought together
         CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
         CanonicalizeGemm(),
+        SinkViews(),  # after Gemm became MatMul
+        MergeViews(),  # what sinking brought together
         FoldBatchNorm(),
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
         RecogniseGelu(),  # likewise

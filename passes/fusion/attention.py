@@ -29,6 +29,7 @@ from tilewright.ir.graph import only_consumer, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.canonicalize.compose_transposes import permutation
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import Rewriter, candidates, required
@@ -66,7 +67,7 @@ class FuseAttention(Pass):
     name: ClassVar[str] = "fuse-attention"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for softmax in list(candidates(model, frozenset(["Softmax"]))):
@@ -76,14 +77,20 @@ class FuseAttention(Pass):
                 within = next((v for v in inputs if v.producer() in found.nodes), None)
                 if within is not None:
                     raise _No(f"{within.name} is an operand and lies between query and result")
-                reason = obstacle(model.graph, found.nodes, [output])
+                reason = obstacle(order, found.nodes, [output])
                 if reason is not None:
                     raise _No(reason)
             except _No as no:
                 misses.append(Miss.at(softmax, str(no)))
                 continue
             outline(
-                rewriter, found.nodes, "FusedAttention", inputs=inputs, outputs=[output], attributes=found.attributes
+                rewriter,
+                order,
+                found.nodes,
+                "FusedAttention",
+                inputs=inputs,
+                outputs=[output],
+                attributes=found.attributes,
             )
             modified = True
         return PassResult(modified, misses)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import Accept, grow_backward, is_elementwise
 from tilewright.passes.rewrite import Rewriter, candidates
@@ -27,7 +28,7 @@ class FuseElementwise(Pass):
     name: ClassVar[str] = "fuse-elementwise"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for node in reversed(list(candidates(model, frozenset()))):
@@ -37,11 +38,11 @@ class FuseElementwise(Pass):
             if sum(is_elementwise(n) for n in region) < 2 and len(region) < 2:
                 misses.append(Miss.at(node, "no elementwise producer that only it reads and that has its shape"))
                 continue
-            reason = obstacle(model.graph, region, node.outputs)
+            reason = obstacle(order, region, node.outputs)
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
-            outline(rewriter, region, "FusedElementwise", outputs=node.outputs)
+            outline(rewriter, order, region, "FusedElementwise", outputs=node.outputs)
             modified = True
         return PassResult(modified, misses)
 

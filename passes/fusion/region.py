@@ -6,12 +6,14 @@ Backwards, it takes producers that nobody else reads.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.elementwise import ELEMENTWISE
+from tilewright.passes.fusion.order import Order
 
 #: Nodes that a region may hold open (more than one output) before it has to come back to one.
 _MAX_OPEN = 12
@@ -22,7 +24,7 @@ Accept = Callable[[ir.Node], bool]
 
 
 def grow_forward(
-    graph: ir.Graph, region: list[ir.Node], output: ir.Value, accept: Accept
+    order: Order, region: list[ir.Node], output: ir.Value, accept: Accept
 ) -> tuple[list[ir.Node], ir.Value, list[Miss]]:
     """Extend ``region``, whose only output is ``output``, by consumers that ``accept`` takes.
 
@@ -32,24 +34,23 @@ def grow_forward(
     best, best_output = list(region), output
     inside, refused, misses = set(region), set[ir.Node](), list[Miss]()
     opened: list[ir.Node] = []
-    started = False
-    for node in graph:
-        if len(inside) >= _MAX_NODES:
-            break
-        started |= node in inside
-        if not started or node in inside:
+    waiting = _Waiting(order)
+    for node in region:
+        waiting.add_readers(node, wanted=True)
+    while len(inside) < _MAX_NODES and (node := waiting.next()) is not None:
+        if node in inside:
             continue
-        sources = [p for p in node.predecessors() if p in inside or p in refused]
-        if not sources:
-            continue
+        sources = node.predecessors()
         if any(p in refused for p in sources) or not accept(node):
-            if all(p in inside for p in sources):
+            if not any(p in refused for p in sources):
                 misses.append(Miss.at(node, f"it cannot follow {region[0].op_type} {region[0].outputs[0].name}"))
             refused.add(node)
+            waiting.add_readers(node, wanted=False)
             if best_output in node.inputs and not opened:
                 break
             continue
         inside.add(node)
+        waiting.add_readers(node, wanted=True)
         opened.append(node)
         outputs = visible(inside)
         if len(outputs) == 1:
@@ -57,6 +58,34 @@ def grow_forward(
         elif len(opened) > _MAX_OPEN:
             break
     return best, best_output, misses
+
+
+class _Waiting:
+    """Nodes that come after a region, first in the graph first, as long as one of them reads the region itself."""
+
+    def __init__(self, order: Order):
+        self.order = order
+        self._heap: list[int] = []
+        self._nodes: dict[int, ir.Node] = {}
+        self._wanted: set[int] = set()
+
+    def add_readers(self, node: ir.Node, wanted: bool) -> None:
+        """Readers of ``node`` wait; those of the region are ``wanted``."""
+        for reader in (r for o in node.outputs for r in self.order.readers(o)):
+            at = self.order.at(reader)
+            if at not in self._nodes:
+                self._nodes[at] = reader
+                heapq.heappush(self._heap, at)
+            if wanted:
+                self._wanted.add(at)
+
+    def next(self) -> ir.Node | None:
+        """The next node; ``None`` when only nodes are left that hang on refused ones alone."""
+        if not self._wanted:
+            return None
+        at = heapq.heappop(self._heap)
+        self._wanted.discard(at)
+        return self._nodes[at]
 
 
 def grow_backward(region: Collection[ir.Node], accept: Accept) -> list[ir.Node]:
@@ -70,9 +99,8 @@ def grow_backward(region: Collection[ir.Node], accept: Accept) -> list[ir.Node]:
                 return list(inside)
             if producer not in inside and _only_read_by(producer, inside) and accept(producer):
                 inside[producer] = None
+                # What was passed over because of this outside reader is among its producers.
                 pending.append(producer)
-                # What was passed over because of one outside reader may have lost it.
-                pending += [n for n in inside if n is not producer and n not in pending]
     return list(inside)
 
 
