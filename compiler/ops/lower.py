@@ -20,6 +20,7 @@ from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.compose import Composer, Index, Operand, const, free_axes
 from tilewright.ops.context import Scope
+from tilewright.ops.digits import split_digits
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
 from tilewright.ops.simplify import simplify_type
@@ -246,7 +247,7 @@ def _axis_hints(root: Operand) -> Sequence[str]:
 
 
 def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
-    """Drop parameters that nothing reads, merge axes that memory does not tell apart."""
+    """Drop parameters that nothing reads, split and merge axes as memory tells them apart."""
     kernel = composer.kernel()
     read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
     kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
@@ -260,4 +261,4 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
         kernel.axes,
         kernel.body,
     )
-    return Lowered(name_axes(flatten_axes(slim), _OUTPUT_AXES), tuple(values[i] for i in kept))
+    return Lowered(name_axes(flatten_axes(split_digits(slim)), _OUTPUT_AXES), tuple(values[i] for i in kept))

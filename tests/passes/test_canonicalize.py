@@ -172,6 +172,12 @@ REWRITES = [
         "Add LayerNormalization Split Reshape Reshape",
     ),
     (
+        "sink-views",  # heads are joined and rows merged by one view
+        "g (float[B,S,2,4] x, float[8,6] w) => (float[M,6] y) <int64[2] f = {-1, 8}> "
+        "{ r = Reshape(x, f) y = MatMul(r, w) }",
+        "Reshape MatMul Reshape",
+    ),
+    (
         "sink-views",
         "g (float[1,S,4] x, float[4,4] w) => (float[S,4] y) <int64[1] a = {0}> { r = Squeeze(x, a) y = MatMul(r, w) }",
         "MatMul Squeeze",
