@@ -40,6 +40,8 @@ class Operand:
         origin: the operator that made it and its operands, for rules that look one step back (softmax · V).
         view: when this is a bijective rearrangement of another operand, that operand and the map from its indices to
             ours: a kernel that stores a rearranged tensor iterates over the original.
+        cuts: per dimension, the positions where another formula begins (the joints of a concatenation): a kernel that
+            stores the tensor may store each piece by itself.
     """
 
     type: TensorType
@@ -47,6 +49,7 @@ class Operand:
     known: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
+    cuts: Mapping[int, tuple[Expr, ...]] = field(default_factory=dict)
     _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
 
     def at(self, index: Sequence[Index | int]) -> Value:
@@ -193,9 +196,12 @@ class Composer:
         self._scopes[-1].append(Define(tile, axes, value))
         return Ref(tile, axes, value.dtype)
 
-    def store(self, name: str, type_: TensorType, axes: Sequence[Expr], index: Sequence[Expr], value: Value) -> None:
-        """``name[index] = value`` over ``axes``; declares the output parameter."""
+    def output(self, name: str, type_: TensorType) -> None:
+        """Declare an output parameter."""
         self.params.append(Param(name, type_.dtype, type_.shape, "out"))
+
+    def store(self, name: str, axes: Sequence[Expr], index: Sequence[Expr], value: Value) -> None:
+        """``name[index] = value`` over ``axes``."""
         names = tuple(str(a) for a in axes)
         self.body.append(Store(name, names, tuple(simplify(i, self.ranges) for i in index), value))
 

@@ -35,9 +35,9 @@ from tilewright.ir.graph import only_consumer, type_of
 from tilewright.ir.symbolic import constant, product
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss, Pass, PassResult
-from tilewright.passes.canonicalize.compose_transposes import merged_groups
 from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
+from tilewright.passes.fusion.region import moves
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import Rewriter, candidates, required
 
@@ -209,7 +209,7 @@ def _check_sizes(q: ir.Value, k: ir.Value, v: ir.Value) -> tuple[int, int]:
 
 def _before_movement(value: ir.Value, found: _Found) -> ir.Value:
     """What ``value`` is a rearrangement or repetition of, as far as nothing else reads what lies between."""
-    while (node := value.producer()) is not None and _moves(node) and only_consumer(value) is not None:
+    while (node := value.producer()) is not None and _rearranges(node) and only_consumer(value) is not None:
         found.take(node)
         value = required(node, 0)
     return value
@@ -217,20 +217,15 @@ def _before_movement(value: ir.Value, found: _Found) -> ir.Value:
 
 def _after_movement(value: ir.Value, found: _Found) -> ir.Value:
     """The rearrangement that ``value`` goes to, if nothing else reads it or what lies between."""
-    while (node := only_consumer(value)) is not None and _moves(node) and node.op_type != "Expand":
+    while (node := only_consumer(value)) is not None and _rearranges(node) and node.op_type != "Expand":
         found.take(node)
         value = node.outputs[0]
     return value
 
 
-def _moves(node: ir.Node) -> bool:
-    """True for what an index map undoes without divisions: every Reshape here splits axes or merges some."""
-    if node.domain != "" or node.op_type not in ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand"):
-        return False
-    if node.op_type != "Reshape":
-        return True
-    source, target = type_of(required(node, 0)).shape, type_of(node.outputs[0]).shape
-    return merged_groups(source, target) is not None or merged_groups(target, source) is not None
+def _rearranges(node: ir.Node) -> bool:
+    """True for what changes only where elements of one value are read, and without divisions by run-time sizes."""
+    return moves(node) and node.op_type in ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand")
 
 
 def _layout(outside: ir.Value, inside: ir.Value, rows: tuple[int, int], heads: int) -> str:

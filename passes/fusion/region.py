@@ -10,8 +10,9 @@ import heapq
 from collections.abc import Callable, Collection
 
 import onnx_ir as ir
-from tilewright.ir.graph import type_of
+from tilewright.ir.graph import is_constant, type_of
 from tilewright.passes.base import Miss
+from tilewright.passes.canonicalize.compose_transposes import merged_groups
 from tilewright.passes.elementwise import ELEMENTWISE
 from tilewright.passes.fusion.order import Order
 
@@ -19,6 +20,9 @@ from tilewright.passes.fusion.order import Order
 _MAX_OPEN = 12
 #: Nodes in one region at most: lowering goes as deep as a region, and Python's stack is not endless.
 _MAX_NODES = 200
+
+#: Operators that move elements or repeat them. A Concat says which of several values is read.
+_MOVEMENT = frozenset(["Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Slice", "Concat"])
 
 Accept = Callable[[ir.Node], bool]
 
@@ -121,6 +125,31 @@ def visible(nodes: Collection[ir.Node]) -> list[ir.Value]:
 def is_elementwise(node: ir.Node) -> bool:
     """True for operators that work position by position."""
     return node.domain == "" and node.op_type in ELEMENTWISE and len(node.outputs) == 1
+
+
+def moves(node: ir.Node) -> bool:
+    """True for operators that only say where an element is read, by index maps without divisions by run-time sizes."""
+    if node.domain != "" or node.op_type not in _MOVEMENT or len(node.outputs) != 1:
+        return False
+    if (t := type_of(node.outputs[0])).dtype.is_integer and t.rank < 2:
+        return False  # sizes and axes: structure that other operators ask for, not data
+    if node.op_type == "Slice":
+        return all(v is None or is_constant(v) for v in node.inputs[1:])
+    return node.op_type != "Reshape" or _regroups(node)
+
+
+def _regroups(reshape: ir.Node) -> bool:
+    """True for a Reshape that splits axes, or merges axes of constant sizes (their index is divided by those)."""
+    source, target = reshape.inputs[0], reshape.outputs[0]
+    if source is None:
+        return False
+    before, after = type_of(source).shape, type_of(target).shape
+    if merged_groups(after, before) is not None:
+        return True
+    groups = merged_groups(before, after)
+    return groups is not None and all(
+        sum(before[a] != 1 for a in group) < 2 or all(before[a].is_constant for a in group) for group in groups
+    )
 
 
 def keeps_shape(value: ir.Value) -> Accept:

@@ -116,6 +116,23 @@ FUSIONS = [
         ["Unsqueeze Cast Sub Mul"],
     ),
     (
+        "fuse-elementwise",  # rotary embedding of heads, behind those of the past
+        "g (float[B,S,6] x, float[1,1,S,2] c, float[1,1,S,2] s, float[B,3,T,2] past) => (float[B,3,M,2] y) "
+        "<int64[4] h = {0,0,3,2}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] all = {9}, int64[1] axis = {3}> "
+        "{ r = Reshape(x, h) t = Transpose<perm=[0,2,1,3]>(r) a = Slice(t, zero, one, axis) b = Slice(t, one, all, axis) "
+        "n = Neg(b) k = Concat<axis=3>(n, a) tc = Mul(t, c) ks = Mul(k, s) e = Add(tc, ks) y = Concat<axis=2>(past, e) }",
+        "Reshape FusedElementwise",
+        ["Transpose Slice Slice Neg Concat Mul Mul Add Concat"],
+    ),
+    (
+        "fuse-elementwise",  # movement alone: one copy instead of three
+        "g (float[B,4,6] x, float[1,1,4] c) => (float[B,7,4] y) <int64[3] shape = {1,1,4}> "
+        "{ t = Transpose<perm=[0,2,1]>(x) z = Shape<end=1>(x) k = Constant<value_ints=[1,4]>() w = Concat<axis=0>(z, k) "
+        "e = Expand(c, w) y = Concat<axis=1>(e, t) }",
+        "Shape Concat FusedElementwise",
+        ["Transpose Expand Concat"],
+    ),
+    (
         "fuse-elementwise",  # a diamond, and a value that is read outside as well
         "g (float[B,4] x) => (float[B,4] y, float[B,4] z) { a = Exp(x) b = Neg(a) c = Abs(a) d = Add(b, c) y = Tanh(d) "
         "z = Exp(d) }",
@@ -175,6 +192,17 @@ REFUSALS = [
         "g (float[B,S] x) => (float[B] y, float[B,S] e) <int64[1] a = {1}> { e = Exp(x) y = "
         "ReduceSum<keepdims=0>(e, a) }",
         "no elementwise neighbour",
+    ),
+    (
+        "fuse-elementwise",  # views cost nothing by themselves
+        "g (float[B,4,6] x) => (float[B,6,2,2] y) <int64[4] s = {0,6,2,2}, int64[1] a = {1}> "
+        "{ t = Transpose<perm=[0,2,1]>(x) u = Unsqueeze(t, a) y = Reshape(u, s) }",
+        "no elementwise producer",
+    ),
+    (
+        "fuse-elementwise",  # a merge of sizes that only a run knows would divide by them for each element
+        "g (float[B,S,4] x) => (float[4,M] y) <int64[2] f = {-1,4}> { e = Exp(x) r = Reshape(e, f) y = Transpose(r) }",
+        "no elementwise producer",
     ),
     (
         "fuse-elementwise",  # computing the small operand once per row would be work for nothing
