@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, const, select
+from tilewright.ops.compose import PERMUTED, Index, Operand, binary, const, select
 from tilewright.ops.lower import Context, common_cuts, lowering, unsupported
 
 
@@ -33,7 +34,7 @@ def _lower_transpose(ctx: Context) -> Operand:
         return tuple(index[d] for d in order)
 
     cuts = {inverse[d]: starts for d, starts in x.cuts.items()}
-    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward), cuts=cuts)
+    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward), origin=(PERMUTED, (x,)), cuts=cuts)
 
 
 @lowering("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -128,9 +129,17 @@ def _lower_slice(ctx: Context) -> Operand:
         highest = size if step[axis % x.type.rank] > 0 else size - 1
         begin[axis % x.type.rank] = minimum(maximum(at_start, 0), highest)
 
+    def moved(d: int, i: Index) -> Index:
+        if d not in begin or not isinstance(i, Expr):
+            return i
+        size, taken = x.type.shape[d], ctx.outputs[0].shape[d]
+        where = begin[d] + i * step[d]
+        # A size that is assumed to fit (the plan asserts it) does not tell a reader of the kernel that it does.
+        inside = size.symbols <= taken.symbols or bounds(begin[d] + taken * step[d] - size, ctx.composer.facts)[1] <= 0
+        return where if inside else minimum(where, size - 1)
+
     def at(index: tuple[Index, ...]) -> Value:
-        moved = [begin[d] + i * step[d] if d in begin and isinstance(i, Expr) else i for d, i in enumerate(index)]
-        return x.at(moved)
+        return x.at([moved(d, i) for d, i in enumerate(index)])
 
     return ctx.result(at)
 
