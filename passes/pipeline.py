@@ -12,6 +12,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
+from tilewright.passes.canonicalize.canonicalize_masks import CanonicalizeMasks
 from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.collect_scales import CollectScales
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
@@ -32,8 +33,8 @@ from tilewright.passes.canonicalize.recognise_softmax import RecogniseSoftmax
 from tilewright.passes.canonicalize.recognise_swish import RecogniseSwish
 from tilewright.passes.canonicalize.share_heads import ShareHeads
 from tilewright.passes.canonicalize.simplify_arithmetic import SimplifyArithmetic
-from tilewright.passes.canonicalize.sink_flattening import SinkFlattening
 from tilewright.passes.canonicalize.sink_expand import SinkExpand
+from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
@@ -53,7 +54,7 @@ def canonicalization() -> list[Pass]:
         DecomposeAttention(),  # before views and transposes: it makes some
         FoldIndexTensors(),  # needs constants; makes views and Expands
         SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
-        CanonicalizeGemm(),  # before SinkFlattening, which knows MatMul only
+        CanonicalizeGemm(),  # before SinkViews, which knows MatMul only
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
         RecogniseRmsNorm(),  # likewise
         RecogniseGelu(),  # likewise
@@ -62,9 +63,10 @@ def canonicalization() -> list[Pass]:
         MergeViews(),  # before transposes, which look through one Reshape only
         ComposeTransposes(),
         CollectScales(),  # before ShareHeads: factors no longer stand between a product and its keys
-        EliminateNanGuard(),
+        EliminateNanGuard(),  # after CollectScales: the scores are a product, a scale and a mask by then
+        CanonicalizeMasks(),
         ShareHeads(),  # before MergeViews takes the repetition of heads apart
-        SinkFlattening(),  # makes the views of one shape that MergeViews cancels
+        SinkViews(),  # after Gemm became MatMul; brings views together that MergeViews cancels
         RecogniseRotary(),  # its Transposes cancel below
         ComposeTransposes(),  # of heads that were shared, and of what is turned
         MergeViews(),  # what composing and sinking brought together

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, is_constant, type_of
-from tilewright.passes.elementwise import UNARY
+from tilewright.passes.elementwise import ELEMENTWISE
 from tilewright.passes.match import scalar_of
 from tilewright.passes.rewrite import Rewriter, required
 from tilewright.passes.views import VIEWS
@@ -210,17 +210,16 @@ def half(value: ir.Value, interleaved: bool, node: ir.Node, rewriter: Rewriter) 
         return lambda: joined[0]
     if maker.op_type in ("Unsqueeze", "Squeeze"):
         kept = type_of(required(maker, 0)).shape[-1:] == type_of(value).shape[-1:]
-        return _again(maker, 0, interleaved, node, rewriter) if kept else None
+        return _again(maker, {0}, interleaved, node, rewriter) if kept else None
     if maker.op_type == "Gather":
         table = required(maker, 0)
         axis = maker.attributes["axis"].as_int() if "axis" in maker.attributes else 0
         if axis % type_of(table).rank == type_of(table).rank - 1:
             return None
-        return _again(maker, 0, interleaved, node, rewriter)
-    if maker.op_type in UNARY:
-        return _again(maker, 0, interleaved, node, rewriter)
-    if maker.op_type in ("Mul", "Div", "Add") and scalar_of(required(maker, 1)) is not None:
-        return _again(maker, 0, interleaved, node, rewriter)
+        return _again(maker, {0}, interleaved, node, rewriter)
+    if maker.op_type in ELEMENTWISE:
+        wide = {i for i, v in enumerate(maker.inputs) if v is not None and type_of(v).shape[-1:] not in ((), (1,))}
+        return _again(maker, wide, interleaved, node, rewriter)
     return None
 
 
@@ -235,16 +234,16 @@ def _half_constant(value: ir.Value, interleaved: bool, rewriter: Rewriter) -> Bu
     return lambda: rewriter.constant(np.ascontiguousarray(parts[0]), f"{value.name}_half")
 
 
-def _again(maker: ir.Node, index: int, interleaved: bool, node: ir.Node, rewriter: Rewriter) -> Build | None:
-    """The same operator on half of its input."""
-    build = half(required(maker, index), interleaved, node, rewriter)
-    if build is None:
+def _again(maker: ir.Node, wide: set[int], interleaved: bool, node: ir.Node, rewriter: Rewriter) -> Build | None:
+    """The same operator on half of its inputs ``wide``; the others have one number for both halves."""
+    builds = {i: half(required(maker, i), interleaved, node, rewriter) for i in sorted(wide)}
+    if not builds or any(b is None for b in builds.values()):
         return None
     attributes = {name: a.value for name, a in maker.attributes.items()}
     rest = list(maker.inputs)
 
     def make() -> ir.Value:
-        inputs = [build() if i == index else v for i, v in enumerate(rest)]
+        inputs = [build() if (build := builds.get(i)) is not None else v for i, v in enumerate(rest)]
         return rewriter.new(maker.op_type, inputs, before=node, attributes=attributes)
 
     return make

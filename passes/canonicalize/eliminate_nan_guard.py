@@ -15,10 +15,9 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import type_of
-from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import constant
 from tilewright.passes.base import Miss
-from tilewright.passes.index_values import compare, index_formula, position
+from tilewright.passes.index_values import compare_positions, operand_formula, position
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
@@ -85,15 +84,9 @@ def always_first(condition: ir.Value, model: ir.Model) -> bool:
     node = condition.producer()
     if node is None or node.op_type not in _COMPARE:
         return False
-    rank = type_of(condition).rank
-    formulas = []
-    for operand in (required(node, 0), required(node, 1)):
-        formula = index_formula(operand)
-        if formula is None:
-            return False
-        shift = rank - type_of(operand).rank
-        last = position(rank - 1 - shift)
-        formulas.append(formula.substitute({last: constant(0)}))
-    known = facts(model)
-    known |= {s: Range(0, POSITIVE_INFINITY) for f in formulas for s in f.symbols if s.startswith("_i")}
-    return compare(node.op_type, formulas[0], formulas[1], known) is True
+    last = position(type_of(condition).rank - 1)
+    a, b = (operand_formula(node, i) for i in (0, 1))
+    if a is None or b is None:
+        return False
+    first = {last: constant(0)}
+    return compare_positions(node, a.substitute(first), b.substitute(first), facts(model)) is True

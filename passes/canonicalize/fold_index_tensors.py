@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.ir.facts import Assumption, assumptions, facts, set_assumptions
 from tilewright.ir.graph import type_of
-from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, minimum, product, symbol
 from tilewright.passes.base import Miss
-from tilewright.passes.index_values import compare, index_formula, position
+from tilewright.passes.index_values import compare_positions, index_formula, position
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.sizes import emit
 from tilewright.passes.views import VIEWS, Shape, view
@@ -66,9 +66,7 @@ def _fold_compare(node: ir.Node, rewriter: Rewriter) -> bool:
         )
     ):
         return False
-    known = facts(rewriter.model)
-    known |= {p: Range(0, POSITIVE_INFINITY) for f in (a, b) for p in _positions(f)}
-    outcome = compare(node.op_type, a, b, known)
+    outcome = compare_positions(node, a, b, facts(rewriter.model))
     carrier = next(
         (v for v in node.inputs if v is not None and type_of(v).shape == type_of(node.outputs[0]).shape), None
     )

@@ -21,7 +21,7 @@ def _lower_rotary(ctx: Context) -> Operand:
     Formula: Su et al., RoFormer, arXiv 2104.09864, equation 34; operator of opset 23.
     """
     x, type_ = ctx.input(0), ctx.outputs[0]
-    heads = ctx.attribute("num_heads", 0) if type_.rank == 3 else 1
+    heads = ctx.attribute("num_heads") if type_.rank == 3 else 1
     size = type_.shape[-1] // heads
     turned = ctx.attribute("rotary_embedding_dim", 0) or size.value
     interleaved = bool(ctx.attribute("interleaved", 0))
