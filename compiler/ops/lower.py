@@ -265,7 +265,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
         index: tuple[Expr, ...] = position
         for forward in reversed(maps):
             index = forward(index)
-        composer.store(name, [over[d] for d in order], index, root.at(position))
+        composer.store(name, [over[d] for d in order if over[d] != ZERO], index, root.at(position))
 
 
 #: Pieces of a tensor that are stored by themselves at most; beyond, where an element falls is asked for each.
@@ -273,7 +273,8 @@ _MOST_PIECES = 4
 
 
 def _pieces(composer: Composer, root: Operand, axes: list[Expr]) -> Iterator[tuple[list[Expr], tuple[Expr, ...]]]:
-    """The axes of each piece of ``root``, a dimension each, and the positions that they run over."""
+    """The axes of each piece of ``root``, one a dimension (0 where there is one element), and the positions that they
+    run over."""
     choices: list[list[tuple[Expr, Expr]]] = []
     count = 1
     for d, axis in enumerate(axes):
@@ -286,7 +287,7 @@ def _pieces(composer: Composer, root: Operand, axes: list[Expr]) -> Iterator[tup
         choices.append([])
         for start, end in zip((constant(0), *starts), ends, strict=True):
             if end - start not in own:  # pieces of equal length share an axis, and so a loop
-                own[end - start] = composer.axis(end - start, str(axis))
+                own[end - start] = ZERO if end - start == 1 else composer.axis(end - start, str(axis))
             choices[-1].append((own[end - start], own[end - start] + start))
     for piece in product(*choices):
         yield [axis for axis, _ in piece], tuple(position for _, position in piece)
