@@ -14,6 +14,7 @@ from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
+from tilewright.backends.cpu.window import lane_axis
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
 from tilewright.kernel.analysis import grid, refs_of
@@ -93,11 +94,13 @@ class _KernelEmitter:
         """Find contractions, who reads which tile, and the memory layout of each tile."""
         innermost: dict[str, str] = {}
         wide: set[str] = set()
-        for node, _ in visit(self.scheduled):
+        for node, scope in visit(self.scheduled):
             match node:
                 case Compute():
                     plan = plan_contraction(node)
-                    if plan is not None:
+                    if plan is None:
+                        self._follow_lanes(node, params, scope, innermost)
+                    else:
                         self.plans[id(node)] = plan
                         wide.add(node.tile)
                         innermost[node.tile] = plan.column
@@ -120,6 +123,16 @@ class _KernelEmitter:
                 tile = node.tile
                 pad = max(self.columns, PIECE) if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
+
+    def _follow_lanes(
+        self, node: Compute, params: Mapping[str, Param], scope: Scope, innermost: dict[str, str]
+    ) -> None:
+        """The lanes of a reduction down an axis, and of what is computed from it, are neighbours in their tiles."""
+        lane = {innermost[r.tile] for r in refs_of(node.value) if innermost.get(r.tile) in node.axes}
+        if node.reduce is not None and not lane:
+            lane = {axis for axis in [lane_axis(node, params, scope, lanes(self.target))] if axis is not None}
+        if len(lane) == 1:
+            innermost.setdefault(node.tile, lane.pop())
 
     def _use(self, node: Node, *tiles: str) -> None:
         for tile in tiles:
@@ -227,7 +240,7 @@ class _KernelEmitter:
     def _local(self, nest: Nest) -> frozenset[str]:
         """Tiles that live in a variable: computed and used in this nest only."""
         inside = {id(s) for s in nest.statements}
-        made = {s.tile for s in nest.statements if isinstance(s, Compute) and s.reduce is None}
+        made = {s.tile for s in nest.statements if isinstance(s, Compute) and (s.reduce is None or nest.reduced)}
         return frozenset(t for t in made if self.uses.get(t, set()) <= inside)
 
     def _reuse(self, nest: Nest, tiles: Sequence[Tile], hidden: frozenset[str]) -> None:
