@@ -2,20 +2,25 @@
 
 The columns lie along the lanes: operand ``b`` must have unit stride along the column axis, operand ``a`` is read one
 element a row. An operand that is not so in memory (another type, a fill, a transposition, a computed value) is copied
-into a small buffer first. Each element of the result is summed in the order of the reduction, whatever the tile, so
-that results do not depend on how rows fall into tiles.
+into a small buffer first, unless a table tells where the pieces of its rows are (``runs.py``). Each element of the
+result is summed in the order of the reduction, whatever the tile, so that results do not depend on how rows fall into
+tiles.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
 from tilewright.backends.cpu.lanes import offset_of
 from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
-from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
+from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, Pieces, RegisterTiles, Tiling, strip_casts
+from tilewright.backends.cpu.runs import Runs
 from tilewright.backends.cpu.values import HALF, Buffer
+from tilewright.codegen.cstyle import parenthesized
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
@@ -46,8 +51,8 @@ def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) 
 class ContractionEmitter:
     """Spells contractions of one kernel; their register tile functions gather in ``tiles``."""
 
-    def __init__(self, kernel: str, tiling: Tiling):
-        self.tiling = tiling
+    def __init__(self, kernel: str, tiling: Tiling, runs: Mapping[str, Runs]):
+        self.tiling, self.runs = tiling, runs
         self.tiles = RegisterTiles(kernel, tiling)
 
     def emit(self, place: Place, c: Contraction) -> None:
@@ -55,6 +60,9 @@ class ContractionEmitter:
         out = place.out
         out.comment(print_node(c.node))
         width = self.tiling.vectors * place.lanes
+        runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
+        if runs is not None:
+            c = self._with_taps(place, c, runs, width)
         with ExitStack() as stack:
             if any(place.count(axis) == 1 for axis in (*c.outer, *c.steps)):
                 stack.enter_context(out.block(""))
@@ -73,11 +81,53 @@ class ContractionEmitter:
             inner = place
             rows = "1"
             if c.row is not None:
-                inner, rows = self._chunks(place, stack, c.row, self.tiling.rows)
+                inner, rows = self._chunks(place, stack, c.row, self.tiling.rows, even=runs is not None)
+            if runs is not None:
+                pieces = self._pieces(inner, c, runs, b)
+                self.tiles.call(inner, c, Call(pieces, b, rows, columns, padded))
+                return
             a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1)
             if a is None:
                 a = self._stage_a(inner, c)
             self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
+
+    def _with_taps(self, place: Place, c: Contraction, runs: Runs, width: int) -> Contraction:
+        """``c`` with the innermost steps as taps: those along which table and memory go on as in one loop."""
+        b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
+        if b is None or b.along != 1:
+            return c
+        taps: list[str] = []
+        for axis in reversed(c.steps):
+            if self._tap_stride(place, b, axis) is None:
+                break
+            if taps:
+                r, size = place.scope.ranges[taps[0]], place.scope.kernel.extent(taps[0])
+                steps = [(runs.strides[x], self._tap_stride(place, b, x)) for x in (axis, taps[0])]
+                whole = r.start == 0 and r.size == size
+                if not whole or any(
+                    outer is None or inner is None or outer != inner * size for outer, inner in zip(*steps, strict=True)
+                ):
+                    break
+            taps.insert(0, axis)
+        return replace(c, steps=c.steps[: len(c.steps) - len(taps)], taps=tuple(taps))
+
+    def _tap_stride(self, place: Place, b: Operand, axis: str) -> Expr | None:
+        return place.vectorized(axis, 1).stride(b.offset)
+
+    def _pieces(self, place: Place, c: Contraction, runs: Runs, b: Operand) -> Pieces:
+        shift = symbol(c.depth) - runs.starts[c.depth]
+        counts = []
+        for axis in c.taps:
+            start = place.index(place.start(axis))
+            end = place.end(axis) if start == "0" else f"({place.end(axis)} - {parenthesized(start)})"
+            counts.append(str(place.count(axis) or end))
+        numbers = all(n.isdigit() for n in counts)
+        taps = str(math.prod(map(int, counts))) if numbers else " * ".join(counts)
+        if not c.taps:
+            return Pieces(runs.name, runs.entry(), "1", constant(0), shift, constant(0))
+        b_tap = self._tap_stride(place, b, c.taps[-1])
+        assert b_tap is not None
+        return Pieces(runs.name, runs.entry(), taps, runs.strides[c.taps[-1]], shift, b_tap)
 
     def _clear(self, place: Place, c: Contraction) -> None:
         """With several reduction loops every piece adds to the tile, which starts at zero."""
@@ -92,20 +142,36 @@ class ContractionEmitter:
             values = place.values(c.column, live)
             values.store_tile(place.buffers[zero.tile], c.node.axes, values.spell(zero.value))
 
-    def _chunks(self, place: Place, stack: ExitStack, axis: str, size: int) -> tuple[Place, str]:
-        """A loop over ``axis`` in pieces of ``size``, unless it is no longer; the text of the piece's length."""
+    def _chunks(self, place: Place, stack: ExitStack, axis: str, size: int, *, even: bool = False) -> tuple[Place, str]:
+        """A loop over ``axis`` in pieces of ``size``, unless it is no longer; the text of the piece's length. ``even``:
+        pieces differ by one at most, instead of leaving a small last one."""
         r = place.scope.ranges[axis]
         count, start, end = place.count(axis), place.index(r.start), place.end(axis)
         limit = r.lanes if r.lanes is not None else bounds(r.size, place.scope.facts)[1]
         if limit <= size:
             return place, str(count) if count is not None else f"{end} - {start}" if start != "0" else end
         name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
+        if even and not (count is not None and count % size == 0):
+            return self._even_chunks(place, stack, axis, (name, stop), size)
         stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
         exact = count is not None and count % size == 0
         place.out.line(
             f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
         )
         return narrowed(place, axis, (name, stop), size, exact=exact), str(size) if exact else f"{stop} - {name}"
+
+    def _even_chunks(
+        self, place: Place, stack: ExitStack, axis: str, piece: tuple[str, str], size: int
+    ) -> tuple[Place, str]:
+        name, stop = piece
+        start, end, out = place.index(place.start(axis)), place.end(axis), place.out
+        n, pieces, p = (place.fresh(f"{axis}_{word}") for word in ("count", "pieces", "piece"))
+        stack.enter_context(out.block(""))
+        out.line(f"const int64_t {n} = {end} - {parenthesized(start)}, {pieces} = ceil_int({n}, {size});")
+        head = f"for (int64_t {p} = 0, {name} = {start}, {stop}; {p} < {pieces}; {p}++, {name} = {stop})"
+        stack.enter_context(out.block(head))
+        out.line(f"{stop} = {name} + {n} / {pieces} + ({p} < {n} % {pieces});")
+        return narrowed(place, axis, piece, size, exact=False, step=1), f"{stop} - {name}"
 
     def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
         """Whether whole vectors of ``b`` may be read beyond the last column."""

@@ -11,6 +11,7 @@ from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
+from tilewright.backends.cpu.runs import POINTERS, Runs, emit_runs, plan_runs, run_axis
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
@@ -43,7 +44,8 @@ class _KernelEmitter:
         table = codegen(target)
         tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
         self.columns = tiling.vectors * lanes(target)
-        self.contractions = ContractionEmitter(symbol, tiling)
+        self.runs: dict[str, Runs] = {}
+        self.contractions = ContractionEmitter(symbol, tiling, self.runs)
         self.plans: dict[int, Contraction] = {}
         self.buffers: dict[str, Buffer] = {}
         self.elements: dict[str, Expr] = {}
@@ -88,10 +90,12 @@ class _KernelEmitter:
         """Find contractions, who reads which tile, and the memory layout of each tile."""
         innermost: dict[str, str] = {}
         wide: set[str] = set()
+        self._find_runs(used)
         for node, _ in visit(self.scheduled):
             match node:
                 case Compute():
-                    plan = plan_contraction(node)
+                    runs = next((self.runs[r.tile] for r in refs_of(node.value) if r.tile in self.runs), None)
+                    plan = plan_contraction(node, runs.run if runs is not None else None)
                     if plan is not None:
                         self.plans[id(node)] = plan
                         wide.add(node.tile)
@@ -113,6 +117,19 @@ class _KernelEmitter:
                 tile = node.tile
                 pad = self.columns if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
+
+    def _find_runs(self, used: Names) -> None:
+        """Tables in place of the tiles whose space is :data:`POINTERS`."""
+        tiles = {n.tile.name: n.tile for n, _ in visit(self.scheduled) if isinstance(n, Alloc)}
+        computes = [n for n, _ in visit(self.scheduled) if isinstance(n, Compute)]
+        copies = {n.tile: n for n in computes if tiles[n.tile].space == POINTERS}
+        for node in computes:
+            plan = plan_contraction(node)
+            if plan is not None and isinstance(plan.a, Ref) and plan.a.tile in copies:
+                copy = copies[plan.a.tile]
+                run = run_axis(self.kernel, copy.value, (*plan.steps, plan.depth))
+                assert run is not None and plan.row is not None
+                self.runs[copy.tile] = plan_runs(used.fresh(copy.tile), tiles[copy.tile], copy, plan.row, run)
 
     def _use(self, node: Node, *tiles: str) -> None:
         for tile in tiles:
@@ -197,8 +214,12 @@ class _KernelEmitter:
 
         for node in body:
             if isinstance(node, Alloc):
-                allocs.append(node.tile)
+                if node.tile.name not in self.runs:
+                    allocs.append(node.tile)
                 place = replace(place, scope=place.scope.declare(node.tile))
+            elif isinstance(node, Compute) and node.tile in self.runs:
+                flush()
+                emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans:
                 pending.append(node)
             else:

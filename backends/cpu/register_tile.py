@@ -28,7 +28,8 @@ class Contraction:
     """A sum of products with its axes chosen. ``row`` is ``None`` when the result has columns only.
 
     ``outer`` are further axes of the result, looped over outside; ``depth`` is the innermost reduction axis and
-    ``steps`` the ones around it.
+    ``steps`` the ones around it, each of which adds to the tile. ``taps`` are those of them that one call sums over
+    in registers.
     """
 
     node: Compute
@@ -39,6 +40,7 @@ class Contraction:
     outer: tuple[str, ...]
     steps: tuple[str, ...]
     depth: str
+    taps: tuple[str, ...] = ()
 
 
 def strip_casts(v: Value) -> Value:
@@ -48,8 +50,9 @@ def strip_casts(v: Value) -> Value:
     return v
 
 
-def plan_contraction(node: Compute) -> Contraction | None:
-    """The contraction that ``node`` is, or ``None`` when the register tile has no use for it."""
+def plan_contraction(node: Compute, run: str | None = None) -> Contraction | None:
+    """The contraction that ``node`` is, or ``None`` when the register tile has no use for it. ``run``: the axis along
+    which a table gives rows, if one does."""
     product = as_product(node)
     if product is None or node.value.dtype is not DType.F32 or not product.n:
         return None
@@ -57,7 +60,7 @@ def plan_contraction(node: Compute) -> Contraction | None:
     outer = tuple(x for x in node.axes if x not in (column, row))
     # The depth that both operands carry; others (one operand is constant along them) are rare.
     both = [k for k in product.k if k in used_symbols(product.a) and k in used_symbols(product.b)]
-    depth = both[-1]
+    depth = run or both[-1]
     steps = tuple(k for k in product.k if k != depth)
     return Contraction(node, product.a, product.b, row, column, outer, steps, depth)
 
@@ -73,11 +76,25 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """Rows whose pieces a table tells: the address of a piece is at ``base + offset`` plus the number of the row, and
+    ``tap`` further for each tap, of which there are ``taps`` (C text). The depth starts ``shift`` elements into a
+    piece. From tap to tap the other operand moves by ``b_tap``."""
+
+    base: str
+    offset: Expr
+    taps: str
+    tap: Expr
+    shift: Expr
+    b_tap: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call of a register tile: operands, C texts of the numbers of rows and columns, and whether whole vectors of
     ``b`` may be read beyond the last column."""
 
-    a: Operand
+    a: Operand | Pieces
     b: Operand
     rows: str
     columns: str
@@ -86,6 +103,7 @@ class Call:
 
 #: Parameters of a register tile function that are literals in its body when they are constant.
 _LABELS = ("depth", "a_row", "a_deep", "b_deep", "c_row")
+_RUN_LABELS = ("taps", "depth", "a_tap", "shift", "b_tap", "b_deep", "c_row")
 
 
 class RegisterTiles:
@@ -98,10 +116,15 @@ class RegisterTiles:
     def call(self, place: Place, c: Contraction, call: Call) -> None:
         """Append a call to the place, and its function to :attr:`functions`."""
         tile = place.buffers[c.node.tile]
-        first = {axis: place.start(axis) for axis in (c.depth, c.column, c.row) if axis is not None}
+        first = {axis: place.start(axis) for axis in (c.depth, c.column, c.row, *c.taps) if axis is not None}
         row_stride = tile.strides[c.row] if c.row is not None else constant(0)
-        strides = [place.index(s) for s in (call.a.along, call.a.deep, call.b.deep, row_stride)]
-        shape = [self._depth(place, c.depth), *strides]
+        depth = self._depth(place, c.depth)
+        if isinstance(call.a, Pieces):
+            strides = [place.index(s) for s in (call.a.tap, call.a.shift.substitute(first), call.a.b_tap)]
+            shape = [call.a.taps, depth, *strides, place.index(call.b.deep), place.index(row_stride)]
+        else:
+            strides = [place.index(s) for s in (call.a.along, call.a.deep, call.b.deep, row_stride)]
+            shape = [depth, *strides]
         arguments = [
             call.rows,
             call.columns,
@@ -122,11 +145,18 @@ class RegisterTiles:
         """One case for each number of rows and vectors that may occur."""
         name = place.fresh(f"{self.kernel}_{c.node.tile}")
         lanes, out = place.lanes, self.functions
-        parameters = ["int64_t rows", "int64_t columns", "const float *a", "const float *b", "float *c"]
-        parameters += [f"int64_t {label}" for label, text in zip(_LABELS, shape, strict=True) if not text.isdigit()]
-        depth, a_row, a_deep, b_deep, c_row = (
-            text if text.isdigit() else label for label, text in zip(_LABELS, shape, strict=True)
-        )
+        runs = isinstance(call.a, Pieces)
+        labels = _RUN_LABELS if runs else _LABELS
+        pointer = "const float *const *a" if runs else "const float *a"
+        parameters = ["int64_t rows", "int64_t columns", pointer, "const float *b", "float *c"]
+        parameters += [f"int64_t {label}" for label, text in zip(labels, shape, strict=True) if not text.isdigit()]
+        at = {label: text if text.isdigit() else label for label, text in zip(labels, shape, strict=True)}
+        tail = (
+            "{taps}, {depth}, a, {a_tap}, {shift}, b, {b_tap}, {b_deep}, c, {c_row}"
+            if runs
+            else "{depth}, a, {a_row}, {a_deep}, b, {b_deep}, c, {c_row}"
+        ).format(**at)
+        mma = "mma_runs_f32" if runs else "mma_f32"
         fresh = int(not c.node.accumulate and not c.steps)
         counts = [int(call.rows)] if call.rows.isdigit() else range(1, self._most_rows(place, c.row) + 1)
         widths = [-(-int(call.columns) // lanes)] if call.columns.isdigit() else range(1, self.tiling.vectors + 1)
@@ -141,8 +171,7 @@ class RegisterTiles:
                         stack.enter_context(out.block("else"))
                     stack.enter_context(out.block("switch (rows)"))
                     for n in counts:
-                        tail = f"{depth}, a, {a_row}, {a_deep}, b, {b_deep}, c, {c_row}"
-                        out.line(f"case {n}: mma_f32({n}, {v}, {live}, {fresh}, {tail}); break;")
+                        out.line(f"case {n}: {mma}({n}, {v}, {live}, {fresh}, {tail}); break;")
         out.line()
         return name
 

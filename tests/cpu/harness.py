@@ -8,7 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -132,11 +132,14 @@ def bind(
 
 
 @lru_cache(maxsize=256)
-def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None) -> Compiled:
-    """Build one kernel for a level."""
+def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None, mcpu: str | None = None) -> Compiled:
+    """Build one kernel for a level; with ``mcpu``, in instructions of another one, which this machine has to have."""
     backend = CpuBackend()
     target = machine.targets()[level]
     scheduled = apply(kernel, schedule or next(iter(backend.schedules(kernel, target))))
+    if mcpu is not None:
+        table = {**machine.codegen(target), "mcpu": mcpu, "flags": []}
+        target = replace(target, extra={**target.extra, "codegen": table})
     binary = backend.build(backend.emit([scheduled], target), target)
     descriptor, path = tempfile.mkstemp(suffix=".so")
     os.write(descriptor, binary.members[LIBRARY])

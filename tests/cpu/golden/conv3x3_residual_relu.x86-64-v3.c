@@ -5,15 +5,16 @@
 #include "vec_half.h"
 #include "mma.h"
 
+static TW_ALIGN float X_zeros[64];
 /* acc: rows x columns of the result, the whole depth, in registers. */
-static __attribute__((noinline)) void tw_conv3x3_residual_relu_acc(int64_t rows, int64_t columns, const float *a, const float *b, float *c) {
+static __attribute__((noinline)) void tw_conv3x3_residual_relu_acc(int64_t rows, int64_t columns, const float *const *a, const float *b, float *c) {
     switch (rows) {
-        case 1: mma_f32(1, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 2: mma_f32(2, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 3: mma_f32(3, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 4: mma_f32(4, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 5: mma_f32(5, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 6: mma_f32(6, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
+        case 1: mma_runs_f32(1, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
+        case 2: mma_runs_f32(2, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
+        case 3: mma_runs_f32(3, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
+        case 4: mma_runs_f32(4, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
+        case 5: mma_runs_f32(5, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
+        case 6: mma_runs_f32(6, 2, TW_LANES, 1, 9, 64, a, 54, 0, b, 2048, 32, c, 32); break;
     }
 }
 
@@ -26,40 +27,37 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
     const int64_t B = args->dim[0];
     for (int64_t block = begin; block < end; block++) {
         int64_t rest = block;
-        const int64_t o0 = floor_mod(rest, 4) * 32;
-        rest = floor_div(rest, 4);
         const int64_t oh0 = floor_mod(rest, 28);
         rest = floor_div(rest, 28);
         const int64_t b0 = rest;
-        /* for ow from ow1 in tile(0, 28, 6, balanced): */
-        for (int64_t ow1 = 0; ow1 < 28; ow1 += 6) {
-            const int64_t ow1_end = min_int(ow1 + 6, 28);
-            TW_ALIGN float acc[200];
-            /* acc[b, oh, ow, o] = sum((kh, kw, c), (X[b, kh + 2*oh - 1, kw + 2*ow - 1, c] or 0) * W[o // 32, kh, kw, c, o % 32]) */
+        /* X_pointers: where the runs along c begin of X_pointers[b, oh, ow, kh, kw, c] = (X[b, kh + 2*oh - 1, kw + 2*ow - 1, c] or 0) */
+        TW_ALIGN const float * X_pointers[486];
+        {
+            const int64_t b = b0;
+            const int64_t oh = oh0;
+            for (int64_t ow = 0; ow < 28; ow++) {
+                for (int64_t kh = 0; kh < 3; kh++) {
+                    for (int64_t kw = 0; kw < 3; kw++) {
+                        const int inside = (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
+                        X_pointers[b * 486 - b0 * 486 + kh * 162 + kw * 54 + oh * 486 - oh0 * 486 + ow] = inside ? X + b * 200704 + kh * 3584 + kw * 64 + oh * 7168 + ow * 128 - 3648 : X_zeros;
+                    }
+                }
+            }
+        }
+        /* for o from o0 in tile(0, 128, 32): */
+        for (int64_t o0 = 0; o0 < 128; o0 += 32) {
+            TW_ALIGN float acc[1736];
+            /* acc[b, oh, ow, o] = sum((kh, kw, c), X_pointers[b, oh, ow, kh, kw, c] * W[o // 32, kh, kw, c, o % 32]) */
             {
                 const int64_t b = b0;
                 const int64_t oh = oh0;
-                {
-                    for (int64_t ow = ow1; ow < ow1_end; ow++) {
-                        for (int64_t o = o0; o < o0 + 32; o += TW_LANES) {
-                            store_f32(acc + o - o0 + ow * 32 - ow1 * 32, set_f32(0.0f));
-                        }
-                    }
-                }
-                for (int64_t kh = 0; kh < 3; kh++) {
-                    for (int64_t kw = 0; kw < 3; kw++) {
-                        for (int64_t o_at = o0; o_at < o0 + 32; o_at += 16) {
-                            const int64_t o_stop = o_at + 16;
-                            TW_ALIGN float acc_a[392];
-                            {
-                                for (int64_t ow = ow1; ow < ow1_end; ow++) {
-                                    for (int64_t c = 0; c < 64; c += TW_LANES) {
-                                        const int inside = (uint64_t)(b) < (uint64_t)(B) && (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
-                                        store_f32(acc_a + c + ow * 64 - ow1 * 64, (inside ? load_f32(X + b * 200704 + c + kh * 3584 + kw * 64 + oh * 7168 + ow * 128 - 3648) : set_f32(0.0f)));
-                                    }
-                                }
-                            }
-                            tw_conv3x3_residual_relu_acc(ow1_end - ow1, 16, acc_a + 0, W + kh * 6144 + kw * 2048 + floor_mod(o_at, 32) + floor_div(o_at, 32) * 18432, acc + -o0 + o_at);
+                for (int64_t o_at = o0; o_at < o0 + 32; o_at += 16) {
+                    const int64_t o_stop = o_at + 16;
+                    {
+                        const int64_t ow_count = 28 - 0, ow_pieces = ceil_int(ow_count, 6);
+                        for (int64_t ow_piece = 0, ow_at = 0, ow_stop; ow_piece < ow_pieces; ow_piece++, ow_at = ow_stop) {
+                            ow_stop = ow_at + ow_count / ow_pieces + (ow_piece < ow_count % ow_pieces);
+                            tw_conv3x3_residual_relu_acc(ow_stop - ow_at, 16, X_pointers + b * 486 - b0 * 486 + oh * 486 - oh0 * 486 + ow_at, W + floor_mod(o_at, 32) + floor_div(o_at, 32) * 18432, acc + -o0 + o_at + ow_at * 32);
                         }
                     }
                 }
@@ -69,9 +67,9 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
             {
                 const int64_t b = b0;
                 const int64_t oh = oh0;
-                for (int64_t ow = ow1; ow < ow1_end; ow++) {
+                for (int64_t ow = 0; ow < 28; ow++) {
                     for (int64_t o = o0; o < o0 + 32; o += TW_LANES) {
-                        const f32v z_2 = ((load_f32(acc + o - o0 + ow * 32 - ow1 * 32) + load_f32(bias + o)) + load_f32(R + b * 100352 + o + oh * 3584 + ow * 128));
+                        const f32v z_2 = ((load_f32(acc + o - o0 + ow * 32) + load_f32(bias + o)) + load_f32(R + b * 100352 + o + oh * 3584 + ow * 128));
                         store_f32(Y + b * 100352 + o + oh * 3584 + ow * 128, max_f32(z_2, set_f32(0.0f)));
                     }
                 }

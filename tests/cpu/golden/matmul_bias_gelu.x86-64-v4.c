@@ -35,10 +35,10 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
         int64_t rest = block;
         const int64_t n0 = floor_mod(rest, 48) * 32;
         rest = floor_div(rest, 48);
-        const int64_t m0_step = ceil_int(M, ceil_int(M, 112));
+        const int64_t m0_step = ceil_int(M, ceil_int(M, 126));
         const int64_t m0 = rest * m0_step;
         const int64_t m0_end = min_int(m0 + m0_step, M);
-        /* for m from m1 in tile(m0, min(M, m0 + (M + (M + 111) // 112 - 1) // ((M + 111) // 112)), 14, balanced): */
+        /* for m from m1 in tile(m0, min(M, m0 + (M + (M + 125) // 126 - 1) // ((M + 125) // 126)), 14, balanced): */
         const int64_t m1_step = ceil_int(m0_end - m0, ceil_int(m0_end - m0, 14));
         for (int64_t m1 = m0; m1 < m0_end; m1 += m1_step) {
             const int64_t m1_end = min_int(m1 + m1_step, m0_end);
