@@ -2,25 +2,22 @@
 
 The columns lie along the lanes: operand ``b`` must have unit stride along the column axis, operand ``a`` is read one
 element a row. An operand that is not so in memory (another type, a fill, a transposition, a computed value) is copied
-into a small buffer first, unless a table tells where the pieces of its rows are (``runs.py``). Each element of the
-result is summed in the order of the reduction, whatever the tile, so that results do not depend on how rows fall into
-tiles.
+into a small buffer first. Each element of the result is summed in the order of the reduction, whatever the tile, so
+that results do not depend on how rows fall into tiles.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
 from tilewright.backends.cpu.lanes import offset_of
+from tilewright.backends.cpu.matvec import PIECE, FewRows, most_rows
 from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
-from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, Pieces, RegisterTiles, Tiling, strip_casts
-from tilewright.backends.cpu.runs import Runs
+from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
 from tilewright.backends.cpu.values import HALF, Buffer
-from tilewright.codegen.cstyle import parenthesized
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
@@ -29,7 +26,7 @@ from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute
 
 
-def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
+def operand_of(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
     """``v`` as plain f32 memory with fixed strides along both axes; ``None`` when it must be staged."""
     if isinstance(v, Ref):
         tile = place.buffers[v.tile]
@@ -48,11 +45,25 @@ def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) 
     return None if first is None or second is None else Operand(base, offset, first, second)
 
 
+def padded_columns(place: Place, b: Value, column: str, width: int) -> bool:
+    """Whether whole vectors of ``b`` may be read beyond the last column."""
+    count = place.count(column)
+    if count is not None and count % place.lanes == 0:
+        return True
+    if isinstance(b, Ref):
+        tile = place.buffers[b.tile]
+        return tile.inner == column
+    assert isinstance(b, Load)
+    last = place.params[b.tensor].shape[-1]
+    # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
+    return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
+
+
 class ContractionEmitter:
     """Spells contractions of one kernel; their register tile functions gather in ``tiles``."""
 
-    def __init__(self, kernel: str, tiling: Tiling, runs: Mapping[str, Runs]):
-        self.tiling, self.runs = tiling, runs
+    def __init__(self, kernel: str, tiling: Tiling):
+        self.tiling = tiling
         self.tiles = RegisterTiles(kernel, tiling)
 
     def emit(self, place: Place, c: Contraction) -> None:
@@ -60,9 +71,6 @@ class ContractionEmitter:
         out = place.out
         out.comment(print_node(c.node))
         width = self.tiling.vectors * place.lanes
-        runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
-        if runs is not None:
-            c = self._with_taps(place, c, runs, width)
         with ExitStack() as stack:
             if any(place.count(axis) == 1 for axis in (*c.outer, *c.steps)):
                 stack.enter_context(out.block(""))
@@ -72,62 +80,58 @@ class ContractionEmitter:
                 self._clear(place, c)
             for axis in c.steps:
                 place.open_loop(stack, axis)
+            if self.few_rows(place, stack, c):
+                return
             place, columns = self._chunks(place, stack, c.column, width)
-            b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
-            padded = b is not None and self._padded(place, strip_casts(c.b), c.column, width)
+            b = operand_of(place, strip_casts(c.b), c.column, c.depth, width)
+            padded = b is not None and padded_columns(place, strip_casts(c.b), c.column, width)
             if b is None or b.along != 1:
                 b = self._stage_b(place, c, width)
                 padded = True
             inner = place
             rows = "1"
             if c.row is not None:
-                inner, rows = self._chunks(place, stack, c.row, self.tiling.rows, even=runs is not None)
-            if runs is not None:
-                pieces = self._pieces(inner, c, runs, b)
-                self.tiles.call(inner, c, Call(pieces, b, rows, columns, padded))
-                return
-            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1)
+                inner, rows = self._chunks(place, stack, c.row, self.tiling.rows)
+            a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1)
             if a is None:
                 a = self._stage_a(inner, c)
             self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
 
-    def _with_taps(self, place: Place, c: Contraction, runs: Runs, width: int) -> Contraction:
-        """``c`` with the innermost steps as taps: those along which table and memory go on as in one loop."""
-        b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
-        if b is None or b.along != 1:
-            return c
-        taps: list[str] = []
-        for axis in reversed(c.steps):
-            if self._tap_stride(place, b, axis) is None:
-                break
-            if taps:
-                r, size = place.scope.ranges[taps[0]], place.scope.kernel.extent(taps[0])
-                steps = [(runs.strides[x], self._tap_stride(place, b, x)) for x in (axis, taps[0])]
-                whole = r.start == 0 and r.size == size
-                if not whole or any(
-                    outer is None or inner is None or outer != inner * size for outer, inner in zip(*steps, strict=True)
-                ):
-                    break
-            taps.insert(0, axis)
-        return replace(c, steps=c.steps[: len(c.steps) - len(taps)], taps=tuple(taps))
+    def few_rows(self, place: Place, stack: ExitStack, c: Contraction, after: Callable[[], None] | None = None) -> bool:
+        """Few rows by their own register tile, where ``b`` allows, and ``after``; whether that is all there is to do.
 
-    def _tap_stride(self, place: Place, b: Operand, axis: str) -> Expr | None:
-        return place.vectorized(axis, 1).stride(b.offset)
+        Otherwise what follows stands in the ``else`` of a test of the number of rows."""
+        most = most_rows(self.tiling, place.lanes)
+        rows = "1" if c.row is None else self._length(place, c.row)
+        if c.steps or (int(rows) if rows.isdigit() else 1) > most:
+            return False
+        v = strip_casts(c.b)
+        b = operand_of(place, v, c.column, c.depth, PIECE)
+        padded = b is not None and padded_columns(place, v, c.column, PIECE)
+        whole = padded and isinstance(v, Load)
+        if b is None or b.along != 1 or not (whole or self._length(place, c.column).isdigit()):
+            return False
+        with ExitStack() as branch:
+            if not rows.isdigit():
+                branch.enter_context(place.out.block(f"if ({rows} <= {most})"))
+            with ExitStack() as inside:
+                inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+                b = operand_of(inner, v, c.column, c.depth, PIECE)
+                a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
+                assert b is not None
+                ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
+                FewRows(a, b, ahead, rows, columns, padded).emit(inner, c, self.tiles)
+            if after is not None:
+                after()
+        if not rows.isdigit():
+            stack.enter_context(place.out.block("else"))
+        return rows.isdigit()
 
-    def _pieces(self, place: Place, c: Contraction, runs: Runs, b: Operand) -> Pieces:
-        shift = symbol(c.depth) - runs.starts[c.depth]
-        counts = []
-        for axis in c.taps:
-            start = place.index(place.start(axis))
-            end = place.end(axis) if start == "0" else f"({place.end(axis)} - {parenthesized(start)})"
-            counts.append(str(place.count(axis) or end))
-        numbers = all(n.isdigit() for n in counts)
-        taps = str(math.prod(map(int, counts))) if numbers else " * ".join(counts)
-        if not c.taps:
-            return Pieces(runs.name, runs.entry(), "1", constant(0), shift, constant(0))
-        b_tap = self._tap_stride(place, b, c.taps[-1])
-        assert b_tap is not None
-        return Pieces(runs.name, runs.entry(), taps, runs.strides[c.taps[-1]], shift, b_tap)
+    @staticmethod
+    def _length(place: Place, axis: str) -> str:
+        """C text of the number of valid lanes of an axis."""
+        count, start, end = place.count(axis), place.index(place.start(axis)), place.end(axis)
+        return str(count) if count is not None else end if start == "0" else f"{end} - {start}"
 
     def _clear(self, place: Place, c: Contraction) -> None:
         """With several reduction loops every piece adds to the tile, which starts at zero."""
@@ -142,49 +146,20 @@ class ContractionEmitter:
             values = place.values(c.column, live)
             values.store_tile(place.buffers[zero.tile], c.node.axes, values.spell(zero.value))
 
-    def _chunks(self, place: Place, stack: ExitStack, axis: str, size: int, *, even: bool = False) -> tuple[Place, str]:
-        """A loop over ``axis`` in pieces of ``size``, unless it is no longer; the text of the piece's length. ``even``:
-        pieces differ by one at most, instead of leaving a small last one."""
+    def _chunks(self, place: Place, stack: ExitStack, axis: str, size: int) -> tuple[Place, str]:
+        """A loop over ``axis`` in pieces of ``size``, unless it is no longer; the text of the piece's length."""
         r = place.scope.ranges[axis]
         count, start, end = place.count(axis), place.index(r.start), place.end(axis)
         limit = r.lanes if r.lanes is not None else bounds(r.size, place.scope.facts)[1]
         if limit <= size:
-            return place, str(count) if count is not None else f"{end} - {start}" if start != "0" else end
+            return place, self._length(place, axis)
         name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
-        if even and not (count is not None and count % size == 0):
-            return self._even_chunks(place, stack, axis, (name, stop), size)
         stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
         exact = count is not None and count % size == 0
         place.out.line(
             f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
         )
         return narrowed(place, axis, (name, stop), size, exact=exact), str(size) if exact else f"{stop} - {name}"
-
-    def _even_chunks(
-        self, place: Place, stack: ExitStack, axis: str, piece: tuple[str, str], size: int
-    ) -> tuple[Place, str]:
-        name, stop = piece
-        start, end, out = place.index(place.start(axis)), place.end(axis), place.out
-        n, pieces, p = (place.fresh(f"{axis}_{word}") for word in ("count", "pieces", "piece"))
-        stack.enter_context(out.block(""))
-        out.line(f"const int64_t {n} = {end} - {parenthesized(start)}, {pieces} = ceil_int({n}, {size});")
-        head = f"for (int64_t {p} = 0, {name} = {start}, {stop}; {p} < {pieces}; {p}++, {name} = {stop})"
-        stack.enter_context(out.block(head))
-        out.line(f"{stop} = {name} + {n} / {pieces} + ({p} < {n} % {pieces});")
-        return narrowed(place, axis, piece, size, exact=False, step=1), f"{stop} - {name}"
-
-    def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
-        """Whether whole vectors of ``b`` may be read beyond the last column."""
-        count = place.count(column)
-        if count is not None and count % place.lanes == 0:
-            return True
-        if isinstance(b, Ref):
-            tile = place.buffers[b.tile]
-            return tile.inner == column
-        assert isinstance(b, Load)
-        last = place.params[b.tensor].shape[-1]
-        # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
-        return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
 
     def _stage_b(self, place: Place, c: Contraction, width: int) -> Operand:
         """Copy ``b`` into a panel of ``width`` columns."""

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from tilewright.backends.cpu.blocked import Block, BlockEmitter, plan_block
 from tilewright.backends.cpu.contraction import ContractionEmitter
+from tilewright.backends.cpu.finish import finishing, spell_finish
 from tilewright.backends.cpu.machine import codegen, lanes
+from tilewright.backends.cpu.matvec import PIECE
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
 from tilewright.backends.cpu.runs import POINTERS, Runs, emit_runs, plan_runs, run_axis
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
+from tilewright.errors import InternalError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
 from tilewright.kernel.analysis import grid, refs_of
 from tilewright.kernel.expr import Ref
@@ -45,7 +49,9 @@ class _KernelEmitter:
         tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
         self.columns = tiling.vectors * lanes(target)
         self.runs: dict[str, Runs] = {}
-        self.contractions = ContractionEmitter(symbol, tiling, self.runs)
+        self.contractions = ContractionEmitter(symbol, tiling)
+        piece = target.memory["l1"].size // (4 * self.columns)
+        self.blocks = BlockEmitter(symbol, tiling, piece, self.contractions.tiles.functions)
         self.plans: dict[int, Contraction] = {}
         self.buffers: dict[str, Buffer] = {}
         self.elements: dict[str, Expr] = {}
@@ -78,10 +84,12 @@ class _KernelEmitter:
         head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
         head.line(f"#define TW_LANES {lanes(self.target)}")
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
-        head.lines('#include "mma.h"', "")
+        head.lines('#include "mma.h"', '#include "matvec.h"', "")
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
         if not any(word in text for word in _LIBM_CALLS):
             text = text.replace('#include "vec_libm.h"\n', "")
+        if "few_f32(" not in text:
+            text = text.replace('#include "matvec.h"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
 
     # -- before the text ---------------------------------------------------------------------------------------------
@@ -115,7 +123,7 @@ class _KernelEmitter:
         for node, _ in visit(self.scheduled):
             if isinstance(node, Alloc):
                 tile = node.tile
-                pad = self.columns if tile.name in wide else lanes(self.target)
+                pad = max(self.columns, PIECE) if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
 
     def _find_runs(self, used: Names) -> None:
@@ -212,7 +220,7 @@ class _KernelEmitter:
             pending.clear()
             allocs.clear()
 
-        for node in body:
+        for n, node in enumerate(body):
             if isinstance(node, Alloc):
                 if node.tile.name not in self.runs:
                     allocs.append(node.tile)
@@ -222,10 +230,36 @@ class _KernelEmitter:
                 emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans:
                 pending.append(node)
+            elif isinstance(node, Compute) and (block := self._block(place, node)) is not None:
+                done = finishing(place, block.c, body[n + 1 :], self.uses)
+                if done is not None and self.blocks.pieces(place, block) is None and isinstance(block.a, Runs):
+                    allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
+                flush()
+                self._many_rows(place, block, done, body[n + 1 :])
+                if done is not None:
+                    return
             else:
                 flush()
                 self._single(place, node)
         flush()
+
+    def _block(self, place: Place, node: Compute) -> Block | None:
+        c = self.plans[id(node)]
+        runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
+        block = plan_block(place, c, runs, self.contractions.tiling)
+        if block is None and runs is not None:
+            raise InternalError(f"{self.kernel.name}: a table of runs for a product that cannot read it")
+        return block
+
+    def _many_rows(
+        self, place: Place, block: Block, done: Sequence[Compute | Write] | None, rest: Sequence[Node]
+    ) -> None:
+        """A block of rows; few of them have their own register tile. With ``done``, that is all of ``rest`` as well."""
+        with ExitStack() as stack:
+            if not isinstance(block.a, Runs):
+                after = (lambda: self._body(place, rest)) if done is not None else None
+                self.contractions.few_rows(place, stack, block.c, after)
+            self.blocks.emit(place, block, spell_finish(place, block.c, done) if done is not None else None)
 
     def _local(self, nest: Nest) -> frozenset[str]:
         """Tiles that live in a variable: computed and used in this nest only."""

@@ -182,14 +182,11 @@ class Place:
         return replace(self, ends={**self.ends, loop.axis: end})
 
 
-def narrowed(
-    place: Place, axis: str, piece: tuple[str, str], size: int, *, exact: bool, step: int | None = None
-) -> Place:
+def narrowed(place: Place, axis: str, piece: tuple[str, str], size: int, *, exact: bool) -> Place:
     """The place where ``axis`` ranges over C variables ``piece[0] … piece[1] - 1``: ``size`` values, or at most when
-    not ``exact``. The first runs in multiples of ``step`` (by default ``size``)."""
+    not ``exact``. The first runs in steps of ``size``."""
     start, end = piece
-    multiple = math.gcd(divisor(place.start(axis), place.scope.facts), step or size)
-    known = Range(0, place.scope.facts[axis].hi, multiple)
+    known = Range(0, place.scope.facts[axis].hi, math.gcd(divisor(place.start(axis), place.scope.facts), size))
     limit = symbol(start) + size if exact else symbol(end)
     ranges = {**place.scope.ranges, axis: AxisRange(symbol(start), constant(size), limit, not exact)}
     scope = replace(place.scope, ranges=ranges, facts={**place.scope.facts, start: known})

@@ -179,7 +179,7 @@ class Write:
 
     tensor: str
     axes: tuple[str, ...]
-    index: tuple[Expr, ...]
+    index: tuple[Expr | Value, ...]
     value: Value
     guards: tuple[str, ...] = ()
 

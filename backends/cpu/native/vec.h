@@ -20,8 +20,10 @@
 #define TW_ALIGN __attribute__((aligned(64)))
 #if defined(__clang__)
 #define TW_UNROLL _Pragma("clang loop unroll(full)")
+#define TW_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #else
 #define TW_UNROLL _Pragma("GCC unroll 64")
+#define TW_ROLLED _Pragma("GCC unroll 1")
 #endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
@@ -30,6 +32,12 @@ TW_INLINE int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
 /* A run-time index: as it is when within [0, size), else 0, and the run is refused. */
 TW_INLINE int64_t checked_row(const tw_args *args, int64_t row, int64_t size) {
     if ((uint64_t)row < (uint64_t)size) return row;
+    __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+/* Whether a run-time index to write at is within [0, size); when not, the run is refused. */
+TW_INLINE int row_inside(const tw_args *args, int64_t row, int64_t size) {
+    if ((uint64_t)row < (uint64_t)size) return 1;
     __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED);
     return 0;
 }

@@ -8,7 +8,9 @@ from dataclasses import replace
 from tilewright.backends.cpu.machine import codegen
 from tilewright.backends.cpu.runs import POINTERS, run_axis
 from tilewright.backends.cpu.templates.axes import least_blocks, most, stored_axes, unit_stride
+from tilewright.backends.cpu.templates.matvec import column_block
 from tilewright.ir.symbolic import Expr, symbol
+from tilewright.ir.types import DType
 from tilewright.kernel.analysis import Product, loads_of
 from tilewright.kernel.expr import Load
 from tilewright.kernel.pack import blocked
@@ -35,14 +37,17 @@ def contraction(kernel: Kernel, define: Define, product: Product, target: Target
     column, row = product.n[-1], product.m[-1] if product.m else None
     single = tuple(Loop(a, 1, "block") for a in free if a not in (column, row))
     packs = tuple(_packs(kernel, product, column, panel))
+    width = column_block(kernel, column, panel)
     stretches = not packs and not unit_stride(kernel, product.b, column)
     blocks = list(single)
     if row in free:
         assert row is not None
         blocks.append(Loop(row, ROW_TILES * rows, "block", balanced=True))
-        if column in free:
+        if packs and column in free:
             yield from _by_table(kernel, product, Schedule(tuple(blocks), packs=packs), target)
-    columns = [Loop(column, panel, "block")] if column in free else []
+    columns = [Loop(column, width, "block")] if column in free else []
+    if packs and columns and _in_rows(kernel, product, rows):
+        yield Schedule(loops=(*blocks, *columns), packs=packs)
     tiles = [Loop(row, rows, "tile", balanced=True)] if row in free and row is not None and not stretches else []
     best = Schedule(loops=(*blocks, *columns, *tiles), packs=packs)
     yield best
@@ -50,6 +55,18 @@ def contraction(kernel: Kernel, define: Define, product: Product, target: Target
         yield replace(best, loops=(*blocks, *tiles))
     yield replace(best, loops=single, packs=packs)
     yield replace(best, loops=single, packs=())
+
+
+def _in_rows(kernel: Kernel, product: Product, rows: int) -> bool:
+    """Whether a block of many rows can be read as it lies in memory, each row in the order of the reduction."""
+    plain = isinstance(product.a, Load) and isinstance(product.b, Load) and len(product.k) == 1
+    return (
+        plain
+        and bool(product.m)
+        and most(kernel, product.m[-1]) > rows
+        and product.b.dtype is DType.F32
+        and unit_stride(kernel, product.a, product.k[0])
+    )
 
 
 def _by_table(kernel: Kernel, product: Product, rows: Schedule, target: Target) -> Iterator[Schedule]:

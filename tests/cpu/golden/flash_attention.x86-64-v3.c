@@ -4,6 +4,7 @@
 #include "vec_math.h"
 #include "vec_half.h"
 #include "mma.h"
+#include "matvec.h"
 
 /* raw: rows x columns of the result, the whole depth, in registers. */
 static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t b_deep) {
@@ -26,6 +27,27 @@ static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64
             case 5: mma_f32(5, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
             case 6: mma_f32(6, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
         }
+    }
+}
+
+/* pv: few rows x pieces of columns, the whole depth, in registers. */
+static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, int64_t columns, const float *a, const float *b, const float *second, float *c, int64_t depth) {
+    switch (rows) {
+        case 1:
+        {
+            few_f32(1, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 2:
+        {
+            few_f32(2, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 3:
+        {
+            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
     }
 }
 
@@ -64,7 +86,7 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
             for (int64_t t = 0; t < T; t++) {
                 for (int64_t e = 0; e < 32; e += TW_LANES) {
                     const f32v K_l2_2 = load_f32(K + H * T * b * 32 + T * h * 32 + e + t * 32);
-                    store_strided_f32(K_l2 + e * floor_div(T + 15, 16) * 16 + t, floor_div(T + 15, 16) * 16, K_l2_2, TW_LANES);
+                    store_strided_f32(K_l2 + e * floor_div(T + 31, 32) * 32 + t, floor_div(T + 31, 32) * 32, K_l2_2, TW_LANES);
                 }
             }
         }
@@ -91,7 +113,7 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t h = h0;
                     for (int64_t t_at = t0; t_at < t0_end; t_at += 16) {
                         const int64_t t_stop = min_int(t_at + 16, t0_end);
-                        tw_flash_attention_raw(i0_end - i0, t_stop - t_at, Q + H * S * b * 32 + S * h * 32 + i0 * 32, K_l2 + t_at, raw + -t0 + t_at, floor_div(T + 15, 16) * 16);
+                        tw_flash_attention_raw(i0_end - i0, t_stop - t_at, Q + H * S * b * 32 + S * h * 32 + i0 * 32, K_l2 + t_at, raw + -t0 + t_at, floor_div(T + 31, 32) * 32);
                     }
                 }
                 TW_ALIGN float top[16];
@@ -162,9 +184,14 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t d_at = 0; d_at < 32; d_at += 16) {
-                        const int64_t d_stop = d_at + 16;
-                        tw_flash_attention_pv(i0_end - i0, 16, p + 0, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at, t0_end - t0);
+                    if (i0_end - i0 <= 3) {
+                        tw_flash_attention_pv_few(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    }
+                    else {
+                        for (int64_t d_at = 0; d_at < 32; d_at += 16) {
+                            const int64_t d_stop = d_at + 16;
+                            tw_flash_attention_pv(i0_end - i0, 16, p + 0, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at, t0_end - t0);
+                        }
                     }
                 }
                 /* o2[b, h, i, d] = o[b, h, i, d] * scale[b, h, i] + pv[b, h, i, d] */

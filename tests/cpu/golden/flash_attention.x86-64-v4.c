@@ -4,6 +4,7 @@
 #include "vec_math.h"
 #include "vec_half.h"
 #include "mma.h"
+#include "matvec.h"
 
 /* raw: rows x columns of the result, the whole depth, in registers. */
 static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t b_deep) {
@@ -42,6 +43,32 @@ static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64
             case 13: mma_f32(13, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
             case 14: mma_f32(14, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
         }
+    }
+}
+
+/* pv: few rows x pieces of columns, the whole depth, in registers. */
+static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, int64_t columns, const float *a, const float *b, const float *second, float *c, int64_t depth) {
+    switch (rows) {
+        case 1:
+        {
+            few_f32(1, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 2:
+        {
+            few_f32(2, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 3:
+        {
+            few_f32(3, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 4:
+        {
+            few_f32(4, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
     }
 }
 
@@ -186,7 +213,12 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    tw_flash_attention_pv(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + 0, t0_end - t0);
+                    if (i0_end - i0 <= 4) {
+                        tw_flash_attention_pv_few(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    }
+                    else {
+                        tw_flash_attention_pv(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + 0, t0_end - t0);
+                    }
                 }
                 /* o2[b, h, i, d] = o[b, h, i, d] * scale[b, h, i] + pv[b, h, i, d] */
                 {
