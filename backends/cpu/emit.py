@@ -255,7 +255,7 @@ class _KernelEmitter:
                 emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
-            elif isinstance(node, Compute) and (block := self._block(place, node)) is not None:
+            elif id(node) in self.plans and (block := self._block(place, node)) is not None:
                 done = finishing(place, block.c, body[n + 1 :], self.uses)
                 if done is not None and self.blocks.pieces(place, block) is None and isinstance(block.a, Runs):
                     allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
@@ -271,7 +271,7 @@ class _KernelEmitter:
     def _is_keys(self, node: Node) -> bool:
         return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
 
-    def _block(self, place: Place, node: Compute) -> Block | None:
+    def _block(self, place: Place, node: Node) -> Block | None:
         c = self.plans[id(node)]
         runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
         block = plan_block(place, c, runs, self.contractions.tiling)
