@@ -11,6 +11,7 @@ import pytest
 from tilewright.errors import InternalError
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.evaluate import evaluate
+from tilewright.ir.graph import type_of
 from tilewright.ir.layout import Layout, layout_of, recorded_layouts, set_layout
 from tilewright.ir.verify import verify
 from tilewright.kernel.print import print_kernel
@@ -27,7 +28,7 @@ from tilewright.selection import resolve_targets
 from models.zoo import small
 from tests.ops.interpret import run_interpreted
 from tests.passes.harness import assert_equal, body, check_each, feeds_for, graph, ops, proto_of, run
-from tests.passes.networks import NETWORKS
+from tests.passes.networks import NETWORKS, random_network
 
 SIZES = {"B": 2, "H": 8}
 
@@ -38,6 +39,7 @@ GOLDEN = {
     "squeezenet": Account(12, 0, 0),
     "densenet": Account(12, 0, 0),
     "unet": Account(7, 0, 0),
+    "positions": Account(4, 0, 0),
     "middle_output": Account(5, 1, 2 * 16 * 16 * 16 * 4),  # the output wants what the window after it does not
     "image_to_image": Account(
         3, 1, 2 * 16 * 8 * 32 * 4
@@ -65,6 +67,39 @@ def test_network(name: str) -> None:
     verify(model)
     verify_types(model)
     assert account(model, SIZES) == GOLDEN[name]
+    images = [v for v in model.graph.initializers.values() if type_of(v).rank == 4]
+    assert all(v.uses() for v in images), "what was put into another order is not kept twice"
+    assert_equal(run_interpreted(model, dict(feeds)), want)
+
+
+def test_images_of_any_size() -> None:
+    """With batch, height and width open no choice is another one, and rows of one-entry windows still merge."""
+    proto = NETWORKS["resnet"]()
+    *_, height, width = proto.graph.input[0].type.tensor_type.shape.dim
+    height.dim_param, width.dim_param = "H", "W"
+    model = import_model(proto)
+    sizes = {"B": 2, "H": 24, "W": 17}
+    feeds = feeds_for(model, sizes=sizes)
+    want = evaluate(proto_of(model), feeds)
+    run_pipeline(model, default_pipeline())
+    verify(model)
+    assert account(model, sizes) == GOLDEN["resnet"]
+    rows = [s.kernel.params[0].shape for s in lower_graph(model) if isinstance(s, Run)]
+    assert sum(len(shape) == 2 and {"B", "H", "W"} <= shape[0].symbols for shape in rows) == 4
+    assert_equal(run_interpreted(model, dict(feeds)), want)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(seed: int) -> None:
+    """Whatever is connected with what: valid, the same numbers, nothing left to do, with and without fusion."""
+    model = import_model(random_network(seed))
+    feeds = feeds_for(model, sizes=SIZES)
+    want = evaluate(proto_of(model), feeds)
+    if seed % 2:
+        run_pipeline(model, [p for p in default_pipeline() if p.name != "assign-layouts"])
+    run(AssignLayouts(), model, feeds)
+    verify(model)
+    verify_types(model)
     assert_equal(run_interpreted(model, dict(feeds)), want)
 
 
