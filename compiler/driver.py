@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
-from tilewright.build import Lowered, TargetBuild, build_target
+from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, plan_target
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
@@ -63,6 +63,20 @@ def compile(
         artifact = _package(models, options, entries, builds, clock)
     observer.finish()
     return artifact
+
+
+def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) -> dict[str, TargetPlan]:
+    """The plan of each target by its spelling, and its scheduled kernels: :func:`compile` without building any code.
+
+    Arguments and errors as of :func:`compile`.
+    """
+    options = options or Options()
+    clock = Clock(lambda stage, detail: None)
+    targets = resolve_targets(options)
+    observer = Observer(options.observe, lambda line: None)
+    entries = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock)
+    names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
+    return {t.spelling: plan_target(entries, backend, t, names) for backend, t in targets}
 
 
 def _lowered(

@@ -14,6 +14,7 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import Accept, grow_forward, is_elementwise, keeps_shape
 from tilewright.passes.rewrite import Rewriter, candidates
@@ -26,23 +27,21 @@ class FuseMatMulEpilogue(Pass):
     contractions: ClassVar[frozenset[str]] = frozenset(["MatMul", "Conv"])
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         # Last first: a residual sum of two products belongs to the one that is ready last.
         for node in reversed(list(candidates(model, self.contractions))):
             start = node.outputs[0]
             accept = keeps_shape(start) if node.op_type == "MatMul" else _keeps_or_permutes(start)
-            region, output, reasons = grow_forward(model.graph, [node], start, accept)
+            region, output, reasons = grow_forward(order, [node], start, accept)
             misses += reasons
-            reason = (
-                obstacle(model.graph, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
-            )
+            reason = obstacle(order, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
             first = [v for v in node.inputs if v is not None]
-            outline(rewriter, region, f"Fused{node.op_type}", inputs=first, outputs=[output])
+            outline(rewriter, order, region, f"Fused{node.op_type}", inputs=first, outputs=[output])
             modified = True
         return PassResult(modified, misses)
 
