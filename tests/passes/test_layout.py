@@ -37,8 +37,8 @@ GOLDEN = {
     "resnet": Account(11, 0, 0),
     "mobilenet": Account(14, 0, 0),
     "squeezenet": Account(12, 0, 0),
-    "densenet": Account(12, 0, 0),
-    "unet": Account(7, 0, 0),
+    "densenet": Account(11, 0, 0),
+    "unet": Account(6, 0, 0),
     "positions": Account(4, 0, 0),
     "middle_output": Account(5, 1, 2 * 16 * 16 * 16 * 4),  # the output wants what the window after it does not
     "image_to_image": Account(
@@ -201,8 +201,8 @@ EPILOGUES = {
         "p = Add(n, three) q = Clip(p, zero, six) r = Mul(n, q) y = Div(r, six)",
         "Conv Add Clip Mul Div",
     ),
-    "silu": ("s = Sigmoid(n) y = Mul(n, s)", "Conv Sigmoid Mul"),
-    "silu-and-residual": ("s = Sigmoid(n) t = Mul(n, s) y = Add(t, x)", "Conv Sigmoid Mul Add"),
+    "silu": ("s = Sigmoid(n) y = Mul(n, s)", "Conv Swish"),
+    "silu-and-residual": ("s = Sigmoid(n) t = Mul(n, s) y = Add(t, x)", "Conv Swish Add"),
     "residual-and-leaky-relu": ("s = Add(x, n) y = LeakyRelu(s)", "Conv Add LeakyRelu"),
     "prelu": ("y = PRelu(n, slope)", "Conv PRelu"),
 }
