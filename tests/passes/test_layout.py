@@ -131,17 +131,15 @@ def test_windows_read_and_write_rows_of_channels() -> None:
 
 CONV_3X3 = """\
 @kernel
-def fused_conv(x0: f32[B, 8, 8, 8], x1: const[f32[8, 8, 3, 3]], x2: const[f32[8]], y0: out[f32[B, 4, 4, 8]]):
+def fused_conv(x0: f32[B, 8, 8, 8], x1: const[f32[8, 8, 3, 3]], x2: const[f32[8]], y0: out[f32[16*B, 8]]):
     where(1 <= B)
-    a: B
-    b: 4
-    m: 4
+    m: 16*B
     n: 8
     k: 3
     k1: 3
     c: 8
-    acc[a, b, m, n] = sum((k, k1, c), (x0[a, 2*b + k - 1, k1 + 2*m - 1, c] or 0) * x1[n, c, k, k1])
-    y0[a, b, m, n] = max(acc[a, b, m, n] + x2[n], f32(0.0))
+    acc[m, n] = sum((k, k1, c), (x0[m // 16, k + 2*((m // 4) % 4) - 1, k1 + 2*(m % 4) - 1, c] or 0) * x1[n, c, k, k1])
+    y0[m, n] = max(acc[m, n] + x2[n], f32(0.0))
 """
 CONV_1X1 = """\
 @kernel
