@@ -10,7 +10,7 @@ of rows may then cross from one image row to the next, and ``a, b`` are read the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tilewright.ir.ranges import Range, bounds
@@ -88,7 +88,11 @@ def name_axes(kernel: Kernel, hints: Sequence[str]) -> Kernel:
         return tuple(i.substitute(symbols) if isinstance(i, Expr) else i for i in old)
 
     renamed = tuple(Axis(new.get(a.name, a.name), a.extent) for a in kernel.axes)
-    return replace(kernel, axes=renamed, body=tuple(_rewrite(s, names, index, symbols) for s in kernel.body))
+    return replace(
+        kernel,
+        axes=renamed,
+        body=tuple(rewrite_axes(s, names, index, lambda e: e.substitute(symbols)) for s in kernel.body),
+    )
 
 
 def values_of(s: Statement) -> Iterator[Value]:
@@ -192,7 +196,7 @@ def _merge(kernel: Kernel, a: str, b: str, places: dict[str, int]) -> Kernel:
         return p if d is None else replace(p, shape=(*p.shape[:d], extent, *p.shape[d + 2 :]))
 
     axes = tuple(Axis(a, extent) if x.name == a else x for x in kernel.axes if x.name != b)
-    body = tuple(_rewrite(s, names, index) for s in kernel.body)
+    body = tuple(rewrite_axes(s, names, index) for s in kernel.body)
     return replace(kernel, params=tuple(map(param, kernel.params)), axes=axes, body=body)
 
 
@@ -208,7 +212,7 @@ def _drop_unit_axes(kernel: Kernel) -> Kernel:
     def index(_: str, old: tuple[Expr | Value, ...]) -> tuple[Expr | Value, ...]:
         return tuple(i.substitute(units) if isinstance(i, Expr) else i for i in old)
 
-    body = tuple(_rewrite(s, names, index, units) for s in kernel.body)
+    body = tuple(rewrite_axes(s, names, index, lambda e: e.substitute(units)) for s in kernel.body)
     return replace(kernel, axes=tuple(a for a in kernel.axes if a.name not in units), body=body)
 
 
@@ -216,8 +220,10 @@ Names = Callable[[tuple[str, ...]], tuple[str, ...]]
 Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
 
 
-def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Expr] | None = None) -> Statement:
-    """``s`` with axes renamed or dropped; ``units`` replaces axes inside the values of indices."""
+def rewrite_axes(
+    s: Statement, names: Names, index: Reindex, position: Callable[[Expr], Expr] | None = None
+) -> Statement:
+    """``s`` with other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
 
     def value(v: Value) -> Value:
         match v:
@@ -227,7 +233,7 @@ def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Exp
             case Ref():
                 return replace(v, axes=names(v.axes))
             case IndexValue():
-                return replace(v, index=v.index.substitute(units or {}))
+                return replace(v, index=position(v.index)) if position is not None else v
             case Unary() | Cast():
                 return replace(v, x=value(v.x))
             case Binary():
@@ -246,5 +252,5 @@ def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Exp
             return replace(s, axes=names(s.axes), value=value(s.value), reduce=reduce)
         case Scan():
             carries = tuple(replace(c, axes=names(c.axes)) for c in s.carries)
-            inner = tuple(_rewrite(d, names, index, units) for d in s.body)
+            inner = tuple(rewrite_axes(d, names, index, position) for d in s.body)
             return replace(s, carries=carries, body=tuple(d for d in inner if isinstance(d, Define)))
