@@ -10,6 +10,7 @@ from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, const, select, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.gather import wrapped
+from tilewright.ops.simplify import simplify
 
 
 @lowering("RotaryEmbedding")
@@ -41,15 +42,19 @@ def _lower_rotary(ctx: Context) -> Operand:
         other = [*where[:-1], 1 - side] if interleaved else [*where[:-2], 1 - side, j]
         return _turned(ctx, x.at(flat(where)), x.at(flat(other)), side, _row(where, type_.rank), j)
 
-    root = Operand(split, turn)
+    # Each half is stored by itself, so that nothing is asked about sides. (Pairs side by side are stored together.)
+    halves = {split.rank - 2: (constant(1),)} if not interleaved else {}
+    root = Operand(split, turn, cuts=halves)
 
     def back(index: tuple[Index, ...]) -> Value:
         *before, last = (i for i in index if isinstance(i, Expr))
         if heads > 1:
             before, last = [*before, last // size], last % size
-        return root.at((*before, last // pair[1], last % pair[1]))
+        digits = (simplify(digit, ctx.composer.ranges) for digit in (last // pair[1], last % pair[1]))
+        return root.at((*before, *digits))
 
-    return ctx.result(back, view=(root, flat))
+    cuts = {type_.rank - 1: (pair[1],)} if halves and heads == 1 else {}
+    return ctx.result(back, view=(root, flat), cuts=cuts)
 
 
 def _partly(ctx: Context, heads: int, size: Expr, turned: int, interleaved: bool) -> Operand:
@@ -78,8 +83,10 @@ def _row(where: Sequence[Expr], rank: int) -> tuple[Expr, Expr]:
 def _turned(ctx: Context, own: Value, other: Value, side: Expr, row: tuple[Expr, Expr], j: Expr) -> Value:
     """One element, from itself and its partner."""
     cos, sin = (_angle(ctx, ctx.input(i), row, j) for i in (1, 2))
-    first = binary("eq", IndexValue(side), const(0, DType.I64))
     sine = binary("mul", other, sin)
+    if side.is_constant:
+        return binary("add" if side.value else "sub", binary("mul", own, cos), sine)
+    first = binary("eq", IndexValue(side), const(0, DType.I64))
     return binary("add", binary("mul", own, cos), select(first, unary("neg", sine), sine))
 
 
