@@ -125,12 +125,11 @@ def _concat(node: ir.Node, depth: int) -> Expr | None:
             return None
         moved = own.substitute({position(axis): symbol(position(axis)) - start})
         size = type_of(part).shape[axis]
-        if whole is not None and whole != moved:
-            # A part of one element says nothing of how it goes on: it has to fit the next one.
-            if start != 1 or whole.substitute({position(axis): constant(0)}) != moved.substitute(
-                {position(axis): constant(0)}
-            ):
-                return None
+        first = {position(axis): constant(0)}
+        # A part of one element says nothing of how it goes on: it has to fit the next one.
+        fits = start == 1 and whole is not None and whole.substitute(first) == moved.substitute(first)
+        if whole not in (None, moved) and not fits:
+            return None
         whole = moved
         start = start + size
     return whole

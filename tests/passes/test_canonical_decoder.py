@@ -182,7 +182,8 @@ ATTENTION = {
     "lengths and causal": (f"{_QKV}, int64[B] n", "", "is_causal=1", 'q, k, v, "", "", "", n', 1),
     "cache": (f"{_QKV}, {_PAST}", "pk", "is_causal=1", 'q, k, v, "", pk, pv', 0),
     "side by side": (
-        "float[B,S,32] q, float[B,T,16] k, float[B,T,16] v", "", "q_num_heads=4, kv_num_heads=2, is_causal=1", "q, k, v", 0,
+        "float[B,S,32] q, float[B,T,16] k, float[B,T,16] v", "", "q_num_heads=4, kv_num_heads=2, is_causal=1",
+        "q, k, v", 0,
     ),
 }  # fmt: skip
 
@@ -230,8 +231,9 @@ def test_hidden_rows_are_zero() -> None:
 # -- shared heads --------------------------------------------------------------------------------------------------
 
 _SHARED = (
-    "g (float[B,4,S,8] q, float[B,2,T,8] k, float[B,2,T,8] v, float[{mask}] m) => (float[B,4,S,8] y) <int64[1] two = {{2}}, "
-    "int64[5] by = {{1,1,2,1,1}}, int64[4] all = {{0,4,-1,8}}> {{ ku = Unsqueeze(k, two) ke = Expand(ku, by) "
+    "g (float[B,4,S,8] q, float[B,2,T,8] k, float[B,2,T,8] v, float[{mask}] m) => (float[B,4,S,8] y) "
+    "<int64[1] two = {{2}}, int64[5] by = {{1,1,2,1,1}}, int64[4] all = {{0,4,-1,8}}> "
+    "{{ ku = Unsqueeze(k, two) ke = Expand(ku, by) "
     "kr = Reshape(ke, all) kt = Transpose<perm=[0,1,3,2]>(kr) vu = Unsqueeze(v, two) ve = Expand(vu, by) "
     "vr = Reshape(ve, all) s = MatMul(q, kt) a = Add(s, m) {softmax} y = MatMul(w, vr) }}"
 )
@@ -264,8 +266,9 @@ def test_share_heads(mask: str, softmax: str, reason: str | None) -> None:
 # -- masks ---------------------------------------------------------------------------------------------------------
 
 _CAUSAL = (
-    "g (float[B,2,S,4] q, float[B,2,4,S] k, bool[B,1,1,S] pad) => (float[B,2,S,S] y) <int64 z = {{0}}, int64 one = {{1}}, "
-    "int64[1] zero = {{0}}, int64[1] r = {{1}}, float off = {{0}}, float low = {{-1.70141183e38}}, float mild = {{-10000}}> "
+    "g (float[B,2,S,4] q, float[B,2,4,S] k, bool[B,1,1,S] pad) => (float[B,2,S,S] y) "
+    "<int64 z = {{0}}, int64 one = {{1}}, int64[1] zero = {{0}}, int64[1] r = {{1}}, float off = {{0}}, "
+    "float low = {{-1.70141183e38}}, float mild = {{-10000}}> "
     "{{ n = Shape<start=2,end=3>(q) s = Squeeze(n, zero) at = Range(z, s, one) row = Unsqueeze(at, r) {seen} "
     "m = Where(seen, off, {low}) p = MatMul(q, k) a = Add(p, m) w = Softmax(a) g = IsNaN(w) y = Where(g, off, w) }}"
 )
