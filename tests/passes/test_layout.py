@@ -166,8 +166,8 @@ EPILOGUES = {
         "p = Add(n, three) q = Clip(p, zero, six) r = Mul(n, q) y = Div(r, six)",
         "Conv Add Clip Mul Div",
     ),
-    "silu": ("s = Sigmoid(n) y = Mul(n, s)", "Conv Sigmoid Mul"),
-    "silu-and-residual": ("s = Sigmoid(n) t = Mul(n, s) y = Add(t, x)", "Conv Sigmoid Mul Add"),
+    "silu": ("s = Sigmoid(n) y = Mul(n, s)", "Conv Swish"),
+    "silu-and-residual": ("s = Sigmoid(n) t = Mul(n, s) y = Add(t, x)", "Conv Swish Add"),
     "residual-and-leaky-relu": ("s = Add(x, n) y = LeakyRelu(s)", "Conv Add LeakyRelu"),
     "prelu": ("y = PRelu(n, slope)", "Conv PRelu"),
 }
