@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
         found = check(models[name])
         kept[name] = _row(name, found)
         print(kept[name], flush=True)
-        _write({n: kept[n] for n in models if n in kept})
+        _write({n: kept.get(n, f"| {n} | not run yet |" + " |" * (HEAD.count("|") - 3)) for n in models})
     return int(any("FAILS" in kept[n] for n in names))
 
 
