@@ -16,8 +16,10 @@
 #define TW_ALIGN __attribute__((aligned(64)))
 #if defined(__clang__)
 #define TW_UNROLL _Pragma("clang loop unroll(full)")
+#define TW_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #else
 #define TW_UNROLL _Pragma("GCC unroll 64")
+#define TW_ROLLED _Pragma("GCC unroll 1")
 #endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
@@ -178,8 +180,30 @@ TW_SELECT(u64, i64)
 #define TW_EXTREMA(T)                                                                                                \
     TW_INLINE T##v max_##T(T##v a, T##v b) { return select_##T(to(i32, (a > b) | (a != a)), a, b); }                 \
     TW_INLINE T##v min_##T(T##v a, T##v b) { return select_##T(to(i32, (a < b) | (a != a)), a, b); }
-TW_EXTREMA(f32)
-TW_EXTREMA(f64)
+/* The same for floats: one instruction, and all bits set (a NaN) where the first operand was one. */
+#define TW_FLOAT_EXTREMA(T, M)                                                                                       \
+    TW_INLINE T##v max_##T(T##v a, T##v b) {                                                                         \
+        const M##v m = a > b;                                                                                        \
+        return (T##v)(((M##v)a & m) | ((M##v)b & ~m) | (a != a));                                                    \
+    }                                                                                                                \
+    TW_INLINE T##v min_##T(T##v a, T##v b) {                                                                         \
+        const M##v m = a < b;                                                                                        \
+        return (T##v)(((M##v)a & m) | ((M##v)b & ~m) | (a != a));                                                    \
+    }
+/* And with a first operand that is known to be a number: just the instruction. */
+#define TW_FLOAT_LIMITS(T, M)                                                                                        \
+    TW_INLINE T##v at_least_##T(T##v limit, T##v x) {                                                                \
+        const M##v m = limit > x;                                                                                    \
+        return (T##v)(((M##v)limit & m) | ((M##v)x & ~m));                                                           \
+    }                                                                                                                \
+    TW_INLINE T##v at_most_##T(T##v limit, T##v x) {                                                                 \
+        const M##v m = limit < x;                                                                                    \
+        return (T##v)(((M##v)limit & m) | ((M##v)x & ~m));                                                           \
+    }
+TW_FLOAT_EXTREMA(f32, i32)
+TW_FLOAT_EXTREMA(f64, i64)
+TW_FLOAT_LIMITS(f32, i32)
+TW_FLOAT_LIMITS(f64, i64)
 TW_EXTREMA(i8)
 TW_EXTREMA(u8)
 TW_EXTREMA(i16)
