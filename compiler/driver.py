@@ -24,10 +24,12 @@ from tilewright.ops.program import Run, Step, lower_graph
 from tilewright.options import Options
 from tilewright.package.native import build_runtime
 from tilewright.package.writer import Part, cpu_requirements
+from tilewright.passes.layout.cost import traffic_on
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
 from tilewright.plan.constants import constant_names
 from tilewright.plan.verify import verify_plan
 from tilewright.selection import resolve_targets
+from tilewright.target import Target
 
 STAGES = ("import", "optimize", "lower", "build")
 
@@ -49,7 +51,7 @@ def compile(
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    entries = _lowered(models, options, observer, clock)
+    entries = _lowered(models, options, [target for _, target in targets], observer, clock)
     # Hashing all weights is worth its time only where another entry point may have the same ones.
     names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
     builds = []
@@ -70,14 +72,18 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
     """
     options = options or Options()
     clock = Clock(lambda stage, detail: None)
-    entries = _lowered(entries_of(model), options, Observer(options.observe, lambda line: None), clock)
+    targets = resolve_targets(options)
+    observer = Observer(options.observe, lambda line: None)
+    entries = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock)
     names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
-    return {t.spelling: plan_target(entries, backend, t, names) for backend, t in resolve_targets(options)}
+    return {t.spelling: plan_target(entries, backend, t, names) for backend, t in targets}
 
 
-def _lowered(models: Mapping[str, Model], options: Options, observer: Observer, clock: Clock) -> tuple[Lowered, ...]:
-    """Every entry point imported, optimized and lowered."""
-    passes = default_pipeline(options.level)
+def _lowered(
+    models: Mapping[str, Model], options: Options, targets: Sequence[Target], observer: Observer, clock: Clock
+) -> tuple[Lowered, ...]:
+    """Every entry point imported, optimized and lowered, once for all targets."""
+    passes = default_pipeline(options.level, traffic_on(targets))
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)

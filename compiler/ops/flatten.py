@@ -6,7 +6,7 @@ at all, and every tile has both or neither. Axes of extent 1 disappear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -51,7 +51,11 @@ def name_axes(kernel: Kernel, hints: Sequence[str]) -> Kernel:
         return tuple(i.substitute(symbols) if isinstance(i, Expr) else i for i in old)
 
     renamed = tuple(Axis(new.get(a.name, a.name), a.extent) for a in kernel.axes)
-    return replace(kernel, axes=renamed, body=tuple(_rewrite(s, names, index, symbols) for s in kernel.body))
+    return replace(
+        kernel,
+        axes=renamed,
+        body=tuple(rewrite_axes(s, names, index, lambda e: e.substitute(symbols)) for s in kernel.body),
+    )
 
 
 def values_of(s: Statement) -> Iterator[Value]:
@@ -145,7 +149,7 @@ def _merge(kernel: Kernel, a: str, b: str, places: dict[str, int]) -> Kernel:
         return p if d is None else replace(p, shape=(*p.shape[:d], extent, *p.shape[d + 2 :]))
 
     axes = tuple(Axis(a, extent) if x.name == a else x for x in kernel.axes if x.name != b)
-    body = tuple(_rewrite(s, names, index) for s in kernel.body)
+    body = tuple(rewrite_axes(s, names, index) for s in kernel.body)
     return replace(kernel, params=tuple(map(param, kernel.params)), axes=axes, body=body)
 
 
@@ -161,7 +165,7 @@ def _drop_unit_axes(kernel: Kernel) -> Kernel:
     def index(_: str, old: tuple[Expr | Value, ...]) -> tuple[Expr | Value, ...]:
         return tuple(i.substitute(units) if isinstance(i, Expr) else i for i in old)
 
-    body = tuple(_rewrite(s, names, index, units) for s in kernel.body)
+    body = tuple(rewrite_axes(s, names, index, lambda e: e.substitute(units)) for s in kernel.body)
     return replace(kernel, axes=tuple(a for a in kernel.axes if a.name not in units), body=body)
 
 
@@ -169,8 +173,10 @@ Names = Callable[[tuple[str, ...]], tuple[str, ...]]
 Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
 
 
-def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Expr] | None = None) -> Statement:
-    """``s`` with axes renamed or dropped; ``units`` replaces axes inside the values of indices."""
+def rewrite_axes(
+    s: Statement, names: Names, index: Reindex, position: Callable[[Expr], Expr] | None = None
+) -> Statement:
+    """``s`` with other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
 
     def value(v: Value) -> Value:
         match v:
@@ -180,7 +186,7 @@ def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Exp
             case Ref():
                 return replace(v, axes=names(v.axes))
             case IndexValue():
-                return replace(v, index=v.index.substitute(units or {}))
+                return replace(v, index=position(v.index)) if position is not None else v
             case Unary() | Cast():
                 return replace(v, x=value(v.x))
             case Binary():
@@ -199,5 +205,5 @@ def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Exp
             return replace(s, axes=names(s.axes), value=value(s.value), reduce=reduce)
         case Scan():
             carries = tuple(replace(c, axes=names(c.axes)) for c in s.carries)
-            inner = tuple(_rewrite(d, names, index, units) for d in s.body)
+            inner = tuple(rewrite_axes(d, names, index, position) for d in s.body)
             return replace(s, carries=carries, body=tuple(d for d in inner if isinstance(d, Define)))
