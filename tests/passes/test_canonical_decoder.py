@@ -92,7 +92,10 @@ ROTARY = [
     Case("recognise-rotary", _rotary(body), after)
     for body, after in (
         (_HALVES + _DOUBLED + _TURN, "Cos Squeeze Sin Squeeze RotaryEmbedding"),
-        (_HALVES + _DOUBLED + "u = Mul(cos, x) v = Mul(sin, r) y = Add(v, u)", "Cos Squeeze Sin Squeeze RotaryEmbedding"),
+        (
+            _HALVES + _DOUBLED + "u = Mul(cos, x) v = Mul(sin, r) y = Add(v, u)",
+            "Cos Squeeze Sin Squeeze RotaryEmbedding",
+        ),
         (
             "lo, hi = Split<axis=-1, num_outputs=2>(x) n = Neg(hi) r = Concat<axis=3>(n, lo) " + _DOUBLED + _TURN,
             "Cos Squeeze Sin Squeeze RotaryEmbedding",
@@ -143,7 +146,8 @@ def test_turned_before_heads_come_first() -> None:
     model = graph(
         "g (float[B,S,2,4] x, float[B,S,1,2] ch, float[B,S,1,2] sh) => (float[B,2,S,4] y) <int64[1] z = {0}, "
         "int64[1] h = {2}, int64[1] e = {4}, int64[1] a = {3}> { lo = Slice(x, z, h, a) hi = Slice(x, h, e, a) "
-        + _PARTS + "k = Concat<axis=-1>(re, im) y = Transpose<perm=[0,2,1,3]>(k) }"
+        + _PARTS
+        + "k = Concat<axis=-1>(re, im) y = Transpose<perm=[0,2,1,3]>(k) }"
     )
     check_each(model, canonicalization())
     assert histogram(model) == {"RotaryEmbedding": 1, "Squeeze": 2, "Transpose": 1}
