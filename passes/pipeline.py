@@ -45,6 +45,7 @@ from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 from tilewright.passes.layout.assign_layouts import AssignLayouts
+from tilewright.passes.layout.cost import LayoutCost
 
 
 def canonicalization() -> list[Pass]:
@@ -107,22 +108,22 @@ def optional() -> list[Pass]:
     ]
 
 
-def layout() -> list[Pass]:
+def layout(cost: LayoutCost | None = None) -> list[Pass]:
     """Passes that decide in which order values lie in memory; the nodes are the kernels by now."""
     return [
-        AssignLayouts(),  # last: what a kernel reads and writes has to be known
+        AssignLayouts(cost),  # last: what a kernel reads and writes has to be known
     ]
 
 
-def default_pipeline(level: int = 2) -> list[Pass]:
+def default_pipeline(level: int = 2, layout_cost: LayoutCost | None = None) -> list[Pass]:
     """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused and values get their
-    layouts, 3 also copies weights.
+    layouts, 3 also copies weights. What layouts cost on the targets is told by ``layout_cost``.
 
     Raises :class:`UsageError` for any other level.
     """
     if level not in range(4):
         raise UsageError("bad-level", where=f"level {level}", cause="there is no such level", fix="use 0, 1, 2 or 3")
-    return canonicalization() + ([*fusion(level), *layout()] if level > 0 else [])
+    return canonicalization() + ([*fusion(level), *layout(layout_cost)] if level > 0 else [])
 
 
 # -- by name -------------------------------------------------------------------------------------------------------

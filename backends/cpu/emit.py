@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from tilewright.backends.cpu.contraction import ContractionEmitter
+from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
+from tilewright.backends.cpu.window import lane_axis
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
 from tilewright.kernel.analysis import grid, refs_of
-from tilewright.kernel.expr import Ref
+from tilewright.kernel.expr import Load, Ref
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Tile, Write
 from tilewright.kernel.scope import Scope, step, visit
+from tilewright.kernel.tile import Param
 from tilewright.target import Target
 
 
@@ -44,7 +47,8 @@ class _KernelEmitter:
         table = codegen(target)
         tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
         self.columns = tiling.vectors * lanes(target)
-        self.contractions = ContractionEmitter(symbol, tiling)
+        self.keys: dict[str, Keys] = {}
+        self.contractions = ContractionEmitter(symbol, tiling, self.keys)
         self.plans: dict[int, Contraction] = {}
         self.buffers: dict[str, Buffer] = {}
         self.elements: dict[str, Expr] = {}
@@ -60,7 +64,7 @@ class _KernelEmitter:
         names = {name: used.fresh(name) for name, _ in self.kernel.facts}
         names |= {p.name: used.fresh(p.name) for p in self.kernel.params}
         names |= {a.name: used.fresh(a.name) for a in self.kernel.axes}
-        self._survey(used, names)
+        self._survey(used, params)
         out = Text()
         scope = Scope.root(self.kernel, self.scheduled.schedule)
         place = Place(out, scope, params, self.buffers, self.elements, names, {}, used, lanes(self.target), self.memory)
@@ -77,25 +81,26 @@ class _KernelEmitter:
         head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
         head.line(f"#define TW_LANES {lanes(self.target)}")
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
-        head.lines('#include "mma.h"', '#include "matvec.h"', "")
+        head.lines('#include "mma.h"', '#include "matvec.h"', '#include "dot.h"', '#include "transpose.h"', "")
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
-        if not any(word in text for word in _LIBM_CALLS):
-            text = text.replace('#include "vec_libm.h"\n', "")
-        if "few_f32(" not in text:
-            text = text.replace('#include "matvec.h"\n', "")
+        for header, calls in _HEADERS.items():
+            if not any(word in text for word in calls):
+                text = text.replace(f'#include "{header}"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
 
     # -- before the text ---------------------------------------------------------------------------------------------
 
-    def _survey(self, used: Names, names: dict[str, str]) -> None:
+    def _survey(self, used: Names, params: Mapping[str, Param]) -> None:
         """Find contractions, who reads which tile, and the memory layout of each tile."""
         innermost: dict[str, str] = {}
         wide: set[str] = set()
-        for node, _ in visit(self.scheduled):
+        for node, scope in visit(self.scheduled):
             match node:
                 case Compute():
                     plan = plan_contraction(node)
-                    if plan is not None:
+                    if plan is None:
+                        self._follow_lanes(node, params, scope, innermost)
+                    else:
                         self.plans[id(node)] = plan
                         wide.add(node.tile)
                         innermost[node.tile] = plan.column
@@ -111,11 +116,23 @@ class _KernelEmitter:
                     self._use(node, *(name for pair in pairs for name in pair))
                 case Fill(tile=name):
                     self._use(node, name)
+        copies = [n for n, _ in visit(self.scheduled) if isinstance(n, Compute) and isinstance(n.value, Load)]
+        self.keys.update(find_keys(copies, self.plans, self.uses, params, dict(self.kernel.facts)))
         for node, _ in visit(self.scheduled):
             if isinstance(node, Alloc):
                 tile = node.tile
                 pad = max(self.columns, PIECE) if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
+
+    def _follow_lanes(
+        self, node: Compute, params: Mapping[str, Param], scope: Scope, innermost: dict[str, str]
+    ) -> None:
+        """The lanes of a reduction down an axis, and of what is computed from it, are neighbours in their tiles."""
+        lane = {innermost[r.tile] for r in refs_of(node.value) if innermost.get(r.tile) in node.axes}
+        if node.reduce is not None and not lane:
+            lane = {axis for axis in [lane_axis(node, params, scope, lanes(self.target))] if axis is not None}
+        if len(lane) == 1:
+            innermost.setdefault(node.tile, lane.pop())
 
     def _use(self, node: Node, *tiles: str) -> None:
         for tile in tiles:
@@ -127,14 +144,22 @@ class _KernelEmitter:
             dims.sort(key=lambda d: d.axis == inner)
         strides: dict[str, Expr] = {d.axis: ZERO for d in tile.dims}
         stride = constant(1)
+        panel = self.columns if tile.name in self.keys and dims[-1].axis == inner else None
+        if panel is not None:  # [..., columns // panel, the rest, columns % panel]
+            dims = [dims[-1], *dims[:-1]]
+            stride = constant(panel)
         for n, d in enumerate(reversed(dims)):
+            if panel is not None:
+                strides[d.axis] = stride
+                stride = stride * (d.size if d.axis != inner else ceildiv(d.size, panel))
+                continue
             strides[d.axis] = stride
             size = d.size + tile.pad if n == 0 else d.size
             stride = stride * (ceildiv(size, pad) * pad if n == 0 else size)
-        last = dims[-1].axis if dims else None
+        last = inner if panel is not None else dims[-1].axis if dims else None
         sizes = {d.axis: d.size.value if d.size.is_constant else None for d in tile.dims}
         starts = {d.axis: d.start for d in tile.dims}
-        self.buffers[tile.name] = Buffer(name, tile.dtype, strides, starts, last, sizes)
+        self.buffers[tile.name] = Buffer(name, tile.dtype, strides, starts, last, sizes, panel)
         # Room for one more vector: the last row may be read or written past its end.
         total = stride + lanes(self.target)
         self.elements[name] = ceildiv(total, lanes(self.target)) * lanes(self.target)
@@ -202,17 +227,20 @@ class _KernelEmitter:
             if isinstance(node, Alloc):
                 allocs.append(node.tile)
                 place = replace(place, scope=place.scope.declare(node.tile))
-            elif isinstance(node, (Compute, Write)) and id(node) not in self.plans:
+            elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
             else:
                 flush()
                 self._single(place, node)
         flush()
 
+    def _is_keys(self, node: Node) -> bool:
+        return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
+
     def _local(self, nest: Nest) -> frozenset[str]:
         """Tiles that live in a variable: computed and used in this nest only."""
         inside = {id(s) for s in nest.statements}
-        made = {s.tile for s in nest.statements if isinstance(s, Compute) and s.reduce is None}
+        made = {s.tile for s in nest.statements if isinstance(s, Compute) and (s.reduce is None or nest.reduced)}
         return frozenset(t for t in made if self.uses.get(t, set()) <= inside)
 
     def _reuse(self, nest: Nest, tiles: Sequence[Tile], hidden: frozenset[str]) -> None:
@@ -246,6 +274,8 @@ class _KernelEmitter:
                 emit_fill(place, self.buffers[tile], value)
             case Rotate(pairs=pairs):
                 self._rotate(place, pairs)
+            case Compute() if self._is_keys(node):
+                self.keys[node.tile].emit(place)
             case Compute():
                 self.contractions.emit(place, self.plans[id(node)])
 
@@ -288,3 +318,10 @@ _LIBM_CALLS = (
     *(f"{name}_f32(" for name in _TRIGONOMETRY),
     *(f"{name}_f64(" for name in (*_TRIGONOMETRY, "exp", "exp2", "log", "log2", "tanh", "erf", "sigmoid")),
 )
+#: Headers that are left out where nothing of theirs is called.
+_HEADERS = {
+    "vec_libm.h": _LIBM_CALLS,
+    "matvec.h": ("few_f32(",),
+    "dot.h": ("dot_f32(",),
+    "transpose.h": ("transpose_f32(",),
+}

@@ -49,9 +49,9 @@ def strip_casts(v: Value) -> Value:
 
 
 def as_rows(product: Product) -> Product:
-    """``product``; one of a matrix and a vector with the vector as its only row, where the matrix lies in memory row
-    by row (or in panels), so that its columns lie along the lanes."""
-    if product.n or not product.m or not _in_order(product.a, product.m[-1]):
+    """``product``; one of a matrix and a vector with the vector as its only row, where the matrix lies in memory in
+    the order of its columns (or in panels of them) or of the reduction."""
+    if product.n or not product.m or not any(_in_order(product.a, x) for x in (product.m[-1], product.k[-1])):
         return product
     return Product(product.b, product.a, product.batch, (), product.m, product.k)
 

@@ -150,6 +150,3 @@ def _narrow(value: Value) -> DType:
     while isinstance(value, Cast):
         value = value.x
     return value.dtype
-
-
-

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, Symbol, constant
+from tilewright.ir.symbolic import Expr, Symbol, constant, maximum, minimum
 from tilewright.kernel.analysis import identity, loads_of, refs_of, transform, used_symbols
 from tilewright.kernel.expr import Const, Load, Ref, Value
+from tilewright.kernel.hidden import visible_limit
 from tilewright.kernel.pack import apply_packs, rewrite_loads
 from tilewright.kernel.placement import Key, Path, Placement
 from tilewright.kernel.schedule import (
@@ -305,6 +306,7 @@ class _Builder:
         if keys[0].loop is None:
             return self.pieces(scan, (*path, keys[0]), (), scope)
         loop = self.loop(keys[0], scope)
+        loop = replace(loop, hi=_visible(scan, loop, scope))
         return [replace(loop, body=tuple(self.pieces(scan, (*path, keys[0]), keys[1:], scope.enter(loop))))]
 
     def compute(self, d: Define, accumulate: bool, scope: Scope) -> Compute:
@@ -326,6 +328,23 @@ class _Builder:
                 elif axis in index.symbols and not _inside(index, size, scope):
                     return True
         return any(axis in ref.axes and not scope.covers(scope.tiles[ref.tile], axis) for ref in refs_of(value))
+
+
+def _visible(scan: Scan, loop: For, scope: Scope) -> Expr:
+    """Where a loop over a scanned axis may end: what no row of the current tiles sees is left out, as under a causal
+    mask. Padded rows count, which keeps the limit short. One position is always visited, so that no loop is empty."""
+    limit = visible_limit(scan)
+    for axis in () if limit is None else sorted(limit.symbols & scope.ranges.keys()):
+        assert limit is not None
+        try:
+            factor = limit.coefficient(axis)
+        except ValueError:
+            return loop.hi
+        if not factor.is_constant:
+            return loop.hi
+        r = scope.ranges[axis]
+        limit = limit.substitute({axis: r.start + r.size - 1 if factor.value > 0 else r.start})
+    return loop.hi if limit is None else minimum(loop.hi, maximum(loop.lo + 1, limit))
 
 
 def _inside(index: Expr, size: Expr, scope: Scope) -> bool:

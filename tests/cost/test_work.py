@@ -12,7 +12,6 @@ from tilewright.kernel.tile import Kernel
 
 from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu, row_softmax
 
-
 DEPTHWISE = """
 @kernel
 def depthwise(X: f32[B, 32, H, W], F: const[f32[32, 3, 3]], Y: out[f32[B, 32, H, W]]):
@@ -49,6 +48,13 @@ def slice(X: f32[M, 64], Y: out[f32[M, 16]]):
     where(1 <= M <= 512)
     m: M; n: 16
     Y[m, n] = X[m, n + 8]
+"""
+COPY = """
+@kernel
+def copy(X: f32[M, 64], Y: out[f32[64*M]]):
+    where(1 <= M <= 512)
+    m: M; n: 64
+    Y[64*m + n] = X[m, n]
 """
 QUANTIZED = """
 @kernel
@@ -127,17 +133,12 @@ CASES = {
         written="256*B*H*S",
         functions={"exp": "B*H*S*T + B*H*S", "div": "64*B*H*S"},
     ),
-    "gather": Case(
-        parse_kernel(GATHER), "movement", "0", "8*N", "256*N", constants="256*min(30000, N)", dtype=""
-    ),
+    "gather": Case(parse_kernel(GATHER), "movement", "0", "8*N", "256*N", constants="256*min(30000, N)", dtype=""),
     "transpose": Case(parse_kernel(TRANSPOSE), "movement", "0", "4*M*N", "4*M*N", dtype="", conversion=True),
+    "copy": Case(parse_kernel(COPY), "movement", "0", "256*M", "256*M", dtype=""),
     "slice": Case(parse_kernel(SLICE), "movement", "0", "64*M", "64*M", dtype=""),
-    "quantized": Case(
-        parse_kernel(QUANTIZED), "contraction", "4096*M", "64*M", "128*M", constants="2048", dtype="u8"
-    ),
-    "scaled operand": Case(
-        parse_kernel(SCALED), "contraction", "4096*M + 64*M", "260*M", "128*M", constants="8192"
-    ),
+    "quantized": Case(parse_kernel(QUANTIZED), "contraction", "4096*M", "64*M", "128*M", constants="2048", dtype="u8"),
+    "scaled operand": Case(parse_kernel(SCALED), "contraction", "4096*M + 64*M", "260*M", "128*M", constants="8192"),
 }
 
 

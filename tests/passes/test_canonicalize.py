@@ -193,8 +193,8 @@ REWRITES = [
     ),
     (
         "fold-batch-norm",  # two filters for each of two groups of two channels
-        "g (float[B,4,4,4] x) => (float[B,4,3,3] y) <float[4,2,2,2] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1,3,5,7,9,1,2,"
-        "3,4,5,6,7,8,9,1}, float[4] c = {1,2,3,4}, "
+        "g (float[B,4,4,4] x) => (float[B,4,3,3] y) <float[4,2,2,2] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1,3,5,7,9,"
+        "1,2,3,4,5,6,7,8,9,1}, float[4] c = {1,2,3,4}, "
         + _NORM
         + "{ a = BatchNormalization(x, s, b, m, v) y = Conv<group=2>(a, w, c) }",
         "Conv",

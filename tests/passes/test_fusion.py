@@ -50,6 +50,13 @@ FUSIONS = [
         ["Conv Add Relu"],
     ),
     (
+        "fuse-matmul-epilogue",  # written channels-last: the bias and the residual are of the transposed product
+        "g (float[B,1,4,4] x, float[2,1,3,3] w, float[2] b, float[B,2,2,2] r) => (float[B,2,2,2] y) "
+        "{ c = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(c) s = Add(t, b) a = Add(s, r) y = Relu(a) }",
+        "FusedConv",
+        ["Conv Transpose Add Add Relu"],
+    ),
+    (
         "fuse-gated-matmul",  # SwiGLU, with a residual behind it
         "g (float[B,S,2] x, float[B,S,3] r) => (float[B,S,3] y) <float[2,3] w = {1,2,3,4,5,6}, float[2,3] v = "
         "{6,5,4,3,2,1}> { g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) u = MatMul(x, v) m = Mul(a, u) y = Add(m, r) }",
