@@ -62,7 +62,7 @@ def is_conversion(kernel: Kernel) -> bool:
     (store,) = stores
     load = store.value
     assert isinstance(load, Load)
-    if load.fill is not None or any(not isinstance(i, Expr) for i in load.index):
+    if load.fill is not None or any(not isinstance(i, Expr) for i in (*load.index, *store.index)):
         return False
     source, target = kernel.param(load.tensor), kernel.param(store.tensor)
     if product(source.shape) != product(target.shape):

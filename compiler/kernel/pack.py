@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,10 +87,11 @@ def evaluate_on_grid(e: Expr, grids: Mapping[str, Any]) -> Any:
 _GRID: dict[str, Any] = {"//": np.floor_divide, "%": np.mod, "min": np.minimum, "max": np.maximum}
 
 
-def blocked(tensor: str, shape: tuple[Expr, ...], dim: int, size: int) -> Pack:
-    """Panels of ``size`` along ``dim``: ``[d_dim // size, the other dimensions, d_dim % size]``."""
+def blocked(tensor: str, shape: tuple[Expr, ...], dim: int, size: int, order: Sequence[int] | None = None) -> Pack:
+    """Panels of ``size`` along ``dim``: ``[d_dim // size, the other dimensions, d_dim % size]``, the others in
+    ``order`` if that is given."""
     names = [symbol(f"d{n}") for n in range(len(shape))]
-    others = [n for n in range(len(shape)) if n != dim]
+    others = [n for n in range(len(shape)) if n != dim] if order is None else order
     return Pack(
         tensor,
         (names[dim] // size, *(names[n] for n in others), names[dim] % size),

@@ -41,7 +41,7 @@ def _digit(kernel: Kernel) -> tuple[str, int] | None:
 def _indices(kernel: Kernel) -> Iterator[Expr]:
     for s in kernel.body:
         if isinstance(s, Store):
-            yield from s.index
+            yield from (i for i in s.index if isinstance(i, Expr))
         for v in values_of(s):
             if isinstance(v, Load):
                 yield from (i for i in v.index if isinstance(i, Expr))
