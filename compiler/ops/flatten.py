@@ -223,7 +223,7 @@ Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
 def rewrite_axes(
     s: Statement, names: Names, index: Reindex, position: Callable[[Expr], Expr] | None = None
 ) -> Statement:
-    """``s`` with other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
+    """``s`` on other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
 
     def value(v: Value) -> Value:
         match v:
