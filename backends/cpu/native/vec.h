@@ -16,8 +16,10 @@
 #define TW_ALIGN __attribute__((aligned(64)))
 #if defined(__clang__)
 #define TW_UNROLL _Pragma("clang loop unroll(full)")
+#define TW_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #else
 #define TW_UNROLL _Pragma("GCC unroll 64")
+#define TW_ROLLED _Pragma("GCC unroll 1")
 #endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
