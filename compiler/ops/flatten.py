@@ -9,8 +9,8 @@ of rows may then cross from one image row to the next, and ``a, b`` are read the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from tilewright.ir.ranges import Range, bounds
