@@ -56,6 +56,7 @@ def canonicalization() -> list[Pass]:
         DecomposeAttention(),  # before views and transposes: it makes some
         FoldIndexTensors(),  # needs constants; makes views and Expands
         SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
+        EliminateIdentity(),  # And(True, x) is left where a comparison was always true, and masks are read below
         CanonicalizeGemm(),  # before SinkViews, which knows MatMul only
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
         RecogniseRmsNorm(),  # likewise

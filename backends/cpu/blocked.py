@@ -79,7 +79,23 @@ def _taps(place: Place, c: Contraction, b: Operand, runs: Runs) -> tuple[int, Ex
 
 
 #: Variables of the nest, in the order of its loops.
-_NAMES = ("count", "pieces", "panel", "tap", "depth", "taps", "deep", "column", "strip", "near", "piece", "row", "stop")
+_NAMES = (
+    "count",
+    "pieces",
+    "panel",
+    "tap",
+    "depth",
+    "taps",
+    "deep",
+    "first",
+    "last",
+    "column",
+    "strip",
+    "near",
+    "piece",
+    "row",
+    "stop",
+)
 
 
 class BlockEmitter:
@@ -130,11 +146,13 @@ class BlockEmitter:
                 if split[1] < int(depth):
                     at, deep = names["depth"], f"min_int({split[1]}, {depth} - {names['depth']})"
                     stack.enter_context(out.block(f"for (int64_t {at} = 0; {at} < {depth}; {at} += {split[1]})"))
-                first = f"{tap} + {at} == 0"
-                last = f"{tap} + {split[0]} >= {block.taps} && {at} + {split[1]} >= {depth}"
+                first = " && ".join(f"{x} == 0" for x in (tap, at) if x != "0")
+                ends = ((tap, split[0], block.taps), (at, split[1], depth))
+                last = " && ".join(f"{x} + {n} >= {size}" for x, n, size in ends if x != "0")
             if split is not None:
                 out.line(f"const int64_t {names['taps']} = {taps}, {names['deep']} = {deep};")
-                taps, deep = names["taps"], names["deep"]
+                out.line(f"const int {names['first']} = {first}, {names['last']} = {last};")
+                taps, deep, first, last = (names[k] for k in ("taps", "deep", "first", "last"))
             column, stop = names["column"], f"min_int({panel} + {block.panel}, {end})"
             stack.enter_context(out.block(f"for (int64_t {column} = {panel}; {column} < {stop}; {column} += {width})"))
             self._strip(place, block, names, (tap, taps, at, deep))
@@ -175,7 +193,7 @@ class BlockEmitter:
         ends: tuple[str, str],
         piece: tuple[str, str, str, str],
     ) -> None:
-        c, width = block.c, self.tiling.vectors * place.lanes
+        c = block.c
         assert c.row is not None
         tap, taps, at, deep = piece
         inner = replace(place, names={**place.names, **{names[k]: names[k] for k in ("column", "row")}})
@@ -208,12 +226,14 @@ class BlockEmitter:
                 f"add_rows_f32(rows, vectors, depth, a, a_row, b, {b_deep}, ahead, sum);",
             )
             kind = "const float *a"
+        left = place.fresh("left")
+        place.out.line(f"{kind[:-1]}const {left} = {rows.pointer};")
         function = self._function(place, block, finish, kind, rows)
         arguments = [
             f"{names['stop']} - {names['row']}",
             f"{place.end(c.column)} - {names['column']}",
             *ends,
-            rows.pointer,
+            left,
             names["strip"],
             sums,
             f"{names['near']} + {share}",

@@ -85,12 +85,14 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
                 for (int64_t panel = o0; panel < o0 + 32; panel += 32) {
                     for (int64_t tap = 0; tap < 9; tap += 5) {
                         const int64_t taps = min_int(5, 9 - tap), deep = 64;
+                        const int first = tap == 0, last = tap + 5 >= 9;
                         for (int64_t column = panel; column < min_int(panel + 32, o0 + 32); column += 16) {
                             const float *const strip = W + floor_mod(column, 32) + floor_div(column, 32) * 18432 + tap * 2048;
                             const float *const near = strip + (column - panel + 16 < 32 ? 16 : taps * deep * 32 - (column - panel));
                             for (int64_t piece = 0, row = 0, stop; piece < pieces; piece++, row = stop) {
                                 stop = row + count / pieces + (piece < count % pieces);
-                                tw_conv3x3_residual_relu_acc(stop - row, o0 + 32 - column, tap + 0 == 0, tap + 5 >= 9 && 0 + 64 >= 64, X_pointers + b * 486 - b0 * 486 + oh * 486 - oh0 * 486 + row + tap * 54, strip, acc + column - o0 + row * 32, near + piece * (taps * deep / 8) * 32, taps, deep, 0, args, row, column, b, oh);
+                                const float *const *const left = X_pointers + b * 486 - b0 * 486 + oh * 486 - oh0 * 486 + row + tap * 54;
+                                tw_conv3x3_residual_relu_acc(stop - row, o0 + 32 - column, first, last, left, strip, acc + column - o0 + row * 32, near + piece * (taps * deep / 8) * 32, taps, deep, 0, args, row, column, b, oh);
                             }
                         }
                     }

@@ -75,7 +75,8 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
                         const float *const near = strip + (column - panel + 16 < 32 ? 16 : 1 * 384 * 32 - (column - panel));
                         for (int64_t piece = 0, row = m0, stop; piece < pieces; piece++, row = stop) {
                             stop = row + count / pieces + (piece < count % pieces);
-                            tw_matmul_bias_gelu_acc(stop - row, n0 + 32 - column, 1, 1, A + row * 384, strip, acc + column - m0 * 32 - n0 + row * 32, near + piece * (1 * 384 / 8) * 32, 384, 384);
+                            const float *const left = A + row * 384;
+                            tw_matmul_bias_gelu_acc(stop - row, n0 + 32 - column, 1, 1, left, strip, acc + column - m0 * 32 - n0 + row * 32, near + piece * (1 * 384 / 8) * 32, 384, 384);
                         }
                     }
                 }

@@ -85,12 +85,14 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
                 for (int64_t panel = n0; panel < n0 + 32; panel += 32) {
                     for (int64_t depth = 0; depth < 384; depth += 192) {
                         const int64_t taps = 1, deep = min_int(192, 384 - depth);
+                        const int first = depth == 0, last = depth + 192 >= 384;
                         for (int64_t column = panel; column < min_int(panel + 32, n0 + 32); column += 32) {
                             const float *const strip = B + floor_mod(column, 32) + floor_div(column, 32) * 12288 + depth * 32;
                             const float *const near = strip + taps * deep * 32 - (column - panel);
                             for (int64_t piece = 0, row = m0, stop; piece < pieces; piece++, row = stop) {
                                 stop = row + count / pieces + (piece < count % pieces);
-                                tw_matmul_bias_gelu_acc(stop - row, n0 + 32 - column, 0 + depth == 0, 0 + 1 >= 1 && depth + 192 >= 384, A + row * 384 + depth, strip, acc + column - m0 * 32 - n0 + row * 32, near + piece * (taps * deep / 8) * 32, deep, 384);
+                                const float *const left = A + row * 384 + depth;
+                                tw_matmul_bias_gelu_acc(stop - row, n0 + 32 - column, first, last, left, strip, acc + column - m0 * 32 - n0 + row * 32, near + piece * (taps * deep / 8) * 32, deep, 384);
                             }
                         }
                     }
