@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ class Artifact:
         runtimes: executor libraries by processor family.
         provenance: where it comes from.
         facts: the report without what only the written file can tell.
+        kernels: the record of each kernel's work (:func:`tilewright.cost.record_of`) by its name.
     """
 
     parts: tuple[Part, ...]
@@ -38,6 +39,7 @@ class Artifact:
     runtimes: Mapping[str, bytes]
     provenance: Mapping[str, Any]
     facts: Report
+    kernels: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all. Raises ``ResourceError`` for a full disk or a read-only folder."""
@@ -61,7 +63,9 @@ class Artifact:
         """The file without a name, so that weights are packed and hashed once and never all in memory."""
         try:
             stream = tempfile.TemporaryFile(prefix="tilewright-")  # noqa: SIM115 (lives as long as the artifact)
-            size = compose_artifact(stream, self.parts, self.constants, self.runtimes, self.provenance)
+            size = compose_artifact(
+                stream, self.parts, self.constants, self.runtimes, self.provenance, kernels=self.kernels
+            )
             stream.seek(0)
             return _Composed(stream, size, hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as error:

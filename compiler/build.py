@@ -132,4 +132,5 @@ def _launch(step: Run, shared: _Distinct) -> KernelLaunch:
         grid=size.grid.substitute(own),
         scratch=size.scratch.substitute(own),
         packs={positions[p.tensor]: p for p in shared.scheduled.schedule.packs},
+        updates=tuple((positions[p.name], positions[p.alias]) for p in kernel.params if p.alias is not None),
     )

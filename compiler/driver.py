@@ -14,6 +14,7 @@ from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
 from tilewright.build import Lowered, TargetBuild, build_target
 from tilewright.codegen.toolchain import default_toolchain
+from tilewright.cost import record_of
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
 from tilewright.facts import Source, compilation_facts
 from tilewright.kernel.canonical import fingerprint
@@ -151,4 +152,5 @@ def _package(
         runtimes={family: build_runtime(tools, triple) for family, triple in triples.items()},
         provenance=provenance,
         facts=compilation_facts(sources, builds, clock.seconds),
+        kernels={s.kernel.name: record_of(s.kernel) for b in builds for s in b.kernels},
     )

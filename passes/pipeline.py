@@ -34,6 +34,7 @@ from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
 from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
+from tilewright.passes.layout.assign_layouts import AssignLayouts
 
 
 def canonicalization() -> list[Pass]:
@@ -75,14 +76,22 @@ def fusion(level: int) -> list[Pass]:
     ]
 
 
+def layout() -> list[Pass]:
+    """Passes that decide in which order values lie in memory; the nodes are the kernels by now."""
+    return [
+        AssignLayouts(),  # last: what a kernel reads and writes has to be known
+    ]
+
+
 def default_pipeline(level: int = 2) -> list[Pass]:
-    """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused, 3 also copies weights.
+    """The passes of an optimization level: 0 canonicalizes only, from 1 on operators are fused and values get their
+    layouts, 3 also copies weights.
 
     Raises :class:`UsageError` for any other level.
     """
     if level not in range(4):
         raise UsageError("bad-level", where=f"level {level}", cause="there is no such level", fix="use 0, 1, 2 or 3")
-    return canonicalization() + (fusion(level) if level > 0 else [])
+    return canonicalization() + ([*fusion(level), *layout()] if level > 0 else [])
 
 
 # -- by name -------------------------------------------------------------------------------------------------------
@@ -91,7 +100,7 @@ def default_pipeline(level: int = 2) -> list[Pass]:
 @cache
 def registry() -> Mapping[str, type[Pass]]:
     """Every pass by name."""
-    passes = canonicalization() + fusion(level=3)
+    passes = canonicalization() + fusion(level=3) + layout()
     return {p.name: type(p) for p in sorted(passes, key=lambda p: p.name)}
 
 

@@ -18,7 +18,7 @@ def main() -> int:
     link_dev.main()
     arguments = sys.argv[1:]
     workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal"] if "-n" not in arguments else []
-    chosen = [] if "-m" in arguments else ["-m", "not slow and not device"]
+    chosen = [] if "-m" in arguments else ["-m", "not slow and not device and not emulated"]
     command = [str(environment.PYTHON), "-m", "pytest", "-q", "-rfEs", *workers, *chosen, *arguments]
     environment.say("running the tests")
     return subprocess.run(command, cwd=environment.ROOT, check=False).returncode

@@ -191,10 +191,13 @@ class CubePart(OperandPart):
         op, tile = _way_out(node.value)
         if tile is None or tile not in self.sums or "fixpipe_gm" not in c.target.features:
             return False
+        index = tuple(i for i in node.index if isinstance(i, Expr))
+        if len(index) < len(node.index):
+            return False
         total = self.sums[tile]
         row, column = total.axes
         others = {a: c.start(a) for a in node.axes if a not in total.axes}
-        flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in node.index))
+        flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in index))
         if flat.coefficient(column) != 1:
             return False
         rows, columns = c.count(row), c.count(column)

@@ -77,7 +77,10 @@ class VectorPart(Strips):
         axes = c.wide(node.axes)
         out = self._converted(node.value, axes, f"{node.tensor}_out")
         others = {a: c.start(a, True) for a in node.axes if a not in axes}
-        flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in node.index))
+        index = tuple(c.expr(i.substitute(others)) for i in node.index if isinstance(i, Expr))
+        if len(index) < len(node.index):
+            raise self.unsupported(f"a scatter to {node.tensor}")
+        flat = flat_index(c.scheduled.kernel, node.tensor, index)
         c.tree.emit(
             c.tree.top, "copy_out", "vector", "MTE3", self.in_memory(node.tensor, flat, axes), self.view(out, axes)
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,10 +63,14 @@ class CpuBackend(KernelBackend):
         tools = self._tools = self._tools or default_toolchain()
         options = machine.flags(target, tools)
         headers = machine.headers()
-        objects = {
-            Path(name).stem: tools.compile(text, options, name=Path(name).stem, headers=headers)
-            for name, text in source.files.items()
-        }
+
+        def compiled(item: tuple[str, str]) -> tuple[str, bytes]:
+            stem = Path(item[0]).stem
+            return stem, tools.compile(item[1], options, name=stem, headers=headers)
+
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(cpus) as pool:  # threads that only wait: each compiler is a process
+            objects = dict(pool.map(compiled, source.files.items()))
         needs_libm = any("vec_libm.h" in text for text in source.files.values())
         library = tools.link(objects, options, libraries=("m", "c") if needs_libm else ())
         return Binary({LIBRARY: library}, {"cc": tools.version})

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from tilewright.backends.cpu.lanes import offset_of
+from tilewright.backends.cpu.matvec import PIECE, FewRows, most_rows
 from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
 from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
@@ -64,6 +65,8 @@ class ContractionEmitter:
                 self._clear(place, c)
             for axis in c.steps:
                 place.open_loop(stack, axis)
+            if self._few_rows(place, stack, c):
+                return
             place, columns = self._chunks(place, stack, c.column, width)
             b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
             padded = b is not None and self._padded(place, strip_casts(c.b), c.column, width)
@@ -78,6 +81,39 @@ class ContractionEmitter:
             if a is None:
                 a = self._stage_a(inner, c)
             self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
+
+    def _few_rows(self, place: Place, stack: ExitStack, c: Contraction) -> bool:
+        """Few rows by their own register tile, where ``b`` allows; whether that is all there is to do.
+
+        Otherwise what follows stands in the ``else`` of a test of the number of rows."""
+        most = most_rows(self.tiling, place.lanes)
+        rows = "1" if c.row is None else self._length(place, c.row)
+        if c.steps or (int(rows) if rows.isdigit() else 1) > most:
+            return False
+        v = strip_casts(c.b)
+        b = _operand(place, v, c.column, c.depth, PIECE)
+        padded = b is not None and self._padded(place, v, c.column, PIECE)
+        whole = padded and isinstance(v, Load)
+        if b is None or b.along != 1 or not (whole or self._length(place, c.column).isdigit()):
+            return False
+        with ExitStack() as inside:
+            if not rows.isdigit():
+                inside.enter_context(place.out.block(f"if ({rows} <= {most})"))
+            inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+            b = _operand(inner, v, c.column, c.depth, PIECE)
+            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
+            assert b is not None
+            ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
+            FewRows(a, b, ahead, rows, columns, padded).emit(inner, c, self.tiles)
+        if not rows.isdigit():
+            stack.enter_context(place.out.block("else"))
+        return rows.isdigit()
+
+    @staticmethod
+    def _length(place: Place, axis: str) -> str:
+        """C text of the number of valid lanes of an axis."""
+        count, start, end = place.count(axis), place.index(place.start(axis)), place.end(axis)
+        return str(count) if count is not None else end if start == "0" else f"{end} - {start}"
 
     def _clear(self, place: Place, c: Contraction) -> None:
         """With several reduction loops every piece adds to the tile, which starts at zero."""
@@ -98,7 +134,7 @@ class ContractionEmitter:
         count, start, end = place.count(axis), place.index(r.start), place.end(axis)
         limit = r.lanes if r.lanes is not None else bounds(r.size, place.scope.facts)[1]
         if limit <= size:
-            return place, str(count) if count is not None else f"{end} - {start}" if start != "0" else end
+            return place, self._length(place, axis)
         name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
         stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
         exact = count is not None and count % size == 0

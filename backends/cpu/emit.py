@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.backends.cpu.contraction import ContractionEmitter
 from tilewright.backends.cpu.machine import codegen, lanes
+from tilewright.backends.cpu.matvec import PIECE
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
@@ -78,10 +79,12 @@ class _KernelEmitter:
         head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
         head.line(f"#define TW_LANES {lanes(self.target)}")
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
-        head.lines('#include "mma.h"', "")
+        head.lines('#include "mma.h"', '#include "matvec.h"', "")
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
         if not any(word in text for word in _LIBM_CALLS):
             text = text.replace('#include "vec_libm.h"\n', "")
+        if "few_f32(" not in text:
+            text = text.replace('#include "matvec.h"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
 
     # -- before the text ---------------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ class _KernelEmitter:
         for node, _ in visit(self.scheduled):
             if isinstance(node, Alloc):
                 tile = node.tile
-                pad = self.columns if tile.name in wide else lanes(self.target)
+                pad = max(self.columns, PIECE) if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
 
     def _follow_lanes(

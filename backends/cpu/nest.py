@@ -16,9 +16,9 @@ from tilewright.backends.cpu.statements import Statement, across, combine, emit_
 from tilewright.backends.cpu.values import Buffer, register_type
 from tilewright.codegen.cstyle import constant_text
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, symbol
-from tilewright.kernel.analysis import loads_of, refs_of, walk
-from tilewright.kernel.expr import Const, IndexValue, Load, Unary
+from tilewright.ir.symbolic import ZERO, Expr, symbol
+from tilewright.kernel.analysis import gathered, loads_of, refs_of, used_symbols, walk
+from tilewright.kernel.expr import Const, IndexValue, Load, Unary, Value
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute, Write
 
@@ -101,14 +101,20 @@ def _reads_back(nest: Nest, s: Statement, place: Place) -> bool:
     """Whether ``s`` reads a tensor that the nest writes: at which element is not known."""
     written = {x.tensor for x in nest.statements if isinstance(x, Write)}
     aliased = written | {place.params[t].alias for t in written}
-    return any(load.tensor in aliased for load in loads_of(s.value))
+    read = [s.value, *(gathered(s.index) if isinstance(s, Write) else ())]
+    return any(load.tensor in aliased for v in read for load in loads_of(v))
+
+
+def _plain(index: tuple[Expr | Value, ...]) -> tuple[Expr, ...]:
+    """An index with 0 for the entries that are known at run time only."""
+    return tuple(i if isinstance(i, Expr) else ZERO for i in index)
 
 
 def _loop_axes(place: Place, s: Statement) -> tuple[str, ...]:
     """The axes of a statement, those with the largest steps in memory first."""
     if isinstance(s, Compute):
         return (*s.axes, *_reduced(s))
-    offset = offset_of(place.params[s.tensor], s.index)
+    offset = offset_of(place.params[s.tensor], _plain(s.index))
 
     def size(axis: str) -> int:
         step = Vectorized(axis, place.scope.facts, place.lanes).stride(offset)
@@ -149,7 +155,8 @@ def _access_cost(place: Place, s: Statement, axis: str) -> float:
     steps += [lane.stride(place.buffers[r.tile].offset(r.axes)) for r in refs_of(s.value)]
     reduced = _reduced(s)
     if isinstance(s, Write):
-        steps.append(lane.stride(offset_of(place.params[s.tensor], s.index)))
+        scattered = any(axis in used_symbols(i) for i in gathered(s.index))
+        steps.append(None if scattered else lane.stride(offset_of(place.params[s.tensor], _plain(s.index))))
     elif axis not in reduced:
         steps.append(lane.stride(place.buffers[s.tile].offset(s.axes)))
     cost = 0.0 if axis not in reduced else 0.25

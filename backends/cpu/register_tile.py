@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.values import HALF
 from tilewright.codegen.cstyle import Text
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import Expr, Operation, constant, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import as_product, used_symbols
-from tilewright.kernel.expr import Cast, Value
+from tilewright.kernel.analysis import Product, as_product, used_symbols
+from tilewright.kernel.expr import Cast, Load, Value
 from tilewright.kernel.schedule import Compute
 
 
@@ -48,10 +48,35 @@ def strip_casts(v: Value) -> Value:
     return v
 
 
+def as_rows(product: Product) -> Product:
+    """``product``; one of a matrix and a vector with the vector as its only row, where the matrix lies in memory row
+    by row (or in panels), so that its columns lie along the lanes."""
+    if product.n or not product.m or not _in_order(product.a, product.m[-1]):
+        return product
+    return Product(product.b, product.a, product.batch, (), product.m, product.k)
+
+
+def _in_order(v: Value, column: str) -> bool:
+    """Whether ``v`` is read from memory in the order of ``column``, plain or in panels."""
+    v = strip_casts(v)
+    if not isinstance(v, Load) or v.fill is not None or any(not isinstance(i, Expr) for i in v.index):
+        return False
+    *others, last = (i for i in v.index if isinstance(i, Expr))
+    at = symbol(column)
+    along = [i for i in others if column in i.symbols]
+    if column not in (last - at).symbols:
+        return not along
+    size = next((a.args[1] for a in last.atoms if isinstance(a, Operation)), None)
+    return size is not None and last == at % size and along == [at // size]
+
+
 def plan_contraction(node: Compute) -> Contraction | None:
     """The contraction that ``node`` is, or ``None`` when the register tile has no use for it."""
     product = as_product(node)
-    if product is None or node.value.dtype is not DType.F32 or not product.n:
+    if product is None or node.value.dtype is not DType.F32:
+        return None
+    product = as_rows(product)
+    if not product.n:
         return None
     column, row = product.n[-1], product.m[-1] if product.m else None
     outer = tuple(x for x in node.axes if x not in (column, row))
@@ -85,7 +110,7 @@ class Call:
 
 
 #: Parameters of a register tile function that are literals in its body when they are constant.
-_LABELS = ("depth", "a_row", "a_deep", "b_deep", "c_row")
+LABELS = ("depth", "a_row", "a_deep", "b_deep", "c_row")
 
 
 class RegisterTiles:
@@ -97,20 +122,21 @@ class RegisterTiles:
 
     def call(self, place: Place, c: Contraction, call: Call) -> None:
         """Append a call to the place, and its function to :attr:`functions`."""
+        shape, pointers = self.arguments(place, c, call.a, (call.b,))
+        arguments = [call.rows, call.columns, *pointers, *(s for s in shape if not s.isdigit())]
+        place.out.line(f"{self._function(place, c, call, shape)}({', '.join(arguments)});")
+
+    def arguments(
+        self, place: Place, c: Contraction, a: Operand, b: tuple[Operand, ...]
+    ) -> tuple[list[str], list[str]]:
+        """C texts of the sizes of :data:`LABELS`, and of where ``a``, each of ``b`` and the result start."""
         tile = place.buffers[c.node.tile]
         first = {axis: place.start(axis) for axis in (c.depth, c.column, c.row) if axis is not None}
         row_stride = tile.strides[c.row] if c.row is not None else constant(0)
-        strides = [place.index(s) for s in (call.a.along, call.a.deep, call.b.deep, row_stride)]
-        shape = [self._depth(place, c.depth), *strides]
-        arguments = [
-            call.rows,
-            call.columns,
-            f"{call.a.base} + {place.index(call.a.offset.substitute(first))}",
-            f"{call.b.base} + {place.index(call.b.offset.substitute(first))}",
-            f"{tile.name} + {place.index(tile.offset(c.node.axes).substitute(first))}",
-            *(s for s in shape if not s.isdigit()),
-        ]
-        place.out.line(f"{self._function(place, c, call, shape)}({', '.join(arguments)});")
+        strides = [place.index(s) for s in (a.along, a.deep, b[0].deep, row_stride)]
+        pointers = [f"{x.base} + {place.index(x.offset.substitute(first))}" for x in (a, *b)]
+        pointers.append(f"{tile.name} + {place.index(tile.offset(c.node.axes).substitute(first))}")
+        return [self._depth(place, c.depth), *strides], pointers
 
     def _depth(self, place: Place, axis: str) -> str:
         count, start = place.count(axis), place.index(place.start(axis))
@@ -123,9 +149,9 @@ class RegisterTiles:
         name = place.fresh(f"{self.kernel}_{c.node.tile}")
         lanes, out = place.lanes, self.functions
         parameters = ["int64_t rows", "int64_t columns", "const float *a", "const float *b", "float *c"]
-        parameters += [f"int64_t {label}" for label, text in zip(_LABELS, shape, strict=True) if not text.isdigit()]
+        parameters += [f"int64_t {label}" for label, text in zip(LABELS, shape, strict=True) if not text.isdigit()]
         depth, a_row, a_deep, b_deep, c_row = (
-            text if text.isdigit() else label for label, text in zip(_LABELS, shape, strict=True)
+            text if text.isdigit() else label for label, text in zip(LABELS, shape, strict=True)
         )
         fresh = int(not c.node.accumulate and not c.steps)
         counts = [int(call.rows)] if call.rows.isdigit() else range(1, self._most_rows(place, c.row) + 1)

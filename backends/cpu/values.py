@@ -7,6 +7,7 @@ values; in memory they are bytes and bits. Tiles are kept as in registers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,12 +107,45 @@ class Values:
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def store(self, tensor: Param, index: tuple[Expr, ...], text: str) -> None:
-        """Write a vector of register type to a tensor."""
-        offset = offset_of(tensor, index).substitute(self.at)
+    def store(self, tensor: Param, index: tuple[Expr | Value, ...], text: str) -> None:
+        """Write a vector of register type to a tensor; nothing where a run-time index is outside."""
         memory, stored = tensor.dtype, _to_memory(tensor.dtype, text)
         ctype = "u16" if memory in HALF else "u8" if memory is DType.BOOL else str(memory)
-        self._store(ctype, f"{self.names[tensor.name]} + {self.index(offset)}", offset, stored)
+        entries, checks, varies = self._rows(tensor, index)
+        offset = offset_of(tensor, entries).substitute(self.at)
+        with ExitStack() as stack:
+            if checks and not varies:
+                stack.enter_context(self.out.block(f"if ({' && '.join(checks)})"))
+            if not varies:
+                self._store(ctype, f"{self.names[tensor.name]} + {self.index(offset)}", offset, stored)
+                return
+            name, count = self.fresh("r"), self.live or "TW_LANES"
+            at = index_text(self._in_lane(offset), {**self.names, **self._lane_reads})
+            self.out.line(f"const {ctype}v {name} = {stored};")
+            self.out.line(f"for (int l = 0; l < TW_LANES && l < {count}; l++)")
+            self.out.line(f"    if ({' && '.join(checks)}) {self.names[tensor.name]}[{at}] = {name}[l];")
+
+    def _rows(self, tensor: Param, index: tuple[Expr | Value, ...]) -> tuple[tuple[Expr, ...], list[str], bool]:
+        """An index to write at as expressions, the checks of its run-time entries, and whether one varies by lane."""
+        entries: list[Expr] = []
+        checks: list[str] = []
+        varies = False
+        for i, size in zip(index, tensor.shape, strict=True):
+            if isinstance(i, Expr):
+                entries.append(i)
+                continue
+            name, text = self.fresh("row"), f"to(i64, {self.spell(i)})"
+            if self.lane.axis is not None and self.lane.axis in _depends(i):
+                self.out.line(f"const i64v {name} = {text};")
+                entries.append(symbol(f"{name}_l"))
+                self._lane_reads[f"{name}_l"] = f"{name}[l]"
+                checks.append(f"row_inside(args, {name}[l], {self.index(size)})")
+                varies = True
+            else:
+                self.out.line(f"const int64_t {name} = ({text})[0];")
+                entries.append(symbol(name))
+                checks.append(f"row_inside(args, {name}, {self.index(size)})")
+        return tuple(entries), checks, varies
 
     def store_tile(self, tile: Buffer, axes: tuple[str, ...], text: str) -> None:
         """Write a vector to a tile."""

@@ -50,7 +50,8 @@ class Window:
     Attributes:
         row: the axis of which several outputs are computed together; ``None`` without one.
         rows: how many of them.
-        tap: the reduced axis that is written out, ``taps`` entries; it moves with ``row`` by ``stride`` and ``dilation``.
+        tap: the reduced axis that is written out, ``taps`` entries.
+        stride, dilation: how far the input position moves with ``row`` and with ``tap``.
         vectors: vectors of lanes computed together.
         trims: taps that need no guard but a shorter loop.
     """
@@ -156,7 +157,9 @@ def _vectors(place: Place, vector: str | None, most: int) -> int:
 
 def _irregular(place: Place, s: Compute, vector: str | None) -> bool:
     lane = place.vectorized(vector)
-    return any(_step(load, place.params[load.tensor], lane, _extents(place.scope)) is None for load in loads_of(s.value))
+    return any(
+        _step(load, place.params[load.tensor], lane, _extents(place.scope)) is None for load in loads_of(s.value)
+    )
 
 
 def _trims(place: Place, s: Compute, vector: str | None) -> Iterator[Trim]:

@@ -12,6 +12,7 @@ from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
 from tilewright.backends.cuda.functions import SIGNATURE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
+from tilewright.kernel.analysis import gathered
 from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel, Store
@@ -30,6 +31,7 @@ class CudaBackend(KernelBackend):
         stored = [s.value for s in kernel.body if isinstance(s, Store)]
         for value in [*(d.value for d in defines(kernel)), *stored]:
             reasons += refusals(value)
+        reasons += [f"a scatter to {s.tensor}" for s in kernel.body if isinstance(s, Store) and gathered(s.index)]
         for p in kernel.params:
             if str(p.dtype).startswith("f8") and "f8" not in target.features:
                 reasons.append(f"element type {p.dtype} of {p.name} on {target.spelling}")

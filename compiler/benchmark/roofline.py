@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,15 @@ double tw_fma(int64_t rounds, float *sink) {
     return 2.0 * LANES * CHAINS * (double)rounds;
 }
 
-float tw_read(const float *data, int64_t count) {
+float tw_read(const float *data, int64_t count, int64_t times) {
     vec acc[8] = {0};
-    const vec *v = (const vec *)data;
-    for (int64_t i = 0; i + 8 <= count / LANES; i += 8) {
+    for (int64_t t = 0; t < times; t++) {
+        const vec *v = (const vec *)data;
+        __asm__ volatile("" : "+r"(v) : : "memory"); /* every time is a time of its own */
+        for (int64_t i = 0; i + 8 <= count / LANES; i += 8) {
 #pragma clang loop unroll(full)
-        for (int k = 0; k < 8; k++) acc[k] += v[i + k];
+            for (int k = 0; k < 8; k++) acc[k] += v[i + k];
+        }
     }
     for (int k = 1; k < 8; k++) acc[0] += acc[k];
     float sum = 0;
@@ -59,21 +63,32 @@ float tw_read(const float *data, int64_t count) {
 """
 FLAGS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-fPIC")
 ROUNDS = 1_000_000
-READ_BYTES = 256 << 20  # shared by all threads; far beyond a last-level cache
+#: Bytes that a thread reads over and over, from what any first-level cache holds to far beyond a last-level one (that
+#: one is shared by all threads). A size takes the rate of the next larger one.
+READ_SIZES = (16 << 10, 128 << 10, 1 << 20, 8 << 20)
+READ_BYTES = 256 << 20
+READ_AT_LEAST = 4 << 20  # bytes of one timed loop
 REPEATS = 20  # the best counts: a roof is what the machine can do when nothing disturbs it
 
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Highest rates measured on ``threads`` threads: float32 operations (a multiply-add is two) and bytes a second."""
+    """Highest rates measured on ``threads`` threads: float32 operations (a multiply-add is two) and bytes a second.
+
+    ``bandwidth`` is that of main memory; ``near`` has that of smaller amounts: bytes of all threads together, and bytes
+    a second, ascending.
+    """
 
     threads: int
     operations: float
     bandwidth: float
+    near: tuple[tuple[int, float], ...] = ()
 
     def best(self, other: Roofline) -> Roofline:
         """The higher of two measurements on as many threads."""
-        return Roofline(self.threads, max(self.operations, other.operations), max(self.bandwidth, other.bandwidth))
+        near = tuple((size, max(a, b)) for (size, a), (_, b) in zip(self.near, other.near, strict=True))
+        operations, bandwidth = max(self.operations, other.operations), max(self.bandwidth, other.bandwidth)
+        return Roofline(self.threads, operations, bandwidth, near)
 
     def seconds(self, operations: float, bytes_read: float) -> float:
         """The least time for so much work: neither compute nor memory can be faster."""
@@ -81,23 +96,32 @@ class Roofline:
 
 
 def measure(threads: int) -> Roofline:
-    """Measure both roofs. Takes about a second.
+    """Measure the roofs. Takes about a second.
 
     Raises:
         UsageError: there is no toolchain to build the two loops with.
     """
     library = _build()
     library.tw_fma.restype, library.tw_fma.argtypes = ctypes.c_double, (ctypes.c_int64, ctypes.c_void_p)
-    library.tw_read.restype, library.tw_read.argtypes = ctypes.c_float, (ctypes.c_void_p, ctypes.c_int64)
+    library.tw_read.restype = ctypes.c_float
+    library.tw_read.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     sinks = [np.array([0.999999, 1e-6, 0], np.float32) for _ in range(threads)]
     operations = library.tw_fma(1, sinks[0].ctypes.data) * ROUNDS * threads
-    data = np.ones(READ_BYTES // 4 + 16, np.float32)
-    skip = -data.ctypes.data % 64 // 4
-    share = READ_BYTES // 4 // threads // 1024 * 1024
-    starts = [data.ctypes.data + 4 * (skip + i * share) for i in range(threads)]
     compute = min(_together(lambda i: library.tw_fma(ROUNDS, sinks[i].ctypes.data), threads) for _ in range(REPEATS))
-    reading = min(_together(lambda i: library.tw_read(starts[i], share), threads) for _ in range(REPEATS))
-    return Roofline(threads, operations / compute, 4 * share * threads / reading)
+    data = np.ones(READ_BYTES // 4 + 16, np.float32)
+    start = data.ctypes.data + -data.ctypes.data % 64
+
+    def rate(size: int) -> float:
+        count, times = size // 4 // 1024 * 1024, max(1, READ_AT_LEAST // size)
+        work = partial(_read, library, start, count, times)
+        return 4 * count * times * threads / min(_together(work, threads) for _ in range(REPEATS))
+
+    near = tuple((size * threads, rate(size)) for size in READ_SIZES)
+    return Roofline(threads, operations / compute, rate(READ_BYTES // threads), near)
+
+
+def _read(library: ctypes.CDLL, start: int, count: int, times: int, i: int) -> None:
+    library.tw_read(start + 4 * count * i, count, times)
 
 
 def _together(work: Callable[[int], object], threads: int) -> float:
@@ -118,6 +142,7 @@ def _together(work: Callable[[int], object], threads: int) -> float:
     return time.perf_counter() - start
 
 
+@lru_cache(maxsize=1)
 def _build() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
         # A cache of its own: what "native" means is not in the key of the common one.

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Bytes kept by default; a model's kernels take a few hundred kilobytes.
@@ -40,11 +40,13 @@ class CompileCache:
 
     Attributes:
         folder: where the files lie; made on first use.
-        limit: bytes kept; the least recently used go first.
+        limit: bytes kept; the least recently used go first. What several processes add at a time may be over it until
+            the next one looks.
     """
 
     folder: Path
     limit: int = DEFAULT_LIMIT
+    _total: list[int] = field(default_factory=list, init=False, repr=False, compare=False)  # bytes, once counted
 
     def get(self, key: str) -> bytes | None:
         """The bytes under ``key``, now the most recently used; ``None`` when there are none or they are damaged."""
@@ -77,7 +79,11 @@ class CompileCache:
                 with contextlib.suppress(OSError):
                     Path(temporary).unlink()
             return
-        self._evict()
+        if self._total:
+            self._total[0] += len(payload)
+        # Counting takes a look at every file: once a process, and when there may be something to drop.
+        if not self._total or self._total[0] > self.limit:
+            self._evict()
 
     def _path(self, key: str) -> Path:
         return self.folder / "objects" / key[:2] / key[2:]
@@ -89,9 +95,12 @@ class CompileCache:
                 status = path.stat()
                 entries.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= self.limit:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-            total -= size
+        if total > self.limit:
+            room = self.limit // 8  # so that the next ones need no eviction of their own
+            for _, size, path in sorted(entries):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                total -= size
+                if total <= self.limit - room:
+                    break
+        self._total[:] = [total]

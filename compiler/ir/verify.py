@@ -14,6 +14,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import has_type, type_of
+from tilewright.ir.layout import verify_layouts
 
 #: Larger initializers are not handed to the checker, which would copy them.
 _LARGE_BYTES = 1024
@@ -21,7 +22,8 @@ _LARGE_BYTES = 1024
 
 def verify(model: ir.Model) -> None:
     """Raise :class:`InternalError` unless ``model`` passes ``onnx.checker``, every value has a type, every constant has
-    the type of its tensor, and every dimension symbol is either bounded in the facts or not used.
+    the type of its tensor, every dimension symbol is either bounded in the facts or not used, and every recorded layout
+    is the one that is used.
     """
     with _without_weights(model):
         proto = ir.to_proto(model)
@@ -42,6 +44,7 @@ def verify(model: ir.Model) -> None:
             actual = (tensor.dtype.value, tuple(tensor.shape.numpy()))
             if actual != (inferred.dtype.onnx, tuple(s.value if s.is_constant else None for s in inferred.shape)):
                 raise InternalError(f"initializer {value.name!r} is {tensor.dtype}{actual[1]}, declared {inferred}")
+    verify_layouts(model)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

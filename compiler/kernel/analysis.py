@@ -49,6 +49,16 @@ def refs_of(value: Value) -> tuple[Ref, ...]:
     return tuple(dict.fromkeys(v for v in walk(value) if isinstance(v, Ref)))
 
 
+def gathered(index: tuple[Expr | Value, ...]) -> tuple[Value, ...]:
+    """The entries of an index that are values, known at run time only."""
+    return tuple(i for i in index if not isinstance(i, Expr))
+
+
+def index_symbols(index: tuple[Expr | Value, ...]) -> frozenset[str]:
+    """Names of axes and dimensions on which an index depends."""
+    return frozenset[str]().union(*(i.symbols if isinstance(i, Expr) else used_symbols(i) for i in index))
+
+
 def used_symbols(value: Value) -> frozenset[str]:
     """Names of axes and dimensions on which ``value`` depends directly."""
     names: set[str] = set()

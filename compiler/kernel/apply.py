@@ -107,7 +107,8 @@ def _rewrite(kernel: Kernel, schedule: Schedule) -> Kernel:
                 if (kept := define(s)) is not None:
                     body.append(kept)
             case Store():
-                body.append(replace(s, value=value(s.value)))
+                index = tuple(i if isinstance(i, Expr) else value(i) for i in s.index)
+                body.append(replace(s, index=index, value=value(s.value)))
             case Scan():
                 for _, tile in s.yields:
                     if tile in wanted:

@@ -96,7 +96,7 @@ def rename(kernel: Kernel, names: Renaming, name: str = "kernel") -> Kernel:
             case Define():
                 return define(s)
             case Store():
-                index = tuple(map(size, s.index))
+                index = tuple(size(i) if isinstance(i, Expr) else transform(i, value) for i in s.index)
                 tensor = names.params.get(s.tensor, s.tensor)
                 return Store(tensor, axes(s.axes), index, transform(s.value, value))
             case Scan():

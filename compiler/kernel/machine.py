@@ -248,7 +248,7 @@ class Machine:
     # -- memory ------------------------------------------------------------------------------------------------
 
     def store(
-        self, tensor: str, axes: tuple[str, ...], index: tuple[Expr, ...], v: Value, guards: Collection[str]
+        self, tensor: str, axes: tuple[str, ...], index: tuple[Expr | Value, ...], v: Value, guards: Collection[str]
     ) -> None:
         """Write the lanes of ``axes``; a lane that is undefined, outside or already written is a fault."""
         values, taint = self.evaluate(v, guards)
@@ -264,7 +264,8 @@ class Machine:
         array = self.memory[tensor]
         entries = []
         for entry, size in zip(index, array.shape, strict=True):
-            at = np.broadcast_to(self.index(entry), shape)[live]
+            at = self.index(entry) if isinstance(entry, Expr) else self.evaluate(entry, guards)[0]
+            at = np.broadcast_to(at, shape)[live]
             if ((at < 0) | (at >= size)).any():
                 raise KernelFault(f"{self.kernel.name}: write to {tensor} outside it, index {entry}")
             entries.append(at)

@@ -2,7 +2,7 @@
 
 Beyond the examples there: ``X[i] or 0`` is a load with a fill, ``index(i)`` the value of an index expression
 (``index(i, i32)`` in another dtype than ``i64``), ``select(c, a, b)`` a select, ``f32(0.5)`` a literal and ``f32(x)``
-a cast, ``out[f32[M], A]`` an output that may reuse the memory of ``A``, and ``f32[()]`` a scalar. The axes of a store
+a cast, ``out[f32[M], A]`` an output that is the new contents of ``A``, and ``f32[()]`` a scalar. The axes of a store
 are those it mentions, in order of declaration; ``C[m, n]: (n, m) = …`` gives others.
 """
 
@@ -18,7 +18,7 @@ from tilewright.ir.parse import parse as parse_expr
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import used_symbols
+from tilewright.kernel.analysis import index_symbols, used_symbols
 from tilewright.kernel.expr import UNARY, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.tile import (
     REDUCTIONS,
@@ -185,15 +185,15 @@ class _Reader:
                 return self._scan(node, axis, scan)
             case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=index)], value=value):
                 if name in self.params:
-                    indices = tuple(map(self._index, _elements(index)))
+                    indices = self._entries(index)
                     result = self._value(value)
-                    used = used_symbols(result).union(*(i.symbols for i in indices))
+                    used = used_symbols(result) | index_symbols(indices)
                     return Store(name, tuple(a for a in self.axes if a in used), indices, result)
                 return self._define(node, name, index, value)
             case ast.AnnAssign(
                 target=ast.Subscript(value=ast.Name(id=name), slice=index), annotation=ast.Tuple() as order, value=value
             ) if name in self.params and value is not None:
-                indices = tuple(map(self._index, _elements(index)))
+                indices = self._entries(index)
                 return Store(name, self._axis_names(order), indices, self._value(value))
         _fail(node, f"expected an assignment or a scan, got {self._source(node)}")
 
@@ -269,8 +269,7 @@ class _Reader:
 
     def _read(self, node: ast.expr, name: str, index: ast.expr) -> Value:
         if name in self.params:
-            entries = tuple(self._value(i) if _is_gather(i) else self._index(i) for i in _elements(index))
-            return Load(name, entries, self.params[name].dtype)
+            return Load(name, self._entries(index), self.params[name].dtype)
         if name in self.tiles:
             return Ref(name, self._axis_names(index), self.tiles[name][1])
         _fail(node, f"{name} is neither a parameter nor a tile assigned above")
@@ -293,6 +292,9 @@ class _Reader:
         if name in REDUCTIONS:
             _fail(node, f"{name} over axes stands only at the top of an assignment to a tile")
         _fail(node, f"unknown operation {name} with {len(args)} operands")
+
+    def _entries(self, node: ast.expr) -> tuple[Expr | Value, ...]:
+        return tuple(self._value(i) if _is_gather(i) else self._index(i) for i in _elements(node))
 
     def _index(self, node: ast.expr) -> Expr:
         try:

@@ -7,7 +7,7 @@ import math
 from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import used_symbols
+from tilewright.kernel.analysis import index_symbols, used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.schedule import DEFAULT_SPACE, Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Tile, Write
 from tilewright.kernel.tile import Define, Kernel, Param, Reduction, Scan, Statement, Store
@@ -73,10 +73,10 @@ def _statement(kernel: Kernel, s: Statement) -> list[str]:
         case Define():
             return [_define(s)]
         case Store(tensor=tensor, axes=axes, index=index, value=value):
-            used = used_symbols(value).union(*(i.symbols for i in index))
+            used = used_symbols(value) | index_symbols(index)
             plain = axes == tuple(a.name for a in kernel.axes if a.name in used)
             order = "" if plain else f": ({', '.join(axes)}{',' if len(axes) == 1 else ''})"
-            return [f"{tensor}[{_items(index)}]{order} = {print_value(value)}"]
+            return [f"{tensor}[{_index(index)}]{order} = {print_value(value)}"]
         case Scan(axis=axis, carries=carries, body=body, yields=yields):
             starts = ", ".join(f"{c.tile}={print_value(c.init)}[{_items(c.axes)}]" for c in carries)
             pairs = ", ".join(f"{carry}={tile}" for carry, tile in yields)
@@ -107,7 +107,7 @@ def _value(v: Value) -> tuple[str, int]:
         case IndexValue(index=index, dtype=dtype):
             return f"index({index}{'' if dtype is DType.I64 else f', {dtype}'})", _ATOM
         case Load(tensor=tensor, index=entries, fill=fill):
-            text = f"{tensor}[{_items(tuple(i if isinstance(i, Expr) else _gathered(i) for i in entries))}]"
+            text = f"{tensor}[{_index(entries)}]"
             return (text, _ATOM) if fill is None else (f"({text} or {_number(fill)})", _ATOM)
         case Ref(tile=tile, axes=axes):
             return f"{tile}[{_items(axes)}]", _ATOM
@@ -128,8 +128,8 @@ def _value(v: Value) -> tuple[str, int]:
             return f"{dtype}({print_value(x)})", _ATOM
 
 
-def _gathered(v: Value) -> str:
-    return print_value(v)
+def _index(index: tuple[Expr | Value, ...]) -> str:
+    return _items(tuple(i if isinstance(i, Expr) else print_value(i) for i in index))
 
 
 def _at_least(v: Value, level: int) -> str:
@@ -175,7 +175,7 @@ def _node(node: Node) -> str:
             sign = "=" if not accumulate else f"{reduce.op if reduce else ''}="
             return f"{tile}[{_items(axes)}] {sign} {_reduced(value, reduce)}{_guards(guards)}"
         case Write(tensor=tensor, index=index, value=value, guards=guards):
-            return f"{tensor}[{_items(index)}] = {print_value(value)}{_guards(guards)}"
+            return f"{tensor}[{_index(index)}] = {print_value(value)}{_guards(guards)}"
         case Rotate(pairs=pairs):
             return f"rotate({', '.join(f'{carry}={tile}' for carry, tile in pairs)})"
 

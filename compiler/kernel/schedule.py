@@ -177,7 +177,7 @@ class Write:
 
     tensor: str
     axes: tuple[str, ...]
-    index: tuple[Expr, ...]
+    index: tuple[Expr | Value, ...]
     value: Value
     guards: tuple[str, ...] = ()
 

@@ -40,7 +40,8 @@ REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
 class Param:
     """A tensor in memory, row-major. ``const`` ones are known at compile time and may be packed.
 
-    ``alias`` names an input parameter whose memory an output may reuse (in place).
+    ``alias`` names an input parameter that an output is the new contents of: its memory holds the input's elements
+    before the kernel runs, and those that no store writes stay.
     """
 
     name: str
@@ -78,11 +79,15 @@ class Define:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """``tensor[index] = value`` for every position of ``axes``; positions write distinct elements."""
+    """``tensor[index] = value`` for every position of ``axes``; positions write distinct elements.
+
+    An index that is a value is known at run time only (a scatter): outside the tensor, nothing is written and the run
+    is refused; that positions differ is then up to who made the kernel.
+    """
 
     tensor: str
     axes: tuple[str, ...]
-    index: tuple[Expr, ...]
+    index: tuple[Expr | Value, ...]
     value: Value
 
 

@@ -9,7 +9,7 @@ from tilewright.errors import InternalError
 from tilewright.ir.ranges import Range, bounds
 from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import loads_of, used_symbols, walk
+from tilewright.kernel.analysis import gathered, index_symbols, loads_of, used_symbols, walk
 from tilewright.kernel.expr import IndexValue, Load, Ref, Value
 from tilewright.kernel.print import print_value
 from tilewright.kernel.proof import at_most, inside
@@ -100,7 +100,7 @@ def _alias(kernel: Kernel, out: Param) -> Iterator[str]:
     if out.alias is None:
         return
     source = next((p for p in kernel.params if p.name == out.alias), None)
-    if source is None or source.role != "in":
+    if source is None or source.role == "out":
         yield f"output {out.name} aliases {out.alias}, which is no input"
         return
     if (source.dtype, source.shape) != (out.dtype, out.shape):
@@ -153,11 +153,13 @@ class _Body:
         if param.dtype is not s.value.dtype:
             yield f"{where}: {s.value.dtype} into {param.dtype}"
         yield from self._indices(where, s.tensor, s.index, s.axes, True)
-        used = frozenset[str]().union(*(i.symbols for i in s.index))
+        for i in gathered(s.index):
+            yield from self._value(where, i, s.axes)
+        used = index_symbols(s.index)
         for axis in s.axes:
             if axis not in used and axis in self.axes and bounds(self.kernel.extent(axis), self._facts())[1] > 1:
                 yield f"{where}: every position of {axis} writes the same element"
-        for name in {str(i) for i in s.index if str(i) in s.axes}:
+        for name in {str(i) for i in s.index if isinstance(i, Expr) and str(i) in s.axes}:
             if sum(str(i) == name for i in s.index) > 1:
                 yield f"{where}: only the diagonal along {name} is written"
         if len(self._stores(s.tensor)) == 1 and param.alias is None:
@@ -169,6 +171,8 @@ class _Body:
     def _coverage(self, where: str, s: Store, param: Param) -> Iterator[str]:
         """Dimensions indexed by a plain axis, or by a constant, are written whole."""
         for n, (i, size) in enumerate(zip(s.index, param.shape, strict=False)):
+            if not isinstance(i, Expr):
+                continue
             written = self.kernel.extent(str(i)) if str(i) in self.axes else i if i.is_constant else None
             if written is None:
                 continue

@@ -23,10 +23,22 @@ from tilewright.ops.simplify import simplify
 
 #: Origin of an operand that is in memory.
 PARAMETER = "parameter"
+#: Origin of an operand whose axes are those of another one in another order.
+PERMUTED = "permuted"
 
 Index = Union[Expr, Value]
 At = Callable[[tuple[Index, ...]], Value]
 Forward = Callable[[Sequence[Expr]], tuple[Expr, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``base`` with the elements at ``place(i)`` replaced by ``value(i)``, for every ``i`` within ``shape``."""
+
+    base: Operand
+    shape: tuple[Expr, ...]
+    place: Callable[[tuple[Index, ...]], tuple[Index, ...]]
+    value: At
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +59,8 @@ class Operand:
     known: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
+    #: When this is another tensor with some elements replaced, how; a kernel that stores it writes those only.
+    update: Update | None = None
     _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
 
     def at(self, index: Sequence[Index | int]) -> Value:
@@ -124,7 +138,7 @@ class Composer:
         inside = self.inside(index, x.type.shape)
         if inside is None:
             return x.at(index)
-        if x.origin[0] == PARAMETER and isinstance(value := x.at(index), Load):
+        if _in_memory(x) and isinstance(value := x.at(index), Load):
             return Load(value.tensor, value.index, value.dtype, fill)
         clamped = [
             maximum(0, minimum(i, size - 1)) if isinstance(i, Expr) else i
@@ -140,7 +154,7 @@ class Composer:
                 continue
             for op, limit, sure in (
                 ("ge", ZERO, bounds(i, self.ranges)[0] >= 0),
-                ("lt", size, str(i) in self.axes and self.axes[str(i)] == size),
+                ("lt", size, self.axes.get(str(i)) == size or bounds(i - size, self.ranges)[1] < 0),
             ):
                 if sure:
                     continue
@@ -193,11 +207,20 @@ class Composer:
         self._scopes[-1].append(Define(tile, axes, value))
         return Ref(tile, axes, value.dtype)
 
-    def store(self, name: str, type_: TensorType, axes: Sequence[Expr], index: Sequence[Expr], value: Value) -> None:
-        """``name[index] = value`` over ``axes``; declares the output parameter."""
-        self.params.append(Param(name, type_.dtype, type_.shape, "out"))
+    def store(
+        self,
+        name: str,
+        type_: TensorType,
+        axes: Sequence[Expr],
+        index: Sequence[Index],
+        value: Value,
+        alias: str | None = None,
+    ) -> None:
+        """``name[index] = value`` over ``axes``; declares the output, the new contents of parameter ``alias``."""
+        self.params.append(Param(name, type_.dtype, type_.shape, "out", alias))
         names = tuple(str(a) for a in axes)
-        self.body.append(Store(name, names, tuple(simplify(i, self.ranges) for i in index), value))
+        entries = tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
+        self.body.append(Store(name, names, entries, value))
 
     def kernel(self) -> Kernel:
         """The finished kernel; only symbols and axes that occur are kept."""
@@ -205,6 +228,11 @@ class Composer:
         used_axes = {a for s in body for a in statement_axes(s)}
         axes = tuple(Axis(n, e) for n, e in self.axes.items() if n in used_axes)
         return Kernel(self.name, tuple(self.params), tuple(self.facts.items()), axes, body)
+
+
+def _in_memory(x: Operand) -> bool:
+    """Whether the elements of ``x`` are read from memory at indices of their own, in whatever order of axes."""
+    return x.origin[0] == PARAMETER or (x.origin[0] == PERMUTED and _in_memory(x.origin[1][0]))
 
 
 Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tilewright.ir.symbolic import Expr, constant, symbol
-from tilewright.kernel.analysis import walk
+from tilewright.kernel.analysis import gathered, walk
 from tilewright.kernel.expr import Binary, Cast, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.tile import Axis, Define, Kernel, Param, Scan, Statement, Store
 
@@ -58,6 +58,8 @@ def values_of(s: Statement) -> Iterator[Value]:
     """Every value in a statement."""
     for d in s.body if isinstance(s, Scan) else (s,):
         yield from walk(d.value)
+    for i in gathered(s.index) if isinstance(s, Store) else ():
+        yield from walk(i)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,10 @@ def _merge(kernel: Kernel, a: str, b: str, places: dict[str, int]) -> Kernel:
         d = places.get(tensor)
         return old if d is None else old[: d + 1] + old[d + 2 :]
 
+    sources = {p.alias: p.name for p in kernel.params}
+
     def param(p: Param) -> Param:
-        d = places.get(p.name)
+        d = places.get(p.name, places.get(sources.get(p.name, "")))
         return p if d is None else replace(p, shape=(*p.shape[:d], extent, *p.shape[d + 2 :]))
 
     axes = tuple(Axis(a, extent) if x.name == a else x for x in kernel.axes if x.name != b)
@@ -187,8 +191,8 @@ def _rewrite(s: Statement, names: Names, index: Reindex, units: Mapping[str, Exp
 
     match s:
         case Store():
-            moved = tuple(i for i in index(s.tensor, s.index) if isinstance(i, Expr))
-            return replace(s, axes=names(s.axes), index=moved, value=value(s.value))
+            entries = tuple(i if isinstance(i, Expr) else value(i) for i in s.index)
+            return replace(s, axes=names(s.axes), index=index(s.tensor, entries), value=value(s.value))
         case Define():
             reduce = replace(s.reduce, axes=names(s.reduce.axes)) if s.reduce else None
             reduce = reduce if reduce and reduce.axes else None

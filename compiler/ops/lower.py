@@ -14,11 +14,12 @@ import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import ZERO, Expr, symbol
 from tilewright.ir.types import DType, TensorType
+from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import Composer, Index, Operand, const, free_axes
+from tilewright.ops.compose import PARAMETER, Composer, Forward, Index, Operand, Update, const, free_axes
 from tilewright.ops.context import Scope
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
@@ -27,7 +28,7 @@ from tilewright.ops.simplify import simplify_type
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
 
-FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "shape")
+FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "scatter", "shape")
 
 _RULES: dict[str, Rule] = {}
 
@@ -140,7 +141,7 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
         results = _apply(composer, node, inputs, types)
     for value, result in zip(node.outputs, results, strict=False):
         if value.name:
-            _store(composer, value, result)
+            _store(composer, value, result, values)
             values.append(value)
     return _finish(composer, values)
 
@@ -225,19 +226,52 @@ def _literal(node: ir.Node) -> Operand:
 _OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
 
-def _store(composer: Composer, value: ir.Value, result: Operand) -> None:
+def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir.Value]) -> None:
     """Write an operand out, iterating over the tensor it is a rearrangement of."""
     name = composer.fresh(f"y{sum(p.role == 'out' for p in composer.params)}")
+    if result.update is not None and result.update.base.origin[0] == PARAMETER:
+        _store_update(composer, name, result.type, result.update, values)
+        return
     maps = []
     root = result
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    axes = [composer.axis(size, hint) for size, hint in zip(root.type.shape, _axis_hints(root), strict=True)]
-    index: tuple[Expr, ...] = tuple(axes)
+    order = _memory_order(root, maps)
+    created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
+    place = index = tuple(created[d] for d in range(root.type.rank))
     for forward in reversed(maps):
         index = forward(index)
-    composer.store(name, simplify_type(type_of(value), composer.facts), axes, index, root.at(axes))
+    composer.store(name, simplify_type(type_of(value), composer.facts), list(created.values()), index, root.at(place))
+
+
+def _memory_order(root: Operand, maps: Sequence[Forward]) -> list[int]:
+    """The axes of what is computed in the order in which they lie where it is stored: a convolution that is stored
+    channels-last has its channels last. A mere copy goes in the order of what it reads.
+    """
+    probes = tuple(symbol(f"axis{d}") for d in range(root.type.rank))
+    index: tuple[Expr, ...] = probes
+    for forward in reversed(maps):
+        index = forward(index)
+    permuted = len(index) == len(probes) and set(index) == set(probes)
+    if not permuted or root.origin[0] == PARAMETER:
+        return list(range(root.type.rank))
+    return [probes.index(i) for i in index]
+
+
+def _store_update(composer: Composer, name: str, type_: TensorType, update: Update, values: list[ir.Value]) -> None:
+    """Write what is new only; the output has the other elements already."""
+    hints = _OUTPUT_AXES[-len(update.shape) :]
+    axes = tuple(composer.axis(size, hint) for size, hint in zip(update.shape, hints, strict=True))
+    base = update.base.at([ZERO] * type_.rank)
+    assert isinstance(base, Load)
+    place, value, alias = update.place(axes), update.value(axes), base.tensor
+    if any(load.tensor == alias for v in (value, *gathered(place)) for load in loads_of(v)):
+        # What is read must not change meanwhile: the tensor is a parameter twice.
+        values.append(values[[p.name for p in composer.params].index(alias)])
+        alias = composer.fresh("x")
+        composer.param(alias, type_, "in")
+    composer.store(name, type_, axes, place, value, alias)
 
 
 def _axis_hints(root: Operand) -> Sequence[str]:
@@ -249,6 +283,7 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
     """Drop parameters that nothing reads, merge axes that memory does not tell apart."""
     kernel = composer.kernel()
     read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
+    read |= {p.alias for p in kernel.params if p.alias is not None}
     kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
     symbols = {s for p in (kernel.params[i] for i in kept) for e in p.shape for s in e.symbols}
     symbols |= {s for a in kernel.axes for s in a.extent.symbols}

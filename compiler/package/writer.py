@@ -20,6 +20,7 @@ from tilewright.runtime.format import (
     ABI_VERSION,
     CHECKSUMS,
     FORMAT_VERSION,
+    KERNELS,
     MANIFEST,
     MANIFEST_HASH,
     SEGMENT,
@@ -111,9 +112,13 @@ def compose_artifact(
     runtimes: Mapping[str, bytes],
     provenance: Mapping[str, Any],
     *,
+    kernels: Mapping[str, Any] | None = None,
     force_zip64: bool = False,
 ) -> ArtifactSize:
-    """Write an artifact to a seekable stream at offset 0; arguments as for :func:`write_artifact`."""
+    """Write an artifact to a seekable stream at offset 0; arguments as for :func:`write_artifact`.
+
+    ``kernels`` are the records of :func:`tilewright.cost.record_of` by kernel name, for whoever looks into the file.
+    """
     _check_parts(parts, runtimes)
     archive = Archive(stream, force_zip64=force_zip64)
     layout, total = _place_constants(parts)
@@ -121,6 +126,9 @@ def compose_artifact(
     archive.add(WEIGHTS, sums.through(_weight_chunks(layout, constants)), total)
     archive.add(CHECKSUMS, [sums.finish()], 4 * -(-total // SEGMENT))
     places = _add_code(archive, parts, runtimes)
+    if kernels:
+        text = _json(kernels)
+        archive.add(KERNELS, [text], len(text))
     manifest = {
         "abi": ABI_VERSION,
         "entries": [_entry(e) for e in parts[0].plan.entries],
@@ -135,11 +143,16 @@ def compose_artifact(
             "tensors": [_tensor(c, offset) for c, offset in sorted(layout, key=lambda item: item[0].name.encode())],
         },
     }
-    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    text = _json(manifest)
     digest = archive.add(MANIFEST, [text], len(text)).sha256.encode()
     archive.add(MANIFEST_HASH, [digest], len(digest))
     archive.close()
     return ArtifactSize(stream.tell(), total)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    """JSON whose bytes depend on nothing but the value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def cpu_requirements(facts: Mapping[str, Any]) -> tuple[tuple[str, int, int, int, int], ...]:

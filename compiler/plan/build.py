@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -39,6 +39,7 @@ class KernelLaunch:
     grid: Expr
     scratch: Expr
     packs: Mapping[int, Pack]  # by position among ``values``
+    updates: tuple[tuple[int, int], ...] = ()  # positions: an output, and the input that it is the new contents of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     ]
     for step in entry.steps:
         if isinstance(step, KernelLaunch):
+            code += builder.before(step)
             buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
             dims = tuple(symbol(s) for s in step.symbols)
             code.append(Launch(step.kernel, buffers, dims, step.grid, step.scratch))
@@ -109,6 +111,13 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
         buffers=tuple(builder.buffers),
         code=(*code, *builder.copies, *builder.updates, Return()),
     )
+
+
+def _root(value: ir.Value, sources: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    """The value whose memory ``value`` is."""
+    while value in sources:
+        value = sources[value]
+    return value
 
 
 def _signature(value: ir.Value) -> Signature:
@@ -158,7 +167,7 @@ class _Builder:
     """The buffers of one entry point, made on demand.
 
     The new value of a state is computed in memory of its own and copied when everything has read the old one, so that
-    any graph is right in place. Kernels that write each element where they read it could do without the copy.
+    any graph is right in place; but a kernel that replaces some elements of it (a cache) works on the state itself.
     """
 
     entry: EntrySteps
@@ -178,10 +187,9 @@ class _Builder:
         updated = {o: self._by_value[graph.inputs[i]] for i, o in self.entry.states}
         old = set(updated.values())
         sources = {s.result: s.source for s in self.entry.steps if isinstance(s, Alias)}
+        self._update_in_place(sources)
         for i, v in enumerate(graph.outputs):
-            root = v
-            while root in sources:
-                root = sources[root]
+            root = _root(v, sources)
             if i in updated:
                 self._update(root, updated[i], old)
                 continue
@@ -193,6 +201,30 @@ class _Builder:
                 self._by_value[root] = buffer
         for result, source in sources.items():
             self._by_value[result] = self.argument(source, None)
+
+    def _update_in_place(self, sources: Mapping[ir.Value, ir.Value]) -> None:
+        """Let a launch that updates a tensor work on its memory where nobody reads the old contents afterwards."""
+        graph = self.entry.model.graph
+        launches = [s for s in self.entry.steps if isinstance(s, KernelLaunch)]
+        last = {_root(v, sources): at for at, step in enumerate(launches) for v in step.values}
+        outputs = [_root(v, sources) for v in graph.outputs]
+        states = {_root(graph.outputs[o], sources): graph.inputs[i] for i, o in self.entry.states}
+        for at, step in enumerate(launches):
+            for new, old in step.updates:
+                value, base = step.values[new], _root(step.values[old], sources)
+                others = [v for n, v in enumerate(step.values) if n not in (new, old)]
+                if base in outputs or last[base] > at or any(_root(v, sources) is base for v in others):
+                    continue
+                temporary = not is_constant(base) and base not in graph.inputs and value not in outputs
+                if temporary or (states.get(value) is base and outputs.count(value) == 1):
+                    self._by_value[value] = self.argument(base, None)
+
+    def before(self, step: KernelLaunch) -> Iterator[Copy]:
+        """Copies of what ``step`` updates but may not change."""
+        for new, old in step.updates:
+            source, target = self.argument(step.values[old], step.packs.get(old)), self.argument(step.values[new], None)
+            if source != target:
+                yield Copy(source, target, byte_size(type_of(step.values[new])))
 
     def _update(self, root: ir.Value, state: int, old: set[int]) -> None:
         source, t = self.argument(root, None), type_of(root)

@@ -1,13 +1,15 @@
 """The arena: how long each temporary lives, and where it lies for given sizes.
 
 Addresses are assigned when the sizes are known, in the executor (``compiler/runtime/native/layout.c``). This is the
-same algorithm, for reports: greedy by size, best fit (Pisarchyk and Lee, arXiv:2001.03288).
+same algorithm, for reports: greedy with best fit (Pisarchyk and Lee, arXiv:2001.03288), in several orders of which the
+first that gives the smallest arena is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tilewright.ir.symbolic import Expr
 from tilewright.plan.plan import (
@@ -102,23 +104,50 @@ def plan_memory(entry: EntryPoint, symbols: Mapping[str, int]) -> ArenaLayout:
     """Where the temporaries of ``entry`` lie for these values of its dimension symbols."""
     live = live_intervals(entry)
     sizes = {b: -(-entry.buffers[b].size.evaluate(symbols) // ALIGNMENT) * ALIGNMENT for b in live}
+    at_once = _live_bytes(live, sizes, len(entry.code))
+    best = ArenaLayout({}, 0, max(at_once, default=0))
+    for number, order in enumerate(ORDERS):
+        keys = {b: order(sizes[b], live[b], at_once) for b in live}
+        offsets = _place(sorted(live, key=lambda b: (-keys[b], -sizes[b], b)), sizes, live)
+        size = max((offset + sizes[b] for b, offset in offsets.items()), default=0)
+        if number == 0 or size < best.size:
+            best = ArenaLayout(offsets, size, best.live_maximum)
+        if best.size == best.live_maximum:
+            break
+    return best
+
+
+#: What is placed first: the largest key, then the largest size, then the lowest index. Keys are of the size, the first
+#: and last instruction, and the bytes live at each instruction; they end at the largest 64-bit integer.
+ORDERS: tuple[Callable[[int, tuple[int, int], Sequence[int]], int], ...] = (
+    lambda size, life, live: 0,  # by size alone
+    lambda size, life, live: max(live[life[0] : life[1] + 1]),  # by the fullest instruction of its life (by breadth)
+    lambda size, life, live: min(size * (life[1] - life[0] + 1), 2**63 - 1),  # by size and length of life
+    lambda size, life, live: life[1] - life[0],  # by length of life
+    lambda size, life, live: -life[0],  # as the program goes
+    lambda size, life, live: life[1],  # from the program's end
+)
+
+
+def _live_bytes(live: Mapping[int, tuple[int, int]], sizes: Mapping[int, int], count: int) -> list[int]:
+    """Bytes live at each instruction."""
+    change = [0] * (count + 1)
+    for buffer, (first, last) in live.items():
+        change[first] += sizes[buffer]
+        change[last + 1] -= sizes[buffer]
+    return list(accumulate(change[:count]))
+
+
+def _place(order: Sequence[int], sizes: Mapping[int, int], live: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Offsets of buffers that are placed in this order."""
     placed: list[tuple[int, int]] = []  # (offset, buffer), in ascending order of offset
-    for buffer in sorted(live, key=lambda b: (-sizes[b], b)):
+    for buffer in order:
         offset = _best_fit(placed, buffer, sizes, live)
         at = len(placed)
         while at > 0 and placed[at - 1][0] > offset:
             at -= 1
         placed.insert(at, (offset, buffer))
-    change = [0] * (len(entry.code) + 1)
-    for buffer, (first, last) in live.items():
-        change[first] += sizes[buffer]
-        change[last + 1] -= sizes[buffer]
-    total, most = 0, 0
-    for delta in change:
-        total += delta
-        most = max(most, total)
-    size = max((offset + sizes[b] for offset, b in placed), default=0)
-    return ArenaLayout({b: offset for offset, b in placed}, size, most)
+    return {b: offset for offset, b in placed}
 
 
 def _best_fit(

@@ -29,6 +29,9 @@ MANIFEST = "manifest.json"
 #: SHA-256 of the manifest in hexadecimal; the manifest has those of everything else.
 MANIFEST_HASH = "manifest.sha256"
 WEIGHTS = "weights"
+#: What each kernel has to do, by its name, as JSON (``tilewright.cost.record``). Nothing needs it to run a model: it is
+#: absent in artifacts written before it was thought of, and a reader leaves members alone that it does not know.
+KERNELS = "kernels.json"
 CHECKSUMS = "weights.crc32c"
 
 # PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16.

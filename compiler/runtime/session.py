@@ -94,15 +94,20 @@ class Session:
         """Run the model on inputs by name; outputs by name."""
         return {o.name: r for o, r in zip(self.outputs, self.run(None, inputs), strict=True)}
 
-    def profile(self, inputs: Mapping[str, Any], *, entry: str | None = None) -> list[tuple[str, float]]:
-        """Run once and return each kernel launch in order: the kernel's name, and its seconds."""
+    def profile(
+        self, inputs: Mapping[str, Any], *, out: Mapping[str, Array] | None = None, entry: str | None = None
+    ) -> list[tuple[str, float]]:
+        """Run once and return each kernel launch in order: the kernel's name, and its seconds.
+
+        ``out`` is as for :meth:`run`: memory that was written before takes no page faults while it is measured.
+        """
         index = self._entry if entry is None else self._entry_index(entry)
         plan = self._open_plan()
         room = PROFILE_ROOM
         while True:
             kernels, seconds = (c_uint32 * room)(), (c_double * room)()
             buffer = ProfileBuffer(kernels, seconds, room, 0)
-            self._run(index, inputs, {}, buffer)
+            self._run(index, inputs, out or {}, buffer)
             if buffer.count <= room:
                 break
             room = buffer.count

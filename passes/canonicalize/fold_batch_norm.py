@@ -1,17 +1,35 @@
-"""``fold-batch-norm``: a BatchNormalization at inference goes into the constants of the Conv before it.
+"""``fold-batch-norm``: a BatchNormalization at inference goes into the constants of a Conv, else is a scale and a shift.
 
-BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, (c - mean)·s + bias),  s = scale / √(var + ε)
+    BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, c·s + t)
+    Conv(BatchNormalization(x, …), W, c)                       →  Conv(x, W·s, c + Σ W·t)      without padding
+    BatchNormalization(x, …)                                   →  x·s + t                      which chains take up
+
+    s = scale / √(var + ε),  t = bias - mean·s
+
+Padding is of zeros after the normalization: it would have to be of -t/s before it.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.ir.graph import constant_array, is_constant, only_consumer
+from numpy.typing import NDArray
+from tilewright.ir.graph import constant_array, is_constant, only_consumer, type_of
 from tilewright.passes.base import Miss
-from tilewright.passes.rewrite import RewritePass, Rewriter
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """``x·scale + shift`` per channel, in f64."""
+
+    scale: Array
+    shift: Array
 
 
 class FoldBatchNorm(RewritePass):
@@ -21,32 +39,86 @@ class FoldBatchNorm(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["BatchNormalization"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        x = node.inputs[0]
-        conv = x.producer() if x is not None else None
-        if conv is None or conv.op_type != "Conv":
-            return False
-        if only_consumer(conv.outputs[0]) is not node:
-            return Miss.at(node, "something else reads the convolution too")
-        weights = [v for v in (*conv.inputs[1:], *node.inputs[1:]) if v is not None]
-        if not all(map(is_constant, weights)):
-            return Miss.at(node, "filters or statistics are no constants")
         if len(node.outputs) > 1 or ("training_mode" in node.attributes and node.attributes["training_mode"].as_int()):
             return Miss.at(node, "it is in training mode")
-        filters = constant_array(weights[0])
-        scale, bias, mean, variance = (constant_array(v).astype(np.float64) for v in weights[-4:])
-        start = constant_array(weights[1]).astype(np.float64) if len(weights) == 6 else 0.0
-        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-        factor = scale / np.sqrt(variance + epsilon)
-        folded = filters * factor.reshape(-1, *[1] * (filters.ndim - 1))
-        new = rewriter.new(
-            "Conv",
-            [
-                conv.inputs[0],
-                rewriter.constant(folded.astype(filters.dtype), f"{weights[0].name}_bn"),
-                rewriter.constant(((start - mean) * factor + bias).astype(filters.dtype), f"{weights[0].name}_bn_bias"),
-            ],
-            before=node,
-            attributes={name: a.value for name, a in conv.attributes.items()},
-        )
-        rewriter.replace(node.outputs[0], new)
+        if not all(v is not None and is_constant(v) for v in node.inputs[1:5]):
+            return Miss.at(node, "its statistics are no constants")
+        x = required(node, 0)
+        affine = _affine(node)
+        before, after = x.producer(), only_consumer(node.outputs[0])
+        if before is not None and _takes(before) and only_consumer(x) is node:
+            rewriter.replace(node.outputs[0], _scaled_output(before, affine, rewriter, node))
+        elif after is not None and _takes(after) and after.inputs[0] is node.outputs[0] and _unpadded(after):
+            rewriter.replace(after.outputs[0], _scaled_input(after, x, affine, rewriter))
+        elif required(node, 3).dtype != x.dtype:
+            return Miss.at(node, "its statistics are of another type than what it normalizes")
+        else:
+            rewriter.replace(node.outputs[0], _scale_and_shift(node, x, affine, rewriter))
         return True
+
+
+def _affine(node: ir.Node) -> _Affine:
+    scale, bias, mean, variance = (constant_array(required(node, i)).astype(np.float64) for i in range(1, 5))
+    epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+    factor = scale / np.sqrt(variance + epsilon)
+    return _Affine(factor, bias - mean * factor)
+
+
+def _takes(node: ir.Node) -> bool:
+    """A convolution with constant filters and bias."""
+    return node.op_type == "Conv" and node.domain == "" and all(v is None or is_constant(v) for v in node.inputs[1:])
+
+
+def _unpadded(conv: ir.Node) -> bool:
+    pads = conv.attributes["pads"].as_ints() if "pads" in conv.attributes else ()
+    mode = conv.attributes["auto_pad"].as_string() if "auto_pad" in conv.attributes else "NOTSET"
+    return mode == "VALID" or (mode in ("", "NOTSET") and not any(pads))
+
+
+def _scaled_output(conv: ir.Node, affine: _Affine, rewriter: Rewriter, before: ir.Node) -> ir.Value:
+    filters, bias = _filters(conv), _bias(conv)
+    factor = affine.scale.reshape(-1, *[1] * (filters.ndim - 1))
+    return _convolved(conv, required(conv, 0), filters * factor, bias * affine.scale + affine.shift, rewriter, before)
+
+
+def _scaled_input(conv: ir.Node, x: ir.Value, affine: _Affine, rewriter: Rewriter) -> ir.Value:
+    filters, bias = _filters(conv).astype(np.float64), _bias(conv)
+    outputs, per_group = filters.shape[:2]
+    groups = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
+    # Filter o sees the channels of its group: row o // (outputs / groups) of the table of channels by group.
+    by_filter = np.repeat(np.arange(groups), outputs // groups)
+    window = (outputs, per_group, *[1] * (filters.ndim - 2))
+    scale = affine.scale.reshape(groups, per_group)[by_filter].reshape(window)
+    shift = affine.shift.reshape(groups, per_group)[by_filter].reshape(window)
+    moved = bias + (filters * shift).reshape(outputs, -1).sum(axis=1)
+    return _convolved(conv, x, filters * scale, moved, rewriter, conv)
+
+
+def _scale_and_shift(node: ir.Node, x: ir.Value, affine: _Affine, rewriter: Rewriter) -> ir.Value:
+    dtype, name = type_of(x).dtype.numpy, required(node, 1).name
+    shape = (-1, *[1] * (type_of(x).rank - 2))
+    scale = rewriter.constant(affine.scale.astype(dtype).reshape(shape), f"{name}_bn")
+    shift = rewriter.constant(affine.shift.astype(dtype).reshape(shape), f"{name}_bn_shift")
+    return rewriter.new("Add", [rewriter.new("Mul", [x, scale], before=node), shift], before=node)
+
+
+def _filters(conv: ir.Node) -> Array:
+    return constant_array(required(conv, 1))
+
+
+def _bias(conv: ir.Node) -> Array:
+    given = conv.inputs[2] if len(conv.inputs) > 2 else None
+    return np.zeros(_filters(conv).shape[0]) if given is None else constant_array(given).astype(np.float64)
+
+
+def _convolved(
+    conv: ir.Node, x: ir.Value, filters: Array, bias: Array, rewriter: Rewriter, before: ir.Node
+) -> ir.Value:
+    dtype, name = _filters(conv).dtype, required(conv, 1).name
+    inputs = [
+        x,
+        rewriter.constant(filters.astype(dtype), f"{name}_bn"),
+        rewriter.constant(bias.astype(dtype), f"{name}_bn_bias"),
+    ]
+    attributes = {key: a.value for key, a in conv.attributes.items()}
+    return rewriter.new("Conv", inputs, before=before, attributes=attributes)

@@ -14,6 +14,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_tensor, has_type, is_constant, set_type, type_of
+from tilewright.ir.layout import Layout
+from tilewright.ir.types import TensorType
 from tilewright.ops.infer import infer_node
 from tilewright.passes.rewrite import Rewriter
 
@@ -41,20 +43,7 @@ def outline(
     ordered = in_graph_order(model.graph, nodes)
     formal = _inputs(ordered, inputs)
     function = _function(model, ordered, op_type, formal, outputs, attributes or {})
-    function = model.functions.setdefault(function.identifier(), function)
-    model.ir_version = max(model.ir_version, _IR_VERSION)
-    model.opset_imports.setdefault(FUSED_DOMAIN, 1)
-    converted = ir.convenience.convert_attributes(attributes or {})
-    fused = ir.Node(
-        FUSED_DOMAIN,
-        op_type,
-        formal,
-        converted,
-        overload=function.overload,
-        num_outputs=len(outputs),
-        name=ordered[-1].name,
-    )
-    ordered[-1].append(fused)
+    fused = _call(model, function, formal, ir.convenience.convert_attributes(attributes or {}), ordered[-1])
     for old, new in zip(outputs, fused.outputs, strict=True):
         new.name = old.name
         if has_type(old):
@@ -65,6 +54,56 @@ def outline(
     if len(outputs) > 1:
         model.graph.sort()
     return fused
+
+
+def rearranged(
+    rewriter: Rewriter, node: ir.Node, reads: Mapping[ir.Value, Layout], writes: Mapping[ir.Value, Layout]
+) -> ir.Node:
+    """A node after ``node`` that computes the same on values that lie in memory otherwise.
+
+    ``node`` reads the values of ``reads`` already, as they lie; the outputs of the new node have the types of memory
+    and no names yet. ``node`` itself stays, for the caller to remove.
+    """
+    model = rewriter.model
+    body = body_of(model, node)
+    given = [v for v in dict.fromkeys(node.inputs) if v is not None and (body is not None or not in_body(v))]
+    if body is None:
+        ordered, formal, results, op_type = [node], given, list(node.outputs), f"Fused{node.op_type}"
+    else:
+        given = [v for v in node.inputs if v is not None]
+        ordered, formal, results, op_type = list(body), list(body.inputs), list(body.outputs), node.op_type
+    layouts = {p: reads[v] for p, v in zip(formal, given, strict=True) if v in reads and not reads[v].is_identity}
+    for result, output in zip(results, node.outputs, strict=True):
+        if output in writes and not writes[output].is_identity:
+            layouts[result] = writes[output]
+    attributes = node.attributes if body is not None else {}
+    function = _function(model, ordered, op_type, formal, results, attributes, layouts)
+    new = _call(model, function, given, list(attributes.values()), node)
+    for old, value in zip(node.outputs, new.outputs, strict=True):
+        if has_type(old):
+            layout, meant = writes.get(old), type_of(old)
+            set_type(value, meant if layout is None else TensorType(meant.dtype, layout.of(meant.shape)))
+    return new
+
+
+def _call(
+    model: ir.Model, function: ir.Function, given: Sequence[ir.Value], attributes: Sequence[ir.Attr], after: ir.Node
+) -> ir.Node:
+    """A node after ``after`` that calls ``function``, which the model gets unless it has the same one."""
+    function = model.functions.setdefault(function.identifier(), function)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    model.opset_imports.setdefault(FUSED_DOMAIN, 1)
+    node = ir.Node(
+        FUSED_DOMAIN,
+        function.name,
+        given,
+        attributes,
+        overload=function.overload,
+        num_outputs=len(function.outputs),
+        name=after.name,
+    )
+    after.append(node)
+    return node
 
 
 def obstacle(graph: ir.Graph, nodes: Collection[ir.Node], outputs: Collection[ir.Value]) -> str | None:
@@ -113,18 +152,24 @@ def in_body(value: ir.Value) -> bool:
 
 def _function(
     model: ir.Model,
-    ordered: Sequence[ir.Node],
+    ordered: Iterable[ir.Node],
     op_type: str,
     formal: Sequence[ir.Value],
     outputs: Sequence[ir.Value],
     attributes: Mapping[str, Any],
+    layouts: Mapping[ir.Value, Layout] | None = None,
 ) -> ir.Function:
+    """The body. Parameters and results of ``layouts`` lie in memory so, and are transposed to and from it."""
+    layouts = layouts or {}
     parameters = [ir.val(f"x{i}") for i in range(len(formal))]
     mapping: dict[ir.Value, ir.Value] = {}
-    for value, parameter in zip(formal, parameters, strict=True):
-        mapping.setdefault(value, parameter)
-    names = {v: f"y{i}" for i, v in enumerate(outputs)}
     body: list[ir.Node] = []
+    for value, parameter in zip(formal, parameters, strict=True):
+        if value in layouts and value not in mapping:
+            body.append(_transpose(parameter, layouts[value].inverse, f"{parameter.name}_meant"))
+            mapping[value] = body[-1].outputs[0]
+        mapping.setdefault(value, parameter)
+    names = {v: f"y{i}_meant" if v in layouts else f"y{i}" for i, v in enumerate(outputs)}
     for node in ordered:
         body += _literals(node.inputs, mapping)
         copy = _copy(node, mapping)
@@ -132,12 +177,21 @@ def _function(
             new.name = names.get(old) or f"t{len(mapping)}"
             mapping[old] = new
         body.append(copy)
-    graph = ir.Graph(
-        parameters, [mapping[o] for o in outputs], nodes=body, opset_imports={"": model.opset_imports[""]}, name="body"
-    )
+    results = [mapping[o] for o in outputs]
+    for i, value in enumerate(outputs):
+        if value in layouts:
+            body.append(_transpose(results[i], layouts[value], f"y{i}"))
+            results[i] = body[-1].outputs[0]
+    graph = ir.Graph(parameters, results, nodes=body, opset_imports={"": model.opset_imports[""]}, name="body")
     declared = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in sorted(attributes)]
     overload = _content(ir.Function(FUSED_DOMAIN, op_type, graph=graph.clone(), attributes=declared))
     return ir.Function(FUSED_DOMAIN, op_type, overload, graph=graph, attributes=declared)
+
+
+def _transpose(x: ir.Value, layout: Layout, name: str) -> ir.Node:
+    node = ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", layout.order)])
+    node.outputs[0].name = name
+    return node
 
 
 def _literals(values: Iterable[ir.Value | None], mapping: dict[ir.Value, ir.Value]) -> list[ir.Node]:

@@ -8,7 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,8 +19,28 @@ from tilewright.kernel.apply import apply
 from tilewright.kernel.pack import pack_constant, packed_params
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
+from tilewright.target import Target
 
-LEVELS = [t.spelling for t in machine.runnable() if t.spelling != "cpu:x86-64-v4+vnni"]
+
+def testable() -> dict[str, Target]:
+    """Targets that this machine runs, but for VNNI, which f32 kernels do not use.
+
+    Vectors are spelled without intrinsics for the most part, so that kernels for AVX-512 (its lanes, its register
+    tiles) compile for AVX2 as well: that stands in for v4 where a machine has no AVX-512.
+    """
+    found = {t.spelling: t for t in machine.runnable() if t.spelling != "cpu:x86-64-v4+vnni"}
+    v3, v4 = "cpu:x86-64-v3", "cpu:x86-64-v4"
+    if v3 in found and v4 not in found:
+        narrow, wide = machine.targets()[v3], machine.targets()[v4]
+        options = {key: machine.codegen(narrow)[key] for key in ("mcpu", "march", "flags")}
+        stand_in = replace(wide, extra={**wide.extra, "codegen": {**machine.codegen(wide), **options}})
+        found = {v4: stand_in, **found}
+    return found
+
+
+TARGETS = testable()
+#: The most capable one that runs as it is comes last.
+LEVELS = list(TARGETS)
 
 
 class Args(ctypes.Structure):
@@ -103,7 +123,7 @@ def bind(
     compiled: Compiled, tensors: Mapping[str, np.ndarray], dims: Mapping[str, int], place: Placement = guarded
 ) -> Bound:
     """Place inputs, packed constants, poisoned outputs and scratch memory."""
-    target = machine.targets()[compiled.level]
+    target = TARGETS[compiled.level]
     scheduled = compiled.scheduled
     packs = {p.tensor: p for p in scheduled.schedule.packs}
     buffers: list[np.ndarray] = []
@@ -135,7 +155,7 @@ def bind(
 def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None) -> Compiled:
     """Build one kernel for a level."""
     backend = CpuBackend()
-    target = machine.targets()[level]
+    target = TARGETS[level]
     scheduled = apply(kernel, schedule or next(iter(backend.schedules(kernel, target))))
     binary = backend.build(backend.emit([scheduled], target), target)
     descriptor, path = tempfile.mkstemp(suffix=".so")

@@ -18,7 +18,7 @@ from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import Scheduled
 from tilewright.target import Target
 
-from tests.cpu.harness import FUNCTION, LEVELS, bind, compile_kernel
+from tests.cpu.harness import FUNCTION, LEVELS, TARGETS, bind, compile_kernel
 from tests.kernel import trial_kernels
 
 TRIALS = (
@@ -49,7 +49,7 @@ def test_every_target_compiles_here_with_equal_bytes_from_two_caches(spelling: s
 
 
 def test_table_is_in_the_order_given() -> None:
-    target = machine.targets()[LEVELS[-1]]
+    target = TARGETS[LEVELS[-1]]
     source = CpuBackend().emit(_scheduled(target), target)
     table = source.files["table.c"]
     places = [table.index(f"    {source.symbols[k.name]},") for k in TRIALS]
@@ -57,7 +57,7 @@ def test_table_is_in_the_order_given() -> None:
 
 
 def test_kernels_of_one_name_get_their_own_symbols() -> None:
-    target = machine.targets()[LEVELS[-1]]
+    target = TARGETS[LEVELS[-1]]
     (scheduled, *_) = _scheduled(target)
     files = CpuBackend().emit([scheduled, scheduled], target).files
     assert len(files) == 3
@@ -65,7 +65,7 @@ def test_kernels_of_one_name_get_their_own_symbols() -> None:
 
 def test_library_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
     path = tmp_path / "k.so"
-    path.write_bytes(_build(machine.targets()[LEVELS[-1]], default_toolchain()))
+    path.write_bytes(_build(TARGETS[LEVELS[-1]], default_toolchain()))
     assert b"libm.so" not in path.read_bytes() and b"libc.so" not in path.read_bytes()
     library = ctypes.CDLL(str(path))
     table = (ctypes.c_void_p * len(TRIALS)).in_dll(library, "tw_kernels_v1")

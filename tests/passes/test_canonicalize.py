@@ -9,6 +9,8 @@ from tilewright.passes.pipeline import registry
 
 from tests.passes.harness import graph, ops, run
 
+_NORM = "float[4] s = {0.5,2,1,3}, float[4] b = {1,-1,0.5,2}, float[4] m = {0.1,0.2,-1,0.3}, float[4] v = {1,4,0.5,2}> "
+
 #: pass, graph, operators afterwards.
 REWRITES = [
     (
@@ -164,6 +166,40 @@ REWRITES = [
         "{ a = Conv(x, w, c) y = BatchNormalization(a, s, b, m, v) }",
         "Conv",
     ),
+    (
+        "fold-batch-norm",  # two filters for each of two groups of two channels
+        "g (float[B,4,4,4] x) => (float[B,4,3,3] y) <float[4,2,2,2] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1,3,5,7,9,1,2,"
+        "3,4,5,6,7,8,9,1}, float[4] c = {1,2,3,4}, "
+        + _NORM
+        + "{ a = BatchNormalization(x, s, b, m, v) y = Conv<group=2>(a, w, c) }",
+        "Conv",
+    ),
+    (
+        "fold-batch-norm",  # zeros around what is normalized
+        "g (float[B,4,2,2] x) => (float[B,1,4,4] y) <float[1,4,1,1] w = {1,2,3,4}, "
+        + _NORM
+        + "{ a = BatchNormalization(x, s, b, m, v) y = Conv<pads=[1,1,1,1]>(a, w) }",
+        "Mul Add Conv",
+    ),
+    (
+        "fold-batch-norm",  # the filters are needed as they are
+        "g (float[B,1,3,3] x, float[4,1,2,2] w) => (float[B,4,2,2] y) <"
+        + _NORM
+        + "{ a = Conv(x, w) y = BatchNormalization(a, s, b, m, v) }",
+        "Conv Mul Add",
+    ),
+    (
+        "fold-batch-norm",
+        "g (float[B,4,2,2] x, float[B,4,2,2] r) => (float[B,4,2,2] y) <"
+        + _NORM
+        + "{ a = Add(x, r) y = BatchNormalization(a, s, b, m, v) }",
+        "Add Mul Add",
+    ),
+    (
+        "fold-batch-norm",
+        "g (float[B,4] x) => (float[B,4] y) <" + _NORM + "{ y = BatchNormalization(x, s, b, m, v) }",
+        "Mul Add",
+    ),
 ]
 
 _GELU = (
@@ -285,10 +321,10 @@ REFUSALS = [
     ),
     (
         "fold-batch-norm",
-        "g (float[B,1,4,4] x) => (float[B,1,4,4] y, float[B,1,4,4] a) <float[1,1,1,1] w = {2}, "
-        "float[1] s = {1}, float[1] b = {0}, float[1] m = {0}, float[1] v = {1}> { a = Conv(x, w) "
+        "g (float[B,1,4,4] x, float[1] s) => (float[B,1,4,4] y) <float[1,1,1,1] w = {2}, "
+        "float[1] b = {0}, float[1] m = {0}, float[1] v = {1}> { a = Conv(x, w) "
         "y = BatchNormalization(a, s, b, m, v) }",
-        "something else reads",
+        "statistics are no constants",
     ),
     (
         "decompose-attention",

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 import tilewright.passes.canonicalize
 import tilewright.passes.fusion
+import tilewright.passes.layout
 from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.fold_constants import FoldConstants
@@ -28,10 +29,10 @@ def test_names_of_pass_class_and_file_agree(name: str) -> None:
 
 
 def test_every_pass_file_is_in_the_pipeline() -> None:
-    folders = [*tilewright.passes.canonicalize.__path__, *tilewright.passes.fusion.__path__]
-    assert len(folders) == 2
+    packages = (tilewright.passes.canonicalize, tilewright.passes.fusion, tilewright.passes.layout)
+    assert all(len(package.__path__) == 1 for package in packages)
     modules = {p.__module__.rsplit(".", 1)[1] for p in registry().values()}
-    assert modules >= {"fold_constants", "attention"}
+    assert modules >= {"fold_constants", "attention", "assign_layouts"}
     assert {type(p) for p in default_pipeline(level=3)} == set(registry().values())
 
 

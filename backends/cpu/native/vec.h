@@ -33,6 +33,12 @@ TW_INLINE int64_t checked_row(const tw_args *args, int64_t row, int64_t size) {
     __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED);
     return 0;
 }
+/* Whether a run-time index to write at is within [0, size); when not, the run is refused. */
+TW_INLINE int row_inside(const tw_args *args, int64_t row, int64_t size) {
+    if ((uint64_t)row < (uint64_t)size) return 1;
+    __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED);
+    return 0;
+}
 TW_INLINE int64_t ceil_int(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Division that rounds down, and its remainder; b > 0 everywhere in index arithmetic. */
 TW_INLINE int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }

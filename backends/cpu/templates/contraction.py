@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tilewright.backends.cpu.machine import codegen
 from tilewright.backends.cpu.templates.axes import stored_axes, unit_stride
+from tilewright.backends.cpu.templates.matvec import column_block
 from tilewright.ir.symbolic import Expr, symbol
 from tilewright.kernel.analysis import Product, loads_of
 from tilewright.kernel.expr import Value
@@ -26,12 +27,13 @@ def contraction(kernel: Kernel, define: Define, product: Product, target: Target
     column, row = product.n[-1], product.m[-1] if product.m else None
     single = tuple(Loop(a, 1, "block") for a in free if a not in (column, row))
     packs = tuple(_packs(kernel, product.b, column, panel))
+    width = column_block(kernel, column, panel)
     stretches = not packs and not unit_stride(kernel, product.b, column)
     blocks = list(single)
     if row in free:
         assert row is not None
         blocks.append(Loop(row, ROW_TILES * rows, "block", balanced=True))
-    columns = [Loop(column, panel, "block")] if column in free else []
+    columns = [Loop(column, width, "block")] if column in free else []
     tiles = [Loop(row, rows, "tile", balanced=True)] if row in free and row is not None and not stretches else []
     best = Schedule(loops=(*blocks, *columns, *tiles), packs=packs)
     yield best

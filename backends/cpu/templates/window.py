@@ -87,7 +87,7 @@ def _packs(kernel: Kernel, define: Define, lane: str, panel: int) -> Iterator[Pa
 def by_stride(kernel: Kernel) -> list[str]:
     """Axes that may be cut into blocks, those with the largest steps through the output first."""
     store = next(s for s in kernel.body if isinstance(s, Store))
-    offset = offset_of(kernel.param(store.tensor), store.index)
+    offset = offset_of(kernel.param(store.tensor), tuple(i for i in store.index if isinstance(i, Expr)))
     facts = dict(kernel.facts)
 
     def step(axis: str) -> int:

@@ -23,13 +23,13 @@ def _lower_conv(ctx: Context) -> Operand:
     def at(index: tuple[Index, ...]) -> Value:
         b, o, *where = index
         assert isinstance(o, Expr)
-        window = [ctx.composer.axis(s, "k") for s in w.type.shape[2:]]
+        window = [constant(0) if s == 1 else ctx.composer.axis(s, "k") for s in w.type.shape[2:]]
         i = ctx.composer.axis(w.type.shape[1], "c")
         place = windows.place(where, window)
         channel = i if groups == 1 else (o // per_group) * w.type.shape[1] + i
         left = ctx.composer.padded(x, (b, channel, *place), 0)
         acc = binary("mul", cast(left, wide), cast(w.at((o, i, *window)), wide))
-        y = cast(ctx.composer.reduce("sum", [*window, i], acc, "acc"), x.type.dtype)
+        y = cast(ctx.composer.reduce("sum", [k for k in (*window, i) if not k.is_constant], acc, "acc"), x.type.dtype)
         return y if bias is None else binary("add", y, bias.at((o,)))
 
     return ctx.result(at)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, const, select
+from tilewright.ops.compose import PERMUTED, Index, Operand, binary, const, select
 from tilewright.ops.lower import Context, lowering, unsupported
 
 
@@ -32,7 +32,7 @@ def _lower_transpose(ctx: Context) -> Operand:
     def forward(index: Sequence[Expr]) -> tuple[Expr, ...]:
         return tuple(index[d] for d in order)
 
-    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward))
+    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward), origin=(PERMUTED, (x,)))
 
 
 @lowering("Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -1,20 +1,22 @@
 /* Sizes and addresses for one set of input dimensions: computed once, remembered for the latest LAYOUT_LIMIT shapes.
  *
- * Temporaries share one arena. Largest first, each takes the smallest gap that fits between the buffers already placed
- * that live at the same time (greedy by size, best fit: Pisarchyk and Lee, arXiv:2001.03288); equal sizes in buffer
- * order, so that places never depend on anything but the sizes. `tilewright.plan.memory` is the same algorithm. */
+ * Temporaries share one arena. One after another, each takes the smallest gap that fits between the buffers already
+ * placed that live at the same time (greedy, best fit: Pisarchyk and Lee, arXiv:2001.03288). Of several orders the first
+ * that gives the smallest arena counts; places never depend on anything but the sizes. `tilewright.plan.memory` is the
+ * same algorithm. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "executor.h"
 
 typedef struct {
-    int64_t size, offset;
+    int64_t size, offset, key;
     uint32_t buffer, first, last;
 } Slot;
 
-static int by_size(const void *left, const void *right) {
+static int by_key(const void *left, const void *right) {
     const Slot *a = left, *b = right;
+    if (a->key != b->key) return a->key < b->key ? 1 : -1;
     if (a->size != b->size) return a->size < b->size ? 1 : -1;
     return a->buffer < b->buffer ? -1 : 1;
 }
@@ -35,38 +37,62 @@ static int64_t best_fit(const Slot *placed, uint32_t count, const Slot *slot) {
     return best >= 0 ? best : end;
 }
 
-static int64_t live_maximum(const Slot *slots, uint32_t count, uint32_t code_count, int64_t *change) {
-    int64_t live = 0, most = 0;
+/* Bytes live at each instruction into `live`, which is all 0; returns the most. */
+static int64_t count_live(const Slot *slots, uint32_t count, uint32_t code_count, int64_t *live) {
+    int64_t most = 0;
     for (uint32_t i = 0; i < count; i++) {
-        change[slots[i].first] += slots[i].size;
-        change[slots[i].last + 1] -= slots[i].size;
+        live[slots[i].first] += slots[i].size;
+        live[slots[i].last + 1] -= slots[i].size;
     }
     for (uint32_t i = 0; i < code_count; i++) {
-        live += change[i];
-        if (live > most) most = live;
+        if (i > 0) live[i] += live[i - 1];
+        if (live[i] > most) most = live[i];
     }
     return most;
 }
 
-static void place_slots(Slot *slots, Slot *placed, uint32_t count, Layout *layout) {
-    qsort(slots, count, sizeof *slots, by_size);
+enum { BY_SIZE, BY_BREADTH, BY_AREA, BY_LIFE, BY_START, BY_END, ORDERS };
+
+/* What is placed first: the largest key, then the largest size, then the lowest index. */
+static int64_t key_of(const Slot *slot, int order, const int64_t *live) {
+    int64_t key = 0;
+    switch (order) {
+    case BY_BREADTH:
+        for (uint32_t i = slot->first; i <= slot->last; i++)
+            if (live[i] > key) key = live[i];
+        return key;
+    case BY_AREA: return __builtin_mul_overflow(slot->size, (int64_t)(slot->last - slot->first) + 1, &key) ? INT64_MAX : key;
+    case BY_LIFE: return slot->last - slot->first;
+    case BY_START: return -(int64_t)slot->first;
+    case BY_END: return slot->last;
+    default: return 0;
+    }
+}
+
+/* Places the slots in one order and keeps that when it needs less than the orders before it. */
+static void place_slots(Slot *slots, Slot *placed, uint32_t count, int order, const int64_t *live, Layout *layout) {
+    int64_t size = 0;
+    for (uint32_t i = 0; i < count; i++) slots[i].key = key_of(&slots[i], order, live);
+    qsort(slots, count, sizeof *slots, by_key);
     for (uint32_t i = 0; i < count; i++) {
         Slot slot = slots[i];
         slot.offset = best_fit(placed, i, &slot);
         uint32_t at = i;
         for (; at > 0 && placed[at - 1].offset > slot.offset; at--) placed[at] = placed[at - 1];
         placed[at] = slot;
-        layout->place[slot.buffer] = slot.offset;
-        if (slot.offset + slot.size > layout->arena_bytes) layout->arena_bytes = slot.offset + slot.size;
+        if (slot.offset + slot.size > size) size = slot.offset + slot.size;
     }
+    if (order != BY_SIZE && size >= layout->arena_bytes) return;
+    layout->arena_bytes = size;
+    for (uint32_t i = 0; i < count; i++) layout->place[placed[i].buffer] = placed[i].offset;
 }
 
 static int32_t place_temporaries(const Entry *e, Layout *layout, tw_error *error) {
     Slot *slots = calloc((size_t)e->buffer_count * 2 + 1, sizeof *slots);
-    int64_t *change = calloc((size_t)e->code_count + 1, sizeof *change);
+    int64_t *live = calloc((size_t)e->code_count + 1, sizeof *live);
     uint32_t count = 0;
     int32_t code = TW_OK;
-    if (slots == NULL || change == NULL) code = twr_fail(error, TW_RESOURCE, "no memory for the layout");
+    if (slots == NULL || live == NULL) code = twr_fail(error, TW_RESOURCE, "no memory for the layout");
     int64_t total = 0;
     for (uint32_t i = 0; i < e->buffer_count && code == TW_OK; i++) {
         const Buffer *b = &e->buffers[i];
@@ -76,14 +102,17 @@ static int32_t place_temporaries(const Entry *e, Layout *layout, tw_error *error
             code = twr_fail(error, TW_RESOURCE, "entry '%s': its temporaries need more memory than can be addressed", e->name);
             break;
         }
-        slots[count++] = (Slot){(size + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1), 0, i, b->first, b->last};
+        slots[count++] = (Slot){(size + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1), 0, 0, i, b->first, b->last};
     }
     if (code == TW_OK) {
-        layout->live_bytes = live_maximum(slots, count, e->code_count, change);
-        place_slots(slots, slots + count, count, layout);
+        layout->live_bytes = count_live(slots, count, e->code_count, live);
+        for (int order = 0; order < ORDERS; order++) {
+            place_slots(slots, slots + count, count, order, live, layout);
+            if (layout->arena_bytes == layout->live_bytes) break;
+        }
     }
     free(slots);
-    free(change);
+    free(live);
     return code;
 }
 

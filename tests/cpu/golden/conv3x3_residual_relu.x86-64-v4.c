@@ -46,7 +46,7 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
                         {
                             for (int64_t ow = ow1; ow < ow1 + 14; ow++) {
                                 for (int64_t c = 0; c < 64; c += TW_LANES) {
-                                    const int inside = (uint64_t)(b) < (uint64_t)(B) && (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
+                                    const int inside = (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
                                     store_f32(acc_a + c + ow * 64 - ow1 * 64, (inside ? load_f32(X + b * 200704 + c + kh * 3584 + kw * 64 + oh * 7168 + ow * 128 - 3648) : set_f32(0.0f)));
                                 }
                             }
@@ -61,9 +61,12 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
                 const int64_t b = b0;
                 const int64_t oh = oh0;
                 for (int64_t ow = ow1; ow < ow1 + 14; ow++) {
-                    for (int64_t o = o0; o < o0 + 32; o += TW_LANES) {
-                        const f32v z_2 = ((load_f32(acc + o - o0 + ow * 32 - ow1 * 32) + load_f32(bias + o)) + load_f32(R + b * 100352 + o + oh * 3584 + ow * 128));
-                        store_f32(Y + b * 100352 + o + oh * 3584 + ow * 128, max_f32(z_2, set_f32(0.0f)));
+                    {
+                        int64_t o = o0;
+                        for (; o < o0 + 32; o += 16) {
+                            const f32v z_2 = ((load_f32(acc + o - o0 + ow * 32 - ow1 * 32) + load_f32(bias + o)) + load_f32(R + b * 100352 + o + oh * 3584 + ow * 128));
+                            store_f32(Y + b * 100352 + o + oh * 3584 + ow * 128, at_least_f32(set_f32(0.0f), z_2));
+                        }
                     }
                 }
             }

@@ -4,6 +4,7 @@
 #include "vec_math.h"
 #include "vec_half.h"
 #include "mma.h"
+#include "matvec.h"
 
 /* raw: rows x columns of the result, the whole depth, in registers. */
 static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t b_deep) {
@@ -42,6 +43,32 @@ static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64
             case 13: mma_f32(13, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
             case 14: mma_f32(14, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
         }
+    }
+}
+
+/* pv: few rows x pieces of columns, the whole depth, in registers. */
+static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, int64_t columns, const float *a, const float *b, const float *second, float *c, int64_t depth) {
+    switch (rows) {
+        case 1:
+        {
+            few_f32(1, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 2:
+        {
+            few_f32(2, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 3:
+        {
+            few_f32(3, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 4:
+        {
+            few_f32(4, 2, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+        }
+        break;
     }
 }
 
@@ -86,9 +113,12 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
             const int64_t b = b0;
             const int64_t h = h0;
             for (int64_t t = 0; t < T; t++) {
-                for (int64_t e = 0; e < 32; e += TW_LANES) {
-                    const f32v K_l2_2 = load_f32(K + H * T * b * 32 + T * h * 32 + e + t * 32);
-                    store_strided_f32(K_l2 + e * floor_div(T + 31, 32) * 32 + t, floor_div(T + 31, 32) * 32, K_l2_2, TW_LANES);
+                {
+                    int64_t e = 0;
+                    for (; e < 32; e += 16) {
+                        const f32v K_l2_2 = load_f32(K + H * T * b * 32 + T * h * 32 + e + t * 32);
+                        store_strided_f32(K_l2 + e * floor_div(T + 31, 32) * 32 + t, floor_div(T + 31, 32) * 32, K_l2_2, TW_LANES);
+                    }
                 }
             }
         }
@@ -131,13 +161,38 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t h = h0;
                     for (int64_t i = i0; i < i0_end; i++) {
                         f32v top_lanes = set_f32(-__builtin_inff());
-                        for (int64_t t = t0; t < t0_end; t += TW_LANES) {
-                            const int64_t live_t = t0_end - t;
-                            const f32v s_2 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
-                            store_f32(raw + i * 256 - i0 * 256 + t - t0, s_2);
-                            top_lanes = max_f32(top_lanes, select_f32(live(live_t), s_2, set_f32(-__builtin_inff())));
+                        f32v top_lanes_2 = set_f32(-__builtin_inff());
+                        f32v top_lanes_3 = set_f32(-__builtin_inff());
+                        f32v top_lanes_4 = set_f32(-__builtin_inff());
+                        {
+                            int64_t t = t0;
+                            for (; t + 64 <= t0_end; t += 64) {
+                                const f32v s_2 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_2);
+                                top_lanes = max_f32(top_lanes, s_2);
+                                const f32v s_3 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 16) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 16));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 16, s_3);
+                                top_lanes_2 = max_f32(top_lanes_2, s_3);
+                                const f32v s_4 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 32) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 32));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 32, s_4);
+                                top_lanes_3 = max_f32(top_lanes_3, s_4);
+                                const f32v s_5 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 48) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 48));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 48, s_5);
+                                top_lanes_4 = max_f32(top_lanes_4, s_5);
+                            }
+                            for (; t + 16 <= t0_end; t += 16) {
+                                const f32v s_6 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_6);
+                                top_lanes = max_f32(top_lanes, s_6);
+                            }
+                            if (t < t0_end) {
+                                const int64_t live_t = t0_end - t;
+                                const f32v s_7 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
+                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_7);
+                                top_lanes = max_f32(top_lanes, select_f32(live(live_t), s_7, set_f32(-__builtin_inff())));
+                            }
                         }
-                        top[i - i0] = max_across_f32(top_lanes);
+                        top[i - i0] = max_across_f32(max_f32(max_f32(top_lanes, top_lanes_2), max_f32(top_lanes_3, top_lanes_4)));
                     }
                 }
                 /* mx2[b, h, i] = max(mx[b, h, i], top[b, h, i]) */
@@ -146,14 +201,25 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i0; i < i0_end; i += TW_LANES) {
-                        const int64_t live_i = i0_end - i;
-                        const f32v mx2_2 = max_f32(load_f32(mx + i - i0), load_f32(top + i - i0));
-                        store_f32(top + i - i0, mx2_2);
-                        const f32v safe_2 = select_f32((mx2_2 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_2);
-                        store_f32(safe + i - i0, safe_2);
-                        const f32v scale_2 = exp_f32((load_f32(mx + i - i0) - safe_2));
-                        store_f32(scale + i - i0, scale_2);
+                    {
+                        int64_t i = i0;
+                        for (; i + 16 <= i0_end; i += 16) {
+                            const f32v mx2_2 = max_f32(load_f32(mx + i - i0), load_f32(top + i - i0));
+                            store_f32(top + i - i0, mx2_2);
+                            const f32v safe_2 = select_f32((mx2_2 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_2);
+                            store_f32(safe + i - i0, safe_2);
+                            const f32v scale_2 = exp_f32((load_f32(mx + i - i0) - safe_2));
+                            store_f32(scale + i - i0, scale_2);
+                        }
+                        if (i < i0_end) {
+                            const int64_t live_i = i0_end - i;
+                            const f32v mx2_3 = max_f32(load_f32(mx + i - i0), load_f32(top + i - i0));
+                            store_f32(top + i - i0, mx2_3);
+                            const f32v safe_3 = select_f32((mx2_3 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_3);
+                            store_f32(safe + i - i0, safe_3);
+                            const f32v scale_3 = exp_f32((load_f32(mx + i - i0) - safe_3));
+                            store_f32(scale + i - i0, scale_3);
+                        }
                     }
                 }
                 /* p[b, h, i, t] = exp(s[b, h, i, t] - safe[b, h, i]) */
@@ -163,11 +229,19 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t h = h0;
                     for (int64_t i = i0; i < i0_end; i++) {
                         f32v part_lanes = set_f32(0.0f);
-                        for (int64_t t = t0; t < t0_end; t += TW_LANES) {
-                            const int64_t live_t_2 = t0_end - t;
-                            const f32v p_2 = exp_f32((load_f32(raw + i * 256 - i0 * 256 + t - t0) - set_f32(safe[i - i0])));
-                            store_f32(p + i * 256 - i0 * 256 + t - t0, p_2);
-                            part_lanes = (part_lanes + select_f32(live(live_t_2), p_2, set_f32(0.0f)));
+                        {
+                            int64_t t = t0;
+                            for (; t + 16 <= t0_end; t += 16) {
+                                const f32v p_2 = exp_f32((load_f32(raw + i * 256 - i0 * 256 + t - t0) - set_f32(safe[i - i0])));
+                                store_f32(p + i * 256 - i0 * 256 + t - t0, p_2);
+                                part_lanes = (part_lanes + p_2);
+                            }
+                            if (t < t0_end) {
+                                const int64_t live_t_2 = t0_end - t;
+                                const f32v p_3 = exp_f32((load_f32(raw + i * 256 - i0 * 256 + t - t0) - set_f32(safe[i - i0])));
+                                store_f32(p + i * 256 - i0 * 256 + t - t0, p_3);
+                                part_lanes = (part_lanes + select_f32(live(live_t_2), p_3, set_f32(0.0f)));
+                            }
                         }
                         part[i - i0] = sum_across_f32(part_lanes);
                     }
@@ -176,26 +250,41 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i0; i < i0_end; i += TW_LANES) {
-                        const int64_t live_i_2 = i0_end - i;
-                        const f32v l2_2 = ((load_f32(l + i - i0) * load_f32(scale + i - i0)) + load_f32(part + i - i0));
-                        store_f32(part + i - i0, l2_2);
+                    {
+                        int64_t i = i0;
+                        for (; i + 16 <= i0_end; i += 16) {
+                            const f32v l2_2 = ((load_f32(l + i - i0) * load_f32(scale + i - i0)) + load_f32(part + i - i0));
+                            store_f32(part + i - i0, l2_2);
+                        }
+                        if (i < i0_end) {
+                            const int64_t live_i_2 = i0_end - i;
+                            const f32v l2_3 = ((load_f32(l + i - i0) * load_f32(scale + i - i0)) + load_f32(part + i - i0));
+                            store_f32(part + i - i0, l2_3);
+                        }
                     }
                 }
                 /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    tw_flash_attention_pv(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + 0, t0_end - t0);
+                    if (i0_end - i0 <= 4) {
+                        tw_flash_attention_pv_few(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    }
+                    else {
+                        tw_flash_attention_pv(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + 0, t0_end - t0);
+                    }
                 }
                 /* o2[b, h, i, d] = o[b, h, i, d] * scale[b, h, i] + pv[b, h, i, d] */
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
                     for (int64_t i = i0; i < i0_end; i++) {
-                        for (int64_t d = 0; d < 32; d += TW_LANES) {
-                            const f32v o2_2 = ((load_f32(o + d + i * 32 - i0 * 32) * set_f32(scale[i - i0])) + load_f32(pv + d + i * 32 - i0 * 32));
-                            store_f32(pv + d + i * 32 - i0 * 32, o2_2);
+                        {
+                            int64_t d = 0;
+                            for (; d < 32; d += 16) {
+                                const f32v o2_2 = ((load_f32(o + d + i * 32 - i0 * 32) * set_f32(scale[i - i0])) + load_f32(pv + d + i * 32 - i0 * 32));
+                                store_f32(pv + d + i * 32 - i0 * 32, o2_2);
+                            }
                         }
                     }
                 }
@@ -209,8 +298,11 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 const int64_t b = b0;
                 const int64_t h = h0;
                 for (int64_t i = i0; i < i0_end; i++) {
-                    for (int64_t d = 0; d < 32; d += TW_LANES) {
-                        store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i0 * 32) / set_f32(l[i - i0])));
+                    {
+                        int64_t d = 0;
+                        for (; d < 32; d += 16) {
+                            store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i0 * 32) / set_f32(l[i - i0])));
+                        }
                     }
                 }
             }
