@@ -180,3 +180,39 @@ def test_spatial_mean(channels: int, level: str) -> None:
     x = np.random.default_rng(2).standard_normal((3, 49, channels)).astype(np.float32)
     found = compile_kernel(kernel, level)({"X": x}, {"B": 3}, splits=(1,))["Y"]
     np.testing.assert_allclose(found, x.mean(1, dtype=np.float64), rtol=0, atol=1e-6)
+
+
+SEPARABLE = """
+@kernel
+def separable(X: f32[B, {h}, {h}, {c}], F: const[f32[{c}, 1, 3, 3]], bias: const[f32[{c}]], V: const[f32[{o}, {c}]],
+              Y: out[f32[B, {p}, {p}, {o}]]):
+    where(1 <= B <= 8{facts})
+    b: B
+    c: {c}
+    m: {p}
+    n: {p}
+    i: 3
+    j: 3
+    o: {o}
+    acc[b, c, m, n] = sum((i, j), (X[b, m*{s} + i - 1, n*{s} + j - 1, c] or 0) * F[c, 0, i, j])
+    d[b, m, n, c] = min(max(acc[b, c, m, n] + bias[c], f32(0.0)), f32(6.0))
+    y[b, m, n, o] = sum(c, d[b, m, n, c] * V[o, c])
+    Y[b, m, n, o] = max(y[b, m, n, o], f32(0.0))
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("size,channels,columns,stride", [("14", 100, 24, 1), ("H", 33, 17, 2), ("7", 32, 65, 1)])
+def test_windows_then_a_product(size: str, channels: int, columns: int, stride: int, level: str) -> None:
+    p = f"({size} - 1) // {stride} + 1"
+    facts = "" if size.isdigit() else ", 1 <= H <= 64"
+    kernel = parse_kernel(SEPARABLE.format(h=size, c=channels, o=columns, s=stride, p=p, facts=facts))
+    rng = np.random.default_rng(3)
+    dims = {"B": 2, "H": 11}
+    shapes = {q.name: [s.evaluate(dims) for s in q.shape] for q in kernel.params if q.role != "out"}
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    scheduled = apply(kernel, choose(kernel, TARGETS[level]))
+    assert "o" not in {loop.axis for loop in scheduled.schedule.loops}, "the rows are computed once, for all columns"
+    expected = run_lowered(kernel, tensors, dims)["Y"]
+    found = compile_kernel(kernel, level)(tensors, dims, splits=(1, 2))["Y"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * float(np.abs(expected).max()))
