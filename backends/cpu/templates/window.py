@@ -21,6 +21,8 @@ from tilewright.target import Target
 BLOCK_ELEMENTS = 32768
 #: Elements of the rows of a product that are computed on the way: 64 KB, an eighth of a core's L2.
 PRODUCT_ELEMENTS = 16384
+#: Input under a row of windows: three quarters of an L1 of 32 KB.
+NEAR_BYTES = 24576
 #: Lanes of one block along the channels, at most: the weights of 9 taps for them take 9 KB of L1.
 BLOCK_LANES = 256
 
@@ -46,8 +48,24 @@ def window(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]
         if longest > room:
             loops.append(Loop(axis, max(1, room), "block"))
         room = max(1, room // longest)
-    yield Schedule(loops=tuple(reversed(loops)), packs=packs)
-    yield Schedule(loops=tuple(reversed(loops)))
+    blocks = tuple(reversed(loops))
+    near = _near_lanes(kernel, define, panel)
+    tile = (Loop(lane, near, "tile"),) if 2 * panel <= near < min(BLOCK_LANES, most(kernel, lane)) else ()
+    yield Schedule(loops=(*blocks, *tile), packs=packs)
+    yield Schedule(loops=blocks)
+
+
+def _near_lanes(kernel: Kernel, define: Define, panel: int) -> int:
+    """For how many lanes, whole panels, the rows under one window lie in L1, where windows of the next row read them
+    again; 0 where no rows are read twice."""
+    assert define.reduce is not None
+    for load in loads_of(define.value):
+        moving = [(n, i) for n, i in enumerate(load.index) if isinstance(i, Expr) and len(i.symbols) > 1]
+        taps = [a for _, i in moving for a in define.reduce.axes if a in i.symbols]
+        if len(taps) == 2 and len(moving) == 2:
+            width = bounds(kernel.param(load.tensor).shape[moving[1][0]], dict(kernel.facts))[1]
+            return NEAR_BYTES // (4 * most(kernel, taps[0]) * max(1, width)) // panel * panel
+    return 0
 
 
 def window_product(kernel: Kernel, product: Product, target: Target) -> Iterator[Schedule]:
