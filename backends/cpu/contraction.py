@@ -8,9 +8,12 @@ that results do not depend on how rows fall into tiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
+from tilewright.backends.cpu.keys import MOST_ROWS as DOT_ROWS
+from tilewright.backends.cpu.keys import DotCall, Keys
 from tilewright.backends.cpu.lanes import offset_of
 from tilewright.backends.cpu.matvec import PIECE, FewRows, most_rows
 from tilewright.backends.cpu.nest import vector_axis
@@ -25,7 +28,7 @@ from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute
 
 
-def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
+def operand_of(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
     """``v`` as plain f32 memory with fixed strides along both axes; ``None`` when it must be staged."""
     if isinstance(v, Ref):
         tile = place.buffers[v.tile]
@@ -44,11 +47,25 @@ def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) 
     return None if first is None or second is None else Operand(base, offset, first, second)
 
 
+def padded_columns(place: Place, b: Value, column: str, width: int) -> bool:
+    """Whether whole vectors of ``b`` may be read beyond the last column."""
+    count = place.count(column)
+    if count is not None and count % place.lanes == 0:
+        return True
+    if isinstance(b, Ref):
+        tile = place.buffers[b.tile]
+        return tile.inner == column
+    assert isinstance(b, Load)
+    last = place.params[b.tensor].shape[-1]
+    # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
+    return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
+
+
 class ContractionEmitter:
     """Spells contractions of one kernel; their register tile functions gather in ``tiles``."""
 
-    def __init__(self, kernel: str, tiling: Tiling):
-        self.tiling = tiling
+    def __init__(self, kernel: str, tiling: Tiling, keys: Mapping[str, Keys]):
+        self.tiling, self.keys = tiling, keys
         self.tiles = RegisterTiles(kernel, tiling)
 
     def emit(self, place: Place, c: Contraction) -> None:
@@ -65,11 +82,11 @@ class ContractionEmitter:
                 self._clear(place, c)
             for axis in c.steps:
                 place.open_loop(stack, axis)
-            if self._few_rows(place, stack, c):
+            if self._dots(place, stack, c) or self.few_rows(place, stack, c):
                 return
             place, columns = self._chunks(place, stack, c.column, width)
-            b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
-            padded = b is not None and self._padded(place, strip_casts(c.b), c.column, width)
+            b = operand_of(place, strip_casts(c.b), c.column, c.depth, width)
+            padded = b is not None and padded_columns(place, strip_casts(c.b), c.column, width)
             if b is None or b.along != 1:
                 b = self._stage_b(place, c, width)
                 padded = True
@@ -77,43 +94,73 @@ class ContractionEmitter:
             rows = "1"
             if c.row is not None:
                 inner, rows = self._chunks(place, stack, c.row, self.tiling.rows)
-            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1)
+            a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1)
             if a is None:
                 a = self._stage_a(inner, c)
             self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
 
-    def _few_rows(self, place: Place, stack: ExitStack, c: Contraction) -> bool:
-        """Few rows by their own register tile, where ``b`` allows; whether that is all there is to do.
+    def _dots(self, place: Place, stack: ExitStack, c: Contraction) -> bool:
+        """Few rows by dot products, where both operands are contiguous along the depth: ``b`` in memory, or where no
+        copy of it was made. Returns as :meth:`few_rows` does."""
+        keys = self.keys.get(c.b.tile) if isinstance(c.b, Ref) else None
+        rows = "1" if c.row is None else place.length(c.row)
+        source = c.b if keys is None else keys.source
+        few = keys.direct is not None if keys is not None else rows.isdigit() and int(rows) <= DOT_ROWS
+        if c.steps or not few or not isinstance(source, Load):
+            return False
+        a = operand_of(place, c.a, c.row, c.depth, 1)
+        b = operand_of(place, source, c.column, c.depth, 1)
+        if a is None or b is None or a.deep != 1 or b.deep != 1 or b.along == 1:
+            return False
+        with ExitStack() as inside:
+            if keys is not None:
+                inside.enter_context(place.out.block(f"if ({keys.direct})"))
+            DotCall(a, b, rows, place.length(c.column)).emit(place, c, self.tiles)
+        if keys is not None:
+            stack.enter_context(place.out.block("else"))
+        return keys is None
 
-        Otherwise what follows stands in the ``else`` of a test of the number of rows."""
+    def few_rows(
+        self,
+        place: Place,
+        stack: ExitStack,
+        c: Contraction,
+        after: Callable[[], None] | None = None,
+        outer: tuple[str, ...] = (),
+    ) -> bool:
+        """Few rows by their own register tile, where ``b`` allows, and ``after``; whether that is all there is to do.
+
+        Otherwise what follows stands in the ``else`` of a test of the number of rows. ``outer`` are axes to loop over.
+        """
         most = most_rows(self.tiling, place.lanes)
-        rows = "1" if c.row is None else self._length(place, c.row)
+        rows = "1" if c.row is None else place.length(c.row)
         if c.steps or (int(rows) if rows.isdigit() else 1) > most:
             return False
         v = strip_casts(c.b)
-        b = _operand(place, v, c.column, c.depth, PIECE)
-        padded = b is not None and self._padded(place, v, c.column, PIECE)
+        b = operand_of(place, v, c.column, c.depth, PIECE)
+        padded = b is not None and padded_columns(place, v, c.column, PIECE)
         whole = padded and isinstance(v, Load)
-        if b is None or b.along != 1 or not (whole or self._length(place, c.column).isdigit()):
+        if b is None or b.along != 1 or not (whole or place.length(c.column).isdigit()):
             return False
-        with ExitStack() as inside:
+        with ExitStack() as branch:
             if not rows.isdigit():
-                inside.enter_context(place.out.block(f"if ({rows} <= {most})"))
-            inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
-            b = _operand(inner, v, c.column, c.depth, PIECE)
-            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
-            assert b is not None
-            ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
-            FewRows(a, b, ahead, rows, columns, padded).emit(inner, c, self.tiles)
+                branch.enter_context(place.out.block(f"if ({rows} <= {most})"))
+            with ExitStack() as inside:
+                if outer:
+                    inside.enter_context(place.out.block(""))
+                for axis in outer:
+                    place.open_loop(inside, axis)
+                inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+                b = operand_of(inner, v, c.column, c.depth, PIECE)
+                a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
+                assert b is not None
+                ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
+                FewRows(a, b, ahead, rows, columns, padded).emit(inner, c, self.tiles)
+            if after is not None:
+                after()
         if not rows.isdigit():
             stack.enter_context(place.out.block("else"))
         return rows.isdigit()
-
-    @staticmethod
-    def _length(place: Place, axis: str) -> str:
-        """C text of the number of valid lanes of an axis."""
-        count, start, end = place.count(axis), place.index(place.start(axis)), place.end(axis)
-        return str(count) if count is not None else end if start == "0" else f"{end} - {start}"
 
     def _clear(self, place: Place, c: Contraction) -> None:
         """With several reduction loops every piece adds to the tile, which starts at zero."""
@@ -134,7 +181,7 @@ class ContractionEmitter:
         count, start, end = place.count(axis), place.index(r.start), place.end(axis)
         limit = r.lanes if r.lanes is not None else bounds(r.size, place.scope.facts)[1]
         if limit <= size:
-            return place, self._length(place, axis)
+            return place, place.length(axis)
         name, stop = place.fresh(f"{axis}_at"), place.fresh(f"{axis}_stop")
         stack.enter_context(place.out.block(f"for (int64_t {name} = {start}; {name} < {end}; {name} += {size})"))
         exact = count is not None and count % size == 0
@@ -142,19 +189,6 @@ class ContractionEmitter:
             f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
         )
         return narrowed(place, axis, (name, stop), size, exact=exact), str(size) if exact else f"{stop} - {name}"
-
-    def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
-        """Whether whole vectors of ``b`` may be read beyond the last column."""
-        count = place.count(column)
-        if count is not None and count % place.lanes == 0:
-            return True
-        if isinstance(b, Ref):
-            tile = place.buffers[b.tile]
-            return tile.inner == column
-        assert isinstance(b, Load)
-        last = place.params[b.tensor].shape[-1]
-        # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
-        return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
 
     def _stage_b(self, place: Place, c: Contraction, width: int) -> Operand:
         """Copy ``b`` into a panel of ``width`` columns."""

@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from tilewright.backends.cpu.blocked import Block, BlockEmitter, plan_block
 from tilewright.backends.cpu.contraction import ContractionEmitter
+from tilewright.backends.cpu.finish import finishing, spell_finish
+from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
+from tilewright.backends.cpu.runs import POINTERS, Runs, emit_runs, plan_runs, run_axis
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
 from tilewright.backends.cpu.window import lane_axis
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
+from tilewright.errors import InternalError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
 from tilewright.kernel.analysis import grid, refs_of
-from tilewright.kernel.expr import Ref
+from tilewright.kernel.expr import Load, Ref
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Tile, Write
@@ -46,7 +51,11 @@ class _KernelEmitter:
         table = codegen(target)
         tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
         self.columns = tiling.vectors * lanes(target)
-        self.contractions = ContractionEmitter(symbol, tiling)
+        self.keys: dict[str, Keys] = {}
+        self.runs: dict[str, Runs] = {}
+        self.contractions = ContractionEmitter(symbol, tiling, self.keys)
+        piece = target.memory["l1"].size // (4 * self.columns)
+        self.blocks = BlockEmitter(symbol, tiling, piece, self.contractions.tiles.functions)
         self.plans: dict[int, Contraction] = {}
         self.buffers: dict[str, Buffer] = {}
         self.elements: dict[str, Expr] = {}
@@ -79,12 +88,11 @@ class _KernelEmitter:
         head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
         head.line(f"#define TW_LANES {lanes(self.target)}")
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
-        head.lines('#include "mma.h"', '#include "matvec.h"', "")
+        head.lines('#include "mma.h"', '#include "matvec.h"', '#include "dot.h"', '#include "transpose.h"', "")
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
-        if not any(word in text for word in _LIBM_CALLS):
-            text = text.replace('#include "vec_libm.h"\n', "")
-        if "few_f32(" not in text:
-            text = text.replace('#include "matvec.h"\n', "")
+        for header, calls in _HEADERS.items():
+            if not any(word in text for word in calls):
+                text = text.replace(f'#include "{header}"\n', "")
         return KernelText(self.symbol, text, self.memory.scratch)
 
     # -- before the text ---------------------------------------------------------------------------------------------
@@ -93,10 +101,12 @@ class _KernelEmitter:
         """Find contractions, who reads which tile, and the memory layout of each tile."""
         innermost: dict[str, str] = {}
         wide: set[str] = set()
+        self._find_runs(used)
         for node, scope in visit(self.scheduled):
             match node:
                 case Compute():
-                    plan = plan_contraction(node)
+                    runs = next((self.runs[r.tile] for r in refs_of(node.value) if r.tile in self.runs), None)
+                    plan = plan_contraction(node, runs.run if runs is not None else None)
                     if plan is None:
                         self._follow_lanes(node, params, scope, innermost)
                     else:
@@ -115,6 +125,8 @@ class _KernelEmitter:
                     self._use(node, *(name for pair in pairs for name in pair))
                 case Fill(tile=name):
                     self._use(node, name)
+        copies = [n for n, _ in visit(self.scheduled) if isinstance(n, Compute) and isinstance(n.value, Load)]
+        self.keys.update(find_keys(copies, self.plans, self.uses, params, dict(self.kernel.facts)))
         for node, _ in visit(self.scheduled):
             if isinstance(node, Alloc):
                 tile = node.tile
@@ -131,6 +143,19 @@ class _KernelEmitter:
         if len(lane) == 1:
             innermost.setdefault(node.tile, lane.pop())
 
+    def _find_runs(self, used: Names) -> None:
+        """Tables in place of the tiles whose space is :data:`POINTERS`."""
+        tiles = {n.tile.name: n.tile for n, _ in visit(self.scheduled) if isinstance(n, Alloc)}
+        computes = [n for n, _ in visit(self.scheduled) if isinstance(n, Compute)]
+        copies = {n.tile: n for n in computes if tiles[n.tile].space == POINTERS}
+        for node in computes:
+            plan = plan_contraction(node)
+            if plan is not None and isinstance(plan.a, Ref) and plan.a.tile in copies:
+                copy = copies[plan.a.tile]
+                run = run_axis(self.kernel, copy.value, (*plan.steps, plan.depth))
+                assert run is not None and plan.row is not None
+                self.runs[copy.tile] = plan_runs(used.fresh(copy.tile), tiles[copy.tile], copy, plan.row, run)
+
     def _use(self, node: Node, *tiles: str) -> None:
         for tile in tiles:
             self.uses.setdefault(tile, set()).add(id(node))
@@ -141,14 +166,22 @@ class _KernelEmitter:
             dims.sort(key=lambda d: d.axis == inner)
         strides: dict[str, Expr] = {d.axis: ZERO for d in tile.dims}
         stride = constant(1)
+        panel = self.columns if tile.name in self.keys and dims[-1].axis == inner else None
+        if panel is not None:  # [..., columns // panel, the rest, columns % panel]
+            dims = [dims[-1], *dims[:-1]]
+            stride = constant(panel)
         for n, d in enumerate(reversed(dims)):
+            if panel is not None:
+                strides[d.axis] = stride
+                stride = stride * (d.size if d.axis != inner else ceildiv(d.size, panel))
+                continue
             strides[d.axis] = stride
             size = d.size + tile.pad if n == 0 else d.size
             stride = stride * (ceildiv(size, pad) * pad if n == 0 else size)
-        last = dims[-1].axis if dims else None
+        last = inner if panel is not None else dims[-1].axis if dims else None
         sizes = {d.axis: d.size.value if d.size.is_constant else None for d in tile.dims}
         starts = {d.axis: d.start for d in tile.dims}
-        self.buffers[tile.name] = Buffer(name, tile.dtype, strides, starts, last, sizes)
+        self.buffers[tile.name] = Buffer(name, tile.dtype, strides, starts, last, sizes, panel)
         # Room for one more vector: the last row may be read or written past its end.
         total = stride + lanes(self.target)
         self.elements[name] = ceildiv(total, lanes(self.target)) * lanes(self.target)
@@ -212,16 +245,51 @@ class _KernelEmitter:
             pending.clear()
             allocs.clear()
 
-        for node in body:
+        for n, node in enumerate(body):
             if isinstance(node, Alloc):
-                allocs.append(node.tile)
+                if node.tile.name not in self.runs:
+                    allocs.append(node.tile)
                 place = replace(place, scope=place.scope.declare(node.tile))
-            elif isinstance(node, (Compute, Write)) and id(node) not in self.plans:
+            elif isinstance(node, Compute) and node.tile in self.runs:
+                flush()
+                emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
+            elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
+            elif (
+                isinstance(node, Compute) and id(node) in self.plans and (block := self._block(place, node)) is not None
+            ):
+                done = finishing(place, block.c, body[n + 1 :], self.uses)
+                if done is not None and self.blocks.pieces(place, block) is None and isinstance(block.a, Runs):
+                    allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
+                flush()
+                self._many_rows(place, block, done, body[n + 1 :])
+                if done is not None:
+                    return
             else:
                 flush()
                 self._single(place, node)
         flush()
+
+    def _is_keys(self, node: Node) -> bool:
+        return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
+
+    def _block(self, place: Place, node: Node) -> Block | None:
+        c = self.plans[id(node)]
+        runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
+        block = plan_block(place, c, runs, self.contractions.tiling)
+        if block is None and runs is not None:
+            raise InternalError(f"{self.kernel.name}: a table of runs for a product that cannot read it")
+        return block
+
+    def _many_rows(
+        self, place: Place, block: Block, done: Sequence[Compute | Write] | None, rest: Sequence[Node]
+    ) -> None:
+        """A block of rows; few of them have their own register tile. With ``done``, that is all of ``rest`` as well."""
+        with ExitStack() as stack:
+            if not isinstance(block.a, Runs):
+                after = (lambda: self._body(place, rest)) if done is not None else None
+                self.contractions.few_rows(place, stack, block.c, after, block.c.outer)
+            self.blocks.emit(place, block, spell_finish(place, block.c, done) if done is not None else None)
 
     def _local(self, nest: Nest) -> frozenset[str]:
         """Tiles that live in a variable: computed and used in this nest only."""
@@ -260,6 +328,8 @@ class _KernelEmitter:
                 emit_fill(place, self.buffers[tile], value)
             case Rotate(pairs=pairs):
                 self._rotate(place, pairs)
+            case Compute() if self._is_keys(node):
+                self.keys[node.tile].emit(place)
             case Compute():
                 self.contractions.emit(place, self.plans[id(node)])
 
@@ -302,3 +372,10 @@ _LIBM_CALLS = (
     *(f"{name}_f32(" for name in _TRIGONOMETRY),
     *(f"{name}_f64(" for name in (*_TRIGONOMETRY, "exp", "exp2", "log", "log2", "tanh", "erf", "sigmoid")),
 )
+#: Headers that are left out where nothing of theirs is called.
+_HEADERS = {
+    "vec_libm.h": _LIBM_CALLS,
+    "matvec.h": ("few_f32(",),
+    "dot.h": ("dot_f32(",),
+    "transpose.h": ("transpose_f32(",),
+}

@@ -10,15 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from tilewright.backends.cpu.down import emit_down
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.statements import Statement, across, combine, emit_partial, emit_statement, identity_text
 from tilewright.backends.cpu.values import Buffer, register_type
 from tilewright.codegen.cstyle import constant_text
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import ZERO, Expr, symbol
+from tilewright.ir.symbolic import Expr, symbol
 from tilewright.kernel.analysis import gathered, loads_of, refs_of, used_symbols, walk
-from tilewright.kernel.expr import Const, IndexValue, Load, Unary, Value
+from tilewright.kernel.expr import Const, IndexValue, Load, Unary
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute, Write
 
@@ -105,16 +105,11 @@ def _reads_back(nest: Nest, s: Statement, place: Place) -> bool:
     return any(load.tensor in aliased for v in read for load in loads_of(v))
 
 
-def _plain(index: tuple[Expr | Value, ...]) -> tuple[Expr, ...]:
-    """An index with 0 for the entries that are known at run time only."""
-    return tuple(i if isinstance(i, Expr) else ZERO for i in index)
-
-
 def _loop_axes(place: Place, s: Statement) -> tuple[str, ...]:
     """The axes of a statement, those with the largest steps in memory first."""
     if isinstance(s, Compute):
         return (*s.axes, *_reduced(s))
-    offset = offset_of(place.params[s.tensor], _plain(s.index))
+    offset = offset_of(place.params[s.tensor], plain_index(s.index))
 
     def size(axis: str) -> int:
         step = Vectorized(axis, place.scope.facts, place.lanes).stride(offset)
@@ -156,7 +151,7 @@ def _access_cost(place: Place, s: Statement, axis: str) -> float:
     reduced = _reduced(s)
     if isinstance(s, Write):
         scattered = any(axis in used_symbols(i) for i in gathered(s.index))
-        steps.append(None if scattered else lane.stride(offset_of(place.params[s.tensor], _plain(s.index))))
+        steps.append(None if scattered else lane.stride(offset_of(place.params[s.tensor], plain_index(s.index))))
     elif axis not in reduced:
         steps.append(lane.stride(place.buffers[s.tile].offset(s.axes)))
     cost = 0.0 if axis not in reduced else 0.25

@@ -104,6 +104,11 @@ class Place:
         """C text of the first value of ``axis`` that is not valid."""
         return self.ends[axis]
 
+    def length(self, axis: str) -> str:
+        """C text of the number of valid lanes of an axis."""
+        count, start, end = self.count(axis), self.index(self.start(axis)), self.end(axis)
+        return str(count) if count is not None else end if start == "0" else f"{end} - {start}"
+
     def vectorized(self, axis: str | None, width: int | None = None) -> Vectorized:
         """Lanes along ``axis`` in steps of whole vectors from its start."""
         width = width or self.lanes

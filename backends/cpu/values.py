@@ -45,12 +45,18 @@ class Buffer:
     inner: str | None
     #: Lanes of each axis that the tile was made for; ``None`` where symbolic.
     lanes: Mapping[str, int | None]
+    #: With panels of so many elements of ``inner``, its stride is that from one panel to the next.
+    panel: int | None = None
 
     def offset(self, axes: tuple[str, ...]) -> Expr:
         """Offset of the element at the current position of ``axes``."""
         total = constant(0)
         for axis in axes:
-            total = total + (symbol(axis) - self.starts[axis]) * self.strides[axis]
+            at = symbol(axis) - self.starts[axis]
+            if self.panel is not None and axis == self.inner:
+                total = total + at // self.panel * self.strides[axis] + at % self.panel
+            else:
+                total = total + at * self.strides[axis]
         return total
 
 

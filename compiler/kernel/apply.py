@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, Symbol, constant
+from tilewright.ir.symbolic import Expr, Symbol, constant, maximum, minimum
 from tilewright.kernel.analysis import identity, loads_of, refs_of, transform, used_symbols
 from tilewright.kernel.expr import Const, Load, Ref, Value
+from tilewright.kernel.hidden import visible_limit
 from tilewright.kernel.pack import apply_packs, rewrite_loads
 from tilewright.kernel.placement import Key, Path, Placement
 from tilewright.kernel.schedule import (
@@ -127,7 +128,14 @@ def _stage(placement: Placement, stage: Stage) -> tuple[Kernel, dict[str, Path]]
 
     def copy_of(v: Value, path: Path, in_block: bool) -> Value:
         if isinstance(v, Load) and v.tensor == stage.tensor:
-            dims = _plain_axes(kernel, v, axes)
+            plain = _plain_axes(kernel, v, axes)
+            if plain is None and not stage.window:
+                indices = ", ".join(map(str, v.index))
+                cause = f"{v.tensor} is indexed by {indices} and cannot be staged: plain axes only, or axes as digits"
+                raise ScheduleError(kernel.name, cause)
+            if plain is not None and stage.window and v.fill is None:
+                return v
+            dims = tuple(a for a in axes if a in used_symbols(v)) if plain is None or stage.window else plain
         elif isinstance(v, Ref) and v.tile in staged and _source(kernel, v.tile) == stage.tensor:
             dims = v.axes
         else:
@@ -195,8 +203,9 @@ def _digits(kernel: Kernel, index: Expr | Value, axes: list[str]) -> bool:
     return True
 
 
-def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...]:
-    """The axes that index ``load``: each in one place, as itself or in a sum of axes (``32*head + column``)."""
+def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...] | None:
+    """The axes that index ``load``: each in one place, as itself or in a sum of axes (``32*head + column``); ``None``
+    where they do otherwise."""
     names: list[str] = []
     for index in load.index:
         if isinstance(index, Expr) and index.symbols.isdisjoint(axes):
@@ -205,8 +214,7 @@ def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...]:
         here = [a for a in axes if isinstance(index, Expr) and a in index.symbols]
         plain = all(isinstance(a, Symbol) for a in atoms) and (len(here) < 2 or _digits(kernel, index, here))
         if not here or not plain or any(name in names for name in here):
-            cause = f"{load.tensor} is indexed by {index} and cannot be staged: plain axes only, or axes as digits"
-            raise ScheduleError(kernel.name, cause)
+            return None
         names += here
     return tuple(names)
 
@@ -305,6 +313,7 @@ class _Builder:
         if keys[0].loop is None:
             return self.pieces(scan, (*path, keys[0]), (), scope)
         loop = self.loop(keys[0], scope)
+        loop = replace(loop, hi=_visible(scan, loop, scope))
         return [replace(loop, body=tuple(self.pieces(scan, (*path, keys[0]), keys[1:], scope.enter(loop))))]
 
     def compute(self, d: Define, accumulate: bool, scope: Scope) -> Compute:
@@ -326,6 +335,23 @@ class _Builder:
                 elif axis in index.symbols and not _inside(index, size, scope):
                     return True
         return any(axis in ref.axes and not scope.covers(scope.tiles[ref.tile], axis) for ref in refs_of(value))
+
+
+def _visible(scan: Scan, loop: For, scope: Scope) -> Expr:
+    """Where a loop over a scanned axis may end: what no row of the current tiles sees is left out, as under a causal
+    mask. Padded rows count, which keeps the limit short. One position is always visited, so that no loop is empty."""
+    limit = visible_limit(scan)
+    for axis in () if limit is None else sorted(limit.symbols & scope.ranges.keys()):
+        assert limit is not None
+        try:
+            factor = limit.coefficient(axis)
+        except ValueError:
+            return loop.hi
+        if not factor.is_constant:
+            return loop.hi
+        r = scope.ranges[axis]
+        limit = limit.substitute({axis: r.start + r.size - 1 if factor.value > 0 else r.start})
+    return loop.hi if limit is None else minimum(loop.hi, maximum(loop.lo + 1, limit))
 
 
 def _inside(index: Expr, size: Expr, scope: Scope) -> bool:

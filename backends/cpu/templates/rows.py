@@ -33,7 +33,7 @@ def _returns(kernel: Kernel) -> bool:
 
 def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> Iterator[Loop]:
     """Loops over the axes that may be cut, outermost first, for about ``room`` elements inside them all."""
-    free = stored_axes(kernel)
+    free = _outer(kernel, stored_axes(kernel))
     axes = {a for s in kernel.body if isinstance(s, Store) for a in s.axes}
     axes |= {a for d in kernel.body if isinstance(d, Define) for a in (*d.axes, *used_symbols(d.value))}
     for axis in (a.name for a in kernel.axes):
@@ -46,3 +46,13 @@ def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> Iterator[Loop]:
             loops.append(Loop(axis, max(1, room), kind))
         room = max(1, room // longest)
     yield from reversed(loops)
+
+
+def _outer(kernel: Kernel, free: tuple[str, ...]) -> tuple[str, ...]:
+    """``free`` without what lies inside an axis that only some stores have: pieces of one tensor are stored whole rows
+    at a time, as they lie in memory."""
+    for store in (s for s in kernel.body if isinstance(s, Store)):
+        partial = next((n for n, a in enumerate(store.axes) if a not in free), None)
+        if partial is not None and not all(set(s.axes) == set(store.axes) for s in kernel.body if isinstance(s, Store)):
+            free = tuple(a for a in free if a in store.axes[:partial])
+    return free

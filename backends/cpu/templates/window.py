@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
 from tilewright.backends.cpu.machine import codegen
 from tilewright.backends.cpu.templates.axes import most, stored_axes
 from tilewright.ir.ranges import bounds
@@ -137,7 +137,7 @@ def _packs(kernel: Kernel, value: Value, lane: str, panel: int) -> Iterator[Pack
 def by_stride(kernel: Kernel) -> list[str]:
     """Axes that may be cut into blocks, those with the largest steps through the output first."""
     store = next(s for s in kernel.body if isinstance(s, Store))
-    offset = offset_of(kernel.param(store.tensor), tuple(i for i in store.index if isinstance(i, Expr)))
+    offset = offset_of(kernel.param(store.tensor), plain_index(store.index))
     facts = dict(kernel.facts)
 
     def step(axis: str) -> int:

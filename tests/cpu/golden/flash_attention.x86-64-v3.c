@@ -5,27 +5,38 @@
 #include "vec_half.h"
 #include "mma.h"
 #include "matvec.h"
+#include "dot.h"
+#include "transpose.h"
+
+/* raw: few rows, dot products along the depth. */
+static __attribute__((noinline)) void tw_flash_attention_raw_dot(int64_t rows, int64_t columns, const float *a, const float *b, float *c) {
+    switch (rows) {
+        case 1: dot_f32(1, columns, 32, a, 32, b, 32, c, 128); break;
+        case 2: dot_f32(2, columns, 32, a, 32, b, 32, c, 128); break;
+        case 3: dot_f32(3, columns, 32, a, 32, b, 32, c, 128); break;
+    }
+}
 
 /* raw: rows x columns of the result, the whole depth, in registers. */
-static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t b_deep) {
+static __attribute__((noinline)) void tw_flash_attention_raw(int64_t rows, int64_t columns, const float *a, const float *b, float *c) {
     if (columns <= 8) {
         switch (rows) {
-            case 1: mma_f32(1, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 2: mma_f32(2, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 3: mma_f32(3, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 4: mma_f32(4, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 5: mma_f32(5, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 6: mma_f32(6, 1, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
+            case 1: mma_f32(1, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 2: mma_f32(2, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 3: mma_f32(3, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 4: mma_f32(4, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 5: mma_f32(5, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 6: mma_f32(6, 1, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
         }
     }
     else {
         switch (rows) {
-            case 1: mma_f32(1, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 2: mma_f32(2, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 3: mma_f32(3, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 4: mma_f32(4, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 5: mma_f32(5, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
-            case 6: mma_f32(6, 2, TW_LANES, 1, 32, a, 32, 1, b, b_deep, c, 256); break;
+            case 1: mma_f32(1, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 2: mma_f32(2, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 3: mma_f32(3, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 4: mma_f32(4, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 5: mma_f32(5, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
+            case 6: mma_f32(6, 2, TW_LANES, 1, 32, a, 32, 1, b, 16, c, 128); break;
         }
     }
 }
@@ -35,31 +46,39 @@ static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, in
     switch (rows) {
         case 1:
         {
-            few_f32(1, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+            few_f32(1, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 256, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
     }
 }
 
-/* pv: rows x columns of the result, the whole depth, in registers. */
-static __attribute__((noinline)) void tw_flash_attention_pv(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t depth) {
+/* pv: rows x columns of the result, a piece of the depth, in registers. */
+TW_INLINE void tw_flash_attention_pv_tile(const int rows, const int vectors, int64_t columns,
+    int first, int last, const float *a, const float *b, float *c, const float *ahead, int64_t depth, int64_t a_row) {
+    f32v sum[TW_MOST_ROWS][TW_MOST_VECTORS];
+    start_sums_f32(rows, vectors, first, c, 32, sum);
+    add_rows_f32(rows, vectors, depth, a, a_row, b, 32, ahead, sum);
+    keep_sums_f32(rows, vectors, sum, c, 32);
+}
+static __attribute__((noinline)) void tw_flash_attention_pv(int64_t rows, int64_t columns,
+    int first, int last, const float *a, const float *b, float *c, const float *ahead, int64_t depth, int64_t a_row) {
     switch (rows) {
-        case 1: mma_f32(1, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
-        case 2: mma_f32(2, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
-        case 3: mma_f32(3, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
-        case 4: mma_f32(4, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
-        case 5: mma_f32(5, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
-        case 6: mma_f32(6, 2, TW_LANES, 1, depth, a, 256, 1, b, 32, c, 32); break;
+        case 1: tw_flash_attention_pv_tile(1, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 2: tw_flash_attention_pv_tile(2, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 3: tw_flash_attention_pv_tile(3, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 4: tw_flash_attention_pv_tile(4, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 5: tw_flash_attention_pv_tile(5, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 6: tw_flash_attention_pv_tile(6, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
     }
 }
 
@@ -75,62 +94,69 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
     const int64_t T = args->dim[3];
     for (int64_t block = begin; block < end; block++) {
         int64_t rest = block;
+        const int64_t i0_step = ceil_int(S, ceil_int(S, 192));
+        const int64_t i0 = floor_mod(rest, floor_div(S + 191, 192)) * i0_step;
+        rest = floor_div(rest, floor_div(S + 191, 192));
         const int64_t h0 = floor_mod(rest, H);
         rest = floor_div(rest, H);
         const int64_t b0 = rest;
+        const int64_t i0_end = min_int(i0 + i0_step, S);
         float *K_l2 = (float *)((char *)args->scratch + 0);
         /* K_l2[b, h, t, e] = K[b, h, t, e] */
-        {
+        const int K_l2_direct = i0_end - i0 <= 3;
+        if (!K_l2_direct) {
             const int64_t b = b0;
             const int64_t h = h0;
-            for (int64_t t = 0; t < T; t++) {
-                {
-                    int64_t e = 0;
-                    for (; e < 32; e += 8) {
-                        const f32v K_l2_2 = load_f32(K + H * T * b * 32 + T * h * 32 + e + t * 32);
-                        store_strided_f32(K_l2 + e * floor_div(T + 31, 32) * 32 + t, floor_div(T + 31, 32) * 32, K_l2_2, TW_LANES);
-                    }
-                }
+            for (int64_t t = 0; t < T; t += 16) {
+                transpose_f32(min_int(16, T - t), 32, K + H * T * b * 32 + T * h * 32 + t * 32, 32, K_l2 + floor_mod(t, 16) + floor_div(t, 16) * 512, 16);
             }
         }
-        /* for i from i0 in tile(0, S, 6, balanced): */
-        const int64_t i0_step = ceil_int(S, ceil_int(S, 6));
-        for (int64_t i0 = 0; i0 < S; i0 += i0_step) {
-            const int64_t i0_end = min_int(i0 + i0_step, S);
-            TW_ALIGN float mx[16];
+        /* for i from i1 in tile(i0, min(S, i0 + (S + (S + 191) // 192 - 1) // ((S + 191) // 192)), 24, balanced): */
+        const int64_t i1_step = ceil_int(i0_end - i0, ceil_int(i0_end - i0, 24));
+        for (int64_t i1 = i0; i1 < i0_end; i1 += i1_step) {
+            const int64_t i1_end = min_int(i1 + i1_step, i0_end);
+            TW_ALIGN float mx[32];
             /* mx = -inf */
-            for (int64_t i = 0; i < 16; i += TW_LANES) store_f32(mx + i, set_f32(-__builtin_inff()));
-            TW_ALIGN float l[16];
+            for (int64_t i = 0; i < 32; i += TW_LANES) store_f32(mx + i, set_f32(-__builtin_inff()));
+            TW_ALIGN float l[32];
             /* l = 0.0 */
-            for (int64_t i = 0; i < 16; i += TW_LANES) store_f32(l + i, set_f32(0.0f));
-            TW_ALIGN float o[200];
+            for (int64_t i = 0; i < 32; i += TW_LANES) store_f32(l + i, set_f32(0.0f));
+            TW_ALIGN float o[776];
             /* o = 0.0 */
-            for (int64_t i = 0; i < 200; i += TW_LANES) store_f32(o + i, set_f32(0.0f));
-            /* for t from t0 in tile(0, T, 256): */
-            for (int64_t t0 = 0; t0 < T; t0 += 256) {
-                const int64_t t0_end = min_int(t0 + 256, T);
-                TW_ALIGN float raw[1544];
+            for (int64_t i = 0; i < 776; i += TW_LANES) store_f32(o + i, set_f32(0.0f));
+            /* for t from t0 in tile(0, T, 128): */
+            for (int64_t t0 = 0; t0 < T; t0 += 128) {
+                const int64_t t0_end = min_int(t0 + 128, T);
+                TW_ALIGN float raw[3080];
                 /* raw[b, h, i, t] = sum(e, Q[b, h, i, e] * K_l2[b, h, t, e])  ?i ?t */
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t t_at = t0; t_at < t0_end; t_at += 16) {
-                        const int64_t t_stop = min_int(t_at + 16, t0_end);
-                        tw_flash_attention_raw(i0_end - i0, t_stop - t_at, Q + H * S * b * 32 + S * h * 32 + i0 * 32, K_l2 + t_at, raw + -t0 + t_at, floor_div(T + 31, 32) * 32);
+                    if (K_l2_direct) {
+                        tw_flash_attention_raw_dot(i1_end - i1, t0_end - t0, Q + H * S * b * 32 + S * h * 32 + i1 * 32, K + H * T * b * 32 + T * h * 32 + t0 * 32, raw + 0);
+                    }
+                    else {
+                        for (int64_t t_at = t0; t_at < t0_end; t_at += 16) {
+                            const int64_t t_stop = min_int(t_at + 16, t0_end);
+                            for (int64_t i_at = i1; i_at < i1_end; i_at += 6) {
+                                const int64_t i_stop = min_int(i_at + 6, i1_end);
+                                tw_flash_attention_raw(i_stop - i_at, t_stop - t_at, Q + H * S * b * 32 + S * h * 32 + i_at * 32, K_l2 + floor_mod(t_at, 16) + floor_div(t_at, 16) * 512, raw + -i1 * 128 + i_at * 128 - t0 + t_at);
+                            }
+                        }
                     }
                 }
-                TW_ALIGN float top[16];
-                TW_ALIGN float safe[16];
-                TW_ALIGN float p[1544];
-                TW_ALIGN float scale[16];
-                TW_ALIGN float part[16];
-                TW_ALIGN float pv[200];
+                TW_ALIGN float top[32];
+                TW_ALIGN float safe[32];
+                TW_ALIGN float p[3080];
+                TW_ALIGN float scale[32];
+                TW_ALIGN float part[32];
+                TW_ALIGN float pv[776];
                 /* s[b, h, i, t] = raw[b, h, i, t] * f32(0.1767766952966369) + bias[b, t]  ?t */
                 /* top[b, h, i] = max(t, s[b, h, i, t])  ?t */
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i0; i < i0_end; i++) {
+                    for (int64_t i = i1; i < i1_end; i++) {
                         f32v top_lanes = set_f32(-__builtin_inff());
                         f32v top_lanes_2 = set_f32(-__builtin_inff());
                         f32v top_lanes_3 = set_f32(-__builtin_inff());
@@ -138,32 +164,32 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                         {
                             int64_t t = t0;
                             for (; t + 32 <= t0_end; t += 32) {
-                                const f32v s_2 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_2);
+                                const f32v s_2 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_2);
                                 top_lanes = max_f32(top_lanes, s_2);
-                                const f32v s_3 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 8) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 8));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 8, s_3);
+                                const f32v s_3 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 8) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 8));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 8, s_3);
                                 top_lanes_2 = max_f32(top_lanes_2, s_3);
-                                const f32v s_4 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 16) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 16));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 16, s_4);
+                                const f32v s_4 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 16) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 16));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 16, s_4);
                                 top_lanes_3 = max_f32(top_lanes_3, s_4);
-                                const f32v s_5 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0 + 24) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 24));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0 + 24, s_5);
+                                const f32v s_5 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 24) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 24));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 24, s_5);
                                 top_lanes_4 = max_f32(top_lanes_4, s_5);
                             }
                             for (; t + 8 <= t0_end; t += 8) {
-                                const f32v s_6 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_6);
+                                const f32v s_6 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_6);
                                 top_lanes = max_f32(top_lanes, s_6);
                             }
                             if (t < t0_end) {
                                 const int64_t live_t = t0_end - t;
-                                const f32v s_7 = ((load_f32(raw + i * 256 - i0 * 256 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
-                                store_f32(raw + i * 256 - i0 * 256 + t - t0, s_7);
+                                const f32v s_7 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_7);
                                 top_lanes = max_f32(top_lanes, select_f32(live(live_t), s_7, set_f32(-__builtin_inff())));
                             }
                         }
-                        top[i - i0] = max_across_f32(max_f32(max_f32(top_lanes, top_lanes_2), max_f32(top_lanes_3, top_lanes_4)));
+                        top[i - i1] = max_across_f32(max_f32(max_f32(top_lanes, top_lanes_2), max_f32(top_lanes_3, top_lanes_4)));
                     }
                 }
                 /* mx2[b, h, i] = max(mx[b, h, i], top[b, h, i]) */
@@ -173,23 +199,23 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t b = b0;
                     const int64_t h = h0;
                     {
-                        int64_t i = i0;
-                        for (; i + 8 <= i0_end; i += 8) {
-                            const f32v mx2_2 = max_f32(load_f32(mx + i - i0), load_f32(top + i - i0));
-                            store_f32(top + i - i0, mx2_2);
+                        int64_t i = i1;
+                        for (; i + 8 <= i1_end; i += 8) {
+                            const f32v mx2_2 = max_f32(load_f32(mx + i - i1), load_f32(top + i - i1));
+                            store_f32(top + i - i1, mx2_2);
                             const f32v safe_2 = select_f32((mx2_2 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_2);
-                            store_f32(safe + i - i0, safe_2);
-                            const f32v scale_2 = exp_f32((load_f32(mx + i - i0) - safe_2));
-                            store_f32(scale + i - i0, scale_2);
+                            store_f32(safe + i - i1, safe_2);
+                            const f32v scale_2 = exp_f32((load_f32(mx + i - i1) - safe_2));
+                            store_f32(scale + i - i1, scale_2);
                         }
-                        if (i < i0_end) {
-                            const int64_t live_i = i0_end - i;
-                            const f32v mx2_3 = max_f32(load_f32(mx + i - i0), load_f32(top + i - i0));
-                            store_f32(top + i - i0, mx2_3);
+                        if (i < i1_end) {
+                            const int64_t live_i = i1_end - i;
+                            const f32v mx2_3 = max_f32(load_f32(mx + i - i1), load_f32(top + i - i1));
+                            store_f32(top + i - i1, mx2_3);
                             const f32v safe_3 = select_f32((mx2_3 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_3);
-                            store_f32(safe + i - i0, safe_3);
-                            const f32v scale_3 = exp_f32((load_f32(mx + i - i0) - safe_3));
-                            store_f32(scale + i - i0, scale_3);
+                            store_f32(safe + i - i1, safe_3);
+                            const f32v scale_3 = exp_f32((load_f32(mx + i - i1) - safe_3));
+                            store_f32(scale + i - i1, scale_3);
                         }
                     }
                 }
@@ -198,23 +224,23 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i0; i < i0_end; i++) {
+                    for (int64_t i = i1; i < i1_end; i++) {
                         f32v part_lanes = set_f32(0.0f);
                         {
                             int64_t t = t0;
                             for (; t + 8 <= t0_end; t += 8) {
-                                const f32v p_2 = exp_f32((load_f32(raw + i * 256 - i0 * 256 + t - t0) - set_f32(safe[i - i0])));
-                                store_f32(p + i * 256 - i0 * 256 + t - t0, p_2);
+                                const f32v p_2 = exp_f32((load_f32(raw + i * 128 - i1 * 128 + t - t0) - set_f32(safe[i - i1])));
+                                store_f32(p + i * 128 - i1 * 128 + t - t0, p_2);
                                 part_lanes = (part_lanes + p_2);
                             }
                             if (t < t0_end) {
                                 const int64_t live_t_2 = t0_end - t;
-                                const f32v p_3 = exp_f32((load_f32(raw + i * 256 - i0 * 256 + t - t0) - set_f32(safe[i - i0])));
-                                store_f32(p + i * 256 - i0 * 256 + t - t0, p_3);
+                                const f32v p_3 = exp_f32((load_f32(raw + i * 128 - i1 * 128 + t - t0) - set_f32(safe[i - i1])));
+                                store_f32(p + i * 128 - i1 * 128 + t - t0, p_3);
                                 part_lanes = (part_lanes + select_f32(live(live_t_2), p_3, set_f32(0.0f)));
                             }
                         }
-                        part[i - i0] = sum_across_f32(part_lanes);
+                        part[i - i1] = sum_across_f32(part_lanes);
                     }
                 }
                 /* l2[b, h, i] = l[b, h, i] * scale[b, h, i] + part[b, h, i] */
@@ -222,29 +248,42 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t b = b0;
                     const int64_t h = h0;
                     {
-                        int64_t i = i0;
-                        for (; i + 8 <= i0_end; i += 8) {
-                            const f32v l2_2 = ((load_f32(l + i - i0) * load_f32(scale + i - i0)) + load_f32(part + i - i0));
-                            store_f32(part + i - i0, l2_2);
+                        int64_t i = i1;
+                        for (; i + 8 <= i1_end; i += 8) {
+                            const f32v l2_2 = ((load_f32(l + i - i1) * load_f32(scale + i - i1)) + load_f32(part + i - i1));
+                            store_f32(part + i - i1, l2_2);
                         }
-                        if (i < i0_end) {
-                            const int64_t live_i_2 = i0_end - i;
-                            const f32v l2_3 = ((load_f32(l + i - i0) * load_f32(scale + i - i0)) + load_f32(part + i - i0));
-                            store_f32(part + i - i0, l2_3);
+                        if (i < i1_end) {
+                            const int64_t live_i_2 = i1_end - i;
+                            const f32v l2_3 = ((load_f32(l + i - i1) * load_f32(scale + i - i1)) + load_f32(part + i - i1));
+                            store_f32(part + i - i1, l2_3);
                         }
                     }
                 }
-                /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
-                {
-                    const int64_t b = b0;
-                    const int64_t h = h0;
-                    if (i0_end - i0 <= 3) {
-                        tw_flash_attention_pv_few(i0_end - i0, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                if (i1_end - i1 <= 3) {
+                    {
+                        const int64_t b = b0;
+                        const int64_t h = h0;
+                        tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
                     }
-                    else {
-                        for (int64_t d_at = 0; d_at < 32; d_at += 16) {
-                            const int64_t d_stop = d_at + 16;
-                            tw_flash_attention_pv(i0_end - i0, 16, p + 0, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at, t0_end - t0);
+                }
+                else {
+                    /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
+                    {
+                        const int64_t b = b0;
+                        const int64_t h = h0;
+                        const int64_t count = i1_end - i1;
+                        const int64_t pieces = ceil_int(count, 6);
+                        for (int64_t panel = 0; panel < 32; panel += 32) {
+                            for (int64_t column = panel; column < min_int(panel + 32, 32); column += 16) {
+                                const float *const strip = V + H * T * b * 32 + T * h * 32 + column;
+                                const float *const near = strip + (column - panel + 16 < 32 ? 16 : 1 * t0_end * 32 - (column - panel));
+                                for (int64_t piece = 0, row = i1, stop; piece < pieces; piece++, row = stop) {
+                                    stop = row + count / pieces + (piece < count % pieces);
+                                    const float *const left = p + -i1 * 128 + row * 128 - t0;
+                                    tw_flash_attention_pv(stop - row, 32 - column, 1, 1, left, strip, pv + column - i1 * 32 + row * 32, near + piece * (1 * t0_end / 8) * 32, t0_end, 128);
+                                }
+                            }
                         }
                     }
                 }
@@ -252,30 +291,30 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i0; i < i0_end; i++) {
+                    for (int64_t i = i1; i < i1_end; i++) {
                         {
                             int64_t d = 0;
                             for (; d < 32; d += 8) {
-                                const f32v o2_2 = ((load_f32(o + d + i * 32 - i0 * 32) * set_f32(scale[i - i0])) + load_f32(pv + d + i * 32 - i0 * 32));
-                                store_f32(pv + d + i * 32 - i0 * 32, o2_2);
+                                const f32v o2_2 = ((load_f32(o + d + i * 32 - i1 * 32) * set_f32(scale[i - i1])) + load_f32(pv + d + i * 32 - i1 * 32));
+                                store_f32(pv + d + i * 32 - i1 * 32, o2_2);
                             }
                         }
                     }
                 }
                 /* rotate(mx=mx2, l=l2, o=o2) */
-                for (int64_t i = 0; i < 16; i += TW_LANES) store_f32(mx + i, load_f32(top + i));
-                for (int64_t i = 0; i < 16; i += TW_LANES) store_f32(l + i, load_f32(part + i));
-                for (int64_t i = 0; i < 200; i += TW_LANES) store_f32(o + i, load_f32(pv + i));
+                for (int64_t i = 0; i < 32; i += TW_LANES) store_f32(mx + i, load_f32(top + i));
+                for (int64_t i = 0; i < 32; i += TW_LANES) store_f32(l + i, load_f32(part + i));
+                for (int64_t i = 0; i < 776; i += TW_LANES) store_f32(o + i, load_f32(pv + i));
             }
             /* O[b, h, i, d] = o[b, h, i, d] / l[b, h, i]  ?i */
             {
                 const int64_t b = b0;
                 const int64_t h = h0;
-                for (int64_t i = i0; i < i0_end; i++) {
+                for (int64_t i = i1; i < i1_end; i++) {
                     {
                         int64_t d = 0;
                         for (; d < 32; d += 8) {
-                            store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i0 * 32) / set_f32(l[i - i0])));
+                            store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i1 * 32) / set_f32(l[i - i1])));
                         }
                     }
                 }
