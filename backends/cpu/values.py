@@ -212,6 +212,10 @@ class Values:
             text = self.loaded[key] = self.assign("x", v.dtype, text)
         return text
 
+    def _is_same(self, e: Expr) -> bool:
+        """Whether all lanes have the same ``e``."""
+        return self.lane.stride(e.substitute(self.at)) == 0
+
     def _varies(self, e: Expr) -> bool:
         return self.lane.axis is not None and self.lane.axis in e.symbols
 
@@ -295,6 +299,8 @@ class Values:
             case Select(cond=c, a=a, b=b):
                 chosen = f"select_{register_type(a.dtype)}"
                 return f"{chosen}({self._value(c)}, {self._value(a)}, {self._value(b)})"
+            case Cast(dtype=DType.F32 | DType.F64 as dtype, x=IndexValue(index=i)) if self._is_same(i):
+                return f"set_{dtype}(({C_TYPES[dtype]})({self.index(i.substitute(self.at))}))"
             case Cast(dtype=dtype, x=x):
                 return _cast(dtype, x.dtype, self._value(x))
 
