@@ -59,6 +59,24 @@ static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, in
             few_f32(3, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
+        case 4:
+        {
+            few_f32(2, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, depth, a + 2 * 128, 128, 1, b, second, 32, c + 2 * 32, 32);
+        }
+        break;
+        case 5:
+        {
+            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, depth, a + 3 * 128, 128, 1, b, second, 32, c + 3 * 32, 32);
+        }
+        break;
+        case 6:
+        {
+            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, depth, a + 3 * 128, 128, 1, b, second, 32, c + 3 * 32, 32);
+        }
+        break;
     }
 }
 
@@ -205,7 +223,7 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    if (i1_end - i1 <= 3) {
+                    if (S <= 6) {
                         tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
                     }
                     else {

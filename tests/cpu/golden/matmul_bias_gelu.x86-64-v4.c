@@ -71,7 +71,7 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
             const int64_t m1_end = min_int(m1 + m1_step, m0_end);
             TW_ALIGN float acc[464];
             /* acc[m, n] = sum(k, A[m, k] * B[n // 32, k, n % 32])  ?m */
-            if (m1_end - m1 <= 4) {
+            if (M <= 4) {
                 tw_matmul_bias_gelu_acc_few(m1_end - m1, 32, A + m1 * 384, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288 + 12288, acc + 0);
             }
             else {
