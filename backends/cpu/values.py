@@ -272,7 +272,7 @@ class Values:
                 return self._index_value(v)
             case Unary(op=op, x=x):
                 return _unary(op, x.dtype, self._value(x))
-            case Binary(op=op, a=IndexValue(index=a), b=IndexValue(index=b)) if (c := self._positions(op, a, b)):
+            case Binary(op=op, a=IndexValue(index=a), b=IndexValue(index=b)) if c := self._positions(op, a, b):
                 return c
             case Binary(op=op, a=a, b=b):
                 return _binary(op, a.dtype, self._value(a), self._value(b))
