@@ -127,6 +127,8 @@ class ContractionEmitter:
             if not always:
                 inside.enter_context(place.out.block(f"if ({place.index(total)} <= {most})"))
             inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+            if c.row is not None:
+                inner, rows = self._chunks(inner, inside, c.row, self.tiling.rows)
             b = _operand(inner, v, c.column, c.depth, PIECE)
             a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
             assert b is not None

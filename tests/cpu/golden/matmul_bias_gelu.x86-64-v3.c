@@ -11,35 +11,35 @@ static __attribute__((noinline)) void tw_matmul_bias_gelu_acc_few(int64_t rows, 
     switch (rows) {
         case 1:
         {
-            few_f32(1, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(1, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 4:
         {
-            few_f32(2, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
-            few_f32(2, 4, 1, TW_LANES, 1, 384, a + 2 * 384, 384, 1, b, second, 32, c + 2 * 32, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, 384, a + 2 * 384, 384, 1, b, second, 32, c + 2 * 32, 32);
         }
         break;
         case 5:
         {
-            few_f32(3, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
-            few_f32(2, 4, 1, TW_LANES, 1, 384, a + 3 * 384, 384, 1, b, second, 32, c + 3 * 32, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, 384, a + 3 * 384, 384, 1, b, second, 32, c + 3 * 32, 32);
         }
         break;
         case 6:
         {
-            few_f32(3, 4, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
-            few_f32(3, 4, 1, TW_LANES, 1, 384, a + 3 * 384, 384, 1, b, second, 32, c + 3 * 32, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, 384, a + 3 * 384, 384, 1, b, second, 32, c + 3 * 32, 32);
         }
         break;
     }
@@ -76,7 +76,7 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
             const int64_t m1_end = min_int(m1 + m1_step, m0_end);
             TW_ALIGN float acc[200];
             /* acc[m, n] = sum(k, A[m, k] * B[n // 32, k, n % 32])  ?m */
-            if (M <= 6) {
+            if (M <= 18) {
                 tw_matmul_bias_gelu_acc_few(m1_end - m1, 32, A + m1 * 384, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288 + 12288, acc + 0);
             }
             else {

@@ -11,22 +11,22 @@ static __attribute__((noinline)) void tw_matmul_bias_gelu_acc_few(int64_t rows, 
     switch (rows) {
         case 1:
         {
-            few_f32(1, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(1, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(2, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(3, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 4:
         {
-            few_f32(4, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(4, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
     }
