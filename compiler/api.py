@@ -210,13 +210,26 @@ def samples(
         entry: of which entry point; the first when ``None``.
     """
     info = _entry(artifact, entry)
-    bounds = {s.name: (s.min, s.max, s.multiple) for s in info.symbols}
     inputs, bound = _bound(info, shapes or {})
-    made = []
-    for seed, sizes in enumerate(sample.SAMPLES[:count]):
-        free = {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
-        made.append(sample.make_inputs(inputs, free | bound, seed))
-    return made
+    return [
+        sample.make_inputs(inputs, _free(info, inputs, sizes) | bound, seed)
+        for seed, sizes in enumerate(sample.SAMPLES[:count])
+    ]
+
+
+def sizes(
+    artifact: Path | str, shapes: Mapping[str, Sequence[int]] | None = None, entry: str | None = None
+) -> dict[str, int]:
+    """The dimension symbols of the first of :func:`samples`: what ``shapes`` say, small sizes for the others."""
+    info = _entry(artifact, entry)
+    inputs, bound = _bound(info, shapes or {})
+    return _free(info, inputs, sample.SAMPLES[0]) | bound
+
+
+def _free(entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int]) -> dict[str, int]:
+    """Every symbol at one of ``sizes``, in turn, within its bounds."""
+    bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
+    return {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
 
 
 def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:

@@ -51,14 +51,19 @@ class _Distinct:
     size: LaunchSize
 
 
-def build_target(
-    entries: Sequence[Lowered],
-    backend: KernelBackend,
-    target: Target,
-    observer: Observer,
-    names: Mapping[ir.Value, str],
-) -> TargetBuild:
-    """Schedule, emit and build every distinct kernel of all entry points once, then plan the launches.
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """What is known of a target's share before any code is built. ``launches`` as in :class:`TargetBuild`."""
+
+    built: Built
+    kernels: tuple[Scheduled, ...]
+    launches: tuple[int, ...]
+
+
+def plan_target(
+    entries: Sequence[Lowered], backend: KernelBackend, target: Target, names: Mapping[ir.Value, str]
+) -> TargetPlan:
+    """Schedule every distinct kernel of all entry points once and plan the launches; no code is built.
 
     ``names`` are those of constants among the weights, where they differ from their own. Raises one
     :class:`UnsupportedError` that names every kernel the target cannot run.
@@ -72,15 +77,27 @@ def build_target(
         for e in entries
     ]
     kernels = tuple(d.scheduled for d in distinct.values())
-    source = backend.emit(kernels, target)
-    for scheduled in kernels:
+    built = build_plan(planned, [s.kernel.name for s in kernels], names)
+    started = tuple(step.kernel for entry in planned for step in entry.steps if isinstance(step, KernelLaunch))
+    return TargetPlan(built, kernels, started)
+
+
+def build_target(
+    entries: Sequence[Lowered],
+    backend: KernelBackend,
+    target: Target,
+    observer: Observer,
+    names: Mapping[ir.Value, str],
+) -> TargetBuild:
+    """The plan of a target, and its kernels emitted and built. Arguments and errors as of :func:`plan_target`."""
+    planned = plan_target(entries, backend, target, names)
+    source = backend.emit(planned.kernels, target)
+    for scheduled in planned.kernels:
         observer.text(f"{target.folder}/{scheduled.kernel.name}.schedule.txt", print_scheduled(scheduled))
     for name, text in source.files.items():
         observer.text(f"{target.folder}/{name}", text)
     binary = backend.build(source, target)
-    built = build_plan(planned, [s.kernel.name for s in kernels], names)
-    started = tuple(step.kernel for entry in planned for step in entry.steps if isinstance(step, KernelLaunch))
-    return TargetBuild(target, built, binary, kernels, started)
+    return TargetBuild(target, planned.built, binary, planned.kernels, planned.launches)
 
 
 def _planned_step(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
-from tilewright.build import Lowered, TargetBuild, build_target
+from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, plan_target
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
@@ -24,10 +24,12 @@ from tilewright.ops.program import Run, Step, lower_graph
 from tilewright.options import Options
 from tilewright.package.native import build_runtime
 from tilewright.package.writer import Part, cpu_requirements
+from tilewright.passes.layout.cost import traffic_on
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
 from tilewright.plan.constants import constant_names
 from tilewright.plan.verify import verify_plan
 from tilewright.selection import resolve_targets
+from tilewright.target import Target
 
 STAGES = ("import", "optimize", "lower", "build")
 
@@ -49,7 +51,7 @@ def compile(
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    entries = _lowered(models, options, observer, clock)
+    entries = _lowered(models, options, [target for _, target in targets], observer, clock)
     # Hashing all weights is worth its time only where another entry point may have the same ones.
     names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
     builds = []
@@ -63,9 +65,25 @@ def compile(
     return artifact
 
 
-def _lowered(models: Mapping[str, Model], options: Options, observer: Observer, clock: Clock) -> tuple[Lowered, ...]:
-    """Every entry point imported, optimized and lowered."""
-    passes = default_pipeline(options.level)
+def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) -> dict[str, TargetPlan]:
+    """The plan of each target by its spelling, and its scheduled kernels: :func:`compile` without building any code.
+
+    Arguments and errors as of :func:`compile`.
+    """
+    options = options or Options()
+    clock = Clock(lambda stage, detail: None)
+    targets = resolve_targets(options)
+    observer = Observer(options.observe, lambda line: None)
+    entries = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock)
+    names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
+    return {t.spelling: plan_target(entries, backend, t, names) for backend, t in targets}
+
+
+def _lowered(
+    models: Mapping[str, Model], options: Options, targets: Sequence[Target], observer: Observer, clock: Clock
+) -> tuple[Lowered, ...]:
+    """Every entry point imported, optimized and lowered, once for all targets."""
+    passes = default_pipeline(options.level, traffic_on(targets))
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)

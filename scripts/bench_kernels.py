@@ -1,7 +1,8 @@
 """Speed of generated CPU kernels on this machine: GFLOP/s, share of the measured peak, ratio to PyTorch's own.
 
-One thread, its own CPU time, medians of interleaved runs. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3]
-[--only matmul]``. Needs torch; without it the ratio column is empty.
+One thread, its own CPU time; ours, the peer and the loop that gives the peak run in turn, and ratios are medians over
+rounds. ``python scripts/bench_kernels.py [--level cpu:x86-64-v3] [--only conv]``. Needs torch; without it the ratio
+column is empty.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tilewright.backends.cpu import machine
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Kernel
+from tilewright.ops.flatten import flatten_axes, name_axes
 from tilewright.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "cpu"))
@@ -46,8 +50,12 @@ __attribute__((visibility("default"))) float peak(int64_t n) {{
 """
 
 
-def measured_peak(target: Target) -> float:
-    """Multiply-adds of one core in flop/s, from a loop of independent ones."""
+#: Iterations of the loop that measures the peak: about half a millisecond.
+PEAK_TURNS = 100_000
+
+
+def peak_loop(target: Target) -> Callable[[], float]:
+    """What measures the multiply-adds of one core in flop/s, by a loop of independent ones."""
     tools = default_toolchain()
     lanes = machine.lanes(target)
     flags = machine.flags(target, tools)
@@ -56,9 +64,8 @@ def measured_peak(target: Target) -> float:
     path.write_bytes(tools.link({"p": compiled}, flags))
     library = ctypes.CDLL(str(path))
     path.unlink()
-    n = 2_000_000
-    seconds = min(_timed(lambda: library.peak(ctypes.c_int64(n))) for _ in range(7))
-    return 2.0 * 12 * lanes * n / seconds
+    flops = 2.0 * 12 * lanes * PEAK_TURNS
+    return lambda: flops / _timed(lambda: library.peak(ctypes.c_int64(PEAK_TURNS)))
 
 
 def _timed(run: Callable[[], object]) -> float:
@@ -131,6 +138,98 @@ def _random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Conv:
+    """A square convolution of ResNet-50. ``planes``: the input is channels first, as an image comes."""
+
+    size: int
+    ci: int
+    co: int
+    window: int
+    stride: int = 1
+    residual: bool = False
+    planes: bool = False
+
+    @property
+    def pad(self) -> int:
+        return self.window // 2
+
+    @property
+    def out(self) -> int:
+        return (self.size + 2 * self.pad - self.window) // self.stride + 1
+
+
+RESNET = (
+    Conv(224, 3, 64, 7, 2, planes=True),
+    *(Conv(s, c, c, 3) for s, c in ((56, 64), (28, 128), (14, 256), (7, 512))),
+    *(Conv(s, c, c, 3, 2) for s, c in ((56, 128), (28, 256), (14, 512))),
+    *(Conv(s, c, 4 * c, 1, residual=True) for s, c in ((56, 64), (28, 128), (14, 256), (7, 512))),
+    *(Conv(s, 4 * c, c, 1) for s, c in ((56, 64), (28, 128), (14, 256), (7, 512))),
+    *(Conv(s, ci, co, 1) for s, ci, co in ((56, 64, 64), (56, 256, 128), (28, 512, 256), (14, 1024, 512))),
+    *(Conv(s, c, 2 * c, 1, 2) for s, c in ((56, 256), (28, 512), (14, 1024))),
+)
+
+
+def convolution(c: Conv) -> Kernel:
+    """Channels last, with bias, residual and relu as ``c`` says; merged as lowered convolutions are."""
+    source = "B, 3, {s}, {s}" if c.planes else "B, {s}, {s}, {ci}"
+    place = f"oh*{c.stride} + kh - {c.pad}, ow*{c.stride} + kw - {c.pad}"
+    read = f"X[b, i, {place}]" if c.planes else f"X[b, {place}, i]"
+    if c.pad:
+        read = f"({read} or 0)"
+    shape = f"f32[B, {c.out}, {c.out}, {c.co}]"
+    return name_axes(
+        flatten_axes(
+            parse_kernel(f"""
+@kernel
+def conv(X: f32[{source.format(s=c.size, ci=c.ci)}], W: const[f32[{c.co}, {c.ci}, {c.window}, {c.window}]],
+         bias: const[f32[{c.co}]], {f"R: {shape}, " if c.residual else ""}Y: out[{shape}]):
+    where(1 <= B <= 32)
+    b: B
+    oh: {c.out}
+    ow: {c.out}
+    o: {c.co}
+    kh: {c.window}
+    kw: {c.window}
+    i: {c.ci}
+    acc[b, oh, ow, o] = sum((kh, kw, i), {read} * W[o, i, kh, kw])
+    Y[b, oh, ow, o] = max(acc[b, oh, ow, o] + bias[o]{" + R[b, oh, ow, o]" if c.residual else ""}, f32(0.0))
+""")
+        ),
+        ("m", "n"),
+    )
+
+
+def _convolutions(batch: int) -> Iterator[Case]:
+    for c in RESNET:
+        source = (batch, c.ci, c.size, c.size) if c.planes else (batch, c.size, c.size, c.ci)
+        tensors = {"X": _random(*source), "W": _random(c.co, c.ci, c.window, c.window), "bias": _random(c.co)}
+        if c.residual:
+            tensors["R"] = _random(batch, c.out, c.out, c.co)
+        peer = None
+        if torch is not None:
+            x, w, bias = (torch.from_numpy(tensors[n]) for n in ("X", "W", "bias"))
+            x = (x if c.planes else x.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+            conv = torch.nn.Conv2d(c.ci, c.co, c.window, c.stride, c.pad).to(memory_format=torch.channels_last).eval()
+            conv.weight.data, conv.bias.data = w.contiguous(memory_format=torch.channels_last), bias
+            r = torch.from_numpy(tensors["R"]).permute(0, 3, 1, 2) if c.residual else None
+            peer = _torch_convolution(conv, x, r)
+        flops = 2.0 * batch * c.out**2 * c.co * c.ci * c.window**2
+        name = f"conv{batch} {c.window}x{c.window}/{c.stride} {c.size} {c.ci}->{c.co}{'+r' if c.residual else ''}"
+        yield name, convolution(c), {"B": batch}, tensors, flops, peer
+
+
+def _torch_convolution(conv: Any, x: Any, r: Any) -> Callable[[], object]:
+    """The same by PyTorch."""
+
+    def run() -> object:
+        with torch.inference_mode():
+            y = conv(x)
+            return torch.relu_(y if r is None else y.add_(r))
+
+    return run
+
+
 Case = tuple[str, Kernel, dict[str, int], dict[str, np.ndarray], float, Callable[[], object] | None]
 
 
@@ -160,6 +259,7 @@ def cases() -> list[Case]:
         found.append(
             (f"attention {b}x{s}", parse_kernel(ATTENTION), {"B": b, "S": s}, tensors, 4.0 * b * 12 * s * s * 32, peer)
         )
+    found += [*_convolutions(1), *_convolutions(8)]
     for m in (8, 128, 4096):
         tensors = {"X": _random(m, 384), "R": _random(m, 384), "g": _random(384), "beta": _random(384)}
         peer = None
@@ -170,15 +270,28 @@ def cases() -> list[Case]:
     return found
 
 
-def measure(bound: Bound, peer: Callable[[], object] | None, repeats: int) -> tuple[float, float | None]:
-    """Median seconds of ours and of the peer, taken in turn."""
-    ours, theirs = [], []
+@dataclass(frozen=True)
+class Result:
+    """Medians over rounds: seconds of ours, share of the peak, and how much longer the peer took."""
+
+    seconds: float
+    share: float
+    ratio: float | None
+
+
+def measure(
+    bound: Bound, peer: Callable[[], object] | None, repeats: int, flops: float, peak: Callable[[], float]
+) -> Result:
+    """Ours, the peer and the peak in turn."""
+    ours, shares, ratios = [], [], []
     inner = max(1, math.ceil(2e-4 / max(1e-7, _timed(bound.run))))
     for _ in range(repeats):
+        top = peak()
         ours.append(_timed(lambda: [bound.run() for _ in range(inner)]) / inner)
+        shares.append(flops / ours[-1] / max(top, peak()))
         if peer is not None:
-            theirs.append(_timed(lambda: [peer() for _ in range(inner)]) / inner)
-    return statistics.median(ours), statistics.median(theirs) if theirs else None
+            ratios.append(_timed(lambda: [peer() for _ in range(inner)]) / inner / ours[-1])
+    return Result(statistics.median(ours), statistics.median(shares), statistics.median(ratios) if ratios else None)
 
 
 def main() -> None:
@@ -191,16 +304,17 @@ def main() -> None:
     target = machine.targets()[options.level]
     if torch is not None:
         torch.set_num_threads(1)
-    peak = measured_peak(target)
-    print(f"{target.spelling}: measured peak {peak / 1e9:.0f} GFLOP/s a core")
-    print(f"{'kernel':28} {'us':>9} {'GFLOP/s':>8} {'of peak':>8} {'torch/ours':>10}")
+    peak = peak_loop(target)
+    print(f"{target.spelling}: measured peak {max(peak() for _ in range(20)) / 1e9:.0f} GFLOP/s a core")
+    print(f"{'kernel':34} {'us':>9} {'GFLOP/s':>8} {'of peak':>8} {'torch/ours':>10}")
     for name, kernel, dims, tensors, flops, peer in cases():
         if options.only not in name:
             continue
         bound = bind(compile_kernel(kernel, options.level), tensors, dims, unguarded)
-        ours, theirs = measure(bound, peer, options.repeats)
-        ratio = f"{theirs / ours:10.2f}" if theirs is not None else ""
-        print(f"{name:28} {ours * 1e6:9.1f} {flops / ours / 1e9:8.1f} {flops / ours / peak:8.1%} {ratio}", flush=True)
+        found = measure(bound, peer, options.repeats, flops, peak)
+        ratio = f"{found.ratio:10.2f}" if found.ratio is not None else ""
+        gflops = flops / found.seconds / 1e9
+        print(f"{name:34} {found.seconds * 1e6:9.1f} {gflops:8.1f} {found.share:8.1%} {ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,6 @@ def main() -> int:
                 artifact,
                 feed,
                 against=dict.fromkeys(PEERS, model),
-                reference=model,
                 roofline=True,
                 threads=threads,
                 seconds=SECONDS,

@@ -1,8 +1,9 @@
-"""What each class of kernels reaches on this machine, one thread: the numbers of ``[cost]`` in a CPU target's TOML.
+"""What each class of kernels reaches on this machine, one thread: numbers of ``[cost]`` in a CPU target's TOML.
 
-``PYTHONPATH=build/dev python scripts/measure_classes.py [--level cpu:x86-64-v3]`` compiles one model of one operator per
-row below, runs it at sizes that are bound by what the row says (arithmetic in a cache, or main memory), takes the least
-time, less that of a run that does next to nothing, and prints the share of this machine's own roof (:mod:`tilewright.benchmark.roofline`).
+``python scripts/measure_classes.py [--level cpu:x86-64-v3]`` compiles one model of one operator per row below, runs it
+at sizes that are bound by what the row says (arithmetic in a cache, or main memory), takes the least time, less that of
+a launch that does next to nothing, and prints the share of this machine's own roof
+(:mod:`tilewright.benchmark.roofline`).
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from tilewright.benchmark.roofline import Roofline, measure
 from tilewright.cost.work import FUNCTIONS
 
 ROUNDS = 4
-SIZE = 16384  # elements of a function's row: two arrays of 64 KB
+SIZE = 16384  # elements of a function's row: two arrays of 64 KiB
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "classes"
 F = TensorProto.FLOAT
 
 
 @dataclass(frozen=True)
 class Row:
-    """One operator on inputs and constants of these shapes; ``flops`` and ``bytes`` of one run, ``calls`` of functions."""
+    """One operator on inputs and constants of these shapes; plain operations, bytes and calls of functions of a run."""
 
     kind: str
     bound: str
@@ -60,14 +61,14 @@ def conv(c: int, o: int, size: int, window: int) -> Row:
 def depthwise(c: int, size: int, bound: str) -> Row:
     attributes = (("pads", (1,) * 4), ("group", c))
     shape = (1, c, size, size)
-    return Row(
-        "window", bound, "Conv", (shape,), ((c, 1, 3, 3),), attributes, 18.0 * c * size**2, 8.0 * c * size**2
-    )
+    return Row("window", bound, "Conv", (shape,), ((c, 1, 3, 3),), attributes, 18.0 * c * size**2, 8.0 * c * size**2)
 
 
-def rows(op: str, m: int, n: int, bound: str, flops: float, calls: Mapping[str, float], constants: int = 0) -> Row:
+def rows(op: str, m: int, n: int, bound: str, flops: float, calls: Mapping[str, float], vectors: int = 0) -> Row:
     attributes, calls = (("axis", -1),), {name: count * m * n for name, count in calls.items()}
-    return Row("rows", bound, op, ((m, n),), ((n,),) * constants, attributes, flops * m * n, 8.0 * m * n, tuple(calls.items()))
+    return Row(
+        "rows", bound, op, ((m, n),), ((n,),) * vectors, attributes, flops * m * n, 8.0 * m * n, tuple(calls.items())
+    )
 
 
 def attention(heads: int, s: int, d: int) -> Row:
@@ -134,9 +135,7 @@ def main() -> int:
         roof = roof.best(measure(1))
     launch = took[small[0]]
     plain = 5.0 * SIZE / (took[small[1]] - launch)
-    weights = {
-        name: (took[row] - launch) / SIZE * plain for (name, _), row in zip(ALONE.items(), alone, strict=True)
-    }
+    weights = {name: (took[row] - launch) / SIZE * plain for (name, _), row in zip(ALONE.items(), alone, strict=True)}
     assert set(weights) <= FUNCTIONS
     shares: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in ROWS:
@@ -185,10 +184,10 @@ def session(row: Row, level: str) -> Callable[[], float]:
     out = {"y": loaded.run(None, feed)[0]}  # memory that is there already: a page fault is no part of a kernel
 
     def run() -> float:
-        # The thread's own time: others on the machine cost us little of it, and all of the wall's.
+        # Other processes add to the wall's time of long launches, Python to the thread's own time of short ones.
         start = time.thread_time()
-        loaded.run(None, feed, out=out)
-        return time.thread_time() - start
+        took = sum(seconds for _, seconds in loaded.profile(feed, out=out))
+        return min(took, time.thread_time() - start)
 
     return run
 

@@ -1,15 +1,21 @@
 """Measuring: pairing, percentiles, arithmetic of the roof, and the count of a model's work."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
+from tilewright import api, driver, runtime
+from tilewright.backends.cpu.machine import runnable
 from tilewright.benchmark.interleave import FEWEST_ROUNDS, Interleaved, interleave, percentiles
 from tilewright.benchmark.measure import bench
+from tilewright.benchmark.records import describe, sizes_of
+from tilewright.benchmark.records import measure as measure_kernels
 from tilewright.benchmark.roofline import Roofline
 from tilewright.benchmark.scenarios import MULTI_STREAM_SAMPLES, multi_stream, offline, server, single_stream
 from tilewright.benchmark.work import count_work
 from tilewright.errors import UsageError
+from tilewright.options import Options
 
 from models import minilm
 
@@ -45,15 +51,60 @@ def test_the_lower_roof_counts() -> None:
     assert roof.best(Roofline(1, 50.0, 20.0)) == Roofline(1, 100.0, 20.0)
 
 
-def test_work_of_an_encoder_by_hand(tmp_path: Path) -> None:
-    batch, length, c = 3, 17, minilm.SMALL
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small encoder compiled for every batch and length."""
+    folder = tmp_path_factory.mktemp("encoder")
+    options = Options(targets=(runnable()[-1].spelling,))
+    driver.compile(minilm.build_small(folder), options=options).save(folder / "small.tw")
+    return folder / "small.tw"
+
+
+def shapes_at(batch: int, length: int) -> dict[str, tuple[int, int]]:
+    return dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (batch, length))
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 8), (3, 17), (2, 64)])
+def test_work_of_an_encoder_by_hand(encoder: Path, batch: int, length: int) -> None:
+    c = minilm.SMALL
     h, i = c.hidden_size, c.intermediate_size
     dense = 2 * batch * length * c.num_hidden_layers * (4 * h * h + 2 * h * i)
     attention = 2 * 2 * batch * length * length * h * c.num_hidden_layers
-    shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (batch, length))
-    work = count_work(minilm.build_small(tmp_path), shapes)
-    assert work.operations == dense + attention
-    assert work.weight_bytes == 4 * c.num_hidden_layers * (4 * h * h + 2 * h * i)
+    work = count_work(encoder, shapes_at(batch, length))
+    # beside the products: biases, residual sums, gelu, normalization and softmax, a few operations an element each
+    elements = batch * length * c.num_hidden_layers * (10 * h + 8 * h + 12 * i) + attention / h * 10
+    assert dense + attention < work.operations < dense + attention + 2 * elements
+    products = 4 * c.num_hidden_layers * (4 * h * h + 2 * h * i)
+    assert products < work.weight_bytes < 1.3 * products + 4 * h * (batch + 1) * length
+
+
+def test_a_record_without_running(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", None)  # nothing can be loaded
+    few, many = (describe(encoder, sizes_of(encoder, shapes_at(1, s))) for s in (8, 128))
+    assert few.launches == many.launches == sum(k.launches for k in many.kernels)
+    assert few.flops < many.flops
+    assert few.arena < many.arena
+    assert (many.conversions, many.scheduled) == (0, 1.0)
+    assert {"contraction", "scan", "rows"} <= {k.kind for k in many.kernels}
+    assert all(k.predicted > 0 and k.measured is None and k.share is None for k in many.kernels)
+    json.dumps(many.as_dict())
+
+
+def test_a_measured_record(encoder: Path) -> None:
+    (feed,) = api.samples(encoder, shapes_at(2, 16), count=1)
+    record = describe(encoder, sizes_of(encoder, shapes_at(2, 16)))
+    machine = Roofline(1, operations=1e9, bandwidth=1e9, near=((1 << 20, 2e9),))
+    found = measure_kernels(record, encoder, feed, machine)
+    assert found.arena == runtime.load(encoder, threads=1).memory(feed).arena
+    assert all(k.measured is not None and k.measured >= 0 for k in found.kernels)
+    for k in found.kernels:
+        assert k.limit == pytest.approx(max((k.flops + k.calls) / 1e9, k.bytes / 2e9), rel=1e-6)
+
+
+def test_an_artifact_without_the_work_of_its_kernels() -> None:
+    golden = Path(__file__).parent / "runtime" / "golden" / "format-1.tw"
+    with pytest.raises(UsageError, match="work-unknown"):
+        describe(golden, {})
 
 
 def run() -> None:
@@ -83,7 +134,7 @@ def test_waiting_counts_in_the_server_scenario() -> None:
     [
         {"scenario": "double-stream"},
         {"against": {"frob": "m.onnx"}},
-        {"roofline": True},
+        {"scenario": "offline", "roofline": True},
         {"scenario": "server"},
         {"rate": 3.0},
         {"scenario": "offline", "against": {"onnxruntime": "m.onnx"}},

@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
-    "benchmark": {"engines", "codegen", "runtime", "errors", "verification"},
+    "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
+    | {"cost", "plan", "ir", "target", "selection"},
     "api": {
         "driver",
         "entries",

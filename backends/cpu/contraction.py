@@ -8,7 +8,7 @@ that results do not depend on how rows fall into tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute
 
 
-def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
+def operand_of(place: Place, v: Value, along: str | None, depth: str, width: int) -> Operand | None:
     """``v`` as plain f32 memory with fixed strides along both axes; ``None`` when it must be staged."""
     if isinstance(v, Ref):
         tile = place.buffers[v.tile]
@@ -45,6 +45,20 @@ def _operand(place: Place, v: Value, along: str | None, depth: str, width: int) 
     first = place.vectorized(along, width).stride(offset)
     second = place.vectorized(depth, 1).stride(offset)
     return None if first is None or second is None else Operand(base, offset, first, second)
+
+
+def padded_columns(place: Place, b: Value, column: str, width: int) -> bool:
+    """Whether whole vectors of ``b`` may be read beyond the last column."""
+    count = place.count(column)
+    if count is not None and count % place.lanes == 0:
+        return True
+    if isinstance(b, Ref):
+        tile = place.buffers[b.tile]
+        return tile.inner == column
+    assert isinstance(b, Load)
+    last = place.params[b.tensor].shape[-1]
+    # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
+    return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
 
 
 class ContractionEmitter:
@@ -68,11 +82,11 @@ class ContractionEmitter:
                 self._clear(place, c)
             for axis in c.steps:
                 place.open_loop(stack, axis)
-            if self._dots(place, stack, c) or self._few_rows(place, stack, c):
+            if self._dots(place, stack, c) or self.few_rows(place, stack, c):
                 return
             place, columns = self._chunks(place, stack, c.column, width)
-            b = _operand(place, strip_casts(c.b), c.column, c.depth, width)
-            padded = b is not None and self._padded(place, strip_casts(c.b), c.column, width)
+            b = operand_of(place, strip_casts(c.b), c.column, c.depth, width)
+            padded = b is not None and padded_columns(place, strip_casts(c.b), c.column, width)
             if b is None or b.along != 1:
                 b = self._stage_b(place, c, width)
                 padded = True
@@ -80,22 +94,22 @@ class ContractionEmitter:
             rows = "1"
             if c.row is not None:
                 inner, rows = self._chunks(place, stack, c.row, self.tiling.rows)
-            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1)
+            a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1)
             if a is None:
                 a = self._stage_a(inner, c)
             self.tiles.call(inner, c, Call(a, b, rows, columns, padded))
 
     def _dots(self, place: Place, stack: ExitStack, c: Contraction) -> bool:
         """Few rows by dot products, where both operands are contiguous along the depth: ``b`` in memory, or where no
-        copy of it was made. Returns as :meth:`_few_rows` does."""
+        copy of it was made. Returns as :meth:`few_rows` does."""
         keys = self.keys.get(c.b.tile) if isinstance(c.b, Ref) else None
         rows = "1" if c.row is None else place.length(c.row)
         source = c.b if keys is None else keys.source
         few = keys.direct is not None if keys is not None else rows.isdigit() and int(rows) <= DOT_ROWS
         if c.steps or not few or not isinstance(source, Load):
             return False
-        a = _operand(place, c.a, c.row, c.depth, 1)
-        b = _operand(place, source, c.column, c.depth, 1)
+        a = operand_of(place, c.a, c.row, c.depth, 1)
+        b = operand_of(place, source, c.column, c.depth, 1)
         if a is None or b is None or a.deep != 1 or b.deep != 1 or b.along == 1:
             return False
         with ExitStack() as inside:
@@ -106,10 +120,18 @@ class ContractionEmitter:
             stack.enter_context(place.out.block("else"))
         return keys is None
 
-    def _few_rows(self, place: Place, stack: ExitStack, c: Contraction) -> bool:
-        """Few rows by their own register tile, where ``b`` allows; whether that is all there is to do.
+    def few_rows(
+        self,
+        place: Place,
+        stack: ExitStack,
+        c: Contraction,
+        after: Callable[[], None] | None = None,
+        outer: tuple[str, ...] = (),
+    ) -> bool:
+        """Few rows by their own register tile, where ``b`` allows, and ``after``; whether that is all there is to do.
 
-        Otherwise what follows stands in the ``else`` of a test of the number of rows."""
+        Otherwise what follows stands in the ``else`` of a test of the number of rows. ``outer`` are axes to loop over.
+        """
         # All rows, not those of a tile: of many rows the tile of many is the better one, for the last few too.
         total = constant(1) if c.row is None else place.scope.kernel.extent(c.row)
         most = most_rows(self.tiling, place.lanes)
@@ -118,22 +140,29 @@ class ContractionEmitter:
         if c.steps or bounds(total, place.scope.facts)[0] > most:
             return False
         v = strip_casts(c.b)
-        b = _operand(place, v, c.column, c.depth, PIECE)
-        padded = b is not None and self._padded(place, v, c.column, PIECE)
+        b = operand_of(place, v, c.column, c.depth, PIECE)
+        padded = b is not None and padded_columns(place, v, c.column, PIECE)
         whole = padded and isinstance(v, Load)
         if b is None or b.along != 1 or not (whole or place.length(c.column).isdigit()):
             return False
-        with ExitStack() as inside:
+        with ExitStack() as branch:
             if not always:
-                inside.enter_context(place.out.block(f"if ({place.index(total)} <= {most})"))
-            inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
-            if c.row is not None:
-                inner, rows = self._chunks(inner, inside, c.row, self.tiling.rows)
-            b = _operand(inner, v, c.column, c.depth, PIECE)
-            a = _operand(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
-            assert b is not None
-            ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
-            FewRows(a, b, ahead, rows, columns, padded, most).emit(inner, c, self.tiles)
+                branch.enter_context(place.out.block(f"if ({place.index(total)} <= {most})"))
+            with ExitStack() as inside:
+                if outer:
+                    inside.enter_context(place.out.block(""))
+                for axis in outer:
+                    place.open_loop(inside, axis)
+                inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+                if c.row is not None:
+                    inner, rows = self._chunks(inner, inside, c.row, self.tiling.rows)
+                b = operand_of(inner, v, c.column, c.depth, PIECE)
+                a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
+                assert b is not None
+                ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
+                FewRows(a, b, ahead, rows, columns, padded, most).emit(inner, c, self.tiles)
+            if after is not None:
+                after()
         if not always:
             stack.enter_context(place.out.block("else"))
         return always
@@ -165,19 +194,6 @@ class ContractionEmitter:
             f"const int64_t {stop} = " + (f"{name} + {size};" if exact else f"min_int({name} + {size}, {end});")
         )
         return narrowed(place, axis, (name, stop), size, exact=exact), str(size) if exact else f"{stop} - {name}"
-
-    def _padded(self, place: Place, b: Value, column: str, width: int) -> bool:
-        """Whether whole vectors of ``b`` may be read beyond the last column."""
-        count = place.count(column)
-        if count is not None and count % place.lanes == 0:
-            return True
-        if isinstance(b, Ref):
-            tile = place.buffers[b.tile]
-            return tile.inner == column
-        assert isinstance(b, Load)
-        last = place.params[b.tensor].shape[-1]
-        # A packed panel: the innermost dimension is a piece of the columns, zero beyond them.
-        return last.is_constant and last.value % width == 0 and b.index[-1] == symbol(column) % last
 
     def _stage_b(self, place: Place, c: Contraction, width: int) -> Operand:
         """Copy ``b`` into a panel of ``width`` columns."""

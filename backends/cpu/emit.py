@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from tilewright.backends.cpu.blocked import Block, BlockEmitter, plan_block
 from tilewright.backends.cpu.contraction import ContractionEmitter
+from tilewright.backends.cpu.finish import finishing, spell_finish
 from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
 from tilewright.backends.cpu.nest import Nest, emit_fill, emit_nest, plan_nests
 from tilewright.backends.cpu.place import Memory, Names, Place
 from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_contraction
+from tilewright.backends.cpu.runs import POINTERS, Runs, emit_runs, plan_runs, run_axis
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
+from tilewright.backends.cpu.window import lane_axis
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
+from tilewright.errors import InternalError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
 from tilewright.kernel.analysis import grid, refs_of
 from tilewright.kernel.expr import Load, Ref
@@ -47,7 +52,10 @@ class _KernelEmitter:
         tiling = Tiling(int(table["tile_rows"]), int(table["tile_columns"]) // lanes(target))
         self.columns = tiling.vectors * lanes(target)
         self.keys: dict[str, Keys] = {}
+        self.runs: dict[str, Runs] = {}
         self.contractions = ContractionEmitter(symbol, tiling, self.keys)
+        piece = target.memory["l1"].size // (4 * self.columns)
+        self.blocks = BlockEmitter(symbol, tiling, piece, self.contractions.tiles.functions)
         self.plans: dict[int, Contraction] = {}
         self.buffers: dict[str, Buffer] = {}
         self.elements: dict[str, Expr] = {}
@@ -93,11 +101,15 @@ class _KernelEmitter:
         """Find contractions, who reads which tile, and the memory layout of each tile."""
         innermost: dict[str, str] = {}
         wide: set[str] = set()
-        for node, _ in visit(self.scheduled):
+        self._find_runs(used)
+        for node, scope in visit(self.scheduled):
             match node:
                 case Compute():
-                    plan = plan_contraction(node)
-                    if plan is not None:
+                    runs = next((self.runs[r.tile] for r in refs_of(node.value) if r.tile in self.runs), None)
+                    plan = plan_contraction(node, runs.run if runs is not None else None)
+                    if plan is None:
+                        self._follow_lanes(node, params, scope, innermost)
+                    else:
                         self.plans[id(node)] = plan
                         wide.add(node.tile)
                         innermost[node.tile] = plan.column
@@ -120,6 +132,29 @@ class _KernelEmitter:
                 tile = node.tile
                 pad = max(self.columns, PIECE) if tile.name in wide else lanes(self.target)
                 self._layout(tile, innermost.get(tile.name), pad, used.fresh(tile.name))
+
+    def _follow_lanes(
+        self, node: Compute, params: Mapping[str, Param], scope: Scope, innermost: dict[str, str]
+    ) -> None:
+        """The lanes of a reduction down an axis, and of what is computed from it, are neighbours in their tiles."""
+        lane = {innermost[r.tile] for r in refs_of(node.value) if innermost.get(r.tile) in node.axes}
+        if node.reduce is not None and not lane:
+            lane = {axis for axis in [lane_axis(node, params, scope, lanes(self.target))] if axis is not None}
+        if len(lane) == 1:
+            innermost.setdefault(node.tile, lane.pop())
+
+    def _find_runs(self, used: Names) -> None:
+        """Tables in place of the tiles whose space is :data:`POINTERS`."""
+        tiles = {n.tile.name: n.tile for n, _ in visit(self.scheduled) if isinstance(n, Alloc)}
+        computes = [n for n, _ in visit(self.scheduled) if isinstance(n, Compute)]
+        copies = {n.tile: n for n in computes if tiles[n.tile].space == POINTERS}
+        for node in computes:
+            plan = plan_contraction(node)
+            if plan is not None and isinstance(plan.a, Ref) and plan.a.tile in copies:
+                copy = copies[plan.a.tile]
+                run = run_axis(self.kernel, copy.value, (*plan.steps, plan.depth))
+                assert run is not None and plan.row is not None
+                self.runs[copy.tile] = plan_runs(used.fresh(copy.tile), tiles[copy.tile], copy, plan.row, run)
 
     def _use(self, node: Node, *tiles: str) -> None:
         for tile in tiles:
@@ -210,12 +245,26 @@ class _KernelEmitter:
             pending.clear()
             allocs.clear()
 
-        for node in body:
+        for n, node in enumerate(body):
             if isinstance(node, Alloc):
-                allocs.append(node.tile)
+                if node.tile.name not in self.runs:
+                    allocs.append(node.tile)
                 place = replace(place, scope=place.scope.declare(node.tile))
+            elif isinstance(node, Compute) and node.tile in self.runs:
+                flush()
+                emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
+            elif (
+                isinstance(node, Compute) and id(node) in self.plans and (block := self._block(place, node)) is not None
+            ):
+                done = finishing(place, block.c, body[n + 1 :], self.uses)
+                if done is not None and self.blocks.pieces(place, block) is None and isinstance(block.a, Runs):
+                    allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
+                flush()
+                self._many_rows(place, block, done, body[n + 1 :])
+                if done is not None:
+                    return
             else:
                 flush()
                 self._single(place, node)
@@ -224,10 +273,28 @@ class _KernelEmitter:
     def _is_keys(self, node: Node) -> bool:
         return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
 
+    def _block(self, place: Place, node: Node) -> Block | None:
+        c = self.plans[id(node)]
+        runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
+        block = plan_block(place, c, runs, self.contractions.tiling)
+        if block is None and runs is not None:
+            raise InternalError(f"{self.kernel.name}: a table of runs for a product that cannot read it")
+        return block
+
+    def _many_rows(
+        self, place: Place, block: Block, done: Sequence[Compute | Write] | None, rest: Sequence[Node]
+    ) -> None:
+        """A block of rows; few of them have their own register tile. With ``done``, that is all of ``rest`` as well."""
+        with ExitStack() as stack:
+            if not isinstance(block.a, Runs):
+                after = (lambda: self._body(place, rest)) if done is not None else None
+                self.contractions.few_rows(place, stack, block.c, after, block.c.outer)
+            self.blocks.emit(place, block, spell_finish(place, block.c, done) if done is not None else None)
+
     def _local(self, nest: Nest) -> frozenset[str]:
         """Tiles that live in a variable: computed and used in this nest only."""
         inside = {id(s) for s in nest.statements}
-        made = {s.tile for s in nest.statements if isinstance(s, Compute) and s.reduce is None}
+        made = {s.tile for s in nest.statements if isinstance(s, Compute) and (s.reduce is None or nest.reduced)}
         return frozenset(t for t in made if self.uses.get(t, set()) <= inside)
 
     def _reuse(self, nest: Nest, tiles: Sequence[Tile], hidden: frozenset[str]) -> None:

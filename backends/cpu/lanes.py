@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.ir.ranges import Range, divisor
 from tilewright.ir.symbolic import ZERO, Atom, Expr, Symbol, as_expr, constant
+from tilewright.kernel.expr import Value
 from tilewright.kernel.tile import Param
 
 
@@ -65,6 +66,11 @@ class Vectorized:
             if size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
                 return 0 if atom.op == "//" else 1
         return None
+
+
+def plain_index(index: tuple[Expr | Value, ...]) -> tuple[Expr, ...]:
+    """An index with 0 for the entries that are known at run time only."""
+    return tuple(i if isinstance(i, Expr) else ZERO for i in index)
 
 
 def offset_of(param: Param, index: tuple[Expr, ...]) -> Expr:

@@ -7,33 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Union
+from dataclasses import dataclass, replace
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.down import emit_down
+from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
 from tilewright.backends.cpu.place import Place
-from tilewright.backends.cpu.values import Buffer, Values, register_type
+from tilewright.backends.cpu.statements import Statement, across, combine, emit_partial, emit_statement, identity_text
+from tilewright.backends.cpu.values import Buffer, register_type
 from tilewright.codegen.cstyle import constant_text
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import ZERO, Expr
-from tilewright.ir.types import DType
-from tilewright.kernel.analysis import gathered, identity, loads_of, refs_of, used_symbols, walk
-from tilewright.kernel.expr import Const, IndexValue, Load, Ref, Value
+from tilewright.ir.symbolic import Expr, symbol
+from tilewright.kernel.analysis import gathered, loads_of, refs_of, used_symbols, walk
+from tilewright.kernel.expr import Const, IndexValue, Load, Unary
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute, Write
 
-Statement = Union[Compute, Write]
-
-#: How a reduction combines two vectors, given the register type and the two operands.
-COMBINE = {
-    "sum": "({a} + {b})",
-    "prod": "({a} * {b})",
-    "max": "max_{t}({a}, {b})",
-    "min": "min_{t}({a}, {b})",
-    "any": "({a} | {b})",
-    "all": "({a} & {b})",
-}
-_ACROSS = {"any": "min", "all": "max"}  # of 0 and -1
+#: What takes longer than the sum of vectors that follows it: one accumulator is enough then.
+_SLOW = frozenset("exp log log2 exp2 sin cos tan tanh erf sigmoid asin acos atan sinh cosh asinh acosh atanh".split())
+#: Accumulators of a reduction along the lanes: an addition takes four cycles and two begin in each (Zen 3, Skylake).
+_PARTIAL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ def plan_nests(place: Place, statements: Sequence[Statement]) -> list[Nest]:
         if across and vector not in across:
             nests.append(Nest((s,), axes, vector, down))
         elif not down and (n := _home(nests, s, Nest((), axes, vector), place)) is not None:
-            nests[n] = Nest((*nests[n].statements, s), nests[n].axes, vector)
+            nests[n] = replace(nests[n], statements=(*nests[n].statements, s))
         else:
             nests.append(Nest((s,), axes, vector, between=down))
     return nests
@@ -69,7 +61,7 @@ def _home(nests: list[Nest], s: Statement, shape: Nest, place: Place) -> int | N
     """The latest nest that ``s`` may join: nothing after that nest makes what ``s`` reads."""
     read = {r.tile for r in refs_of(s.value)}
     for n in range(len(nests) - 1, -1, -1):
-        if _joins(nests[n], s, shape, place):
+        if _joins(nests[n], s, shape, place) or _follows(nests[n], s, shape, place):
             return n
         made = {x.tile for x in nests[n].statements if isinstance(x, Compute)}
         if read & made or isinstance(s, Write) or any(isinstance(x, Write) for x in nests[n].statements):
@@ -89,22 +81,35 @@ def _joins(nest: Nest, s: Statement, shape: Nest, place: Place) -> bool:
     finished = {x.tile for x in nest.statements if isinstance(x, Compute) and x.reduce is not None}
     if any(r.tile in finished for r in refs_of(s.value)):
         return False
+    return not _reads_back(nest, s, place)
+
+
+def _follows(nest: Nest, s: Statement, shape: Nest, place: Place) -> bool:
+    """Whether ``s`` may be computed from the sums of a reduction down the lanes while they are in registers."""
+    if not nest.reduced or _reduced(s) or nest.vector != shape.vector or set(nest.axes) != set(shape.axes):
+        return False
+    own = nest.statements[0]
+    assert isinstance(own, Compute)
+    made = {x.tile for x in nest.statements if isinstance(x, Compute)}
+    refs = [r for r in refs_of(s.value) if r.tile in made]
+    if own.accumulate or any(set(r.axes) != set(own.axes) for r in refs):
+        return False
+    return not _reads_back(nest, s, place)
+
+
+def _reads_back(nest: Nest, s: Statement, place: Place) -> bool:
+    """Whether ``s`` reads a tensor that the nest writes: at which element is not known."""
     written = {x.tensor for x in nest.statements if isinstance(x, Write)}
     aliased = written | {place.params[t].alias for t in written}
     read = [s.value, *(gathered(s.index) if isinstance(s, Write) else ())]
-    return not any(load.tensor in aliased for v in read for load in loads_of(v))
-
-
-def _plain(index: tuple[Expr | Value, ...]) -> tuple[Expr, ...]:
-    """An index with 0 for the entries that are known at run time only."""
-    return tuple(i if isinstance(i, Expr) else ZERO for i in index)
+    return any(load.tensor in aliased for v in read for load in loads_of(v))
 
 
 def _loop_axes(place: Place, s: Statement) -> tuple[str, ...]:
     """The axes of a statement, those with the largest steps in memory first."""
     if isinstance(s, Compute):
         return (*s.axes, *_reduced(s))
-    offset = offset_of(place.params[s.tensor], _plain(s.index))
+    offset = offset_of(place.params[s.tensor], plain_index(s.index))
 
     def size(axis: str) -> int:
         step = Vectorized(axis, place.scope.facts, place.lanes).stride(offset)
@@ -146,7 +151,7 @@ def _access_cost(place: Place, s: Statement, axis: str) -> float:
     reduced = _reduced(s)
     if isinstance(s, Write):
         scattered = any(axis in used_symbols(i) for i in gathered(s.index))
-        steps.append(None if scattered else lane.stride(offset_of(place.params[s.tensor], _plain(s.index))))
+        steps.append(None if scattered else lane.stride(offset_of(place.params[s.tensor], plain_index(s.index))))
     elif axis not in reduced:
         steps.append(lane.stride(place.buffers[s.tile].offset(s.axes)))
     cost = 0.0 if axis not in reduced else 0.25
@@ -163,97 +168,62 @@ def emit_nest(place: Place, nest: Nest, local: frozenset[str]) -> None:
     with ExitStack() as stack:
         if nest.axes or nest.vector is not None:
             stack.enter_context(out.block(""))
+        if nest.reduced:
+            emit_down(place, nest.statements, nest.axes, nest.vector, local)
+            return
         for axis in nest.axes:
             place.open_loop(stack, axis)
-        across = [s for s in nest.statements if isinstance(s, Compute) and s.reduce is not None and not nest.reduced]
-        sums = {s.tile: _start(place, s) for s in across}
+        reductions = [s for s in nest.statements if isinstance(s, Compute) and s.reduce is not None]
+        vectors = _side_by_side(place, nest) if reductions else 1
+        sums = {s.tile: _start(place, s, vectors) for s in reductions}
         with ExitStack() as inner:
             for axis in nest.between:
                 place.open_loop(inner, axis)
-            live = place.open_vector_loop(inner, nest.vector)
-            values = place.values(nest.vector, live)
-            if nest.reduced:
-                _emit_down(place, nest, values)
-            for s in () if nest.reduced else nest.statements:
-                _emit_statement(place, s, values, sums, local)
-        for s in across:
+            for count, live in place.vector_loops(nest.vector, vectors):
+                for n in range(count):
+                    values = place.values(nest.vector, live)
+                    if n and nest.vector is not None:
+                        values.at = {nest.vector: symbol(nest.vector) + n * place.lanes}
+                    for s in nest.statements:
+                        if isinstance(s, Compute) and s.tile in sums:
+                            emit_partial(place, s, values, sums[s.tile][n])
+                        else:
+                            emit_statement(place, s, values, local)
+        for s in reductions:
             _finish(place, s, sums[s.tile])
 
 
-def _start(place: Place, s: Compute) -> str:
+def _side_by_side(place: Place, nest: Nest) -> int:
+    """Vectors that a reduction along the lanes takes at a time, each into a sum of its own."""
+    count = None if nest.vector is None else place.count(nest.vector)
+    if nest.vector is None or (count is not None and count < 2 * place.lanes):
+        return 1
+    slow = any(isinstance(v, Unary) and v.op in _SLOW for s in nest.statements for v in walk(s.value))
+    return 1 if slow else min(_PARTIAL, _PARTIAL if count is None else count // place.lanes)
+
+
+def _start(place: Place, s: Compute, count: int) -> list[str]:
     assert s.reduce is not None
-    kind = register_type(s.value.dtype)
-    name = place.fresh(f"{s.tile}_lanes")
-    place.out.line(f"{kind}v {name} = {_identity_text(s.reduce.op, s.value.dtype)};")
-    return name
+    names = [place.fresh(f"{s.tile}_lanes") for _ in range(count)]
+    for name in names:
+        place.out.line(f"{register_type(s.value.dtype)}v {name} = {identity_text(s.reduce.op, s.value.dtype)};")
+    return names
 
 
-def _identity_text(op: str, dtype: DType) -> str:
-    const = identity(op, dtype)
-    return f"set_{register_type(dtype)}({constant_text(const.value, dtype)})"
-
-
-def _op(op: str, dtype: DType) -> str:
-    return {"max": "any", "min": "all"}.get(op, op) if dtype is DType.BOOL else op
-
-
-def _combine(op: str, dtype: DType, a: str, b: str) -> str:
-    text = COMBINE[_op(op, dtype)].format(t=register_type(dtype), a=a, b=b)
-    return f"round_{dtype}({text})" if dtype in (DType.F16, DType.BF16) and op in ("sum", "prod") else text
-
-
-def _emit_statement(place: Place, s: Statement, values: Values, sums: dict[str, str], local: frozenset[str]) -> None:
-    text = values.spell(s.value)
-    kind = register_type(s.value.dtype)
-    if isinstance(s, Write):
-        values.store(place.params[s.tensor], s.index, text)
-        return
-    if s.tile in sums:
-        assert s.reduce is not None
-        if values.live is not None:
-            text = f"select_{kind}(live({values.live}), {text}, {_identity_text(s.reduce.op, s.value.dtype)})"
-        place.out.line(f"{sums[s.tile]} = {_combine(s.reduce.op, s.value.dtype, sums[s.tile], text)};")
-        return
-    name = values.assign(s.tile, s.value.dtype, text)
-    values.local[s.tile] = name
-    if s.tile not in local:
-        values.store_tile(place.buffers[s.tile], s.axes, name)
-
-
-def _finish(place: Place, s: Compute, lanes: str) -> None:
+def _finish(place: Place, s: Compute, lanes: list[str]) -> None:
     """Combine the lanes of a reduction, and what the tile held before where the statement accumulates."""
     assert s.reduce is not None
     dtype, op = s.value.dtype, s.reduce.op
     kind = register_type(dtype)
+    while len(lanes) > 1:  # in pairs, so that additions run side by side
+        pairs = list(zip(lanes[::2], lanes[1::2], strict=False))
+        lanes = [combine(op, dtype, a, b) for a, b in pairs] + lanes[2 * len(pairs) :]
     tile: Buffer = place.buffers[s.tile]
     target = f"{tile.name}[{place.index(tile.offset(s.axes))}]"
-    across = f"{_ACROSS.get(_op(op, dtype), op)}_across_{kind}({lanes})"
+    total = across(op, dtype, lanes[0])
     if s.accumulate:
-        across = f"({_combine(op, dtype, f'set_{kind}({target})', f'set_{kind}({across})')})[0]"
-    place.out.line(f"{target} = {across};")
-
-
-def _emit_down(place: Place, nest: Nest, values: Values) -> None:
-    """A reduction over axes that are not the vector's: one accumulator vector, scalar loops."""
-    (s,) = nest.statements
-    assert isinstance(s, Compute) and s.reduce is not None
-    dtype = s.value.dtype
-    name = place.fresh(s.tile)
-    tile = place.buffers[s.tile]
-    start = _identity_text(s.reduce.op, dtype)
-    if s.accumulate:
-        start = values.spell(_own(s))
-    place.out.line(f"{register_type(dtype)}v {name} = {start};")
-    with ExitStack() as stack:
-        for axis in nest.reduced:
-            place.open_loop(stack, axis)
-        text = values.spell(s.value)
-        place.out.line(f"{name} = {_combine(s.reduce.op, dtype, name, text)};")
-    values.store_tile(tile, s.axes, name)
-
-
-def _own(s: Compute) -> Value:
-    return Ref(s.tile, s.axes, s.value.dtype)
+        total = f"({combine(op, dtype, f'set_{kind}({target})', f'set_{kind}({total})')})[0]"
+    place.out.line(f"{target} = {total};")
 
 
 def emit_fill(place: Place, tile: Buffer, value: Const) -> None:

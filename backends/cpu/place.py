@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -126,7 +126,8 @@ class Place:
             same = tile.lanes[axis] == self.scope.ranges[axis].lanes and tile.starts[axis] == self.start(axis)
             return same and divisor(self.start(axis) - tile.starts[axis], self.scope.facts) % self.lanes == 0
 
-        return Values(out or self.out, self.params, self.buffers, self.names, lane, live, self.fresh, whole)
+        extents = {a.name: a.extent for a in self.scope.kernel.axes}
+        return Values(out or self.out, self.params, self.buffers, self.names, lane, live, self.fresh, whole, extents)
 
     def open_loop(self, stack: ExitStack, axis: str) -> None:
         """A scalar loop over the valid values of ``axis``, or just its one value."""
@@ -151,6 +152,37 @@ class Place:
         live = self.fresh(f"live_{name}")
         self.out.line(f"const int64_t {live} = {end} - {name};")
         return live
+
+    def vector_loops(self, axis: str | None, vectors: int = 1) -> Iterator[tuple[int, str | None]]:
+        """Opens loops over ``axis`` one after the other, for the caller to fill each: ``vectors`` at a time, the other
+        whole ones singly, then what is left. Gives the vectors of one iteration and the text of the number of live
+        lanes (``None``: all)."""
+        if axis is None:
+            yield 1, "1"
+            return
+        name, start, end = self.names[axis], self.index(self.start(axis)), self.end(axis)
+        count, width = self.count(axis), self.lanes
+        if count is not None and count <= width:
+            with self.out.block(""):
+                self.out.line(f"const int64_t {name} = {start};")
+                yield 1, None if count == width else str(count)
+            return
+        exact = self._whole_vectors(axis)
+        with self.out.block(""):
+            self.out.line(f"int64_t {name} = {start};")
+            for n in (vectors, 1) if vectors > 1 else (1,):
+                if count is not None and (count if n == vectors else count % (vectors * width)) < n * width:
+                    continue
+                more = f"{name} < {end}" if exact and n == 1 else f"{name} + {n * width} <= {parenthesized(end)}"
+                with self.out.block(f"for (; {more}; {name} += {n * width})"):
+                    yield n, None
+            if exact:
+                return
+            live = str(count % width) if count is not None else self.fresh(f"live_{name}")
+            with self.out.block(f"if ({name} < {end})"):
+                if count is None:
+                    self.out.line(f"const int64_t {live} = {end} - {name};")
+                yield 1, live
 
     def _whole_vectors(self, axis: str) -> bool:
         r = self.scope.ranges[axis]

@@ -70,8 +70,9 @@ def _in_order(v: Value, column: str) -> bool:
     return size is not None and last == at % size and along == [at // size]
 
 
-def plan_contraction(node: Compute) -> Contraction | None:
-    """The contraction that ``node`` is, or ``None`` when the register tile has no use for it."""
+def plan_contraction(node: Compute, run: str | None = None) -> Contraction | None:
+    """The contraction that ``node`` is, or ``None`` when the register tile has no use for it. ``run``: the axis along
+    which a table gives rows, if one does."""
     product = as_product(node)
     if product is None or node.value.dtype is not DType.F32:
         return None
@@ -82,7 +83,7 @@ def plan_contraction(node: Compute) -> Contraction | None:
     outer = tuple(x for x in node.axes if x not in (column, row))
     # The depth that both operands carry; others (one operand is constant along them) are rare.
     both = [k for k in product.k if k in used_symbols(product.a) and k in used_symbols(product.b)]
-    depth = both[-1]
+    depth = run or both[-1]
     steps = tuple(k for k in product.k if k != depth)
     return Contraction(node, product.a, product.b, row, column, outer, steps, depth)
 

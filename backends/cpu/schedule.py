@@ -12,6 +12,7 @@ from tilewright.backends.cpu.templates.contraction import contraction
 from tilewright.backends.cpu.templates.matvec import rows_and_columns
 from tilewright.backends.cpu.templates.rows import rows
 from tilewright.backends.cpu.templates.scan import attention
+from tilewright.backends.cpu.templates.window import window
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.apply import apply
 from tilewright.kernel.schedule import Schedule, ScheduleError
@@ -38,6 +39,9 @@ def _candidates(kernel: Kernel, target: Target) -> Iterable[Schedule]:
             product = rows_and_columns(kernel, product)
             if product.n:
                 yield from contraction(kernel, define, product, target)
+    for define in kernel.body:
+        if isinstance(define, Define) and define.reduce is not None:
+            yield from window(kernel, define, target)
     yield from rows(kernel)
 
 

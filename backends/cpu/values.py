@@ -14,11 +14,12 @@ import numpy as np
 from tilewright.backends.cpu.lanes import Vectorized, offset_of
 from tilewright.codegen.cstyle import C_TYPES, Text, constant_text, index_text, parenthesized
 from tilewright.errors import InternalError
-from tilewright.ir.ranges import bounds
+from tilewright.ir.ranges import Facts, bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols, walk
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
+from tilewright.kernel.proof import inside
 from tilewright.kernel.tile import Param
 
 HALF = (DType.F16, DType.BF16)
@@ -66,6 +67,9 @@ class Values:
     Attributes:
         live: C text of the number of valid lanes; ``None`` when all are.
         known: values that are in a variable already.
+        at: axis → the position of this element, where that is not the loop's variable.
+        inside: index expressions (before ``at``) that reach outside no tensor here, whatever the ranges allow.
+        loaded: what was read at an offset, shared by elements that stand side by side; ``None``: reads stay in place.
     """
 
     out: Text
@@ -77,7 +81,12 @@ class Values:
     fresh: Callable[[str], str]
     #: Full-vector access of a tile is allowed beyond its live lanes.
     whole: Callable[[Buffer], bool]
+    #: Of the kernel's axes.
+    extents: Mapping[str, Expr] = field(default_factory=dict)
     known: dict[Value, str] = field(default_factory=dict)
+    at: Mapping[str, Expr] = field(default_factory=dict)
+    inside: frozenset[Expr] = frozenset()
+    loaded: dict[object, str] | None = None
     #: Tiles of which the current vector is in a variable.
     local: dict[str, str] = field(default_factory=dict)
     _lane_reads: dict[str, str] = field(default_factory=dict)
@@ -109,7 +118,7 @@ class Values:
         memory, stored = tensor.dtype, _to_memory(tensor.dtype, text)
         ctype = "u16" if memory in HALF else "u8" if memory is DType.BOOL else str(memory)
         entries, checks, varies = self._rows(tensor, index)
-        offset = offset_of(tensor, entries)
+        offset = offset_of(tensor, entries).substitute(self.at)
         with ExitStack() as stack:
             if checks and not varies:
                 stack.enter_context(self.out.block(f"if ({' && '.join(checks)})"))
@@ -146,7 +155,7 @@ class Values:
 
     def store_tile(self, tile: Buffer, axes: tuple[str, ...], text: str) -> None:
         """Write a vector to a tile."""
-        offset, ctype = tile.offset(axes), str(register_type(tile.dtype))
+        offset, ctype = tile.offset(axes).substitute(self.at), str(register_type(tile.dtype))
         address = f"{tile.name} + {self.index(offset)}"
         if self.lane.stride(offset) == 1 and self.whole(tile):
             self.out.line(f"store_{ctype}({address}, {text});")
@@ -178,8 +187,11 @@ class Values:
         ctype = "u16" if v.dtype in HALF else "u8" if v.dtype is DType.BOOL else str(v.dtype)
         pointer = self.names[v.tensor]
         index, gathered = self._indices(v, param)
-        offset = offset_of(param, index)
+        offset = offset_of(param, index).substitute(self.at)
         checks = self._outside(v, param, index) if v.fill is not None else []
+        key = (v.tensor, offset, tuple(checks))
+        if self.loaded is not None and not gathered and key in self.loaded:
+            return self.loaded[key]
         step = None if gathered or any(self._varies(e) for e, _ in checks) else self.lane.stride(offset)
         if step is None:
             text = self._load_lanes(v, ctype, pointer, offset, checks)
@@ -195,7 +207,10 @@ class Values:
             inside = self.fresh("inside")
             self.out.line(f"const int {inside} = {' && '.join(self._check(e, size) for e, size in checks)};")
             text = f"({inside} ? {text} : set_{ctype}({self._fill(v)}))"
-        return _from_memory(v.dtype, text)
+        text = _from_memory(v.dtype, text)
+        if self.loaded is not None and not gathered:
+            text = self.loaded[key] = self.assign("x", v.dtype, text)
+        return text
 
     def _varies(self, e: Expr) -> bool:
         return self.lane.axis is not None and self.lane.axis in e.symbols
@@ -225,10 +240,9 @@ class Values:
     def _outside(self, v: Load, param: Param, index: tuple[Expr, ...]) -> list[tuple[Expr, Expr]]:
         checks = []
         for e, size in zip(index, param.shape, strict=True):
-            facts = self.lane.facts
-            lo, hi = bounds(e, facts)[0], bounds(e - size, facts)[1]
-            if lo < 0 or hi >= 0:
-                checks.append((e, size))
+            facts, here = self.lane.facts, e.substitute(self.at)
+            if e not in self.inside and not is_inside(here, size, self.extents, facts):
+                checks.append((here, size))
         return checks
 
     def _check(self, e: Expr, size: Expr) -> str:
@@ -274,6 +288,10 @@ class Values:
                 return _unary(op, x.dtype, self._value(x))
             case Binary(op=op, a=IndexValue(index=a), b=IndexValue(index=b)) if c := self._positions(op, a, b):
                 return c
+            case Binary(op="max" | "min" as op, a=a, b=b) if (limit := _number(a, b)) is not None:
+                function = f"{'at_least' if op == 'max' else 'at_most'}_{register_type(a.dtype)}"
+                other = b if limit is a else a
+                return _rounded(a.dtype, f"{function}({self._value(limit)}, {self._value(other)})")
             case Binary(op=op, a=a, b=b):
                 return _binary(op, a.dtype, self._value(a), self._value(b))
             case Select(cond=c, a=a, b=b):
@@ -298,7 +316,7 @@ class Values:
         tile = self.buffers.get(v.tile)
         if tile is None:
             raise InternalError(f"tile {v.tile} is read before it is computed")
-        offset, ctype = tile.offset(v.axes), str(register_type(tile.dtype))
+        offset, ctype = tile.offset(v.axes).substitute(self.at), str(register_type(tile.dtype))
         step = self.lane.stride(offset)
         if step == 0:
             return f"set_{ctype}({tile.name}[{self.index(offset)}])"
@@ -311,17 +329,25 @@ class Values:
         return f"load_strided_{ctype}({tile.name} + {self.index(offset)}, {self.index(step)}, {count})"
 
     def _index_value(self, v: IndexValue) -> str:
-        step = self.lane.stride(v.index)
+        index = v.index.substitute(self.at)
+        step = self.lane.stride(index)
         if step is None:
             name = self.fresh("x")
             self.out.line(f"i64v {name};")
-            self.out.line(f"TW_FOR(l, TW_LANES) {name}[l] = {self.index(self._in_lane(v.index))};")
+            self.out.line(f"TW_FOR(l, TW_LANES) {name}[l] = {self.index(self._in_lane(index))};")
             text = name
         else:
-            text = f"set_i64({self.index(v.index)})"
+            text = f"set_i64({self.index(index)})"
             if step != 0:
                 text = f"({text} + {'' if step == 1 else f'{parenthesized(self.index(step))} * '}lanes_i64())"
         return text if v.dtype is DType.I64 else _cast(v.dtype, DType.I64, text)
+
+
+def is_inside(index: Expr, size: Expr, extents: Mapping[str, Expr], facts: Facts) -> bool:
+    """Whether ``0 <= index < size`` is known: from the ranges here, or from the extents of the axes."""
+    if bounds(index, facts)[0] >= 0 and bounds(index - size, facts)[1] < 0:
+        return True
+    return inside(index, size, extents, facts)
 
 
 def _depends(v: Value) -> frozenset[str]:
@@ -329,6 +355,12 @@ def _depends(v: Value) -> frozenset[str]:
     for x in operands(v):
         names |= _depends(x)
     return names
+
+
+def _number(*values: Value) -> Const | None:
+    """The first of ``values`` that is a floating-point constant and no NaN."""
+    constants = (v for v in values if isinstance(v, Const) and v.dtype.is_float)
+    return next((c for c in constants if c.value == c.value), None)
 
 
 def _rounded(dtype: DType, text: str) -> str:

@@ -91,7 +91,6 @@ def bench(
     *,
     scenario: str = "single-stream",
     against: Mapping[str, Path | str] | None = None,
-    reference: Path | str | None = None,
     roofline: bool = False,
     threads: int | None = None,
     streams: int | None = None,
@@ -105,7 +104,6 @@ def bench(
         feed: the inputs of every run.
         scenario: key of :data:`tilewright.benchmark.scenarios.JUDGED_BY`.
         against: the model's file by peer (``single-stream`` only): an ONNX file, a ``torch.export`` archive for torch.
-        reference: the ONNX model, which ``roofline`` counts the work of.
         roofline: measure the machine's roof as well.
         threads: per run, of us and of each peer; ``None`` is 1 where runs are concurrent, else the CPUs there are.
         streams: runs at the same time (``multi-stream``, ``server``, ``offline``); ``None`` is CPUs over threads.
@@ -117,7 +115,7 @@ def bench(
         DeviceError: a peer, or the toolchain that ``roofline`` needs, is not installed.
     """
     peers = dict(against or {})
-    _check(scenario, peers, reference, roofline, rate)
+    _check(scenario, peers, roofline, rate)
     if scenario == "single-stream" and streams is not None:
         cause, fix = "single-stream is one run at a time", "leave --streams out, or give --scenario multi-stream"
         raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
@@ -129,6 +127,7 @@ def bench(
     streams = streams or max(1, cpus // threads)
     ours = open_engine(OURS, Path(artifact), threads)
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    work = count_work(Path(artifact), shapes) if roofline else None
     machine = measure_roofline(threads) if roofline else None
     if scenario != "single-stream":
         load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)
@@ -139,12 +138,12 @@ def bench(
     load = Load(scenario, len(runs), percentiles(runs), 1 / float(np.mean(runs)))
     told = tuple(_peer(engines[name], ours, measured, feed) for name in peers)
     roof = None
-    if machine and reference:  # once more: other load on the machine lowers what is measured, never raises it
-        roof = _roof(machine.best(measure_roofline(threads)), Path(reference), shapes, load.latency["p50"])
+    if machine and work:  # once more: other load on the machine lowers what is measured, never raises it
+        roof = _roof(machine.best(measure_roofline(threads)), work, load.latency["p50"])
     return Benchmark(load, threads, shapes, told, roof, busy())
 
 
-def _check(scenario: str, peers: Mapping[str, object], reference: object, roofline: bool, rate: float | None) -> None:
+def _check(scenario: str, peers: Mapping[str, object], roofline: bool, rate: float | None) -> None:
     def wrong(cause: str, fix: str) -> UsageError:
         return UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
 
@@ -155,8 +154,6 @@ def _check(scenario: str, peers: Mapping[str, object], reference: object, roofli
             raise wrong(f"no peer {name!r}", f"one of {', '.join(PEERS)}")
     if scenario != "single-stream" and (peers or roofline):
         raise wrong(f"peers and the roofline are measured single-stream, not {scenario}", "leave the scenario out")
-    if roofline and reference is None:
-        raise wrong("the roofline needs the ONNX model, to count its work", "give --ref MODEL")
     if (scenario == "server") != (rate is not None):
         raise wrong("the server scenario, and only it, needs the rate of its queries", "give --rate with server")
 
@@ -190,8 +187,7 @@ def _relative(got: Array, want: Array) -> float:
     return float(error / (np.abs(want.astype(np.float64)).max(initial=0.0) or 1.0))
 
 
-def _roof(machine: Roofline, model: Path, shapes: Mapping[str, Sequence[int]], median: float) -> Roof:
-    work = count_work(model, shapes)
+def _roof(machine: Roofline, work: Work, median: float) -> Roof:
     compute = work.operations / machine.operations
     memory = work.weight_bytes / machine.bandwidth
     least = machine.seconds(work.operations, work.weight_bytes)

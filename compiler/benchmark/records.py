@@ -1,4 +1,4 @@
-"""What one run of an artifact does, kernel by kernel: work and prediction without running it, measured time beside them."""
+"""What one run of an artifact does, kernel by kernel: work and prediction without running it, and measured time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from tilewright import sample
 from tilewright.benchmark.roofline import Roofline
 from tilewright.cost import KernelRecord, Rates, predict, rates_of, read_record
 from tilewright.cost.predict import Level
@@ -18,7 +19,9 @@ from tilewright.plan.decode import decode_plan
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint, Launch, Plan
 from tilewright.runtime import open_artifact
+from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.format import KERNELS
+from tilewright.runtime.manifest import TargetInfo
 from tilewright.selection import find_backend
 from tilewright.target import Target
 
@@ -38,7 +41,8 @@ class KernelUse:
         calls: of functions that cost several operations.
         bytes: of memory touched, each byte of a launch once.
         predicted: seconds, from the target's data.
-        bound: what is predicted to hold the kernel: ``compute``, ``memory`` or ``launch``.
+        bound: what is predicted to hold the kernel: ``compute``, ``memory`` or ``launch``; of a measured kernel, which
+            of the machine's roofs is its limit.
         measured: seconds on this machine.
         limit: the least seconds by this machine's own roofs: operations (a call of a function as one) at the peak, or
             bytes at the rate of a cache that holds them.
@@ -128,7 +132,7 @@ def describe(
     """What a run at these sizes of the dimension symbols does. Nothing of the artifact is executed.
 
     Raises:
-        UsageError: no such target in it, or it was written without the work of its kernels.
+        UsageError: no such target in it, it was written without the work of its kernels, or a size is missing.
     """
     opened = open_artifact(artifact)
     if KERNELS not in opened.members:
@@ -139,13 +143,17 @@ def describe(
     if chosen not in infos:
         cause, fix = f"it was not compiled for {chosen}", f"use one of {', '.join(infos)}"
         raise UsageError("unknown-target", where=opened.where, cause=cause, fix=fix)
-    plan = decode_plan(bytes(opened.checked(infos[chosen].members["plan.bin"])))
-    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
-    point = plan.entries[opened.manifest.entry(entry)]
-    rates = rates_of(target_of(chosen), threads)
-    uses, constants = _uses(plan, point, records, rates, sizes)
+    plan, point, records = _program(opened, infos[chosen], entry)
+    uses, constants = _uses(plan, point, records, rates_of(target_of(chosen), threads), sizes)
     layout = plan_memory(point, sizes)
     return RunRecord(point.name, chosen, threads, dict(sizes), uses, constants, layout.size, layout.live_maximum)
+
+
+def sizes_of(artifact: Path | str, shapes: Mapping[str, Sequence[int]], entry: str | None = None) -> dict[str, int]:
+    """The dimension symbols of an entry point for inputs of these shapes. Raises ``UsageError`` for others."""
+    manifest = open_artifact(artifact).manifest
+    inputs = manifest.entries[manifest.entry(entry)].inputs
+    return sample.bind([sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in inputs], shapes)
 
 
 def target_of(spelling: str) -> Target:
@@ -167,8 +175,11 @@ def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], 
     for launch in zip(*runs, strict=True):
         name = launch[0][0]
         seconds[name] = seconds.get(name, 0.0) + min(took for _, took in launch)
-    limits = {k.name: k.predicted for k in limit(record, artifact, machine).kernels}
-    kernels = tuple(replace(k, measured=seconds.get(k.name), limit=limits[k.name]) for k in record.kernels)
+    least = {k.name: k for k in limit(record, artifact, machine).kernels}
+    kernels = tuple(
+        replace(k, measured=seconds.get(k.name), limit=least[k.name].predicted, bound=least[k.name].bound)
+        for k in record.kernels
+    )
     return replace(record, kernels=kernels, machine=machine)
 
 
@@ -176,11 +187,18 @@ def limit(record: RunRecord, artifact: Path | str, machine: Roofline) -> RunReco
     """``record`` with predictions by this machine's roofs alone: the least time of each kernel."""
     opened = open_artifact(artifact)
     info = next(t for t in opened.manifest.targets if t.target == record.target)
-    plan = decode_plan(bytes(opened.checked(info.members["plan.bin"])))
-    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
-    point = plan.entries[opened.manifest.entry(record.entry)]
+    plan, point, records = _program(opened, info, record.entry)
     uses, _ = _uses(plan, point, records, machine_rates(machine, target_of(record.target)), record.sizes)
     return replace(record, kernels=uses)
+
+
+def _program(
+    opened: Artifact, target: TargetInfo, entry: str | None
+) -> tuple[Plan, EntryPoint, dict[str, KernelRecord]]:
+    """A target's plan, an entry point of it, and the work of kernels by name."""
+    plan = decode_plan(bytes(opened.checked(target.members["plan.bin"])))
+    records = {name: read_record(r) for name, r in json.loads(bytes(opened.checked(KERNELS))).items()}
+    return plan, plan.entries[opened.manifest.entry(entry)], records
 
 
 def machine_rates(machine: Roofline, target: Target) -> Rates:
@@ -222,7 +240,12 @@ def _uses(
 
 
 def _dims(record: KernelRecord, launch: Launch, sizes: Mapping[str, int]) -> dict[str, int]:
-    return {n: d.evaluate(sizes) for n, d in zip(record.symbols, launch.dims, strict=True)}
+    try:
+        return {n: d.evaluate(sizes) for n, d in zip(record.symbols, launch.dims, strict=True)}
+    except KeyError as error:
+        cause = f"the size {error.args[0]} of a launch comes from the values of a tensor"
+        fix = "give every size of the inputs; a model with such sizes can be run and measured as a whole"
+        raise UsageError("size-unknown", where="kernels", cause=cause, fix=fix) from None
 
 
 def _added(a: KernelUse, b: KernelUse) -> KernelUse:

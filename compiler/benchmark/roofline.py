@@ -12,11 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tilewright.codegen.toolchain import default_toolchain
+
+Array = NDArray[np.float64]
 
 SOURCE = r"""
 #include <stdint.h>
@@ -62,13 +65,15 @@ float tw_read(const float *data, int64_t count, int64_t times) {
 }
 """
 FLAGS = ("-O3", "-mcpu=native", "-ffp-contract=fast", "-fPIC")
-ROUNDS = 1_000_000
-#: Bytes that a thread reads over and over, from what any first-level cache holds to far beyond a last-level one (that
-#: one is shared by all threads). A size takes the rate of the next larger one.
+#: Timed loops take a fraction of a millisecond: what else runs on the machine interrupts longer ones every time.
+ROUNDS = 100_000
+REPEATS = 150  # the best counts: a roof is what the machine can do when nothing disturbs it
+#: Bytes that a thread reads over and over, from what any first-level cache holds to what a last-level one does. A size
+#: takes the rate of the next larger one.
 READ_SIZES = (16 << 10, 128 << 10, 1 << 20, 8 << 20)
-READ_BYTES = 256 << 20
-READ_AT_LEAST = 4 << 20  # bytes of one timed loop
-REPEATS = 20  # the best counts: a roof is what the machine can do when nothing disturbs it
+READ_BYTES = 256 << 20  # shared by all threads; far beyond a last-level cache
+READ_SLICE = 4 << 20  # bytes of one timed loop
+SHARED_CALLS = 10  # of a timed loop on several threads, where they share what is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,40 +111,60 @@ def measure(threads: int) -> Roofline:
     library.tw_read.restype = ctypes.c_float
     library.tw_read.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     sinks = [np.array([0.999999, 1e-6, 0], np.float32) for _ in range(threads)]
-    operations = library.tw_fma(1, sinks[0].ctypes.data) * ROUNDS * threads
-    compute = min(_together(lambda i: library.tw_fma(ROUNDS, sinks[i].ctypes.data), threads) for _ in range(REPEATS))
+    operations = library.tw_fma(1, sinks[0].ctypes.data) * ROUNDS
+    compute = _alone(lambda i, k: library.tw_fma(ROUNDS, sinks[i].ctypes.data), threads)
     data = np.ones(READ_BYTES // 4 + 16, np.float32)
     start = data.ctypes.data + -data.ctypes.data % 64
 
-    def rate(size: int) -> float:
-        count, times = size // 4 // 1024 * 1024, max(1, READ_AT_LEAST // size)
-        work = partial(_read, library, start, count, times)
-        return 4 * count * times * threads / min(_together(work, threads) for _ in range(REPEATS))
+    def near(size: int) -> float:
+        count, times = size // 4, max(1, READ_SLICE // size)
+        return times * size * _alone(lambda i, k: library.tw_read(start + size * i, count, times), threads)
 
-    near = tuple((size * threads, rate(size)) for size in READ_SIZES)
-    return Roofline(threads, operations / compute, rate(READ_BYTES // threads), near)
+    def far(i: int, k: int) -> None:
+        # Every slice was driven out of all caches by those after it.
+        at = (i * (READ_BYTES // threads) + k * READ_SLICE) % READ_BYTES
+        library.tw_read(start + at, READ_SLICE // 4, 1)
+
+    levels = tuple((size * threads, near(size)) for size in READ_SIZES)
+    return Roofline(threads, operations * compute, READ_SLICE * _together(far, threads), levels)
 
 
-def _read(library: ctypes.CDLL, start: int, count: int, times: int, i: int) -> None:
-    library.tw_read(start + 4 * count * i, count, times)
+def _alone(work: Callable[[int, int], object], threads: int) -> float:
+    """Calls of ``work(thread, repeat)`` a second: the sum of what each thread reaches at its best beside the others."""
+    started, ended = _timed(work, threads, REPEATS)
+    return float((1 / (ended - started).min(axis=0)).sum())
 
 
-def _together(work: Callable[[int], object], threads: int) -> float:
-    """Seconds of ``work(i)`` on all threads at once, from a common start. ctypes lets go of the interpreter's lock."""
-    gate = threading.Barrier(threads + 1)
+def _together(work: Callable[[int, int], object], threads: int) -> float:
+    """Calls of ``work(thread, repeat)`` a second of all threads on what they share: at best a repeat ends with the last
+    thread, and as many calls run in it as outweigh that threads leave the gate one after another."""
+    calls = 1 if threads == 1 else SHARED_CALLS
+
+    def several(i: int, k: int) -> None:
+        for j in range(calls):
+            work(i, k * calls + j)
+
+    started, ended = _timed(several, threads, REPEATS // calls)
+    return threads * calls / float((ended.max(axis=1) - started.min(axis=1)).min())
+
+
+def _timed(work: Callable[[int, int], object], threads: int, repeats: int) -> tuple[Array, Array]:
+    """When each repeat began and ended on each thread. ctypes lets go of the interpreter's lock."""
+    gate, times = threading.Barrier(threads), np.zeros((2, repeats, threads))
 
     def body(i: int) -> None:
-        gate.wait()
-        work(i)
+        for k in range(repeats):
+            gate.wait()
+            times[0, k, i] = time.perf_counter()
+            work(i, k)
+            times[1, k, i] = time.perf_counter()
 
     workers = [threading.Thread(target=body, args=(i,)) for i in range(threads)]
     for worker in workers:
         worker.start()
-    gate.wait()
-    start = time.perf_counter()
     for worker in workers:
         worker.join()
-    return time.perf_counter() - start
+    return times[0], times[1]
 
 
 @lru_cache(maxsize=1)

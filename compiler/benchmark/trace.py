@@ -8,20 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from tilewright.benchmark.records import KernelUse, describe, sizes_of
 
 WARM_RUNS = 3
 
 
 def write_trace(artifact: Path, feed: Mapping[str, NDArray[Any]], threads: int, path: Path) -> None:
-    """Profile one warm run and write it as Chrome trace events (times in microseconds, one after another)."""
+    """Profile one warm run and write it as Chrome trace events (times in microseconds, one after another).
+
+    Each has the class of its kernel and, as the mean of the kernel's launches, its work and predicted time.
+    """
     from tilewright.runtime import load
 
     session = load(artifact, threads=threads)
     for _ in range(WARM_RUNS):
         session.run(None, feed)
+    sizes = sizes_of(artifact, {name: array.shape for name, array in feed.items()})
+    record = describe(artifact, sizes, threads=threads, target=session.target)
+    uses = {k.name: k for k in record.kernels}
     events, start = [], 0.0
     for name, seconds in session.profile(feed):
-        events.append({"name": name, "ph": "X", "ts": start * 1e6, "dur": seconds * 1e6, "pid": 0, "tid": 0})
+        event = {"name": name, "cat": uses[name].kind, "ph": "X", "pid": 0, "tid": 0}
+        args = {key: value / uses[name].launches for key, value in _told(uses[name]).items()}
+        events.append({**event, "ts": start * 1e6, "dur": seconds * 1e6, "args": args})
         start += seconds
     facts = {"target": session.target, "threads": threads, "shapes": {n: list(a.shape) for n, a in feed.items()}}
     path.write_text(json.dumps({"traceEvents": events, "otherData": facts}) + "\n", encoding="utf-8")
+
+
+def _told(use: KernelUse) -> dict[str, float]:
+    return {"MFLOP": use.flops / 1e6, "bytes": use.bytes, "predicted us": use.predicted * 1e6}

@@ -1,67 +1,28 @@
-"""How much a model has to do at least: multiply-adds of its products, and weights to read."""
+"""How much a run has to do at least: the operations of its kernels, and the constants to read."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper, shape_inference
-from tilewright.errors import UsageError
-
-COUNTED = ("MatMul", "Gemm", "Conv")
+from tilewright.benchmark.records import describe, sizes_of
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One run. ``operations``: two per multiply-add of the operators in :data:`COUNTED`; ``weight_bytes``: of the
-    initializers that those read, each once. A lower bound: everything else is left out."""
+    """One run. ``operations``: plain ones of all kernels, two a multiply-add, and one for each call of a function;
+    ``weight_bytes``: the constants that are touched, each once in a launch. A lower bound: what passes between kernels
+    is left out."""
 
     operations: float
     weight_bytes: float
 
 
-def count_work(path: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
-    """Count an ONNX model at concrete input shapes. Raises :class:`UsageError` where a size stays unknown."""
-    model = onnx.load(str(path), load_external_data=False)
-    for value in model.graph.input:
-        if value.name in shapes:
-            kind = value.type.tensor_type.elem_type
-            value.CopyFrom(helper.make_tensor_value_info(value.name, kind, list(shapes[value.name])))
-    del model.graph.value_info[:]
-    inferred = shape_inference.infer_shapes(model, data_prop=True)
-    sizes: dict[str, list[int]] = {t.name: list(t.dims) for t in inferred.graph.initializer}
-    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        sizes[value.name] = [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
-    operations = 0.0
-    read: dict[str, float] = {}
-    weights = {t.name: math.prod(t.dims) * _item_bytes(t.data_type) for t in inferred.graph.initializer}
-    for node in inferred.graph.node:
-        if node.op_type in COUNTED:
-            operations += _operations(node, sizes)
-            read |= {name: weights[name] for name in node.input if name in weights}
-    return Work(operations, sum(read.values()))
+def count_work(artifact: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
+    """Count a run of an artifact at concrete input shapes, without running it.
 
-
-def _operations(node: onnx.NodeProto, sizes: Mapping[str, list[int]]) -> float:
-    out, first, second = (sizes.get(n, [-1]) for n in (node.output[0], node.input[0], node.input[1]))
-    if min([*out, *first, *second], default=0) < 0:
-        raise UsageError(
-            "size-unknown",
-            where=f"{node.op_type} {node.name}",
-            cause="its sizes could not be inferred, so its work cannot be counted",
-            fix="measure without --roofline",
-        )
-    if node.op_type == "Conv":
-        return 2.0 * math.prod(out) * math.prod(second[1:])
-    inner = first[-1]
-    if node.op_type == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute):
-        inner = first[0]
-    return 2.0 * math.prod(out) * inner
-
-
-def _item_bytes(kind: int) -> float:
-    return 0.5 if kind in (TensorProto.INT4, TensorProto.UINT4) else helper.tensor_dtype_to_np_dtype(kind).itemsize
+    Raises :class:`UsageError` where the artifact does not say what its kernels do.
+    """
+    record = describe(artifact, sizes_of(artifact, shapes))
+    return Work(float(record.flops + sum(k.calls for k in record.kernels)), float(record.constants))

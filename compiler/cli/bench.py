@@ -24,7 +24,7 @@ SCENARIOS = ["single-stream", "multi-stream", "server", "offline"]
 )
 @click.option("--against", metavar="PEERS", help="onnxruntime,openvino,torch=FILE.pt2 measured in turns with us.")
 @click.option("--ref", "reference", type=arguments.FILE, help="The ONNX model that peers run.")
-@click.option("--roofline", is_flag=True, help="Measure this machine's roof and tell our share of it (needs --ref).")
+@click.option("--roofline", is_flag=True, help="Measure this machine's roof and tell our share of it.")
 @arguments.shapes("Sizes to measure at: x:1,128.")
 @click.option("--data", type=arguments.FILE, help="An .npz of inputs. [default: made up]")
 @click.option("--threads", type=click.IntRange(1), help="Per run, for us and each peer.")
@@ -56,8 +56,8 @@ def command(
     from tilewright.benchmark import bench
 
     outcome = arguments.begin(ctx, json_path)
-    if reference and not (against or roofline):
-        cause, fix = "--ref is for peers and the roofline", "add --against or --roofline, or leave it out"
+    if reference and not against:
+        cause, fix = "--ref is for peers", "add --against, or leave it out"
         raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
     if profile:
         arguments.require_folder(profile)
@@ -70,7 +70,6 @@ def command(
         feed,
         scenario=scenario,
         against=_peers(against, reference),
-        reference=reference,
         roofline=roofline,
         threads=threads,
         streams=streams,
@@ -122,7 +121,7 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
     if result.roof:
         roof, machine = result.roof, result.roof.machine
         yield "roof", f"{machine.operations / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s read, measured now"
-        work = f"{roof.work.operations / 1e9:.2f} GFLOP in products, {roof.work.weight_bytes / 1e6:.1f} MB of weights"
+        work = f"{roof.work.operations / 1e9:.2f} GFLOP, {roof.work.weight_bytes / 1e6:.1f} MB of constants"
         yield "", f"{work}: at least {duration(roof.least_seconds)}"
         yield "bound by", f"{roof.bound_by}, {roof.share:.0%} of the roof reached"
     if result.others is not None and result.others >= DISTURBED:

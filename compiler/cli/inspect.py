@@ -1,4 +1,4 @@
-"""``tilewright inspect``: never executes what it looks at."""
+"""``tilewright inspect``: executes what it looks at only when it is told to measure it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,33 @@ if TYPE_CHECKING:
 LARGEST = 5  # weights that are listed
 
 
-@click.command("inspect", short_help="Look into an artifact or a model; nothing is executed.")
+@click.command("inspect", short_help="Look into an artifact or a model; nothing is executed unless asked.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--integrity", is_flag=True, help="Check the SHA-256 of every member of an artifact.")
 @click.option("--members", is_flag=True, help="List the members of an artifact.")
 @click.option("--nodes", is_flag=True, help="List the nodes of a model as it is imported.")
+@click.option("--kernels", is_flag=True, help="What each kernel of an artifact does in a run, and its predicted time.")
+@click.option("--measure", is_flag=True, help="--kernels, with the time of each on this machine: runs the artifact.")
+@click.option("--entry", help="The entry point to look at with --kernels. [default: each]")
+@click.option("--target", help="The target that times are predicted for. [default: the first]")
+@arguments.shapes("Sizes for --kernels: x:1,128.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a run, for --kernels.")
 @arguments.json_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, file: Path, integrity: bool, members: bool, nodes: bool, json_path: Path | None
+    ctx: click.Context,
+    *,
+    file: Path,
+    integrity: bool,
+    members: bool,
+    nodes: bool,
+    kernels: bool,
+    measure: bool,
+    entry: str | None,
+    target: str | None,
+    shapes: tuple[str, ...],
+    threads: int,
+    json_path: Path | None,
 ) -> int:
     """Print what is in FILE: an artifact, or an ONNX model as it is imported."""
     outcome = arguments.begin(ctx, json_path)
@@ -40,6 +58,14 @@ def command(
         if integrity:
             artifact.verify()
             screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
+        if kernels or measure:
+            from tilewright.cli.kernels import lines, look
+
+            entries = [entry] if entry else [e.name for e in artifact.manifest.entries]
+            records = look(file, entries, arguments.read_sizes(shapes), target, threads, measure)
+            outcome.data["runs"] = [r.as_dict() for r in records]
+            for record in records:
+                screen.block(lines(record))
     else:
         screen.block(_model(file, nodes))
     return ExitCode.OK

@@ -78,5 +78,3 @@ def _positions(axes: Iterable[str], extents: Mapping[str, Expr]) -> Expr:
 
 def _bytes(param: Param, elements: Expr) -> Expr:
     return ceildiv(elements * param.dtype.bits, 8)
-
-

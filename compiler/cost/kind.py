@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import ZERO, Expr, product
 from tilewright.kernel.analysis import Product, as_product, loads_of, walk
-from tilewright.kernel.expr import Binary, IndexValue, Load, Unary
-from tilewright.kernel.tile import Define, Kernel, Scan, Store
+from tilewright.kernel.expr import Binary, IndexValue, Load, Unary, Value
+from tilewright.kernel.tile import Define, Kernel, Param, Scan, Store
 
 #: Most specific first. ``scan`` carries values along an axis (attention); ``contraction`` is a sum of products whose
 #: operands both bring axes of the result (matrix products, convolutions); ``window`` reduces over an axis that is added
@@ -53,8 +53,8 @@ def products_of(kernel: Kernel) -> Iterator[Product]:
 def is_conversion(kernel: Kernel) -> bool:
     """Whether a kernel only puts the elements of one tensor in another order: a transposition, a change of layout.
 
-    Every element of one input goes to one element of the output unchanged; slices, gathers, broadcasts, padding and
-    concatenations are no conversions.
+    Every element of one input goes to one element of the output unchanged, and not all to the place that they had;
+    copies, slices, gathers, broadcasts, padding and concatenations are no conversions.
     """
     stores = [s for s in kernel.body if isinstance(s, Store)]
     if len(kernel.body) != 1 or len(stores) != 1 or not isinstance(stores[0].value, Load):
@@ -62,16 +62,21 @@ def is_conversion(kernel: Kernel) -> bool:
     (store,) = stores
     load = store.value
     assert isinstance(load, Load)
-    if load.fill is not None or any(not isinstance(i, Expr) for i in load.index):
+    if load.fill is not None or any(not isinstance(i, Expr) for i in (*load.index, *store.index)):
         return False
-    return _elements(kernel, load.tensor) == _elements(kernel, store.tensor)
+    source, target = kernel.param(load.tensor), kernel.param(store.tensor)
+    if product(source.shape) != product(target.shape):
+        return False
+    return _address(source, load.index) != _address(target, store.index)
 
 
-def _elements(kernel: Kernel, tensor: str) -> Expr:
-    total = Expr([((), 1)])
-    for size in kernel.param(tensor).shape:
-        total = total * size
-    return total
+def _address(param: Param, index: tuple[Expr | Value, ...]) -> Expr:
+    """The number of an element in memory, which is row-major."""
+    at = ZERO
+    for i, size in zip(index, param.shape, strict=True):
+        assert isinstance(i, Expr)
+        at = at * size + i
+    return at
 
 
 def _slides(define: Define) -> bool:

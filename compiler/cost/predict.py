@@ -96,8 +96,8 @@ def predict(work: Work, rates: Rates, sizes: Mapping[str, int], resident: int = 
     """Predicted time of one launch at ``sizes``.
 
     ``launch + max(operations / (peak × share), bytes / (bandwidth × share))``. Inputs and outputs come from the fastest
-    level that holds all the kernel touches; constants from the fastest that holds ``resident`` bytes, what one run reads
-    of all constants (0: this kernel's alone), since the others of a run drive them out.
+    level that holds all the kernel touches; constants from the fastest that holds ``resident`` bytes, what one run
+    reads of all constants (0: this kernel's alone), since the others of a run drive them out.
     """
     amount = work.at(sizes)
     compute = operations(amount, rates) / (peak(work, rates) * rates.compute.get(work.kind, 1.0))
@@ -111,7 +111,7 @@ def predict(work: Work, rates: Rates, sizes: Mapping[str, int], resident: int = 
 
 
 def predicted_seconds(kernel: Kernel, target: Target, sizes: Mapping[str, int], threads: int = 1) -> float:
-    """Predicted seconds of one launch of ``kernel`` alone, its constants as near as its inputs; see :func:`predict`."""
+    """Predicted seconds of a launch of ``kernel``, its constants as near as its inputs; see :func:`predict`."""
     return predict(work_of(kernel), rates_of(target, threads), sizes).seconds
 
 

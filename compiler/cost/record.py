@@ -1,4 +1,4 @@
-"""The work of kernels as JSON values: what an artifact keeps of them, so that it can be looked into without running it."""
+"""The work of kernels as JSON values: what an artifact keeps of it, to be looked into without running it."""
 
 from __future__ import annotations
 

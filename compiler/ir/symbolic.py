@@ -302,6 +302,9 @@ def mod(a: IntLike, b: IntLike) -> Expr:
         return constant(a.value % b.value)
     if b == 1:
         return constant(0)
+    nested = _single_operation(a, "%")
+    if nested is not None and _exact_quotient(nested.args[1], b) is not None:
+        return mod(nested.args[0], b)
     if b.is_constant:
         rest = Expr((m, c % b.value) for m, c in a.terms)
         return constant(rest.value % b.value) if rest.is_constant else _from_atom(Operation("%", (rest, b)))

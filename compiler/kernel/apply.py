@@ -128,7 +128,14 @@ def _stage(placement: Placement, stage: Stage) -> tuple[Kernel, dict[str, Path]]
 
     def copy_of(v: Value, path: Path, in_block: bool) -> Value:
         if isinstance(v, Load) and v.tensor == stage.tensor:
-            dims = _plain_axes(kernel, v, axes)
+            plain = _plain_axes(kernel, v, axes)
+            if plain is None and not stage.window:
+                indices = ", ".join(map(str, v.index))
+                cause = f"{v.tensor} is indexed by {indices} and cannot be staged: plain axes only, or axes as digits"
+                raise ScheduleError(kernel.name, cause)
+            if plain is not None and stage.window and v.fill is None:
+                return v
+            dims = tuple(a for a in axes if a in used_symbols(v)) if plain is None or stage.window else plain
         elif isinstance(v, Ref) and v.tile in staged and _source(kernel, v.tile) == stage.tensor:
             dims = v.axes
         else:
@@ -196,8 +203,9 @@ def _digits(kernel: Kernel, index: Expr | Value, axes: list[str]) -> bool:
     return True
 
 
-def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...]:
-    """The axes that index ``load``: each in one place, as itself or in a sum of axes (``32*head + column``)."""
+def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...] | None:
+    """The axes that index ``load``: each in one place, as itself or in a sum of axes (``32*head + column``); ``None``
+    where they do otherwise."""
     names: list[str] = []
     for index in load.index:
         if isinstance(index, Expr) and index.symbols.isdisjoint(axes):
@@ -206,8 +214,7 @@ def _plain_axes(kernel: Kernel, load: Load, axes: list[str]) -> tuple[str, ...]:
         here = [a for a in axes if isinstance(index, Expr) and a in index.symbols]
         plain = all(isinstance(a, Symbol) for a in atoms) and (len(here) < 2 or _digits(kernel, index, here))
         if not here or not plain or any(name in names for name in here):
-            cause = f"{load.tensor} is indexed by {index} and cannot be staged: plain axes only, or axes as digits"
-            raise ScheduleError(kernel.name, cause)
+            return None
         names += here
     return tuple(names)
 

@@ -18,7 +18,7 @@ def schedule_to_json(schedule: Schedule) -> str:
     record: dict[str, Any] = {
         "loops": [_loop(x) for x in schedule.loops],
         "reduce": [_loop(x) for x in schedule.reduce],
-        "stages": [[s.tensor, s.depth, s.space, s.pad] for s in schedule.stages],
+        "stages": [[s.tensor, s.depth, s.space, s.pad, *(["window"] if s.window else [])] for s in schedule.stages],
         "packs": [[p.tensor, [str(e) for e in p.index], [str(e) for e in p.shape]] for p in schedule.packs],
         "spaces": [list(pair) for pair in schedule.spaces],
         "extra": [list(pair) for pair in schedule.extra],
@@ -41,9 +41,7 @@ def schedule_from_json(text: str) -> Schedule:
         return Schedule(
             loops=tuple(_read_loop(*x) for x in record.get("loops", ())),
             reduce=tuple(_read_loop(*x) for x in record.get("reduce", ())),
-            stages=tuple(
-                Stage(_text(t), _integer(d), _text(s), _integer(pad)) for t, d, s, pad in record.get("stages", ())
-            ),
+            stages=tuple(_stage(*x) for x in record.get("stages", ())),
             packs=tuple(Pack(_text(t), _exprs(i), _exprs(s)) for t, i, s in record.get("packs", ())),
             spaces=tuple((_text(t), _text(s)) for t, s in record.get("spaces", ())),
             extra=tuple((_text(n), _option(v)) for n, v in record.get("extra", ())),
@@ -61,6 +59,12 @@ def _read_loop(axis: object, size: object, kind: object, *flags: object) -> Loop
     if kind not in _KINDS or flags not in ((), ("balanced",)):
         raise ValueError(f"loop of kind {kind!r} {flags}")
     return Loop(_text(axis), _integer(size), cast(LoopKind, kind), bool(flags))
+
+
+def _stage(tensor: object, depth: object, space: object, pad: object, *flags: object) -> Stage:
+    if flags not in ((), ("window",)):
+        raise ValueError(f"stage of {tensor!r} {flags}")
+    return Stage(_text(tensor), _integer(depth), _text(space), _integer(pad), bool(flags))
 
 
 def _text(x: object) -> str:

@@ -59,13 +59,15 @@ class Stage:
 
     A depth beyond ``Schedule.loops`` counts on into the reduction loops. ``pad`` unused elements follow each row of
     the tile. A second stage of one tensor, deeper, copies from the first. The tensor is indexed by plain
-    axes, or by axes that are the digits of an index (``32*head + column``).
+    axes, or by axes that are the digits of an index (``32*head + column``); with ``window``, it is the other reads that
+    are copied, one element for each position of all their axes (windows that slide over an image, taken apart).
     """
 
     tensor: str
     depth: int
     space: str
     pad: int = 0
+    window: bool = False
 
 
 @dataclass(frozen=True, slots=True)

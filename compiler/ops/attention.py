@@ -57,5 +57,24 @@ def _heads(ctx: Infer, x: TensorType, attribute: str) -> tuple[Expr, Expr, Expr,
 
 @shape_rule("RotaryEmbedding")
 def rotary_embedding(ctx: Infer) -> TensorType:
-    """Same type as the input."""
-    return ctx.input(0)
+    """Same type as the input.
+
+    Tables are ``[batch or 1, sequence, turned / 2]``; with positions, ``[any, turned / 2]``.
+    """
+    x = ctx.input(0)
+    if x.rank not in (3, 4):
+        ctx.fail(f"needs rank 3 or 4, not {x.rank}")
+    if x.rank == 3 and ctx.integer("num_heads", 0) < 1:
+        ctx.fail("num_heads is missing")
+    size = x.shape[3] if x.rank == 4 else x.shape[2] // ctx.integer("num_heads", 0)
+    turned = ctx.integer("rotary_embedding_dim", 0) or size
+    rows = (x.shape[0], x.shape[x.rank - 2])
+    for table in (ctx.input(1), ctx.input(2)):
+        if table.rank != (2 if ctx.has(3) else 3):
+            ctx.fail(f"the table {table} has {table.rank} axes")
+        ctx.equal(table.shape[-1] * 2, turned)
+        if not ctx.has(3):
+            ctx.broadcast(rows, table.shape[:2])
+    if ctx.has(3):
+        ctx.broadcast(rows, ctx.input(3).shape)
+    return x

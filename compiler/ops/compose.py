@@ -52,6 +52,8 @@ class Operand:
         origin: the operator that made it and its operands, for rules that look one step back (softmax · V).
         view: when this is a bijective rearrangement of another operand, that operand and the map from its indices to
             ours: a kernel that stores a rearranged tensor iterates over the original.
+        cuts: per dimension, the positions where another formula begins (the joints of a concatenation): a kernel that
+            stores the tensor may store each piece by itself.
     """
 
     type: TensorType
@@ -59,6 +61,7 @@ class Operand:
     known: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
+    cuts: Mapping[int, tuple[Expr, ...]] = field(default_factory=dict)
     #: When this is another tensor with some elements replaced, how; a kernel that stores it writes those only.
     update: Update | None = None
     _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
@@ -207,17 +210,12 @@ class Composer:
         self._scopes[-1].append(Define(tile, axes, value))
         return Ref(tile, axes, value.dtype)
 
-    def store(
-        self,
-        name: str,
-        type_: TensorType,
-        axes: Sequence[Expr],
-        index: Sequence[Index],
-        value: Value,
-        alias: str | None = None,
-    ) -> None:
-        """``name[index] = value`` over ``axes``; declares the output, the new contents of parameter ``alias``."""
+    def output(self, name: str, type_: TensorType, alias: str | None = None) -> None:
+        """Declare an output parameter, the new contents of parameter ``alias``."""
         self.params.append(Param(name, type_.dtype, type_.shape, "out", alias))
+
+    def store(self, name: str, axes: Sequence[Expr], index: Sequence[Index], value: Value) -> None:
+        """``name[index] = value`` over ``axes``."""
         names = tuple(str(a) for a in axes)
         entries = tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
         self.body.append(Store(name, names, entries, value))

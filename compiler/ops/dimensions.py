@@ -90,7 +90,8 @@ class Dimensions:
             return e
         if self._solved:
             e = e.substitute(self._solved)
-        return self._simplify(e)
+        e = self._simplify(e)
+        return next((a.left for a in self.assumptions if a.right == e and is_least(a)), e)
 
     def rewrite_type(self, t: TensorType) -> TensorType:
         """``t`` with every size rewritten."""
@@ -119,6 +120,8 @@ class Dimensions:
             self._solve(a, b, where)
         kept, other = (a, b) if not self._is_data_dependent(a) else (b, a)
         self.assumptions.append(Assumption(kept, other, where))
+        if is_least(self.assumptions[-1]) and not self._fixed:
+            raise Restart  # sizes met before are rewritten too
         return kept
 
     def at_most(self, a: Expr, b: Expr, where: str) -> None:
@@ -236,6 +239,12 @@ class Dimensions:
         if lo >= 0 and hi < self.bounds(args[1])[0]:
             return args[0]
         return args[0] % args[1]
+
+
+def is_least(assumption: Assumption) -> bool:
+    """True for ``x == min(x, …)``: the size is ``x`` wherever it occurs."""
+    operation = _only_atom(assumption.right)
+    return isinstance(operation, Operation) and operation.op == "min" and assumption.left in operation.args
 
 
 def _undominated(args: list[Expr], loses: Any) -> list[Expr]:

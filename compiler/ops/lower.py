@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
-from tilewright.ir.symbolic import ZERO, Expr, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.compose import PARAMETER, Composer, Forward, Index, Operand, Update, const, free_axes
 from tilewright.ops.context import Scope
+from tilewright.ops.digits import split_digits
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
 from tilewright.ops.simplify import simplify_type
@@ -28,9 +30,10 @@ from tilewright.ops.simplify import simplify_type
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
 
-FAMILIES = ("elementwise", "reduction", "matmul", "conv", "pool", "norm", "movement", "gather", "scatter", "shape")
+FAMILIES = tuple("elementwise reduction matmul conv pool norm movement gather scatter shape rotary".split())
 
 _RULES: dict[str, Rule] = {}
+_POINTWISE: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,13 @@ class Context:
 Rule = Callable[[Context], "Operand | tuple[Operand, ...]"]
 
 
-def lowering(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operators of the ONNX domain."""
+def lowering(*names: str, pointwise: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for operators of the ONNX domain; ``pointwise`` ones read their inputs where they write."""
 
     def register(rule: Rule) -> Rule:
         for name in names:
             _RULES[name] = rule
+        _POINTWISE.update(names if pointwise else ())
         return rule
 
     return register
@@ -192,7 +196,24 @@ def _apply(
             raise unsupported(node, f"output {n} is left out and has no type")
         simple += [] if t is None else [simplify_type(t, composer.facts)]
     result = rule(Context(composer, node, tuple(inputs), tuple(simple)))
-    return result if isinstance(result, tuple) else (result,)
+    if isinstance(result, tuple):
+        return result
+    if node.op_type in _POINTWISE and not result.cuts:
+        result.cuts = common_cuts(result.type, [o for o in inputs if o is not None])
+    return (result,)
+
+
+def common_cuts(result: TensorType, inputs: Sequence[Operand]) -> dict[int, tuple[Expr, ...]]:
+    """Where the inputs of a pointwise operator change their formulas, it does; two that differ along one dimension
+    leave it uncut."""
+    cuts: dict[int, tuple[Expr, ...]] = {}
+    unclear: set[int] = set()
+    for operand in inputs:
+        for d, starts in operand.cuts.items():
+            at = d + result.rank - operand.type.rank
+            if operand.type.shape[d] == result.shape[at] and cuts.setdefault(at, starts) != starts:
+                unclear.add(at)
+    return {d: starts for d, starts in cuts.items() if d not in unclear}
 
 
 def _apply_body(
@@ -227,7 +248,7 @@ _OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
 
 def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir.Value]) -> None:
-    """Write an operand out, iterating over the tensor it is a rearrangement of."""
+    """Write an operand out, iterating over the tensor it is a rearrangement of, each piece of that by itself."""
     name = composer.fresh(f"y{sum(p.role == 'out' for p in composer.params)}")
     if result.update is not None and result.update.base.origin[0] == PARAMETER:
         _store_update(composer, name, result.type, result.update, values)
@@ -237,12 +258,39 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
+    composer.output(name, simplify_type(type_of(value), composer.facts))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
-    place = index = tuple(created[d] for d in range(root.type.rank))
-    for forward in reversed(maps):
-        index = forward(index)
-    composer.store(name, simplify_type(type_of(value), composer.facts), list(created.values()), index, root.at(place))
+    for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):
+        index: tuple[Expr, ...] = position
+        for forward in reversed(maps):
+            index = forward(index)
+        composer.store(name, [over[d] for d in order if over[d] != ZERO], index, root.at(position))
+
+
+#: Pieces of a tensor that are stored by themselves at most; beyond, where an element falls is asked for each.
+_MOST_PIECES = 4
+
+
+def _pieces(composer: Composer, root: Operand, axes: list[Expr]) -> Iterator[tuple[list[Expr], tuple[Expr, ...]]]:
+    """The axes of each piece of ``root``, one a dimension (0 where there is one element), and the positions that they
+    run over."""
+    choices: list[list[tuple[Expr, Expr]]] = []
+    count = 1
+    for d, axis in enumerate(axes):
+        starts = root.cuts.get(d, ())
+        if not starts or count * (len(starts) + 1) > _MOST_PIECES:
+            choices.append([(axis, axis)])
+            continue
+        count *= len(starts) + 1
+        ends, own = (*starts, root.type.shape[d]), dict[Expr, Expr]()
+        choices.append([])
+        for start, end in zip((constant(0), *starts), ends, strict=True):
+            if end - start not in own:  # pieces of equal length share an axis, and so a loop
+                own[end - start] = ZERO if end - start == 1 else composer.axis(end - start, str(axis))
+            choices[-1].append((own[end - start], own[end - start] + start))
+    for piece in product(*choices):
+        yield [axis for axis, _ in piece], tuple(position for _, position in piece)
 
 
 def _memory_order(root: Operand, maps: Sequence[Forward]) -> list[int]:
@@ -271,7 +319,8 @@ def _store_update(composer: Composer, name: str, type_: TensorType, update: Upda
         values.append(values[[p.name for p in composer.params].index(alias)])
         alias = composer.fresh("x")
         composer.param(alias, type_, "in")
-    composer.store(name, type_, axes, place, value, alias)
+    composer.output(name, type_, alias)
+    composer.store(name, axes, place, value)
 
 
 def _axis_hints(root: Operand) -> Sequence[str]:
@@ -280,7 +329,7 @@ def _axis_hints(root: Operand) -> Sequence[str]:
 
 
 def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
-    """Drop parameters that nothing reads, merge axes that memory does not tell apart."""
+    """Drop parameters that nothing reads, split and merge axes as memory tells them apart."""
     kernel = composer.kernel()
     read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
     read |= {p.alias for p in kernel.params if p.alias is not None}
@@ -295,4 +344,4 @@ def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
         kernel.axes,
         kernel.body,
     )
-    return Lowered(name_axes(flatten_axes(slim), _OUTPUT_AXES), tuple(values[i] for i in kept))
+    return Lowered(name_axes(flatten_axes(split_digits(slim)), _OUTPUT_AXES), tuple(values[i] for i in kept))

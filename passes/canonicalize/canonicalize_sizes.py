@@ -1,19 +1,23 @@
-"""``canonicalize-sizes``: a size that a graph input has is read from that input's shape.
+"""``canonicalize-sizes``: a size that only a run knows is computed from the shapes of graph inputs, in one way.
 
-    Unsqueeze(Gather(Shape(LayerNormalization(…)), 1), [0])  =  [S]   →   Shape<start=1, end=2>(input_ids)
+    Unsqueeze(Gather(Shape(LayerNormalization(…)), 1), [0])  =  [S]       →   Shape<start=1, end=2>(input_ids)
+    Add(S, P) and Add(P, S)                                  =  P + S     →   Add(Shape(past)[2], Shape(input_ids)[1])
 
-So nothing but a shape waits for the value whose shape was taken, and equal sizes are one node.
+So nothing but a shape waits for the value whose shape was taken, and equal sizes are one node. A scalar is the Squeeze
+of that.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import known_value, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter
+from tilewright.passes.sizes import emit, spelled, spelling
 
 
 class CanonicalizeSizes(RewritePass):
@@ -23,17 +27,28 @@ class CanonicalizeSizes(RewritePass):
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         output = node.outputs[0]
-        if len(node.outputs) != 1 or output.is_graph_output():
+        if len(node.outputs) != 1 or output.is_graph_output() or not output.uses():
             return False
         known = known_value(output)
-        if known is None or known.shape != (1,) or known[0].is_constant or type_of(output).dtype is not DType.I64:
+        if known is None or known.shape not in ((), (1,)) or type_of(output).dtype is not DType.I64:
             return False
-        for source in rewriter.model.graph.inputs:
-            for axis, size in enumerate(type_of(source).shape):
-                if size == known[0]:
-                    if node.op_type == "Shape" and node.inputs[0] is source:
-                        return False
-                    span = {"start": axis, "end": axis + 1}
-                    rewriter.replace(output, rewriter.new("Shape", [source], before=node, attributes=span))
-                    return True
-        return Miss.at(node, f"no input has the size {known[0]}")
+        size = known.reshape(-1)[0]
+        if size.is_constant:
+            return False
+        wanted = spelling(rewriter.model, size)
+        if wanted is None:
+            return Miss.at(node, f"no inputs have the sizes of {size}")
+        scalar = known.shape == ()
+        if scalar and node.op_type != "Squeeze":
+            found = None
+        else:
+            found = spelled(node.inputs[0] if scalar else output)
+        if found == wanted:
+            return False
+        new = emit(rewriter, size, node)
+        assert new is not None
+        if scalar:
+            axes = rewriter.constant(np.array([0], np.int64), "axes")
+            new = rewriter.new("Squeeze", [new, axes], before=node)
+        rewriter.replace(output, new)
+        return True

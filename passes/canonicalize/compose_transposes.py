@@ -2,18 +2,20 @@
 
 Transpose(Transpose(x))                              →  Transpose(x)
 Transpose<0,2,1>(Reshape(x: [B,H,S,D] → [B·H,S,D]))  →  Reshape(Transpose<0,1,3,2>(x))
+Reshape(Transpose<0,2,1,3>(Reshape(x: [B,K,G,S,D] → [B,K·G,S,D])) → [B,S,K·G·D])  →  Reshape(Transpose<0,3,1,2,4>(x))
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import only_consumer, type_of
 from tilewright.ir.symbolic import product
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
-from tilewright.passes.views import Shape, view
+from tilewright.passes.views import Shape, reshape_target, view
 
 
 class ComposeTransposes(RewritePass):
@@ -64,9 +66,14 @@ def _through_merge(node: ir.Node, reshape: ir.Node, perm: tuple[int, ...], rewri
             node, f"the Reshape before it, {type_of(x)} → {type_of(reshape.outputs[0])}, does not only merge"
         )
     expanded = [axis for p in perm for axis in groups[p]]
-    if tuple(type_of(x).shape[a] for a in expanded) != type_of(follower.outputs[0]).shape:
-        return Miss.at(node, "the Reshape after it does not split what the Reshape before it merged")
+    moved, wanted = tuple(type_of(x).shape[a] for a in expanded), type_of(follower.outputs[0]).shape
+    target = reshape_target(moved, wanted)
+    if merged_groups(moved, wanted) is None or target is None:
+        return Miss.at(node, "the Reshape after it neither splits what the Reshape before it merged nor merges more")
     new = rewriter.new("Transpose", [x], before=node, attributes={"perm": expanded})
+    if moved != wanted:
+        shape = rewriter.constant(np.array(target, np.int64), "shape")
+        new = rewriter.new("Reshape", [new, shape], before=node)
     rewriter.replace(follower.outputs[0], new)
     return True
 

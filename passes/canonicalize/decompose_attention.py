@@ -1,14 +1,24 @@
-"""``decompose-attention``: ONNX ``Attention`` (opset 23) becomes the operators that older exports write.
+"""``decompose-attention``: ONNX ``Attention`` (opset 23 and 24) becomes the operators that older exports write.
 
     Attention<scale>(q, k, v, mask)  →  MatMul(Softmax(MatMul(q, Transpose(k)) · scale + mask), v)
 
-So attention has one form in front of ``fuse-attention``, whatever the opset. Semantics: ONNX operator reference.
+So attention has one form in front of ``fuse-attention``, whatever the opset:
+
+- q, k, v are [B, H, S, D]; past keys and values are joined in front by one Concat each, whose output is the present.
+- Key and value heads that query heads share are repeated by Unsqueeze, Expand, Reshape; ``share-heads`` undoes it.
+- The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``; with a boolean mask and with
+  lengths it becomes one boolean tensor [B or 1, H or 1, S, T], and that one Where(…, 0, -∞) added to the scores.
+- A row that is hidden throughout gives 0 by the operator's text, so Where(IsNaN(p), 0, p) follows the softmax, unless
+  the only limit is the causal one: position 0 is never hidden.
+
+Semantics: ONNX operator reference, Attention, as corrected in onnx 1.23.
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,12 +27,13 @@ from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
-#: Attributes that this decomposition does not spell out.
-_REFUSED = {"is_causal": 0, "softcap": 0.0, "qk_matmul_output_mode": 0}
+_ATTRIBUTES = frozenset(
+    "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap softmax_precision".split()
+)
 
 
 class DecomposeAttention(RewritePass):
-    """Attention without cache, causal limit or soft cap; the others are left to whoever can run them."""
+    """Every form but those with windows (opset 25) and with masks shorter than the keys."""
 
     name: ClassVar[str] = "decompose-attention"
     operators: ClassVar[frozenset[str]] = frozenset(["Attention"])
@@ -31,64 +42,150 @@ class DecomposeAttention(RewritePass):
         reason = _refusal(node)
         if reason:
             return Miss.at(node, reason)
-        q, k, v = (_split_heads(node, i, rewriter) for i in range(3))
-        depth = type_of(q).shape[-1]
-        if type_of(q).shape[1] != type_of(k).shape[1] or not depth.is_constant:
-            return Miss.at(node, "query heads share key and value heads, or the head size is not known")
-        scale = node.attributes["scale"].as_float() if "scale" in node.attributes else 1 / math.sqrt(depth.value)
-        dtype = type_of(q).dtype.numpy
-        transposed = rewriter.new("Transpose", [k], before=node, attributes={"perm": [0, 1, 3, 2]})
-        scores = rewriter.new("MatMul", [q, transposed], before=node)
-        scores = rewriter.new("Mul", [scores, rewriter.constant(np.array(scale, dtype), "scale")], before=node)
-        mask = node.inputs[3] if len(node.inputs) > 3 else None
-        if mask is not None:
-            scores = rewriter.new("Add", [scores, _additive(mask, dtype, node, rewriter)], before=node)
-        weights = rewriter.new("Softmax", [scores], before=node, attributes={"axis": -1})
-        result = rewriter.new("MatMul", [weights, v], before=node)
+        build = _Builder(node, rewriter)
+        q, k, v = (_split_heads(build, i) for i in range(3))
+        k, v = (build.joined(past, new) for past, new in ((build.input(4), k), (build.input(5), v)))
+        products = _scores(build, q, k)
+        weights, products[2] = _weights(build, products[1], _bias(build, q, k))
+        products[3] = weights
+        result = build("MatMul", weights, _repeated(build, v, q))
         if type_of(node.outputs[0]).rank == 3:
-            joined = rewriter.new("Transpose", [result], before=node, attributes={"perm": [0, 2, 1, 3]})
-            size = type_of(node.outputs[0]).shape[-1].value
-            result = rewriter.new("Reshape", [joined, _shape(rewriter, [0, 0, size])], before=node)
-        rewriter.replace(node.outputs[0], result)
+            result = build("Transpose", result, perm=[0, 2, 1, 3])
+            result = build("Reshape", result, build.integers(0, 0, type_of(node.outputs[0]).shape[-1].value))
+        mode = build.attribute("qk_matmul_output_mode", 0)
+        for old, new in zip(list(node.outputs), (result, k, v, products[mode]), strict=False):
+            if old.uses() or old.is_graph_output():
+                rewriter.replace(old, new)
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Short ways to write nodes in front of the attention that they replace."""
+
+    node: ir.Node
+    rewriter: Rewriter
+
+    def __call__(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        return self.rewriter.new(op_type, inputs, before=self.node, attributes=attributes)
+
+    def input(self, index: int) -> ir.Value | None:
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def attribute(self, name: str, default: Any) -> Any:
+        return self.node.attributes[name].value if name in self.node.attributes else default
+
+    def integers(self, *values: int) -> ir.Value:
+        return self.rewriter.constant(np.array(values, np.int64), "integers")
+
+    def scalar(self, value: float, like: ir.Value) -> ir.Value:
+        return self.rewriter.constant(np.array(value, type_of(like).dtype.numpy), "scalar")
+
+    def size(self, of: ir.Value, axis: int) -> ir.Value:
+        """A size as a scalar."""
+        return self("Squeeze", self("Shape", of, start=axis, end=axis + 1), self.integers(0))
+
+    def joined(self, past: ir.Value | None, new: ir.Value) -> ir.Value:
+        return new if past is None else self("Concat", past, new, axis=2)
+
+    def positions(self, of: ir.Value, axis: int, *ones: int) -> ir.Value:
+        """0, 1, 2 … as many as there are along an axis, with axes of 1 inserted."""
+        count = self("Range", self._int(0), self.size(of, axis), self._int(1))
+        return self("Unsqueeze", count, self.integers(*ones))
+
+    def _int(self, value: int) -> ir.Value:
+        return self.rewriter.constant(np.array(value, np.int64), "integer")
+
+
 def _refusal(node: ir.Node) -> str:
-    for name, harmless in _REFUSED.items():
-        if name in node.attributes and node.attributes[name].value != harmless:
-            return f"{name} = {node.attributes[name].value}"
-    if any(v is not None for v in node.inputs[4:]):
-        return "it has past keys and values, or lengths"
-    if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
-        return "present keys or scores are read"
+    unknown = [n for n, a in node.attributes.items() if n not in _ATTRIBUTES and a.value != -1]
+    if unknown:
+        return f"attribute {unknown[0]}"
+    q, k = type_of(required(node, 0)), type_of(required(node, 1))
+    if not q.shape[-1].is_constant or not type_of(required(node, 2)).shape[-1].is_constant:
+        return "the head size is not known"
+    heads = [_heads(node, i) for i in range(2)]
+    if heads[0] is None or heads[1] is None or heads[0] % heads[1]:
+        return f"{heads[0]} query heads cannot share {heads[1]} key and value heads"
     mask = node.inputs[3] if len(node.inputs) > 3 else None
-    key = required(node, 1)
+    past = node.inputs[4] if len(node.inputs) > 4 else None
+    total = k.shape[-2] + (type_of(past).shape[2] if past is not None else 0)
     sizes = type_of(mask).shape if mask is not None else ()
-    if sizes and sizes[-1] not in (1, type_of(key).shape[-2]):
-        return "the mask is shorter than the keys"
-    output = type_of(node.outputs[0])
-    return "" if output.rank == 4 or output.shape[-1].is_constant else "the size of the output is not known"
+    return "" if not sizes or sizes[-1] == total else f"the mask has {sizes[-1]} columns for {total} keys"
 
 
-def _split_heads(node: ir.Node, index: int, rewriter: Rewriter) -> ir.Value:
+def _heads(node: ir.Node, index: int) -> int | None:
+    x = type_of(required(node, index))
+    if x.rank == 4:
+        return x.shape[1].value if x.shape[1].is_constant else None
+    return int(node.attributes["q_num_heads" if index == 0 else "kv_num_heads"].as_int())
+
+
+def _split_heads(build: _Builder, index: int) -> ir.Value:
     """An operand as [B, H, S, D]; three axes hold the heads side by side."""
-    x = required(node, index)
-    if type_of(x).rank == 4:
+    x, heads = required(build.node, index), _heads(build.node, index)
+    if type_of(x).rank == 4 or heads is None:
         return x
-    heads = node.attributes["q_num_heads" if index == 0 else "kv_num_heads"].as_int()
     size = type_of(x).shape[-1].value
-    split = rewriter.new("Reshape", [x, _shape(rewriter, [0, 0, heads, size // heads])], before=node)
-    return rewriter.new("Transpose", [split], before=node, attributes={"perm": [0, 2, 1, 3]})
+    return build("Transpose", build("Reshape", x, build.integers(0, 0, heads, size // heads)), perm=[0, 2, 1, 3])
 
 
-def _additive(mask: ir.Value, dtype: np.dtype[np.generic], node: ir.Node, rewriter: Rewriter) -> ir.Value:
-    """A boolean mask as 0 and -inf."""
-    if type_of(mask).dtype is not DType.BOOL:
-        return mask
-    kept = rewriter.constant(np.array(0, dtype), "kept")
-    masked = rewriter.constant(np.array(-np.inf, dtype), "masked")
-    return rewriter.new("Where", [mask, kept, masked], before=node)
+def _repeated(build: _Builder, x: ir.Value, q: ir.Value) -> ir.Value:
+    """Key or value heads, each as often as query heads share it."""
+    heads, shared, size = type_of(q).shape[1].value, type_of(x).shape[1].value, type_of(x).shape[3].value
+    if heads == shared:
+        return x
+    copies = build("Expand", build("Unsqueeze", x, build.integers(2)), build.integers(1, 1, heads // shared, 1, 1))
+    return build("Reshape", copies, build.integers(0, heads, -1, size))
 
 
-def _shape(rewriter: Rewriter, sizes: list[int]) -> ir.Value:
-    return rewriter.constant(np.array(sizes, np.int64), "heads")
+def _scores(build: _Builder, q: ir.Value, k: ir.Value) -> dict[int, ir.Value]:
+    """Scaled scores, and those after the soft cap, by their ``qk_matmul_output_mode``."""
+    transposed = build("Transpose", _repeated(build, k, q), perm=[0, 1, 3, 2])
+    scale = build.attribute("scale", 1 / math.sqrt(type_of(q).shape[-1].value))
+    plain = build("Mul", build("MatMul", q, transposed), build.scalar(scale, q))
+    cap = build.attribute("softcap", 0.0)
+    if not cap:
+        return {0: plain, 1: plain}
+    inner = build("Tanh", build("Div", plain, build.scalar(cap, q)))
+    return {0: plain, 1: build("Mul", inner, build.scalar(cap, q))}
+
+
+def _bias(build: _Builder, q: ir.Value, k: ir.Value) -> tuple[ir.Value | None, bool]:
+    """What is added to the scores, and whether it may hide a whole row."""
+    mask, lengths, past = build.input(3), build.input(6), build.input(4)
+    conditions: list[ir.Value] = []
+    columns = build.positions(k, 2, 0, 1, 2) if lengths is not None or build.attribute("is_causal", 0) else None
+    if columns is not None and build.attribute("is_causal", 0):
+        rows = build.positions(q, 2, 0, 1, 3)
+        if past is not None:
+            rows = build("Add", rows, build.size(past, 2))
+        elif lengths is not None:
+            before = build("Sub", build("Unsqueeze", lengths, build.integers(1, 2, 3)), build.size(q, 2))
+            rows = build("Add", rows, before)
+        conditions.append(build("LessOrEqual", columns, rows))
+    if columns is not None and lengths is not None:
+        conditions.append(build("Less", columns, build("Unsqueeze", lengths, build.integers(1, 2, 3))))
+    if mask is not None and type_of(mask).dtype is DType.BOOL:
+        conditions.append(mask)
+    bias = mask if mask is not None and type_of(mask).dtype is not DType.BOOL else None
+    if conditions:
+        allowed = conditions[0]
+        for condition in conditions[1:]:
+            allowed = build("And", allowed, condition)
+        hidden = build("Where", allowed, build.scalar(0, q), build.scalar(-math.inf, q))
+        bias = hidden if bias is None else build("Add", bias, hidden)
+    return bias, mask is not None or lengths is not None
+
+
+def _weights(build: _Builder, scores: ir.Value, bias: tuple[ir.Value | None, bool]) -> tuple[ir.Value, ir.Value]:
+    """The softmax, 0 in rows that are hidden throughout; and the scores that it is taken of."""
+    added, hides = bias
+    scores = scores if added is None else build("Add", scores, added)
+    dtype = type_of(scores).dtype
+    precision = build.attribute("softmax_precision", 0) or dtype.onnx
+    wide = scores if precision == dtype.onnx else build("Cast", scores, to=precision)
+    weights = build("Softmax", wide, axis=-1)
+    if hides:
+        weights = build("Where", build("IsNaN", weights), build.scalar(0, wide), weights)
+    return (weights if wide is scores else build("Cast", weights, to=dtype.onnx)), scores

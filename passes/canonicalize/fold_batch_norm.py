@@ -1,4 +1,4 @@
-"""``fold-batch-norm``: a BatchNormalization at inference goes into the constants of a Conv, else is a scale and a shift.
+"""``fold-batch-norm``: a BatchNormalization at inference goes into a Conv's constants, or is a scale and a shift.
 
     BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, c·s + t)
     Conv(BatchNormalization(x, …), W, c)                       →  Conv(x, W·s, c + Σ W·t)      without padding

@@ -1,6 +1,7 @@
 """``fold-index-tensors``: gathers and comparisons with tensors that only count positions.
 
     GatherND(mask: [B,S], [[b, s] at (b, 0, 0, s)])   →  Unsqueeze(mask, [1, 2])
+    the same where positions run over T of the S      →  Unsqueeze(Slice(mask, 0, T), [1, 2])
     Gather(Reshape(mask, [-1]), b·S + s)              →  the same
     Range(0, S, 1) >= 0                               →  Expand(True)
 
@@ -13,16 +14,17 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.ir.facts import facts
+from tilewright.ir.facts import Assumption, assumptions, facts, set_assumptions
 from tilewright.ir.graph import type_of
-from tilewright.ir.ranges import POSITIVE_INFINITY, Range
-from tilewright.ir.symbolic import Expr, product, symbol
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, minimum, product, symbol
 from tilewright.passes.base import Miss
-from tilewright.passes.index_values import compare, index_formula, position
+from tilewright.passes.index_values import compare_positions, index_formula, position
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
+from tilewright.passes.sizes import emit, spelling
 from tilewright.passes.views import VIEWS, Shape, view
 
-_COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less"])
+_COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less", "Equal"])
 
 
 class FoldIndexTensors(RewritePass):
@@ -64,18 +66,25 @@ def _fold_compare(node: ir.Node, rewriter: Rewriter) -> bool:
         )
     ):
         return False
-    known = facts(rewriter.model)
-    known |= {p: Range(0, POSITIVE_INFINITY) for f in (a, b) for p in _positions(f)}
-    outcome = compare(node.op_type, a, b, known)
-    carrier = next(
-        (v for v in node.inputs if v is not None and type_of(v).shape == type_of(node.outputs[0]).shape), None
-    )
-    if outcome is None or carrier is None:
+    outcome = compare_positions(node, a, b, facts(rewriter.model))
+    shape = _shape(node, rewriter) if outcome is not None else None
+    if shape is None:
         return False
-    shape = rewriter.new("Shape", [carrier], before=node)
     scalar = rewriter.constant(np.array(outcome), "always")
     rewriter.replace(node.outputs[0], rewriter.new("Expand", [scalar, shape], before=node))
     return True
+
+
+def _shape(node: ir.Node, rewriter: Rewriter) -> ir.Value | None:
+    """The shape of the output: of an operand that has it, or put together from sizes of inputs."""
+    wanted = type_of(node.outputs[0]).shape
+    carrier = next((v for v in node.inputs if v is not None and type_of(v).shape == wanted), None)
+    if carrier is not None:
+        return rewriter.new("Shape", [carrier], before=node)
+    if not wanted or any(spelling(rewriter.model, size) is None for size in wanted):
+        return None
+    sizes = [emit(rewriter, size, node) for size in wanted]
+    return rewriter.new("Concat", sizes, before=node, attributes={"axis": 0})
 
 
 def _positions(formula: Expr) -> list[str]:
@@ -137,12 +146,39 @@ def _as_view(node: ir.Node, x: ir.Value, formulas: list[Expr], rewriter: Rewrite
     chosen = [a for a in axes if a is not None]
     if len(chosen) != len(axes) or chosen != sorted(set(chosen)):
         return Miss.at(node, f"indices {', '.join(map(str, formulas))} do not ascend through the output's axes")
-    if any(output[a] != size for a, size in zip(chosen, type_of(x).shape, strict=True)):
-        return Miss.at(node, f"the indices do not run over all of {type_of(x)}")
     if any(size != 1 for axis, size in enumerate(output) if axis not in chosen):
         return Miss.at(node, "it also repeats along axes that no index runs over")
-    new = view(rewriter, x, output, before=node)
+    target = list(output)
+    for axis, size in enumerate(type_of(x).shape):
+        if output[chosen[axis]] != size:
+            cut = _first(node, x, axis, output[chosen[axis]], rewriter)
+            if cut is None:
+                return Miss.at(node, f"the indices do not run over all of {type_of(x)}")
+            x = cut
+            target[chosen[axis]] = type_of(x).shape[axis]
+    new = view(rewriter, x, tuple(target), before=node)
     if new is None:
         return Miss.at(node, "the view needs two sizes that only a run knows")
     rewriter.replace(node.outputs[0], new)
     return True
+
+
+def _first(node: ir.Node, x: ir.Value, axis: int, wanted: Expr, rewriter: Rewriter) -> ir.Value | None:
+    """The first ``wanted`` elements of ``x`` along ``axis``; ``None`` where it never has as many.
+
+    Where only a run knows whether it has, that becomes an assumption, which the plan asserts: a gather beyond the end
+    would be an error as well.
+    """
+    if bounds(type_of(x).shape[axis] - wanted, facts(rewriter.model))[1] < 0:
+        return None
+    end = emit(rewriter, wanted, node)
+    if end is None:
+        return None
+    zero, where = (rewriter.constant(np.array([v], np.int64), "integers") for v in (0, axis))
+    least = minimum(wanted, type_of(x).shape[axis])
+    if least not in (wanted, type_of(x).shape[axis]):
+        needed = Assumption(wanted, least, f"{node.op_type} {node.name!r}")
+        known = assumptions(rewriter.model)
+        if needed not in known:
+            set_assumptions(rewriter.model, (*known, needed))
+    return rewriter.new("Slice", [x, zero, end, where], before=node)

@@ -4,19 +4,25 @@
     MatMul(Where(IsNaN(p), 0, p), heads(v))  with  p = Softmax(MatMul(heads(q) · a, heads(k)ᵀ · b) · c + mask)
         →  FusedAttention<num_heads=H, scale=a·b·c, …>(q, k, v, mask): [B, S, H·D]
 
-The scale may sit on the query, on the key or on the scores; mask and NaN guard are optional; an operand whose heads
-are not split here keeps its layout, and the attributes say so. Check: every size that must agree is equal
-symbolically, and nothing between is read outside. Attributes of the fused node (the body agrees with them):
+    the same with keys and values [B, G, T, D] that H / G query heads share: repeated by Unsqueeze, Expand, Reshape, or
+    left as they are and multiplied with queries [B, G, H/G, S, D]
+
+The scale may sit on the query, on the key or on the scores; mask and NaN guard are optional. What only moves an
+operand's elements and is read by nothing else comes along: splitting, transposing and repeating heads are ways to read.
+What something else reads too (keys that are also an output, with the past in front) is an input as it stands. Check:
+every size that must agree is equal symbolically, and nothing between is read outside. Attributes of the fused node (the
+body agrees with them):
 
     num_heads, kv_num_heads   heads of the query, of key and value
     scale                     factor of the scores
     mask                      1 when further inputs are added to the scores (a mask, a position bias), 2 when they are
-                              boolean and hide scores by a Where (the body says which way); each broadcasts to
-                              [B, H, S, T]
+                              boolean and hide scores by a Where, 3 when there are both (the body says which is which);
+                              each broadcasts to the scores
     causal                    1 when position t > s is hidden (no pattern here makes it so)
     nan_to_zero               1 when NaN after the softmax (a row that is hidden throughout) counts as 0
-    q_layout, k_layout, v_layout, out_layout   ``bsm``: [B, S, H·D], heads side by side; ``bhsd``; ``bhds`` (keys)
-    packed                    1 when query, key and value are the thirds of one input, [B, S, 3·H·D]
+    q_layout, k_layout, v_layout, out_layout   ``bsm``: [B, S, H·D], heads side by side; ``bhsd``; ``bhds`` (keys);
+                              ``view`` for another one (the body says how it is read)
+    packed                    1 when query, key and value are parts of one input, [B, S, (H + 2·G)·D]
 """
 
 from __future__ import annotations
@@ -26,15 +32,15 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 from tilewright.ir.graph import only_consumer, type_of
+from tilewright.ir.symbolic import constant, product
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss, Pass, PassResult
-from tilewright.passes.canonicalize.compose_transposes import permutation
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
+from tilewright.passes.fusion.region import moves
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import Rewriter, candidates, required
 
-_HEADS_OUT = (0, 2, 1, 3)
-_KEYS_OUT = (0, 2, 3, 1)
 #: How scores are masked: (input that is the scores, input that is the mask).
 _MASKED = {"Add": ((0, 1), (1, 0)), "Where": ((1, 0), (2, 0))}
 
@@ -66,7 +72,7 @@ class FuseAttention(Pass):
     name: ClassVar[str] = "fuse-attention"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for softmax in list(candidates(model, frozenset(["Softmax"]))):
@@ -76,14 +82,20 @@ class FuseAttention(Pass):
                 within = next((v for v in inputs if v.producer() in found.nodes), None)
                 if within is not None:
                     raise _No(f"{within.name} is an operand and lies between query and result")
-                reason = obstacle(model.graph, found.nodes, [output])
+                reason = obstacle(order, found.nodes, [output])
                 if reason is not None:
                     raise _No(reason)
             except _No as no:
                 misses.append(Miss.at(softmax, str(no)))
                 continue
             outline(
-                rewriter, found.nodes, "FusedAttention", inputs=inputs, outputs=[output], attributes=found.attributes
+                rewriter,
+                order,
+                found.nodes,
+                "FusedAttention",
+                inputs=inputs,
+                outputs=[output],
+                attributes=found.attributes,
             )
             modified = True
         return PassResult(modified, misses)
@@ -93,27 +105,29 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     found = _Found()
     scores = required(softmax, 0)
     rank = type_of(scores).rank
-    if rank != 4:
+    if rank not in (4, 5):
         raise _No(f"scores are {type_of(scores)}, not [batch, heads, query, key]")
-    if "axis" in softmax.attributes and softmax.attributes["axis"].as_int() not in (-1, 3):
+    if "axis" in softmax.attributes and softmax.attributes["axis"].as_int() not in (-1, rank - 1):
         raise _No("the softmax does not run over the last axis")
     weights = _after_softmax(found.take(softmax), found)
-    product, masks = _before_softmax(scores, found)
-    q, k = _scaled(required(product, 0), found), _scaled(required(product, 1), found)
+    scoring, masks = _before_softmax(scores, found)
+    q, k = _scaled(required(scoring, 0), found), _scaled(required(scoring, 1), found)
     context = only_consumer(weights)
     if context is None or context.op_type != "MatMul" or context.inputs[0] is not weights:
         raise _No(f"{weights.name} is not multiplied with values, or not only")
     found.take(context)
-    heads = _check_sizes(q, k, required(context, 1))
-    query, found.attributes["q_layout"] = _split_heads(q, found, _HEADS_OUT)
-    key, found.attributes["k_layout"] = _key(k, found)
-    value, found.attributes["v_layout"] = _split_heads(required(context, 1), found, _HEADS_OUT)
-    output, found.attributes["out_layout"] = _join_heads(context.outputs[0], found)
-    found.attributes |= {"num_heads": heads, "kv_num_heads": heads, "scale": found.scale}
-    kinds = {2 if type_of(m).dtype is DType.BOOL else 1 for m in masks}
-    if len(kinds) > 1:
-        raise _No("one mask is added and another one replaces scores")
-    found.attributes |= {"mask": kinds.pop() if kinds else 0, "causal": 0}
+    v = required(context, 1)
+    query_heads, heads = _check_sizes(q, k, v)
+    query, key, value = (_before_movement(x, found) for x in (q, k, v))
+    output = _after_movement(context.outputs[0], found)
+    found.attributes["q_layout"] = _layout(query, q, (2, 3), query_heads)
+    heads = _repeated_heads(key, k, heads)
+    found.attributes["k_layout"] = "bhds" if key is k else _layout(key, k, (3, 2), heads)
+    found.attributes["v_layout"] = _layout(value, v, (2, 3), heads)
+    found.attributes["out_layout"] = _layout(output, context.outputs[0], (2, 3), query_heads)
+    found.attributes |= {"num_heads": query_heads, "kv_num_heads": heads, "scale": found.scale}
+    found.attributes["mask"] = sum({2 if type_of(m).dtype is DType.BOOL else 1 for m in masks})
+    found.attributes["causal"] = 0
     sources = _unpacked([query, key, value], found)
     found.attributes["packed"] = int(len(sources) == 1)
     return found, [*sources, *masks], output
@@ -136,17 +150,17 @@ def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:
 
 def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, list[ir.Value]]:
     """The product of query and key, and the masks that are added to it or replace it, first to last."""
-    product = _scaled(scores, trial := _Found()).producer()
-    if product is not None and product.op_type == "MatMul":
-        found.nodes += [product, *trial.nodes]
+    scoring = _scaled(scores, trial := _Found()).producer()
+    if scoring is not None and scoring.op_type == "MatMul":
+        found.nodes += [scoring, *trial.nodes]
         found.scale *= trial.scale
-        return product, []
+        return scoring, []
     node = scores.producer()
     for index, other in _MASKED.get(node.op_type if node is not None else "", ()):
         assert node is not None
         inner = _Found()
         try:
-            product, masks = _before_softmax(required(node, index), inner)
+            scoring, masks = _before_softmax(required(node, index), inner)
         except _NoProduct:
             continue
         if type_of(required(node, index)) != type_of(scores):
@@ -155,7 +169,7 @@ def _before_softmax(scores: ir.Value, found: _Found) -> tuple[ir.Node, list[ir.V
             raise _No("hidden scores are not replaced by one number")
         found.nodes += [node, *inner.nodes]
         found.scale *= inner.scale
-        return product, [*masks, required(node, other)]
+        return scoring, [*masks, required(node, other)]
     raise _NoProduct(f"{scores.name} is no product, scaled or masked")
 
 
@@ -174,45 +188,61 @@ def _scaled(value: ir.Value, found: _Found) -> ir.Value:
     return value
 
 
-def _check_sizes(q: ir.Value, k: ir.Value, v: ir.Value) -> int:
-    """The number of heads, when q: [B, H, S, D], k: [B, H, D, T] and v: [B, H, T, Dv] agree."""
+def _check_sizes(q: ir.Value, k: ir.Value, v: ir.Value) -> tuple[int, int]:
+    """Heads of the query and of key and value, when q: [B, …, S, D], k: [B, …, D, T] and v: [B, …, T, Dv] agree.
+
+    With five sizes the heads are [G, H/G], and key and value may have 1 for the second.
+    """
     a, b, c = type_of(q).shape, type_of(k).shape, type_of(v).shape
-    if len(a) != 4 or len(b) != 4 or len(c) != 4 or not a[:2] == b[:2] == c[:2]:
+    heads = a[1:-2]
+    shared = (*heads[:1], *(constant(1) for _ in heads[1:]))
+    if not len(a) == len(b) == len(c) or not a[0] == b[0] == c[0] or len(a) not in (4, 5):
         raise _No(f"batch and heads differ: {type_of(q)}, {type_of(k)}, {type_of(v)}")
-    if a[3] != b[2] or b[3] != c[2]:
+    if b[1:-2] not in (heads, shared) or c[1:-2] != b[1:-2]:
+        raise _No(f"batch and heads differ: {type_of(q)}, {type_of(k)}, {type_of(v)}")
+    if a[-1] != b[-2] or b[-1] != c[-2]:
         raise _No(f"sizes of query {type_of(q)}, keys {type_of(k)} and values {type_of(v)} do not fit")
-    if not a[1].is_constant or not a[3].is_constant or not c[3].is_constant:
+    if not all(s.is_constant for s in (*heads, a[-1], c[-1])):
         raise _No("the number of heads or their size is not known")
-    return a[1].value
+    return product(heads).value, product(b[1:-2]).value
 
 
-def _split_heads(x: ir.Value, found: _Found, order: tuple[int, ...]) -> tuple[ir.Value, str]:
-    """``x``: [B, H, S, D] → the [B, S, H·D] it was split from, if it was."""
-    transpose = x.producer()
-    if transpose is None or transpose.op_type != "Transpose" or permutation(transpose) != order:
-        return x, "bhsd"
-    split = required(transpose, 0).producer()
-    if split is None or split.op_type != "Reshape" or only_consumer(x) is None:
-        return x, "bhsd"
-    source, parts = type_of(required(split, 0)).shape, type_of(split.outputs[0]).shape
-    if len(source) != 3 or source[:2] != parts[:2] or source[2] != parts[2] * parts[3]:
-        return x, "bhsd"
-    if only_consumer(split.outputs[0]) is not transpose:
-        return x, "bhsd"
-    found.nodes += [transpose, split]
-    return required(split, 0), "bsm"
+def _before_movement(value: ir.Value, found: _Found) -> ir.Value:
+    """What ``value`` is a rearrangement or repetition of, as far as nothing else reads what lies between."""
+    while (node := value.producer()) is not None and _rearranges(node) and only_consumer(value) is not None:
+        found.take(node)
+        value = required(node, 0)
+    return value
 
 
-def _key(k: ir.Value, found: _Found) -> tuple[ir.Value, str]:
-    """``k``: [B, H, D, T] → [B, T, H·D], or what was transposed, or itself."""
-    source, layout = _split_heads(k, found, _KEYS_OUT)
-    if layout == "bsm":
-        return source, layout
-    transpose = k.producer()
-    if transpose is not None and transpose.op_type == "Transpose" and permutation(transpose) == (0, 1, 3, 2):
-        found.take(transpose)
-        return required(transpose, 0), "bhsd"
-    return k, "bhds"
+def _after_movement(value: ir.Value, found: _Found) -> ir.Value:
+    """The rearrangement that ``value`` goes to, if nothing else reads it or what lies between."""
+    while (node := only_consumer(value)) is not None and _rearranges(node) and node.op_type != "Expand":
+        found.take(node)
+        value = node.outputs[0]
+    return value
+
+
+def _rearranges(node: ir.Node) -> bool:
+    """True for what changes only where elements of one value are read, and without divisions by run-time sizes."""
+    return moves(node) and node.op_type in ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand")
+
+
+def _layout(outside: ir.Value, inside: ir.Value, rows: tuple[int, int], heads: int) -> str:
+    """How ``outside`` holds the heads of ``inside``; ``rows`` tells which sizes of that are length and head size."""
+    shape, inner = type_of(outside).shape, type_of(inside).shape
+    length, size = (inner[d - 4] for d in rows)
+    if shape == (inner[0], length, heads * size):
+        return "bsm"
+    return "bhsd" if shape == (inner[0], constant(heads), length, size) else "view"
+
+
+def _repeated_heads(key: ir.Value, k: ir.Value, heads: int) -> int:
+    """The heads that ``key`` has before they are repeated to the ``heads`` of ``k``."""
+    inner = type_of(k).shape
+    count = type_of(key).elements
+    each = inner[0] * inner[-1] * inner[-2]
+    return next((n for n in range(1, heads + 1) if each * n == count), heads)
 
 
 def _unpacked(sources: list[ir.Value], found: _Found) -> list[ir.Value]:
@@ -223,18 +253,3 @@ def _unpacked(sources: list[ir.Value], found: _Found) -> list[ir.Value]:
     if any(only_consumer(s) is None for s in sources) or split.attributes["axis"].as_int() not in (2, -1):
         return sources
     return [required(found.take(split), 0)]
-
-
-def _join_heads(context: ir.Value, found: _Found) -> tuple[ir.Value, str]:
-    """[B, H, S, D] → the [B, S, H·D] that the heads are joined to, if nothing else reads the parts."""
-    transpose = only_consumer(context)
-    if transpose is None or transpose.op_type != "Transpose" or permutation(transpose) != _HEADS_OUT:
-        return context, "bhsd"
-    join = only_consumer(transpose.outputs[0])
-    parts = type_of(transpose.outputs[0]).shape
-    if join is None or join.op_type != "Reshape":
-        return context, "bhsd"
-    if type_of(join.outputs[0]).shape != (parts[0], parts[1], parts[2] * parts[3]):
-        return context, "bhsd"
-    found.nodes += [transpose, join]
-    return join.outputs[0], "bsm"

@@ -14,6 +14,7 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import grow_backward, is_elementwise, visible
 from tilewright.passes.rewrite import Rewriter, candidates, required
@@ -30,7 +31,7 @@ class FuseLayerNormResidual(Pass):
     name: ClassVar[str] = "fuse-layer-norm-residual"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for node in list(candidates(model, _NORMS)):
@@ -38,12 +39,12 @@ class FuseLayerNormResidual(Pass):
                 continue
             region = _region(node)
             outputs = visible(region)
-            reason = _reason(model, node, region, outputs)
+            reason = _reason(order, node, region, outputs)
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
             outputs.sort(key=lambda v: v is not node.outputs[0])
-            outline(rewriter, region, "FusedLayerNorm", outputs=outputs)
+            outline(rewriter, order, region, "FusedLayerNorm", outputs=outputs)
             modified = True
         return PassResult(modified, misses)
 
@@ -76,9 +77,9 @@ def is_look_up(node: ir.Node) -> bool:
     return table is not None and is_constant(table) and type_of(table).rank == 2 and axis == 0
 
 
-def _reason(model: ir.Model, node: ir.Node, region: list[ir.Node], outputs: list[ir.Value]) -> str | None:
+def _reason(order: Order, node: ir.Node, region: list[ir.Node], outputs: list[ir.Value]) -> str | None:
     if len(region) == 1:
         return "no sum in front of it that only it reads"
     if node.outputs[0] not in outputs or any(v in outputs for v in node.outputs[1:]):
         return "its mean or deviation is read, or nothing reads it"
-    return obstacle(model.graph, region, outputs)
+    return obstacle(order, region, outputs)

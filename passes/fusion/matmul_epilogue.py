@@ -3,7 +3,8 @@
     MatMul(x, W) → Add bias → Gelu → Add residual   →   FusedMatMul(x, W, bias, residual)
 
 Check: each operator keeps the shape of the product (so whatever it reads besides is broadcast to it, residuals have its
-full shape), all uses of each value between are inside, and no path leaves and returns. Conv likewise (``FusedConv``).
+full shape), all uses of each value between are inside, and no path leaves and returns. Conv likewise (``FusedConv``);
+there a Transpose may stand between, as in a graph that is written channels-last, since any order can be stored.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import onnx_ir as ir
+from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
-from tilewright.passes.fusion.region import grow_forward, keeps_shape
+from tilewright.passes.fusion.region import Accept, grow_forward, is_elementwise, keeps_shape
 from tilewright.passes.rewrite import Rewriter, candidates
 
 
@@ -24,21 +27,34 @@ class FuseMatMulEpilogue(Pass):
     contractions: ClassVar[frozenset[str]] = frozenset(["MatMul", "Conv"])
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         # Last first: a residual sum of two products belongs to the one that is ready last.
         for node in reversed(list(candidates(model, self.contractions))):
             start = node.outputs[0]
-            region, output, reasons = grow_forward(model.graph, [node], start, keeps_shape(start))
+            accept = keeps_shape(start) if node.op_type == "MatMul" else _keeps_or_permutes(start)
+            region, output, reasons = grow_forward(order, [node], start, accept)
             misses += reasons
-            reason = (
-                obstacle(model.graph, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
-            )
+            reason = obstacle(order, region, [output]) if len(region) > 1 else "nothing follows that keeps the shape"
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
             first = [v for v in node.inputs if v is not None]
-            outline(rewriter, region, f"Fused{node.op_type}", inputs=first, outputs=[output])
+            outline(rewriter, order, region, f"Fused{node.op_type}", inputs=first, outputs=[output])
             modified = True
         return PassResult(modified, misses)
+
+
+def _keeps_or_permutes(start: ir.Value) -> Accept:
+    """Accepts elementwise nodes that keep the shape of ``start``, and Transposes, after which they keep the new one."""
+    shapes = {type_of(start).shape}
+
+    def accept(node: ir.Node) -> bool:
+        shape = type_of(node.outputs[0]).shape
+        if node.domain == "" and node.op_type == "Transpose":
+            shapes.add(shape)
+            return True
+        return is_elementwise(node) and shape in shapes
+
+    return accept

@@ -17,6 +17,7 @@ from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_tensor, has_type
 from tilewright.ir.layout import Layout
 from tilewright.ir.types import TensorType
 from tilewright.ops.infer import infer_node
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.rewrite import Rewriter
 
 #: First IR version with overloads of functions.
@@ -27,6 +28,7 @@ _STRUCTURAL = 16
 
 def outline(
     rewriter: Rewriter,
+    order: Order,
     nodes: Collection[ir.Node],
     op_type: str,
     *,
@@ -40,7 +42,7 @@ def outline(
     :func:`obstacle`. ``attributes`` describe the body for whoever does not want to read it; the body must agree.
     """
     model = rewriter.model
-    ordered = in_graph_order(model.graph, nodes)
+    ordered = order.sorted(nodes)
     formal = _inputs(ordered, inputs)
     function = _function(model, ordered, op_type, formal, outputs, attributes or {})
     fused = _call(model, function, formal, ir.convenience.convert_attributes(attributes or {}), ordered[-1])
@@ -50,9 +52,7 @@ def outline(
             set_type(new, type_of(old))
         old.name = f"{old.name}__outlined"
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-    model.graph.remove(ordered, safe=True)
-    if len(outputs) > 1:
-        model.graph.sort()
+    order.replace(ordered, fused)
     return fused
 
 
@@ -106,33 +106,22 @@ def _call(
     return node
 
 
-def obstacle(graph: ir.Graph, nodes: Collection[ir.Node], outputs: Collection[ir.Value]) -> str | None:
+def obstacle(order: Order, nodes: Collection[ir.Node], outputs: Collection[ir.Value]) -> str | None:
     """Why ``nodes`` may not become one node with ``outputs``: an escaping value, or a path that leaves and returns."""
     inside = set(nodes)
     exits: list[ir.Node] = []
     for node in nodes:
         for value in node.outputs:
-            readers = [use.node for use in value.uses() if use.node not in inside]
-            if (readers or value.is_graph_output()) and value not in outputs:
+            outside = any(use.node not in inside for use in value.uses())
+            if (outside or value.is_graph_output()) and value not in outputs:
                 return f"{value.name} is also read outside"
-            exits += readers
-    positions = {node: i for i, node in enumerate(graph)}
-    last = max(positions[n] for n in nodes)
-    seen: set[ir.Node] = set()
-    while exits:
-        node = exits.pop()
-        if node in inside:
-            return f"a path leaves it and comes back at {node.outputs[0].name}"
-        if node not in seen and positions.get(node, last + 1) <= last:
-            seen.add(node)
-            exits += node.successors()
+            exits += [reader for reader in order.readers(value) if reader not in inside]
+    last = max(order.at(n) for n in nodes)
+    for node in order.hanging(exits, last):
+        back = next((r for o in node.outputs for r in order.readers(o) if r in inside), None)
+        if back is not None:
+            return f"a path leaves it and comes back at {back.outputs[0].name}"
     return None
-
-
-def in_graph_order(graph: ir.Graph, nodes: Collection[ir.Node]) -> list[ir.Node]:
-    """``nodes`` in the order in which the graph lists them."""
-    inside = set(nodes)
-    return [n for n in graph if n in inside] if len(nodes) > 1 else list(nodes)
 
 
 def _inputs(ordered: Sequence[ir.Node], first: Sequence[ir.Value]) -> list[ir.Value]:
@@ -184,8 +173,9 @@ def _function(
             results[i] = body[-1].outputs[0]
     graph = ir.Graph(parameters, results, nodes=body, opset_imports={"": model.opset_imports[""]}, name="body")
     declared = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in sorted(attributes)]
-    overload = _content(ir.Function(FUSED_DOMAIN, op_type, graph=graph.clone(), attributes=declared))
-    return ir.Function(FUSED_DOMAIN, op_type, overload, graph=graph, attributes=declared)
+    function = ir.Function(FUSED_DOMAIN, op_type, graph=graph, attributes=declared)
+    function.overload = _content(function)
+    return function
 
 
 def _transpose(x: ir.Value, layout: Layout, name: str) -> ir.Node:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import onnx_ir as ir
 from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import Accept, grow_backward, grow_forward, is_elementwise, visible
 from tilewright.passes.reductions import REDUCTIONS, reduced_axes
@@ -21,6 +22,8 @@ from tilewright.passes.rewrite import Rewriter, candidates, required
 from tilewright.passes.views import Shape
 
 _MOVEMENT = frozenset(["Expand", "Unsqueeze", "Squeeze"])
+#: Nodes after a reduction among which another one may join it: what one formula is made of stands together.
+_NEAR = 40
 
 
 class FuseReduction(Pass):
@@ -29,47 +32,47 @@ class FuseReduction(Pass):
     name: ClassVar[str] = "fuse-reduction"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for node in list(candidates(model, REDUCTIONS)):
             if node.graph is None:
                 continue
-            region, reason = _region(model.graph, node)
+            region, reason = _region(order, node)
             outputs = visible(region)
-            reason = reason or obstacle(model.graph, region, outputs)
+            reason = reason or obstacle(order, region, outputs)
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
-            outline(rewriter, region, "FusedReduction", outputs=outputs)
+            outline(rewriter, order, region, "FusedReduction", outputs=outputs)
             modified = True
         return PassResult(modified, misses)
 
 
-def _region(graph: ir.Graph, node: ir.Node) -> tuple[list[ir.Node], str | None]:
+def _region(order: Order, node: ir.Node) -> tuple[list[ir.Node], str | None]:
     """The largest region with one output: with all reductions like ``node``, else with ``node`` alone."""
     axes = reduced_axes(node)
     if axes is None:
         return [node], "its axes are not constant"
     accept = _accept(node, axes)
-    for anchors in ([node, *_like(graph, node, axes)], [node]):
+    for anchors in ([node, *_like(order, node, axes)], [node]):
         before = grow_backward(anchors, accept)
-        region, _, _ = grow_forward(graph, before, node.outputs[0], accept)
+        region, _, _ = grow_forward(order, before, node.outputs[0], accept)
         region = grow_backward(region, accept)
         if len(visible(region)) == 1 and len(region) > 1:
             return region, None
     return [node], "no elementwise neighbour that only it touches"
 
 
-def _like(graph: ir.Graph, node: ir.Node, axes: tuple[int, ...]) -> list[ir.Node]:
-    """Later reductions over the same axes of the same domain that do not depend on ``node``."""
+def _like(order: Order, node: ir.Node, axes: tuple[int, ...]) -> list[ir.Node]:
+    """Reductions soon after ``node`` over the same axes of the same domain that do not depend on it."""
     domain = _domain(node)
     after: set[ir.Node] = {node}
     found = []
-    for other in graph:
+    for other in order.following(node, _NEAR):
         if any(p in after for p in other.predecessors()):
             after.add(other)
-        elif other is not node and _reduces(other, axes) and _same_domain(_domain(other), domain):
+        elif _reduces(other, axes) and _same_domain(_domain(other), domain):
             found.append(other)
     return found
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 from tilewright.passes.base import Miss, Pass, PassResult
+from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
 from tilewright.passes.fusion.region import grow_backward, grow_forward, keeps_shape
 from tilewright.passes.rewrite import Rewriter, candidates
@@ -22,18 +23,18 @@ class FuseSoftmax(Pass):
     name: ClassVar[str] = "fuse-softmax"
 
     def run(self, model: ir.Model) -> PassResult:
-        rewriter = Rewriter(model)
+        rewriter, order = Rewriter(model), Order(model.graph)
         misses: list[Miss] = []
         modified = False
         for node in list(candidates(model, frozenset(["Softmax", "LogSoftmax"]))):
             accept = keeps_shape(node.outputs[0])
             before = grow_backward([node], accept)
-            region, output, reasons = grow_forward(model.graph, before, node.outputs[0], accept)
+            region, output, reasons = grow_forward(order, before, node.outputs[0], accept)
             misses += reasons
-            reason = obstacle(model.graph, region, [output]) if len(region) > 1 else "no elementwise neighbour"
+            reason = obstacle(order, region, [output]) if len(region) > 1 else "no elementwise neighbour"
             if reason is not None:
                 misses.append(Miss.at(node, reason))
                 continue
-            outline(rewriter, region, "FusedSoftmax", outputs=[output])
+            outline(rewriter, order, region, "FusedSoftmax", outputs=[output])
             modified = True
         return PassResult(modified, misses)

@@ -153,6 +153,21 @@ def test_inspect(compiled: Compiled, cli: Run) -> None:
     assert "LayerNormalization" in model.stdout
 
 
+def test_inspect_tells_of_kernels(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
+    told = tmp_path / "i.json"
+    done = cli("inspect", compiled.artifact, "--kernels", "--input-shape", "input_ids:2,16", "--json", told)
+    assert done.returncode == 0, done.stderr
+    assert "100% from scheduled tile IR" in done.stdout
+    assert "× the live maximum" in done.stdout
+    assert "measured" not in done.stdout
+    (run,) = json.loads(told.read_text(encoding="utf-8"))["runs"]
+    assert run["sizes"] == {"batch": 2, "sequence": 16}
+    assert {k["kind"] for k in run["kernels"]} >= {"contraction", "scan"}
+    measured = cli("inspect", compiled.artifact, "--measure", "--input-shape", "input_ids:2,16")
+    assert measured.returncode == 0, measured.stderr
+    assert "of what this machine allows" in measured.stdout
+
+
 def test_export_runs_by_itself(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
     program, told = tmp_path / "small", tmp_path / "e.json"
     done = cli("export", compiled.artifact, "--as", "exe", "-o", program, "--json", told)

@@ -152,11 +152,14 @@ def bind(
 
 
 @lru_cache(maxsize=256)
-def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None) -> Compiled:
-    """Build one kernel for a level."""
+def compile_kernel(kernel: Kernel, level: str, schedule: Schedule | None = None, mcpu: str | None = None) -> Compiled:
+    """Build one kernel for a level; with ``mcpu``, in instructions of another one, which this machine has to have."""
     backend = CpuBackend()
     target = TARGETS[level]
     scheduled = apply(kernel, schedule or next(iter(backend.schedules(kernel, target))))
+    if mcpu is not None:
+        table = {**machine.codegen(target), "mcpu": mcpu, "flags": []}
+        target = replace(target, extra={**target.extra, "codegen": table})
     binary = backend.build(backend.emit([scheduled], target), target)
     descriptor, path = tempfile.mkstemp(suffix=".so")
     os.write(descriptor, binary.members[LIBRARY])

@@ -67,6 +67,22 @@ CASES = [
     Case("LayerNormalization", (("A", 2, 8), (2, 8)), {"axis": 1}, outputs=3),
     Case("RMSNormalization", (("A", "C", 8), (8,))),
     Case("BatchNormalization", (("A", 4, "C"), (4,), (4,), (4,), (4,)), low=0.1),
+    *(
+        Case("RotaryEmbedding", (("A", 2, "C", 8), ("A", "C", half), ("A", "C", half)), attributes)
+        for half, attributes in (
+            (4, {}),
+            (4, {"interleaved": 1}),
+            (2, {"rotary_embedding_dim": 4}),
+            (3, {"rotary_embedding_dim": 6, "interleaved": 1}),
+        )
+    ),
+    Case("RotaryEmbedding", (("A", 2, "C", 8), (1, "C", 4), (1, "C", 4))),
+    Case("RotaryEmbedding", (("A", "C", 24), ("A", "C", 4), ("A", "C", 4)), {"num_heads": 3}),
+    Case("RotaryEmbedding", (("A", "C", 24), ("A", "C", 4), ("A", "C", 4)), {"num_heads": 3, "interleaved": 1}),
+    Case(
+        "RotaryEmbedding", (("A", "C", 24), ("A", "C", 2), ("A", "C", 2)), {"num_heads": 3, "rotary_embedding_dim": 4}
+    ),
+    Case("RotaryEmbedding", (("A", 2, "C", 8), (20, 4), (20, 4), ("A", "C")), dtypes=(F, F, F, L), low=0, high=19),
     Case("MatMul", (("A", "C", 8), (8, 6))),
     Case("MatMul", (("A", 2, "C", 4), ("A", 2, 4, "C"))),
     Case("MatMul", ((8,), (8, 6))),

@@ -22,7 +22,7 @@ from tilewright.passes.pipeline import run_pipeline
 Feeds = Mapping[str, NDArray[Any]]
 
 #: Sizes of the named dimensions of test graphs; different, so that a mix-up shows.
-SIZES = {"B": 2, "S": 5, "T": 7, "N": 3, "M": 4, "batch": 3, "sequence": 9}
+SIZES = {"B": 2, "S": 5, "T": 7, "P": 6, "N": 3, "M": 4, "batch": 3, "sequence": 9}
 
 
 def graph(text: str, opset: int = 23) -> ir.Model:

@@ -150,14 +150,39 @@ REWRITES = [
         "decompose-attention",
         "g (float[B,3,S,4] q, float[B,3,T,4] k, float[B,3,T,8] v, float[B,1,S,T] m) => (float[B,3,S,8] y) "
         "{ y = Attention<scale=0.25>(q, k, v, m) }",
-        "Transpose MatMul Mul Add Softmax MatMul",
+        "Transpose MatMul Mul Add Softmax IsNaN Where MatMul",
     ),
     (
         "decompose-attention",
         "g (float[B,S,12] q, float[B,T,12] k, float[B,T,12] v, bool[S,T] m) => (float[B,S,12] y) "
         "{ y = Attention<q_num_heads=3, kv_num_heads=3>(q, k, v, m) }",
         "Reshape Transpose Reshape Transpose Reshape Transpose Transpose MatMul "
-        "Mul Where Add Softmax MatMul Transpose Reshape",
+        "Mul Where Add Softmax IsNaN Where MatMul Transpose Reshape",
+    ),
+    (
+        "sink-views",  # Conv1D: the rows of all batches in one product, a bias and an activation between the views
+        "g (float[B,S,4] x, float[4,6] w, float[6] b) => (float[B,S,6] y) <int64[2] f = {-1, 4}> "
+        "{ s = Shape<end=2>(x) n = Constant<value_ints=[6]>() t = Concat<axis=0>(s, n) r = Reshape(x, f) "
+        "p = MatMul(r, w) a = Add(p, b) g = Gelu(a) y = Reshape(g, t) }",
+        "Shape Concat MatMul Add Gelu Reshape Reshape",
+    ),
+    (
+        "sink-views",  # both operands are merged alike; a norm and a split of the last axis; the views end up last
+        "g (float[B,S,4] x, float[B,S,4] z, float[4] w) => (float[M,2] y, float[M,2] k) <int64[2] f = {-1, 4}, "
+        "int64[2] h = {2, 2}> { r = Reshape(x, f) q = Reshape(z, f) a = Add(r, q) n = LayerNormalization(a, w) "
+        "y, k = Split<axis=1>(n, h) }",
+        "Add LayerNormalization Split Reshape Reshape",
+    ),
+    (
+        "sink-views",  # heads are joined and rows merged by one view
+        "g (float[B,S,2,4] x, float[8,6] w) => (float[M,6] y) <int64[2] f = {-1, 8}> "
+        "{ r = Reshape(x, f) y = MatMul(r, w) }",
+        "Reshape MatMul Reshape",
+    ),
+    (
+        "sink-views",
+        "g (float[1,S,4] x, float[4,4] w) => (float[S,4] y) <int64[1] a = {0}> { r = Squeeze(x, a) y = MatMul(r, w) }",
+        "MatMul Squeeze",
     ),
     (
         "fold-batch-norm",
@@ -168,8 +193,8 @@ REWRITES = [
     ),
     (
         "fold-batch-norm",  # two filters for each of two groups of two channels
-        "g (float[B,4,4,4] x) => (float[B,4,3,3] y) <float[4,2,2,2] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1,3,5,7,9,1,2,"
-        "3,4,5,6,7,8,9,1}, float[4] c = {1,2,3,4}, "
+        "g (float[B,4,4,4] x) => (float[B,4,3,3] y) <float[4,2,2,2] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1,3,5,7,9,"
+        "1,2,3,4,5,6,7,8,9,1}, float[4] c = {1,2,3,4}, "
         + _NORM
         + "{ a = BatchNormalization(x, s, b, m, v) y = Conv<group=2>(a, w, c) }",
         "Conv",
@@ -260,6 +285,22 @@ def test_rewrites(name: str, text: str, after: str) -> None:
 #: pass, graph, a piece of the reason (empty: not even a candidate).
 REFUSALS = [
     (
+        "sink-views",  # the other operand has a row for each row
+        "g (float[B,S,4] x, float[M,4] z) => (float[M,4] y) <int64[2] f = {-1, 4}> { r = Reshape(x, f) y = Add(r, z) }",
+        "each row",
+    ),
+    (
+        "sink-views",  # the softmax runs over the merged axis
+        "g (float[B,S,4] x) => (float[M,4] y) <int64[2] f = {-1, 4}> { r = Reshape(x, f) y = Softmax<axis=0>(r) }",
+        "each row",
+    ),
+    (
+        "sink-views",  # a matrix for each of them
+        "g (float[B,S,3,4] x, float[B,4,2] w) => (float[B,M,2] y) <int64[3] f = {0, -1, 4}> "
+        "{ r = Reshape(x, f) y = MatMul(r, w) }",
+        "each row",
+    ),
+    (
         "fold-constants",
         "g (float[1] x) => (float[300,300] y) <int64[2] s = {300,300}, float o = {1}> "
         "{ e = Expand(o, s) y = Add(x, e) }",
@@ -328,9 +369,9 @@ REFUSALS = [
     ),
     (
         "decompose-attention",
-        "g (float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v) => (float[B,3,S,4] y) "
-        "{ y = Attention<is_causal=1>(q, k, v) }",
-        "is_causal",
+        "g (float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v, bool[S,1] m) => (float[B,3,S,4] y) "
+        "{ y = Attention(q, k, v, m) }",
+        "1 columns for S keys",
     ),
     (
         "fold-index-tensors",

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from tilewright.ir.evaluate import evaluate
 from tilewright.ir.graph import FUSED_DOMAIN
+from tilewright.kernel.tile import Define
+from tilewright.ops.program import Run, lower_graph
 from tilewright.passes.fusion.attention import FuseAttention
+from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
@@ -45,6 +48,20 @@ FUSIONS = [
         "{ c = Conv(x, w) s = Add(c, r) y = Relu(s) }",
         "FusedConv",
         ["Conv Add Relu"],
+    ),
+    (
+        "fuse-matmul-epilogue",  # written channels-last: the bias and the residual are of the transposed product
+        "g (float[B,1,4,4] x, float[2,1,3,3] w, float[2] b, float[B,2,2,2] r) => (float[B,2,2,2] y) "
+        "{ c = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(c) s = Add(t, b) a = Add(s, r) y = Relu(a) }",
+        "FusedConv",
+        ["Conv Transpose Add Add Relu"],
+    ),
+    (
+        "fuse-gated-matmul",  # SwiGLU, with a residual behind it
+        "g (float[B,S,2] x, float[B,S,3] r) => (float[B,S,3] y) <float[2,3] w = {1,2,3,4,5,6}, float[2,3] v = "
+        "{6,5,4,3,2,1}> { g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) u = MatMul(x, v) m = Mul(a, u) y = Add(m, r) }",
+        "FusedGatedMatMul",
+        ["MatMul Sigmoid Mul MatMul Mul Add"],
     ),
     (
         "fuse-layer-norm-residual",
@@ -109,6 +126,26 @@ FUSIONS = [
         ["Unsqueeze Cast Sub Mul"],
     ),
     (
+        "fuse-elementwise",  # rotary embedding of heads, behind those of the past
+        "g (float[B,S,6] x, float[1,1,S,2] c, float[1,1,S,2] s, float[B,3,T,2] past) => (float[B,3,M,2] y) "
+        "<int64[4] h = {0,0,3,2}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] all = {9}, int64[1] axis = {3}> "
+        "{ r = Reshape(x, h) t = Transpose<perm=[0,2,1,3]>(r) a = Slice(t, zero, one, axis) b = Slice(t, one, "
+        "all, axis) "
+        "n = Neg(b) k = Concat<axis=3>(n, a) tc = Mul(t, c) ks = Mul(k, s) e = Add(tc, ks) y = "
+        "Concat<axis=2>(past, e) }",
+        "Reshape FusedElementwise",
+        ["Transpose Slice Slice Neg Concat Mul Mul Add Concat"],
+    ),
+    (
+        "fuse-elementwise",  # movement alone: one copy instead of three
+        "g (float[B,4,6] x, float[1,1,4] c) => (float[B,7,4] y) <int64[3] shape = {1,1,4}> "
+        "{ t = Transpose<perm=[0,2,1]>(x) z = Shape<end=1>(x) k = Constant<value_ints=[1,4]>() w = "
+        "Concat<axis=0>(z, k) "
+        "e = Expand(c, w) y = Concat<axis=1>(e, t) }",
+        "Shape Concat FusedElementwise",
+        ["Transpose Expand Concat"],
+    ),
+    (
         "fuse-elementwise",  # a diamond, and a value that is read outside as well
         "g (float[B,4] x) => (float[B,4] y, float[B,4] z) { a = Exp(x) b = Neg(a) c = Abs(a) d = Add(b, c) y = Tanh(d) "
         "z = Exp(d) }",
@@ -130,6 +167,18 @@ def test_fuses(name: str, text: str, after: str, bodies: list[str]) -> None:
 
 #: pass, graph, a piece of the reason.
 REFUSALS = [
+    (
+        "fuse-gated-matmul",  # other rows
+        "g (float[B,2] x, float[B,2] z) => (float[B,2] y) <float[2,2] w = {1,2,3,4}> "
+        "{ g = MatMul(x, w) s = Sigmoid(g) u = MatMul(z, w) y = Mul(s, u) }",
+        "no other product",
+    ),
+    (
+        "fuse-gated-matmul",  # the gate is an output as well
+        "g (float[B,2] x) => (float[B,2] y, float[B,2] s) <float[2,2] w = {1,2,3,4}, float[2,2] v = {4,3,2,1}> "
+        "{ g = MatMul(x, w) s = Sigmoid(g) u = MatMul(x, v) y = Mul(s, u) }",
+        "no other product",
+    ),
     (
         "fuse-matmul-epilogue",
         "g (float[1,4] x, float[4,6] w, float[B,6] r) => (float[B,6] y) { p = MatMul(x, w) y = Add(p, r) }",
@@ -158,6 +207,17 @@ REFUSALS = [
         "no elementwise neighbour",
     ),
     (
+        "fuse-elementwise",  # views cost nothing by themselves
+        "g (float[B,4,6] x) => (float[B,6,2,2] y) <int64[4] s = {0,6,2,2}, int64[1] a = {1}> "
+        "{ t = Transpose<perm=[0,2,1]>(x) u = Unsqueeze(t, a) y = Reshape(u, s) }",
+        "no elementwise producer",
+    ),
+    (
+        "fuse-elementwise",  # a merge of sizes that only a run knows would divide by them for each element
+        "g (float[B,S,4] x) => (float[4,M] y) <int64[2] f = {-1,4}> { e = Exp(x) r = Reshape(e, f) y = Transpose(r) }",
+        "no elementwise producer",
+    ),
+    (
         "fuse-elementwise",  # computing the small operand once per row would be work for nothing
         "g (float[4] b, float[B,4] x) => (float[B,4] y) { e = Exp(b) y = Add(x, e) }",
         "no elementwise producer",
@@ -178,6 +238,55 @@ def test_refuses(name: str, text: str, reason: str) -> None:
     assert not result.modified
     assert ops(model) == before
     assert any(reason in m.reason for m in result.misses), result.misses
+
+
+# -- depthwise and pointwise ---------------------------------------------------------------------------------------
+
+_SEPARABLE = (
+    "g (float[B,2,6,6] x, float[B,3,6,6] r) => (float[B,3,6,6] y) <float[2,1,3,3] d = "
+    "{1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1}, float[2] b = {1,2}, float[3,2,1,1] p = {1,2,3,4,5,6}, float[3] q "
+    "= {1,2,3}, "
+    "float lo = {0}, float hi = {6}> { c = Conv<group=2, pads=[1,1,1,1]>(x, d, b) k = Clip(c, lo, hi) "
+    "e = Conv(k, p, q) y = Add(e, r) }"
+)
+
+
+def test_fuses_depthwise_with_pointwise() -> None:
+    model = graph(_SEPARABLE)
+    run(FuseDepthwisePointwise(least=72), model)
+    assert [body(model, n) for n in model.graph] == ["Conv Clip Conv Add"]
+    (step,) = lower_graph(model)
+    assert isinstance(step, Run)
+    inner, outer = (s for s in step.kernel.body if isinstance(s, Define) and s.reduce is not None)
+    assert inner.reduce is not None and outer.reduce is not None
+    assert outer.reduce.axes == inner.axes[-1:], "channels of the intermediate are summed over, not stored"
+    assert len(set(outer.axes) - set(inner.axes)) == 1, "the intermediate does not hang on output channels"
+
+
+@pytest.mark.parametrize(
+    ("least", "old", "new", "reason"),
+    [
+        (73, "", "", "stay in a cache"),
+        (0, "e = Conv(k, p, q)", "e = Conv<strides=[2,2], pads=[3,3,3,3]>(k, p, q)", "does not go to a 1×1"),
+        (0, "e = Conv(k, p, q)", 'e = Conv<auto_pad="SAME_UPPER">(k, p, q)', "does not go to a 1×1"),
+        (
+            0,
+            "y = Add(e, r) }",
+            "s = Softmax(k) t = Conv(s, p, q) u = Add(e, t) y = Add(u, r) }",
+            "also read elsewhere",
+        ),
+        (0, "c = Conv<group=2, ", "x2 = Neg(x) c = Conv<group=1, ", None),
+    ],
+)
+def test_refuses_depthwise_with_pointwise(least: int, old: str, new: str, reason: str | None) -> None:
+    text = _SEPARABLE.replace(old, new) if old else _SEPARABLE
+    if reason is None:  # every filter reads every channel
+        text = text.replace("float[2,1,3,3] d = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1}", "float[2,2,1,1] d = {1,2,3,4}")
+        text = text.replace("pads=[1,1,1,1]", "pads=[0,0,0,0]").replace("x2 = Neg(x) ", "")
+    model = graph(text)
+    result = run(FuseDepthwisePointwise(least=least), model)
+    assert not result.modified
+    assert reason is None or any(reason in m.reason for m in result.misses), result.misses
 
 
 # -- attention -----------------------------------------------------------------------------------------------------
@@ -229,6 +338,16 @@ ATTENTIONS = [
         ),
         {"scale": 0.5, "mask": 2, "nan_to_zero": 0, **_SIDE_BY_SIDE},
     ),
+    (  # a causal buffer hides scores, a mask is added
+        _attention(
+            "s = MatMul(qh, kh) d = Div(s, root) w = Where(h, d, lowest) a = Add(w, m) p = Softmax(a) "
+            "c = MatMul(p, vh) ",
+            _MERGED.replace("float[B,1,1,T] m", "bool[1,1,S,T] h, float[B,1,1,T] m").replace(
+                "<", "<float lowest = {-3e38}, ", 1
+            ),
+        ),
+        {"scale": 0.5, "mask": 3, "nan_to_zero": 0, **_SIDE_BY_SIDE},
+    ),
     (
         "g (float[B,3,S,4] q, float[B,3,T,4] k, float[B,3,T,8] v) => (float[B,3,S,8] y) "
         "{ t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) }",
@@ -254,6 +373,39 @@ def test_fuses_attention(text: str, attributes: dict[str, object]) -> None:
     assert [v.name for v in node.inputs if v is not None] == [v.name for v in model.graph.inputs][: len(node.inputs)]
 
 
+#: Six query heads share two heads of keys and values.
+_GROUPED = "g (float[B,S,24] q, float[B,2,T,4] k, float[B,2,T,4] v) => (float[B,S,24] y, float[B,2,T,4] n) "
+GROUPED = [
+    (  # repeated for each query head; something else reads the keys as well
+        _GROUPED + "<int64[4] heads = {0,0,6,4}, int64[3] joined = {0,0,24}, int64[1] two = {2}, int64[5] copies = "
+        "{1,1,3,1,1}, int64[4] all = {0,6,-1,4}> { qs = Reshape(q, heads) qh = Transpose<perm=[0,2,1,3]>(qs) "
+        "k5 = Unsqueeze(k, two) ke = Expand(k5, copies) kr = Reshape(ke, all) kt = Transpose<perm=[0,1,3,2]>(kr) "
+        "v5 = Unsqueeze(v, two) ve = Expand(v5, copies) vr = Reshape(ve, all) s = MatMul(qh, kt) p = Softmax(s) "
+        "c = MatMul(p, vr) t = Transpose<perm=[0,2,1,3]>(c) y = Reshape(t, joined) n = Neg(k) }",
+        "Neg FusedAttention",
+    ),
+    (  # left as they are; queries in groups
+        _GROUPED + "<int64[5] groups = {0,0,2,3,4}, int64[3] joined = {0,0,24}, int64[1] two = {2}> "
+        "{ q5 = Reshape(q, groups) qg = Transpose<perm=[0,2,3,1,4]>(q5) kt = Transpose<perm=[0,1,3,2]>(k) "
+        "k5 = Unsqueeze(kt, two) v5 = Unsqueeze(v, two) s = MatMul(qg, k5) p = Softmax(s) c = MatMul(p, v5) "
+        "t = Transpose<perm=[0,3,1,2,4]>(c) y = Reshape(t, joined) n = Neg(k) }",
+        "Neg FusedAttention",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "after"), GROUPED)
+def test_fuses_attention_with_shared_heads(text: str, after: str) -> None:
+    model = graph(text)
+    run(FuseAttention(), model)
+    assert sorted(ops(model).split()) == sorted(after.split())
+    node = next(n for n in model.graph if n.domain == FUSED_DOMAIN)
+    attributes = {name: a.value for name, a in node.attributes.items()}
+    expected = {"num_heads": 6, "kv_num_heads": 2, "q_layout": "bsm", "k_layout": "bhsd", "out_layout": "bsm"}
+    assert expected.items() <= attributes.items()
+    assert [v.name for v in node.inputs if v is not None] == ["q", "k", "v"]
+
+
 _TWO_SIZES = _MERGED.replace("float[B,T,12] v", "float[B,S,12] v").replace("float[B,1,1,T] m", "float[B,1,1,S] m")
 NO_ATTENTION = [
     (
@@ -271,7 +423,7 @@ NO_ATTENTION = [
         _attention(_SCORES, _MERGED.replace("float[B,1,1,T] m", "float[N,1,1,1,T] m"))
         .replace(_JOIN, "y = Neg(c) ")
         .replace("float[B,S,12] y", "float[N,B,3,S,4] y"),
-        "not [batch, heads, query, key]",
+        "the mask widens the scores",
     ),
     (
         "g (float[B,S,4] q, float[B,4,T] k, float[B,T,4] v) => (float[B,S,4] y) "

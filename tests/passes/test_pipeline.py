@@ -13,7 +13,14 @@ from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.fold_constants import FoldConstants
 from tilewright.passes.match import Match, Mismatch, const, either, match, op, var
-from tilewright.passes.pipeline import default_pipeline, parse_pipeline, print_pipeline, registry, run_pipeline
+from tilewright.passes.pipeline import (
+    default_pipeline,
+    optional,
+    parse_pipeline,
+    print_pipeline,
+    registry,
+    run_pipeline,
+)
 
 from tests.passes.harness import graph, ops
 
@@ -33,7 +40,8 @@ def test_every_pass_file_is_in_the_pipeline() -> None:
     assert all(len(package.__path__) == 1 for package in packages)
     modules = {p.__module__.rsplit(".", 1)[1] for p in registry().values()}
     assert modules >= {"fold_constants", "attention", "assign_layouts"}
-    assert {type(p) for p in default_pipeline(level=3)} == set(registry().values())
+    assert {type(p) for p in [*default_pipeline(level=3), *optional()]} == set(registry().values())
+    assert not {type(p) for p in default_pipeline(level=3)} & {type(p) for p in optional()}
 
 
 def test_text_round_trip() -> None:

@@ -88,8 +88,13 @@ def chain(sizes: list[int]) -> EntryPoint:
     return entry(sizes, [copy(a + 2, b + 2) for a, b in pairs])
 
 
-@pytest.mark.parametrize("sizes", [[1, 4, 2, 4, 3, 6], [5, 1, 4, 2, 6, 3], [64, 3, 32, 5, 48, 7, 40]])
+@pytest.mark.parametrize(
+    "sizes", [[10, 1, 12, 8, 5, 12, 4, 10], [9, 7, 6, 8, 12, 1, 8, 1], [5, 12, 10, 10, 10, 7, 11, 3]]
+)
 def test_the_best_of_several_orders(sizes: list[int]) -> None:
-    """Greedy by size alone leaves gaps here; another order reaches what is live at most."""
-    layout = plan_memory(chain([s * 64 for s in sizes]), {"N": 1})
+    """Greedy by size alone leaves gaps of 15 to 21 % here; in another order they fit. The executor does the same."""
+    e = chain([s * 64 for s in sizes])
+    layout = plan_memory(e, {"N": 1})
     assert layout.size <= 1.1 * layout.live_maximum
+    session = runtime.load(programs.artifact(Plan((e,), (), programs.KERNELS)), threads=1)
+    assert session.memory({"x": np.zeros(1, np.float32)}).arena == layout.size

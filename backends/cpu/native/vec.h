@@ -11,17 +11,15 @@
 
 #include "kernel_abi.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #define TW_INLINE static inline __attribute__((always_inline))
 #define TW_RESTRICT __restrict__
 #define TW_ALIGN __attribute__((aligned(64)))
 #if defined(__clang__)
 #define TW_UNROLL _Pragma("clang loop unroll(full)")
+#define TW_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #else
 #define TW_UNROLL _Pragma("GCC unroll 64")
+#define TW_ROLLED _Pragma("GCC unroll 1")
 #endif
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
@@ -46,33 +44,40 @@ TW_INLINE int64_t floor_mod(int64_t a, int64_t b) { return a % b + (a % b < 0 ? 
 
 /* ---- types, loads and stores ---------------------------------------------------------------------------------- */
 
+/* Masked moves are the compilers' builtins: reading <immintrin.h> takes longer than compiling most kernels. */
 #if defined(__AVX512BW__) && TW_LANES == 16
-#define TW_LIVE16(n) ((__mmask16)((1u << (n)) - 1))
+typedef char live_1 __attribute__((vector_size(16)));
+typedef short live_2 __attribute__((vector_size(32)));
+typedef int live_4 __attribute__((vector_size(64)));
+typedef long long live_8 __attribute__((vector_size(64)));
+#define TW_LIVE16(n) ((unsigned short)((1u << (n)) - 1))
+#define TW_LIVE8(n) ((unsigned char)TW_LIVE16(n))
 TW_INLINE void load_live_1(void *v, const void *p, int64_t n) {
-    *(__m128i *)v = _mm_maskz_loadu_epi8(TW_LIVE16(n), p);
+    *(live_1 *)v = __builtin_ia32_loaddquqi128_mask(p, (live_1){0}, TW_LIVE16(n));
 }
 TW_INLINE void load_live_2(void *v, const void *p, int64_t n) {
-    *(__m256i *)v = _mm256_maskz_loadu_epi16(TW_LIVE16(n), p);
+    *(live_2 *)v = __builtin_ia32_loaddquhi256_mask(p, (live_2){0}, TW_LIVE16(n));
 }
 TW_INLINE void load_live_4(void *v, const void *p, int64_t n) {
-    *(__m512i *)v = _mm512_maskz_loadu_epi32(TW_LIVE16(n), p);
+    *(live_4 *)v = __builtin_ia32_loaddqusi512_mask(p, (live_4){0}, TW_LIVE16(n));
 }
 TW_INLINE void load_live_8(void *v, const void *p, int64_t n) {
-    ((__m512i *)v)[0] = _mm512_maskz_loadu_epi64((__mmask8)TW_LIVE16(n), p);
-    ((__m512i *)v)[1] = _mm512_maskz_loadu_epi64((__mmask8)(TW_LIVE16(n) >> 8), (const int64_t *)p + 8);
+    ((live_8 *)v)[0] = __builtin_ia32_loaddqudi512_mask(p, (live_8){0}, TW_LIVE8(n));
+    ((live_8 *)v)[1] =
+        __builtin_ia32_loaddqudi512_mask((const void *)((const int64_t *)p + 8), (live_8){0}, TW_LIVE16(n) >> 8);
 }
 TW_INLINE void store_live_1(void *p, const void *v, int64_t n) {
-    _mm_mask_storeu_epi8(p, TW_LIVE16(n), *(const __m128i *)v);
+    __builtin_ia32_storedquqi128_mask(p, *(const live_1 *)v, TW_LIVE16(n));
 }
 TW_INLINE void store_live_2(void *p, const void *v, int64_t n) {
-    _mm256_mask_storeu_epi16(p, TW_LIVE16(n), *(const __m256i *)v);
+    __builtin_ia32_storedquhi256_mask(p, *(const live_2 *)v, TW_LIVE16(n));
 }
 TW_INLINE void store_live_4(void *p, const void *v, int64_t n) {
-    _mm512_mask_storeu_epi32(p, TW_LIVE16(n), *(const __m512i *)v);
+    __builtin_ia32_storedqusi512_mask(p, *(const live_4 *)v, TW_LIVE16(n));
 }
 TW_INLINE void store_live_8(void *p, const void *v, int64_t n) {
-    _mm512_mask_storeu_epi64(p, (__mmask8)TW_LIVE16(n), ((const __m512i *)v)[0]);
-    _mm512_mask_storeu_epi64((int64_t *)p + 8, (__mmask8)(TW_LIVE16(n) >> 8), ((const __m512i *)v)[1]);
+    __builtin_ia32_storedqudi512_mask(p, ((const live_8 *)v)[0], TW_LIVE8(n));
+    __builtin_ia32_storedqudi512_mask((void *)((int64_t *)p + 8), ((const live_8 *)v)[1], TW_LIVE16(n) >> 8);
 }
 #else
 #define TW_LIVE_BY_LANE(size)                                                                                        \
@@ -87,12 +92,13 @@ TW_LIVE_BY_LANE(1)
 TW_LIVE_BY_LANE(2)
 TW_LIVE_BY_LANE(8)
 #if defined(__AVX2__) && TW_LANES == 8
-TW_INLINE __m256i live_mask(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+typedef int live_4 __attribute__((vector_size(32)));
+TW_INLINE live_4 live_mask(int64_t n) { return (live_4){0, 1, 2, 3, 4, 5, 6, 7} < (live_4){0} + (int)n; }
+TW_INLINE void load_live_4(void *v, const void *p, int64_t n) {
+    *(live_4 *)v = __builtin_ia32_maskloadd256(p, live_mask(n));
 }
-TW_INLINE void load_live_4(void *v, const void *p, int64_t n) { *(__m256i *)v = _mm256_maskload_epi32(p, live_mask(n)); }
 TW_INLINE void store_live_4(void *p, const void *v, int64_t n) {
-    _mm256_maskstore_epi32(p, live_mask(n), *(const __m256i *)v);
+    __builtin_ia32_maskstored256(p, live_mask(n), *(const live_4 *)v);
 }
 #else
 TW_LIVE_BY_LANE(4)
@@ -174,8 +180,30 @@ TW_SELECT(u64, i64)
 #define TW_EXTREMA(T)                                                                                                \
     TW_INLINE T##v max_##T(T##v a, T##v b) { return select_##T(to(i32, (a > b) | (a != a)), a, b); }                 \
     TW_INLINE T##v min_##T(T##v a, T##v b) { return select_##T(to(i32, (a < b) | (a != a)), a, b); }
-TW_EXTREMA(f32)
-TW_EXTREMA(f64)
+/* The same for floats: one instruction, and all bits set (a NaN) where the first operand was one. */
+#define TW_FLOAT_EXTREMA(T, M)                                                                                       \
+    TW_INLINE T##v max_##T(T##v a, T##v b) {                                                                         \
+        const M##v m = a > b;                                                                                        \
+        return (T##v)(((M##v)a & m) | ((M##v)b & ~m) | (a != a));                                                    \
+    }                                                                                                                \
+    TW_INLINE T##v min_##T(T##v a, T##v b) {                                                                         \
+        const M##v m = a < b;                                                                                        \
+        return (T##v)(((M##v)a & m) | ((M##v)b & ~m) | (a != a));                                                    \
+    }
+/* And with a first operand that is known to be a number: just the instruction. */
+#define TW_FLOAT_LIMITS(T, M)                                                                                        \
+    TW_INLINE T##v at_least_##T(T##v limit, T##v x) {                                                                \
+        const M##v m = limit > x;                                                                                    \
+        return (T##v)(((M##v)limit & m) | ((M##v)x & ~m));                                                           \
+    }                                                                                                                \
+    TW_INLINE T##v at_most_##T(T##v limit, T##v x) {                                                                 \
+        const M##v m = limit < x;                                                                                    \
+        return (T##v)(((M##v)limit & m) | ((M##v)x & ~m));                                                           \
+    }
+TW_FLOAT_EXTREMA(f32, i32)
+TW_FLOAT_EXTREMA(f64, i64)
+TW_FLOAT_LIMITS(f32, i32)
+TW_FLOAT_LIMITS(f64, i64)
 TW_EXTREMA(i8)
 TW_EXTREMA(u8)
 TW_EXTREMA(i16)

@@ -10,12 +10,22 @@ TW_INLINE u16v bf16_bits(f32v x) {
     return to(u16, select_u32(x != x, (b >> 16) | 0x40, rounded));
 }
 
+/* Conversions are the compilers' builtins, for the reason in vec.h; the last 0 rounds to the nearest. */
 #if defined(__F16C__) && TW_LANES == 8
-TW_INLINE f32v f16_value(u16v x) { return (f32v)_mm256_cvtph_ps((__m128i)x); }
-TW_INLINE u16v f16_bits(f32v x) { return (u16v)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT); }
+typedef short half_bits __attribute__((vector_size(16)));
+TW_INLINE f32v f16_value(u16v x) {
+#if defined(__clang__)
+    typedef _Float16 half __attribute__((vector_size(16)));
+    return __builtin_convertvector((half)x, f32v);
+#else
+    return __builtin_ia32_vcvtph2ps256((half_bits)x);
+#endif
+}
+TW_INLINE u16v f16_bits(f32v x) { return (u16v)__builtin_ia32_vcvtps2ph256(x, 0); }
 #elif defined(__AVX512F__) && TW_LANES == 16
-TW_INLINE f32v f16_value(u16v x) { return (f32v)_mm512_cvtph_ps((__m256i)x); }
-TW_INLINE u16v f16_bits(f32v x) { return (u16v)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT); }
+typedef short half_bits __attribute__((vector_size(32)));
+TW_INLINE f32v f16_value(u16v x) { return __builtin_ia32_vcvtph2ps512_mask((half_bits)x, (f32v){0}, 0xffff, 4); }
+TW_INLINE u16v f16_bits(f32v x) { return (u16v)__builtin_ia32_vcvtps2ph512_mask(x, 0, (half_bits){0}, 0xffff); }
 #else
 TW_INLINE f32v f16_value(u16v x) {
     const u32v w = to(u32, x), sign = (w & 0x8000) << 16, m = (w & 0x7fff) << 13;

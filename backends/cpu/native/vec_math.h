@@ -64,7 +64,7 @@ TW_INLINE f32v exp_reduced(f32v r) {
 /* x * 2^n for integral n within [-160, 160], rounded once. */
 TW_INLINE f32v scale_f32(f32v x, f32v n) {
 #if defined(__AVX512F__) && TW_LANES == 16
-    return (f32v)_mm512_scalef_ps((__m512)x, (__m512)n);
+    return __builtin_ia32_scalefps512_mask(x, n, x, 0xffff, 4 /* the current rounding direction */);
 #else
     const i32v e = to(i32, n), half = e >> 1;
     return x * f32_bits((half + 127) << 23) * f32_bits((e - half + 127) << 23);

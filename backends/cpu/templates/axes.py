@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tilewright.backends.cpu.lanes import Vectorized, offset_of
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import walk
 from tilewright.kernel.expr import Load, Value
+from tilewright.kernel.schedule import Loop
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
 
 
@@ -23,6 +26,14 @@ def stored_axes(kernel: Kernel) -> tuple[str, ...]:
 def most(kernel: Kernel, axis: str) -> int:
     """The largest possible extent of an axis."""
     return bounds(kernel.extent(axis), dict(kernel.facts))[1]
+
+
+def least_blocks(kernel: Kernel, loops: Sequence[Loop]) -> int:
+    """How many blocks ``loops`` make at the smallest sizes that a kernel is for."""
+    count = 1
+    for loop in loops:
+        count *= max(1, -(-bounds(kernel.extent(loop.axis), dict(kernel.facts))[0] // loop.size))
+    return count
 
 
 def unit_stride(kernel: Kernel, v: Value, axis: str) -> bool:

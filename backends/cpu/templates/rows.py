@@ -15,7 +15,7 @@ BLOCK_ELEMENTS = 16384
 
 def rows(kernel: Kernel) -> Iterator[Schedule]:
     """Blocks of whole rows, about :data:`BLOCK_ELEMENTS` elements each."""
-    free = stored_axes(kernel)
+    free = _outer(kernel, stored_axes(kernel))
     axes = {a for s in kernel.body if isinstance(s, Store) for a in s.axes}
     axes |= {a for d in kernel.body if isinstance(d, Define) for a in (*d.axes, *used_symbols(d.value))}
     room = BLOCK_ELEMENTS
@@ -29,3 +29,13 @@ def rows(kernel: Kernel) -> Iterator[Schedule]:
             loops.append(Loop(axis, max(1, room), "block"))
         room = max(1, room // longest)
     yield Schedule(loops=tuple(reversed(loops)))
+
+
+def _outer(kernel: Kernel, free: tuple[str, ...]) -> tuple[str, ...]:
+    """``free`` without what lies inside an axis that only some stores have: pieces of one tensor are stored whole rows
+    at a time, as they lie in memory."""
+    for store in (s for s in kernel.body if isinstance(s, Store)):
+        partial = next((n for n, a in enumerate(store.axes) if a not in free), None)
+        if partial is not None and not all(set(s.axes) == set(store.axes) for s in kernel.body if isinstance(s, Store)):
+            free = tuple(a for a in free if a in store.axes[:partial])
+    return free

@@ -27,19 +27,19 @@ _BINARY = {
 _VARIADIC = {"Max": "max", "Min": "min", "Sum": "add"}
 
 
-@lowering(*_UNARY)
+@lowering(*_UNARY, pointwise=True)
 def _lower_unary(ctx: Context) -> Operand:
     x, op = ctx.input(0), _UNARY[ctx.node.op_type]
     return ctx.result(lambda i: unary(op, x.at(i)), origin=(ctx.node.op_type, (x,)))
 
 
-@lowering(*_BINARY)
+@lowering(*_BINARY, pointwise=True)
 def _lower_binary(ctx: Context) -> Operand:
     a, b, op = ctx.input(0), ctx.input(1), _BINARY[ctx.node.op_type]
     return ctx.result(lambda i: binary(op, a.broadcast(i), b.broadcast(i)))
 
 
-@lowering(*_VARIADIC, "Mean")
+@lowering(*_VARIADIC, "Mean", pointwise=True)
 def _lower_variadic(ctx: Context) -> Operand:
     operands, op = [o for o in ctx.inputs if o is not None], _VARIADIC.get(ctx.node.op_type, "add")
 
@@ -52,7 +52,7 @@ def _lower_variadic(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
-@lowering("Pow")
+@lowering("Pow", pointwise=True)
 def _lower_pow(ctx: Context) -> Operand:
     a, b = ctx.input(0), ctx.input(1)
 
@@ -71,21 +71,21 @@ def _lower_pow(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
-@lowering("Mod")
+@lowering("Mod", pointwise=True)
 def _lower_mod(ctx: Context) -> Operand:
     a, b = ctx.input(0), ctx.input(1)
     op = "fmod" if ctx.attribute("fmod", 0) else "mod"
     return ctx.result(lambda i: binary(op, a.broadcast(i), b.broadcast(i)))
 
 
-@lowering("BitShift")
+@lowering("BitShift", pointwise=True)
 def _lower_shift(ctx: Context) -> Operand:
     a, b = ctx.input(0), ctx.input(1)
     op = "shl" if ctx.attribute("direction") == "LEFT" else "shr"
     return ctx.result(lambda i: binary(op, a.broadcast(i), b.broadcast(i)))
 
 
-@lowering("IsInf")
+@lowering("IsInf", pointwise=True)
 def _lower_isinf(ctx: Context) -> Operand:
     x = ctx.input(0)
     low, high = ctx.attribute("detect_negative", 1), ctx.attribute("detect_positive", 1)
@@ -102,7 +102,7 @@ def _lower_isinf(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
-@lowering("Where")
+@lowering("Where", pointwise=True)
 def _lower_where(ctx: Context) -> Operand:
     c, a, b = ctx.input(0), ctx.input(1), ctx.input(2)
     # Exporters guard a softmax whose row is masked throughout: Where(IsNaN(p), 0, p). It is still a softmax.
@@ -112,7 +112,7 @@ def _lower_where(ctx: Context) -> Operand:
     return ctx.result(lambda i: select(c.broadcast(i), a.broadcast(i), b.broadcast(i)), origin=origin)
 
 
-@lowering("Cast", "CastLike")
+@lowering("Cast", "CastLike", pointwise=True)
 def _lower_cast(ctx: Context) -> Operand:
     x, to = ctx.input(0), ctx.outputs[0].dtype
 
@@ -123,7 +123,7 @@ def _lower_cast(ctx: Context) -> Operand:
     return ctx.result(at)
 
 
-@lowering("Clip")
+@lowering("Clip", pointwise=True)
 def _lower_clip(ctx: Context) -> Operand:
     x, low, high = ctx.input(0), ctx.optional(1), ctx.optional(2)
 
@@ -206,10 +206,10 @@ _ACTIVATIONS: dict[str, Callable[[Value, Context], Value]] = {
 }
 
 for _name, _formula in _ACTIVATIONS.items():
-    lowering(_name)(_activation(_formula))
+    lowering(_name, pointwise=True)(_activation(_formula))
 
 
-@lowering("PRelu")
+@lowering("PRelu", pointwise=True)
 def _lower_prelu(ctx: Context) -> Operand:
     x, slope = ctx.input(0), ctx.input(1)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import PERMUTED, Index, Operand, binary, const, select
-from tilewright.ops.lower import Context, lowering, unsupported
+from tilewright.ops.lower import Context, common_cuts, lowering, unsupported
 
 
 @lowering("Identity")
@@ -32,7 +33,8 @@ def _lower_transpose(ctx: Context) -> Operand:
     def forward(index: Sequence[Expr]) -> tuple[Expr, ...]:
         return tuple(index[d] for d in order)
 
-    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward), origin=(PERMUTED, (x,)))
+    cuts = {inverse[d]: starts for d, starts in x.cuts.items()}
+    return ctx.result(lambda i: x.at([i[d] for d in inverse]), view=(x, forward), origin=(PERMUTED, (x,)), cuts=cuts)
 
 
 @lowering("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -127,9 +129,17 @@ def _lower_slice(ctx: Context) -> Operand:
         highest = size if step[axis % x.type.rank] > 0 else size - 1
         begin[axis % x.type.rank] = minimum(maximum(at_start, 0), highest)
 
+    def moved(d: int, i: Index) -> Index:
+        if d not in begin or not isinstance(i, Expr):
+            return i
+        size, taken = x.type.shape[d], ctx.outputs[0].shape[d]
+        where = begin[d] + i * step[d]
+        # A size that is assumed to fit (the plan asserts it) does not tell a reader of the kernel that it does.
+        inside = size.symbols <= taken.symbols or bounds(begin[d] + taken * step[d] - size, ctx.composer.facts)[1] <= 0
+        return where if inside else minimum(where, size - 1)
+
     def at(index: tuple[Index, ...]) -> Value:
-        moved = [begin[d] + i * step[d] if d in begin and isinstance(i, Expr) else i for d, i in enumerate(index)]
-        return x.at(moved)
+        return x.at([moved(d, i) for d, i in enumerate(index)])
 
     return ctx.result(at)
 
@@ -150,27 +160,30 @@ def _shifted(x: Operand, axis: int, start: Expr) -> Callable[[tuple[Index, ...]]
 
 @lowering("Concat")
 def _lower_concat(ctx: Context) -> Operand:
-    """A chain of selects over where along the axis an element falls; each part is read only inside its own range."""
+    """The part in which an element falls where that is certain (a store of each piece by itself), else a chain of
+    selects; each part is read only inside its own range."""
     parts = [o for o in ctx.inputs if o is not None]
     axis = ctx.attribute("axis", 0) % parts[0].type.rank
+    starts = [constant(0)]
+    for part in parts[:-1]:
+        starts.append(starts[-1] + part.type.shape[axis])
 
     def at(index: tuple[Index, ...]) -> Value:
         position = index[axis]
         assert isinstance(position, Expr)
-        end = ctx.outputs[0].shape[axis]
-        result: Value | None = None
-        for part in reversed(parts):
-            start = end - part.type.shape[axis]
-            inner = [position - start if d == axis else i for d, i in enumerate(index)]
-            value = ctx.composer.padded(part, tuple(inner), 0)
-            result = (
-                value if result is None else select(binary("lt", IndexValue(position), IndexValue(end)), value, result)
-            )
-            end = start
-        assert result is not None
+        inner = [tuple(position - start if d == axis else i for d, i in enumerate(index)) for start in starts]
+        for part, within in zip(parts, inner, strict=True):
+            if ctx.composer.inside(within[axis : axis + 1], part.type.shape[axis : axis + 1]) is None:
+                return part.at(within)
+        result = ctx.composer.padded(parts[-1], inner[-1], 0)
+        for part, within, end in zip(parts[-2::-1], inner[-2::-1], starts[:0:-1], strict=True):
+            value = ctx.composer.padded(part, within, 0)
+            result = select(binary("lt", IndexValue(position), IndexValue(end)), value, result)
         return result
 
-    return ctx.result(at)
+    cuts = common_cuts(ctx.outputs[0], parts)  # along the other axes
+    cuts[axis] = tuple(starts[1:])
+    return ctx.result(at, cuts=cuts)
 
 
 #: Pad modes that read the input again beyond its ends: the position and the size give the position that is read.

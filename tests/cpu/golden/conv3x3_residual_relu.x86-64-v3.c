@@ -5,15 +5,45 @@
 #include "vec_half.h"
 #include "mma.h"
 
-/* acc: rows x columns of the result, the whole depth, in registers. */
-static __attribute__((noinline)) void tw_conv3x3_residual_relu_acc(int64_t rows, int64_t columns, const float *a, const float *b, float *c) {
+static TW_ALIGN float X_zeros[64];
+/* acc: rows x columns of the result, a piece of the depth, in registers. */
+TW_INLINE void tw_conv3x3_residual_relu_acc_tile(const int rows, const int vectors, int64_t columns,
+    int first, int last, const float *const *a, const float *b, float *c, const float *ahead, int64_t taps, int64_t depth, int64_t shift, const tw_args *args, int64_t ow_at, int64_t o_at, int64_t b_here, int64_t oh) {
+    f32v sum[TW_MOST_ROWS][TW_MOST_VECTORS];
+    if (last) {
+        const float *const bias = (const float *)args->buffer[2];
+        const float *const R = (const float *)args->buffer[3];
+        float *const Y = (float *)args->buffer[4];
+        TW_UNROLL TW_FOR(i, rows) {
+            const int64_t ow = ow_at + i, o = o_at;
+            __builtin_prefetch(R + b_here * 100352 + o + oh * 3584 + ow * 128, 0, 3);
+            __builtin_prefetch(Y + b_here * 100352 + o + oh * 3584 + ow * 128, 1, 3);
+        }
+    }
+    start_sums_f32(rows, vectors, first, c, 32, sum);
+    add_runs_f32(rows, vectors, taps, depth, a, 54, shift, b, 2048, 32, ahead, sum);
+    if (!last) {
+        keep_sums_f32(rows, vectors, sum, c, 32);
+        return;
+    }
+    const float *const bias = (const float *)args->buffer[2];
+    const float *const R = (const float *)args->buffer[3];
+    float *const Y = (float *)args->buffer[4];
+    TW_UNROLL TW_FOR(j, vectors) TW_UNROLL TW_FOR(i, rows) {
+        const int64_t ow = ow_at + i, o = o_at + j * TW_LANES;
+        const f32v z_2 = ((sum[i][j] + load_f32(bias + o)) + load_f32(R + b_here * 100352 + o + oh * 3584 + ow * 128));
+        store_f32(Y + b_here * 100352 + o + oh * 3584 + ow * 128, at_least_f32(set_f32(0.0f), z_2));
+    }
+}
+static __attribute__((noinline)) void tw_conv3x3_residual_relu_acc(int64_t rows, int64_t columns,
+    int first, int last, const float *const *a, const float *b, float *c, const float *ahead, int64_t taps, int64_t depth, int64_t shift, const tw_args *args, int64_t ow_at, int64_t o_at, int64_t b_here, int64_t oh) {
     switch (rows) {
-        case 1: mma_f32(1, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 2: mma_f32(2, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 3: mma_f32(3, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 4: mma_f32(4, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 5: mma_f32(5, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
-        case 6: mma_f32(6, 2, TW_LANES, 0, 64, a, 64, 1, b, 32, c, 32); break;
+        case 1: tw_conv3x3_residual_relu_acc_tile(1, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
+        case 2: tw_conv3x3_residual_relu_acc_tile(2, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
+        case 3: tw_conv3x3_residual_relu_acc_tile(3, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
+        case 4: tw_conv3x3_residual_relu_acc_tile(4, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
+        case 5: tw_conv3x3_residual_relu_acc_tile(5, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
+        case 6: tw_conv3x3_residual_relu_acc_tile(6, 2, columns, first, last, a, b, c, ahead, taps, depth, shift, args, ow_at, o_at, b_here, oh); break;
     }
 }
 
@@ -26,53 +56,45 @@ void tw_conv3x3_residual_relu(const tw_args *args, int64_t begin, int64_t end) {
     const int64_t B = args->dim[0];
     for (int64_t block = begin; block < end; block++) {
         int64_t rest = block;
-        const int64_t o0 = floor_mod(rest, 4) * 32;
-        rest = floor_div(rest, 4);
         const int64_t oh0 = floor_mod(rest, 28);
         rest = floor_div(rest, 28);
         const int64_t b0 = rest;
-        /* for ow from ow1 in tile(0, 28, 6, balanced): */
-        for (int64_t ow1 = 0; ow1 < 28; ow1 += 6) {
-            const int64_t ow1_end = min_int(ow1 + 6, 28);
-            TW_ALIGN float acc[200];
-            /* acc[b, oh, ow, o] = sum((kh, kw, c), (X[b, kh + 2*oh - 1, kw + 2*ow - 1, c] or 0) * W[o // 32, kh, kw, c, o % 32]) */
-            {
-                const int64_t b = b0;
-                const int64_t oh = oh0;
-                {
-                    for (int64_t ow = ow1; ow < ow1_end; ow++) {
-                        for (int64_t o = o0; o < o0 + 32; o += TW_LANES) {
-                            store_f32(acc + o - o0 + ow * 32 - ow1 * 32, set_f32(0.0f));
-                        }
-                    }
-                }
+        /* X_pointers: where the runs along c begin of X_pointers[b, oh, ow, kh, kw, c] = (X[b, kh + 2*oh - 1, kw + 2*ow - 1, c] or 0) */
+        TW_ALIGN const float * X_pointers[486];
+        {
+            const int64_t b = b0;
+            const int64_t oh = oh0;
+            for (int64_t ow = 0; ow < 28; ow++) {
                 for (int64_t kh = 0; kh < 3; kh++) {
                     for (int64_t kw = 0; kw < 3; kw++) {
-                        for (int64_t o_at = o0; o_at < o0 + 32; o_at += 16) {
-                            const int64_t o_stop = o_at + 16;
-                            TW_ALIGN float acc_a[392];
-                            {
-                                for (int64_t ow = ow1; ow < ow1_end; ow++) {
-                                    for (int64_t c = 0; c < 64; c += TW_LANES) {
-                                        const int inside = (uint64_t)(b) < (uint64_t)(B) && (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
-                                        store_f32(acc_a + c + ow * 64 - ow1 * 64, (inside ? load_f32(X + b * 200704 + c + kh * 3584 + kw * 64 + oh * 7168 + ow * 128 - 3648) : set_f32(0.0f)));
-                                    }
-                                }
-                            }
-                            tw_conv3x3_residual_relu_acc(ow1_end - ow1, 16, acc_a + 0, W + kh * 6144 + kw * 2048 + floor_mod(o_at, 32) + floor_div(o_at, 32) * 18432, acc + -o0 + o_at);
-                        }
+                        const int inside = (uint64_t)(kh + oh * 2 - 1) < (uint64_t)(56) && (uint64_t)(kw + ow * 2 - 1) < (uint64_t)(56);
+                        X_pointers[b * 486 - b0 * 486 + kh * 162 + kw * 54 + oh * 486 - oh0 * 486 + ow] = inside ? X + b * 200704 + kh * 3584 + kw * 64 + oh * 7168 + ow * 128 - 3648 : X_zeros;
                     }
                 }
             }
-            /* z[b, oh, ow, o] = acc[b, oh, ow, o] + bias[o] + R[b, oh, ow, o]  ?ow */
-            /* Y[b, oh, ow, o] = max(z[b, oh, ow, o], f32(0.0))  ?ow */
+        }
+        /* for o from o0 in tile(0, 128, 32): */
+        for (int64_t o0 = 0; o0 < 128; o0 += 32) {
+            TW_ALIGN float acc[1736];
+            /* acc[b, oh, ow, o] = sum((kh, kw, c), X_pointers[b, oh, ow, kh, kw, c] * W[o // 32, kh, kw, c, o % 32]) */
             {
                 const int64_t b = b0;
                 const int64_t oh = oh0;
-                for (int64_t ow = ow1; ow < ow1_end; ow++) {
-                    for (int64_t o = o0; o < o0 + 32; o += TW_LANES) {
-                        const f32v z_2 = ((load_f32(acc + o - o0 + ow * 32 - ow1 * 32) + load_f32(bias + o)) + load_f32(R + b * 100352 + o + oh * 3584 + ow * 128));
-                        store_f32(Y + b * 100352 + o + oh * 3584 + ow * 128, max_f32(z_2, set_f32(0.0f)));
+                const int64_t count = 28 - 0;
+                const int64_t pieces = ceil_int(count, 6);
+                for (int64_t panel = o0; panel < o0 + 32; panel += 32) {
+                    for (int64_t tap = 0; tap < 9; tap += 5) {
+                        const int64_t taps = min_int(5, 9 - tap), deep = 64;
+                        const int first = tap == 0, last = tap + 5 >= 9;
+                        for (int64_t column = panel; column < min_int(panel + 32, o0 + 32); column += 16) {
+                            const float *const strip = W + floor_mod(column, 32) + floor_div(column, 32) * 18432 + tap * 2048;
+                            const float *const near = strip + (column - panel + 16 < 32 ? 16 : taps * deep * 32 - (column - panel));
+                            for (int64_t piece = 0, row = 0, stop; piece < pieces; piece++, row = stop) {
+                                stop = row + count / pieces + (piece < count % pieces);
+                                const float *const *const left = X_pointers + b * 486 - b0 * 486 + oh * 486 - oh0 * 486 + row + tap * 54;
+                                tw_conv3x3_residual_relu_acc(stop - row, o0 + 32 - column, first, last, left, strip, acc + column - o0 + row * 32, near + piece * (taps * deep / 8) * 32, taps, deep, 0, args, row, column, b, oh);
+                            }
+                        }
                     }
                 }
             }

@@ -1,0 +1,67 @@
+"""The kernels of an artifact, for a reader: work, predicted time, and measured time beside the machine's limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilewright.cli.screen import duration, size
+
+if TYPE_CHECKING:
+    from tilewright.benchmark.records import KernelUse, RunRecord
+
+
+def look(
+    file: Path,
+    entries: Sequence[str],
+    shapes: Mapping[str, Sequence[int]],
+    target: str | None,
+    threads: int,
+    measure: bool,
+) -> list[RunRecord]:
+    """A record of each entry point; with ``measure`` the artifact is run and the machine's roofs are measured."""
+    from tilewright.api import samples, sizes
+    from tilewright.benchmark import records
+    from tilewright.benchmark.roofline import measure as measure_roofline
+
+    if measure and target is None:
+        from tilewright.runtime import load
+
+        target = load(file, threads=threads).target
+    found = [records.describe(file, sizes(file, shapes, e), threads=threads, entry=e, target=target) for e in entries]
+    if not measure:
+        return found
+    machine = measure_roofline(threads)
+    feeds = [samples(file, shapes, count=1, entry=e)[0] for e in entries]
+    return [records.measure(r, file, feed, machine) for r, feed in zip(found, feeds, strict=True)]
+
+
+def lines(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """The record, kernels that take longest first."""
+    at = "  ".join(f"{name}={value}" for name, value in record.sizes.items())
+    yield "run", f"{record.entry}  {at}  on {record.target}, {record.threads} thread{'s' * (record.threads > 1)}"
+    for k in sorted(record.kernels, key=lambda k: -(k.measured or k.predicted)):
+        yield "", _line(k)
+    written = sorted({k.source for k in record.kernels if k.source != "tile-ir"})
+    by_hand = f", by hand: {', '.join(written)}" if written else ""
+    yield (
+        "total",
+        f"{record.launches} launches, {record.conversions} layout conversions, {record.flops / 1e9:.3f} GFLOP "
+        f"({record.scheduled:.0%} from scheduled tile IR{by_hand}), {size(record.constants)} of constants",
+    )
+    yield "predicted", duration(sum(k.predicted for k in record.kernels))
+    yield "arena", f"{size(record.arena)}, {record.arena_ratio:.2f} × the live maximum {size(record.live_maximum)}"
+    if record.machine is not None:
+        took = sum(k.measured or 0.0 for k in record.kernels)
+        least = sum(k.limit or 0.0 for k in record.kernels)
+        share = f" ({least / took:.0%} of what this machine allows)" if took else ""
+        yield "measured", f"{duration(took)} in kernels{share}"
+
+
+def _line(k: KernelUse) -> str:
+    text = f"{k.launches:3} × {k.name:32} {k.kind:11} {k.flops / 1e6:10.2f} MFLOP {size(k.bytes):>9}"
+    text += f"  predicted {duration(k.predicted):>9} ({k.bound})"
+    if k.measured is not None and k.share is not None:
+        text += f"  measured {duration(k.measured):>9}, {k.share:.0%} of its limit"
+    return text

@@ -1,0 +1,70 @@
+"""``canonicalize-masks``: scores that positions hide are -∞, not some great negative number.
+
+    Softmax(scores + Where(positions t <= s + c, 0, -3.4e38))   →   Softmax(scores + Where(…, 0, -∞))
+
+Bit for bit the same where each row has a position that is not hidden: the others get a weight of exactly 0 either way.
+That is proved for comparisons of positions that leave position 0 to every row. A mask computed from an input keeps its
+number: in a row that is hidden throughout, -3.4e38 gives every position the same weight, -∞ gives NaN.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from tilewright.ir.graph import type_of
+from tilewright.passes.base import Miss
+from tilewright.passes.canonicalize.eliminate_nan_guard import always_first
+from tilewright.passes.match import is_number, scalar_of
+from tilewright.passes.rewrite import RewritePass, Rewriter, required
+from tilewright.passes.views import VIEWS
+
+#: Added to a score below 1e23, numbers below this are the number itself in f32: the score is lost in rounding.
+_GREAT = -1e30
+
+
+class CanonicalizeMasks(RewritePass):
+    """One number for what is hidden, and one that needs no care for overflow."""
+
+    name: ClassVar[str] = "canonicalize-masks"
+    operators: ClassVar[frozenset[str]] = frozenset(["Where"])
+
+    def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
+        hidden = scalar_of(required(node, 2))
+        if hidden is None or not -np.inf < hidden <= _GREAT or not is_number(required(node, 1), 0):
+            return False
+        if not always_first(required(node, 0), rewriter.model):
+            return Miss.at(node, f"which rows {required(node, 0).name} hides only a run knows")
+        if not _only_added(node.outputs[0]):
+            return Miss.at(node, "not only scores in front of a softmax read it")
+        infinite = rewriter.constant(np.array(-np.inf, type_of(node.outputs[0]).dtype.numpy), "hidden")
+        inputs = [node.inputs[0], node.inputs[1], infinite]
+        rewriter.replace(node.outputs[0], rewriter.new("Where", inputs, before=node))
+        return True
+
+
+def _only_added(mask: ir.Value) -> bool:
+    """True when every reader adds ``mask`` to what a softmax over the last axis alone reads, maybe through a view."""
+    if mask.is_graph_output() or not mask.uses():
+        return False
+    for use in mask.uses():
+        output = use.node.outputs[0]
+        if use.node.op_type in VIEWS and use.idx == 0 and type_of(output).shape[-1:] == type_of(mask).shape[-1:]:
+            if not _only_added(output):
+                return False
+        elif use.node.op_type != "Add" or output.is_graph_output() or not all(map(_last_axis, _readers(output))):
+            return False
+    return True
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    return [use.node for use in value.uses()]
+
+
+def _last_axis(softmax: ir.Node) -> bool:
+    """True for a softmax over the last axis."""
+    if softmax.op_type != "Softmax":
+        return False
+    axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
+    return axis in (-1, type_of(required(softmax, 0)).rank - 1)
