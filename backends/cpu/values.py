@@ -305,6 +305,7 @@ class Values:
         if op not in ("lt", "le", "gt", "ge"):
             return None
         slack = (b - a if op in ("lt", "le") else a - b) - (op in ("lt", "gt"))  # holds where it is not negative
+        slack = slack.substitute(self.at)
         step = self.lane.stride(slack)
         if step == -1:
             return f"live(max_int({self.index(slack + 1)}, 0))"
