@@ -46,17 +46,35 @@ static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, in
     switch (rows) {
         case 1:
         {
-            few_f32(1, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(1, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 4, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
+        }
+        break;
+        case 4:
+        {
+            few_f32(2, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, depth, a + 2 * 128, 128, 1, b, second, 32, c + 2 * 32, 32);
+        }
+        break;
+        case 5:
+        {
+            few_f32(3, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 4, 1, TW_LANES, 1, 0, depth, a + 3 * 128, 128, 1, b, second, 32, c + 3 * 32, 32);
+        }
+        break;
+        case 6:
+        {
+            few_f32(3, 4, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(3, 4, 1, TW_LANES, 1, 0, depth, a + 3 * 128, 128, 1, b, second, 32, c + 3 * 32, 32);
         }
         break;
     }
@@ -256,15 +274,18 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    if (i1_end - i1 <= 3) {
-                        tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    if (S <= 18) {
+                        for (int64_t i_at_2 = i1; i_at_2 < i1_end; i_at_2 += 6) {
+                            const int64_t i_stop_2 = min_int(i_at_2 + 6, i1_end);
+                            tw_flash_attention_pv_few(i_stop_2 - i_at_2, 32, p + -i1 * 128 + i_at_2 * 128, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + -i1 * 32 + i_at_2 * 32, t0_end - t0);
+                        }
                     }
                     else {
                         for (int64_t d_at = 0; d_at < 32; d_at += 16) {
                             const int64_t d_stop = d_at + 16;
-                            for (int64_t i_at_2 = i1; i_at_2 < i1_end; i_at_2 += 6) {
-                                const int64_t i_stop_2 = min_int(i_at_2 + 6, i1_end);
-                                tw_flash_attention_pv(i_stop_2 - i_at_2, 16, p + -i1 * 128 + i_at_2 * 128, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at - i1 * 32 + i_at_2 * 32, t0_end - t0);
+                            for (int64_t i_at_3 = i1; i_at_3 < i1_end; i_at_3 += 6) {
+                                const int64_t i_stop_3 = min_int(i_at_3 + 6, i1_end);
+                                tw_flash_attention_pv(i_stop_3 - i_at_3, 16, p + -i1 * 128 + i_at_3 * 128, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at - i1 * 32 + i_at_3 * 32, t0_end - t0);
                             }
                         }
                     }
