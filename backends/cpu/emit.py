@@ -272,7 +272,9 @@ class _KernelEmitter:
         return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
 
     def _block(self, place: Place, node: Compute) -> Block | None:
-        c = self.plans[id(node)]
+        c = self.plans.get(id(node))
+        if c is None:
+            return None
         runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
         block = plan_block(place, c, runs, self.contractions.tiling)
         if block is None and runs is not None:

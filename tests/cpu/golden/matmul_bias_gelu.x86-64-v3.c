@@ -86,9 +86,12 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
         /* C[m, n] = y[m, n] * f32(0.5) * (f32(1.0) + erf(y[m, n] * f32(0.7071067811865476)))  ?m */
         {
             for (int64_t m = m0; m < m0_end; m++) {
-                for (int64_t n = n0; n < n0 + 32; n += TW_LANES) {
-                    const f32v y_2 = (load_f32(acc + m * 32 - m0 * 32 + n - n0) + load_f32(bias + n));
-                    store_f32(C + m * 1536 + n, ((y_2 * set_f32(0x1p-1f)) * (set_f32(1.0f) + erf_f32((y_2 * set_f32(0x1.6a09e6p-1f))))));
+                {
+                    int64_t n = n0;
+                    for (; n < n0 + 32; n += 8) {
+                        const f32v y_2 = (load_f32(acc + m * 32 - m0 * 32 + n - n0) + load_f32(bias + n));
+                        store_f32(C + m * 1536 + n, ((y_2 * set_f32(0x1p-1f)) * (set_f32(1.0f) + erf_f32((y_2 * set_f32(0x1.6a09e6p-1f))))));
+                    }
                 }
             }
         }
