@@ -14,6 +14,8 @@ from tilewright.ir.graph import constant_array, is_constant, known_value, type_o
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
 from tilewright.ir.ranges import Facts as SymbolFacts
 from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.ir.types import DType
+from tilewright.passes.match import scalar_of
 from tilewright.passes.rewrite import required
 from tilewright.passes.views import inserted_ones
 
@@ -100,11 +102,70 @@ def _squeeze(node: ir.Node, depth: int) -> Expr | None:
 
 
 def _slice(node: ir.Node, depth: int) -> Expr | None:
-    """Only from the start and forwards: positions keep their meaning."""
-    starts, steps = (node.inputs[i] if i < len(node.inputs) else None for i in (1, 4))
-    from_zero = starts is not None and is_constant(starts) and not constant_array(starts).any()
-    forwards = steps is None or (is_constant(steps) and bool((constant_array(steps) == 1).all()))
-    return operand_formula(node, 0, depth) if from_zero and forwards else None
+    """Forwards from constant starts, which move positions."""
+    given = [node.inputs[i] if i < len(node.inputs) else None for i in (1, 3, 4)]
+    starts, axes, steps = (constant_array(v).reshape(-1) if v is not None and is_constant(v) else None for v in given)
+    formula = operand_formula(node, 0, depth)
+    unread = any(v is not None and array is None for v, array in zip(given, (starts, axes, steps), strict=True))
+    if formula is None or starts is None or unread or (starts < 0).any() or (steps is not None and (steps != 1).any()):
+        return None
+    rank = type_of(node.outputs[0]).rank
+    along = range(len(starts)) if axes is None else [int(a) % rank for a in axes]
+    return formula.substitute({position(a): symbol(position(a)) + int(b) for a, b in zip(along, starts, strict=True)})
+
+
+def _concat(node: ir.Node, depth: int) -> Expr | None:
+    """Parts that go on counting where the one before them ends."""
+    axis = node.attributes["axis"].as_int() % type_of(node.outputs[0]).rank
+    whole: Expr | None = None
+    start = constant(0)
+    for index, part in enumerate(node.inputs):
+        own = operand_formula(node, index, depth)
+        if own is None or part is None:
+            return None
+        moved = own.substitute({position(axis): symbol(position(axis)) - start})
+        size = type_of(part).shape[axis]
+        first = {position(axis): constant(0)}
+        # A part of one element says nothing of how it goes on: it has to fit the next one.
+        fits = start == 1 and whole is not None and whole.substitute(first) == moved.substitute(first)
+        if whole not in (None, moved) and not fits:
+            return None
+        whole = moved
+        start = start + size
+    return whole
+
+
+def _cumulated(node: ir.Node, depth: int) -> Expr | None:
+    """Sums of nothing but 0."""
+    formula = operand_formula(node, 0, depth)
+    return constant(0) if formula is not None and formula == 0 else None
+
+
+def _cast(node: ir.Node, depth: int) -> Expr | None:
+    source = required(node, 0)
+    if type_of(source).dtype is not DType.BOOL:
+        return operand_formula(node, 0, depth)
+    truth = _truth(source, depth)
+    return None if truth is None else constant(int(truth))
+
+
+def _truth(value: ir.Value, depth: int) -> bool | None:
+    """What every element of a boolean tensor is, where comparisons of formulas tell."""
+    number = scalar_of(value)
+    if number is not None:
+        return bool(number)
+    node = value.producer()
+    if node is None or node.domain != "" or depth > _MAX_DEPTH:
+        return None
+    if node.op_type in ("Expand", "Unsqueeze", "Squeeze", "Reshape", "Identity"):
+        return _truth(required(node, 0), depth + 1)
+    if node.op_type == "Not":
+        inner = _truth(required(node, 0), depth + 1)
+        return None if inner is None else not inner
+    if node.op_type == "Equal" and type_of(required(node, 0)).dtype.is_integer:
+        a, b = (operand_formula(node, i, depth + 1) for i in (0, 1))
+        return True if a is not None and a == b else None
+    return None
 
 
 _RULES: dict[str, Callable[[ir.Node, int], Expr | None]] = {
@@ -116,7 +177,9 @@ _RULES: dict[str, Callable[[ir.Node, int], Expr | None]] = {
     "Squeeze": _squeeze,
     "Slice": _slice,
     "Expand": lambda node, depth: operand_formula(node, 0, depth),
-    "Cast": lambda node, depth: operand_formula(node, 0, depth),
+    "Cast": _cast,
+    "Concat": _concat,
+    "CumSum": _cumulated,
     "Identity": lambda node, depth: operand_formula(node, 0, depth),
 }
 
@@ -137,6 +200,7 @@ def compare(op_type: str, least: Expr, most: Expr, facts: SymbolFacts) -> bool |
         "Greater": (lo > 0, hi <= 0),
         "LessOrEqual": (hi <= 0, lo > 0),
         "Less": (hi < 0, lo >= 0),
+        "Equal": (lo == hi == 0, lo > 0 or hi < 0),
     }
     always, never = outcomes[op_type]
     return True if always else False if never else None

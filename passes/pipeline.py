@@ -36,6 +36,7 @@ from tilewright.passes.canonicalize.simplify_arithmetic import SimplifyArithmeti
 from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
+from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
@@ -55,6 +56,7 @@ def canonicalization() -> list[Pass]:
         DecomposeAttention(),  # before views and transposes: it makes some
         FoldIndexTensors(),  # needs constants; makes views and Expands
         SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
+        EliminateIdentity(),  # And(True, x) is left where a comparison was always true, and masks are read below
         CanonicalizeGemm(),  # before SinkViews, which knows MatMul only
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
         RecogniseRmsNorm(),  # likewise
@@ -101,6 +103,9 @@ def optional() -> list[Pass]:
         # 768 × 2048 in f32 on AVX2, 1 to 128 rows: 0 to 30 % slower than a kernel for each product. What it saves (one
         # result written and read, under 1 % of the work) is less than two streams of weights cost.
         FuseGatedMatMul(),
+        # The schedule of products cuts columns into parallel blocks, each of which would compute the depthwise sums
+        # again. To be run before FuseMatMulEpilogue by a target that keeps all columns of a block of rows together.
+        FuseDepthwisePointwise(),
     ]
 
 

@@ -184,7 +184,7 @@ def _taken(value: ir.Value) -> tuple[ir.Value, int, int] | None:
         return (source, start, step[0] if step else 1) if axis % (last + 1) == last else None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
     if node.op_type == "Split" and axis % (last + 1) == last:
-        before = [o for o in node.outputs[: list(node.outputs).index(value)]]
+        before = list(node.outputs)[: list(node.outputs).index(value)]
         sizes = [type_of(o).shape[-1] for o in before]
         return (source, sum(s.value for s in sizes), 1) if all(s.is_constant for s in sizes) else None
     if node.op_type == "Gather" and axis % (last + 1) == last and type_of(required(node, 1)).rank == 0:

@@ -1,4 +1,4 @@
-"""The one spelling of a size that only a run knows: sums of products of sizes of the graph's inputs.
+"""The one spelling of a size that only a run knows: sums of sizes of the graph's inputs, or a product of them.
 
     P + 2·S  →  Add(Shape<start=2, end=3>(past), Mul(Shape<start=1, end=2>(ids), [2]))
 
@@ -21,7 +21,9 @@ Spelling = tuple[Any, ...]
 
 
 def spelling(model: ir.Model, size: Expr) -> Spelling | None:
-    """How ``size`` is spelled; ``None`` where it is more than sums of products of sizes of inputs."""
+    """How ``size`` is spelled; ``None`` where it is neither a sum of sizes of inputs nor one product of them."""
+    if len(size.terms) > 1 and any(sum(power for _, power in monomial) > 1 for monomial, _ in size.terms):
+        return None  # multiplied out, a product of sums would be longer than it was
     terms = [_term(model, monomial, coefficient) for monomial, coefficient in size.terms]
     total = terms[0] if terms else ("number", 0)
     for term in terms[1:]:

@@ -126,7 +126,7 @@ def layers_head(where: str) -> Iterator[str]:
     yield from ("# Where the zoo falls short of this machine", "", where)
     yield "Per model the kernels that lose most time: measured time of all their launches (the least of several runs of"
     yield "each; MFLOP and kB are of one launch), the limit (operations at the measured peak, or touched bytes at the"
-    yield "rate of the cache that holds them), and which of the two it is. Predictions are from the target's data alone."
+    yield "rate of the cache that holds them), and which of the two it is. Predictions need the target's data alone."
 
 
 def layer_table(model: zoo.Model, artifact: Path, size: zoo.Size, threads: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ fails is a row that says so. With names, only those rows of ``models/results/zoo
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ class Checked:
     Attributes:
         weights, artifact, memory: bytes of the model's weights, of the artifact and of the compiling process at most.
         seconds: of each stage of compiling, and of writing the artifact (``save``).
+        processor: seconds of processor time of all that, the C compiler's included.
         launches, kernels: launches of one run, and distinct kernels among them.
         errors: largest error of any output, relative to its largest reference value, at each size.
         problem: why there is no number, or which is too large; empty when all is well.
@@ -53,6 +55,7 @@ class Checked:
     artifact: int = 0
     memory: int = 0
     seconds: dict[str, float] | None = None
+    processor: float = 0.0
     launches: int = 0
     kernels: int = 0
     errors: tuple[tuple[int, int, float], ...] = ()
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> int:
         found = check(models[name])
         kept[name] = _row(name, found)
         print(kept[name], flush=True)
-        _write({n: kept[n] for n in models if n in kept})
+        _write({n: kept.get(n, f"| {n} | not run yet |" + " |" * (HEAD.count("|") - 3)) for n in models})
     return int(any("FAILS" in kept[n] for n in names))
 
 
@@ -112,7 +115,9 @@ def _compile(name: str) -> int:
     start = time.perf_counter()
     artifact.save(path.with_suffix(".tw"))
     report = artifact.report
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     made = {
+        "processor": sum(u.ru_utime + u.ru_stime for u in used),
         "artifact": report.artifact_bytes,
         "memory": peak_rss(),
         "seconds": {**report.seconds, "save": time.perf_counter() - start},
@@ -133,7 +138,7 @@ def weight_bytes(path: Path) -> int:
 
 HEAD = (
     "| model | largest error | at each batch × length | launches (kernels) | weights, MB | artifact, MB "
-    "| compile, s | by stage | memory, MB | allowed, MB |"
+    "| compile, s (of processor) | by stage | memory, MB | allowed, MB |"
 )
 
 
@@ -152,7 +157,7 @@ def _row(name: str, found: Checked) -> str:
         f"{found.launches} ({found.kernels})",
         f"{found.weights / MIB:.1f}",
         f"{found.artifact / MIB:.1f}",
-        f"{sum(stages.values()):.1f}",
+        f"{sum(stages.values()):.1f} ({found.processor:.1f})",
         ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items()),
         memory,
         f"{allowed:.0f}",

@@ -120,10 +120,18 @@ class ContractionEmitter:
             stack.enter_context(place.out.block("else"))
         return keys is None
 
-    def few_rows(self, place: Place, stack: ExitStack, c: Contraction, after: Callable[[], None] | None = None) -> bool:
+    def few_rows(
+        self,
+        place: Place,
+        stack: ExitStack,
+        c: Contraction,
+        after: Callable[[], None] | None = None,
+        outer: tuple[str, ...] = (),
+    ) -> bool:
         """Few rows by their own register tile, where ``b`` allows, and ``after``; whether that is all there is to do.
 
-        Otherwise what follows stands in the ``else`` of a test of the number of rows."""
+        Otherwise what follows stands in the ``else`` of a test of the number of rows. ``outer`` are axes to loop over.
+        """
         most = most_rows(self.tiling, place.lanes)
         rows = "1" if c.row is None else place.length(c.row)
         if c.steps or (int(rows) if rows.isdigit() else 1) > most:
@@ -138,6 +146,10 @@ class ContractionEmitter:
             if not rows.isdigit():
                 branch.enter_context(place.out.block(f"if ({rows} <= {most})"))
             with ExitStack() as inside:
+                if outer:
+                    inside.enter_context(place.out.block(""))
+                for axis in outer:
+                    place.open_loop(inside, axis)
                 inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
                 b = operand_of(inner, v, c.column, c.depth, PIECE)
                 a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)

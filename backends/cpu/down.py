@@ -111,9 +111,7 @@ class _Down:
             self.place.open_loop(stack, axis)
             return
         name = self.place.names[axis]
-        stack.enter_context(
-            self.place.out.block(f"for (int64_t {name} = {limits[0]}; {name} < {limits[1]}; {name}++)")
-        )
+        stack.enter_context(self.place.out.block(f"for (int64_t {name} = {limits[0]}; {name} < {limits[1]}; {name}++)"))
 
     def _order(self, piece: Piece, spots: int, vectors: int) -> list[tuple[int, int | None]]:
         """Outputs and taps in the order of what they read, so that it is read once and soon forgotten."""
@@ -173,7 +171,11 @@ def _pieces(place: Place, w: Window) -> Iterator[Piece]:
             yield Piece((), w.tap is None)
         return
     count, start = place.count(w.row), place.start(w.row)
-    if count is not None and start.is_constant and all(_is_decided(w, start.value, t.index, t.size) for t in w.row_trims):
+    if (
+        count is not None
+        and start.is_constant
+        and all(_is_decided(w, start.value, t.index, t.size) for t in w.row_trims)
+    ):
         yield from _constant_pieces(place, w, start.value, start.value + count)
     else:
         yield from _open_pieces(place, w)

@@ -255,7 +255,9 @@ class _KernelEmitter:
                 emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
-            elif isinstance(node, Compute) and (block := self._block(place, node)) is not None:
+            elif (
+                isinstance(node, Compute) and id(node) in self.plans and (block := self._block(place, node)) is not None
+            ):
                 done = finishing(place, block.c, body[n + 1 :], self.uses)
                 if done is not None and self.blocks.pieces(place, block) is None and isinstance(block.a, Runs):
                     allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
@@ -271,10 +273,8 @@ class _KernelEmitter:
     def _is_keys(self, node: Node) -> bool:
         return isinstance(node, Compute) and node.tile in self.keys and self.keys[node.tile].node is node
 
-    def _block(self, place: Place, node: Compute) -> Block | None:
-        c = self.plans.get(id(node))
-        if c is None:
-            return None
+    def _block(self, place: Place, node: Node) -> Block | None:
+        c = self.plans[id(node)]
         runs = self.runs.get(c.a.tile) if isinstance(c.a, Ref) else None
         block = plan_block(place, c, runs, self.contractions.tiling)
         if block is None and runs is not None:
@@ -288,7 +288,7 @@ class _KernelEmitter:
         with ExitStack() as stack:
             if not isinstance(block.a, Runs):
                 after = (lambda: self._body(place, rest)) if done is not None else None
-                self.contractions.few_rows(place, stack, block.c, after)
+                self.contractions.few_rows(place, stack, block.c, after, block.c.outer)
             self.blocks.emit(place, block, spell_finish(place, block.c, done) if done is not None else None)
 
     def _local(self, nest: Nest) -> frozenset[str]:

@@ -156,7 +156,9 @@ def _vectors(place: Place, vector: str | None, most: int) -> int:
 
 def _irregular(place: Place, s: Compute, vector: str | None) -> bool:
     lane = place.vectorized(vector)
-    return any(_step(load, place.params[load.tensor], lane, _extents(place.scope)) is None for load in loads_of(s.value))
+    return any(
+        _step(load, place.params[load.tensor], lane, _extents(place.scope)) is None for load in loads_of(s.value)
+    )
 
 
 def _trims(place: Place, s: Compute, vector: str | None) -> Iterator[Trim]:

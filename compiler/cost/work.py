@@ -8,11 +8,13 @@ from functools import lru_cache
 
 from tilewright.cost.footprint import bytes_read, bytes_written
 from tilewright.cost.kind import defines_of, is_conversion, kind_of, products_of
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import ZERO, Expr, IntLike, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols, walk
 from tilewright.kernel.expr import Binary, Cast, Unary, Value
-from tilewright.kernel.tile import Kernel, Store
+from tilewright.kernel.hidden import visible_limit
+from tilewright.kernel.tile import Kernel, Scan, Store
 
 #: Operations that are one instruction of a vector unit on every target. Comparisons, selections, casts, logic and
 #: index arithmetic are not counted: they are no arithmetic of the model.
@@ -94,7 +96,8 @@ def work_of(kernel: Kernel) -> Work:
     """The work of a lowered kernel.
 
     What depends on fewer axes than the statement it stands in is computed once for each position of those. In a scan,
-    what does not depend on the scanned axis counts once: how often it is repeated is the schedule's choice.
+    what does not depend on the scanned axis counts once: how often it is repeated is the schedule's choice. What a scan
+    provably hides (the keys after a query) is no work.
     """
     counts = _operations(kernel)
     return Work(
@@ -112,19 +115,49 @@ def work_of(kernel: Kernel) -> Work:
 def _operations(kernel: Kernel) -> dict[str, Expr]:
     """Operations by name."""
     extents = {a.name: a.extent for a in kernel.axes}
+    visible = [found for s in kernel.body if isinstance(s, Scan) and (found := visible_pairs(kernel, s))]
     counts: dict[str, Expr] = {}
 
     def add(name: str, axes: Iterable[str]) -> None:
-        counts[name] = counts.get(name, ZERO) + product(extents[a] for a in sorted(axes))
+        left = {a for a in axes if a in extents}
+        for column, row, pairs in visible:
+            if {column, row} <= left:
+                counts[name] = counts.get(name, ZERO) + pairs * product(
+                    extents[a] for a in sorted(left - {column, row})
+                )
+                return
+        counts[name] = counts.get(name, ZERO) + product(extents[a] for a in sorted(left))
 
     for value in _values(kernel):
         for v in dict.fromkeys(walk(value)):
             if isinstance(v, Binary | Unary) and v.op in PLAIN | FUNCTIONS:
-                add(v.op, (n for n in used_symbols(v) if n in extents))
+                add(v.op, used_symbols(v))
     for define in defines_of(kernel):
         if define.reduce is not None and define.reduce.op in COUNTED_REDUCTIONS:
             add("add", {*define.axes, *define.reduce.axes})
     return counts
+
+
+def visible_pairs(kernel: Kernel, scan: Scan) -> tuple[str, str, Expr] | None:
+    """The scanned axis, the axis of rows, and how many pairs of the two are not hidden, as under a causal mask.
+
+    Row ``i`` sees ``i + c`` positions, so that ``n`` rows see ``n * (c + (n - 1 + c)) / 2`` pairs. ``None`` where
+    nothing is known to be hidden, or a row may see less than nothing or more than there is.
+    """
+    limit = visible_limit(scan)
+    rows = [] if limit is None else [a for a in kernel.axes if a.name in limit.symbols]
+    if limit is None or len(rows) != 1:
+        return None
+    (row,), facts = rows, dict(kernel.facts)
+    try:
+        if limit.coefficient(row.name) != 1:
+            return None
+    except ValueError:
+        return None
+    first, last = limit.substitute({row.name: 0}), limit.substitute({row.name: row.extent - 1})
+    if bounds(first, facts)[0] < 0 or bounds(kernel.extent(scan.axis) - last, facts)[0] < 0:
+        return None
+    return scan.axis, row.name, (first + last) * row.extent // 2
 
 
 def _values(kernel: Kernel) -> Iterator[Value]:

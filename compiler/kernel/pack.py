@@ -16,6 +16,9 @@ from tilewright.kernel.tile import Kernel, Param
 
 Array = npt.NDArray[Any]
 
+#: Elements that are packed at a time.
+_PIECE = 1 << 20
+
 
 def packed_params(scheduled: Scheduled) -> tuple[Param, ...]:
     """The parameters of the scheduled kernel in call order, packed constants in their packed shape."""
@@ -51,9 +54,23 @@ def rewrite_loads(kernel: str, value: Value, packs: Mapping[str, Pack]) -> Value
 
 def pack_constant(array: Array, pack: Pack) -> Array:
     """``array`` in the layout of ``pack``; elements outside the tensor are zero."""
-    grids = {f"d{n}": np.arange(size).reshape([-1 if m == n else 1 for m in range(array.ndim)])
-             for n, size in enumerate(array.shape)}  # fmt: skip
     shape = tuple(s.value for s in pack.shape)
+    result = np.zeros(shape, array.dtype)
+    # Offsets take twice the bytes of f32 elements, and more while they are computed: a piece at a time.
+    rows = max(1, _PIECE * len(array) // max(1, array.size))
+    for start in range(0, len(array), rows):
+        piece = array[start : start + rows]
+        result.reshape(-1)[np.broadcast_to(_offsets(piece.shape, start, pack, shape), piece.shape)] = piece
+    return result
+
+
+def _offsets(piece: tuple[int, ...], start: int, pack: Pack, shape: tuple[int, ...]) -> Array:
+    """Where the elements of rows ``start`` … go in the flat packed array; broadcasts to the shape of ``piece``."""
+    firsts = (start, *(0 for _ in piece[1:]))
+    grids = {
+        f"d{n}": np.arange(first, first + size).reshape([-1 if m == n else 1 for m in range(len(piece))])
+        for n, (first, size) in enumerate(zip(firsts, piece, strict=True))
+    }
     # Offsets stay broadcast until the last sum, since most entries depend on one dimension only.
     offset: Any = 0
     for entry, size in zip(pack.index, shape, strict=True):
@@ -61,9 +78,7 @@ def pack_constant(array: Array, pack: Pack) -> Array:
         if np.any(at < 0) or np.any(at >= size):
             raise ValueError(f"{pack.tensor}: packed index {entry} reaches outside 0 … {size - 1}")
         offset = offset * size + at
-    result = np.zeros(shape, array.dtype)
-    result.reshape(-1)[np.broadcast_to(offset, array.shape)] = array
-    return result
+    return np.asarray(offset)
 
 
 def evaluate_on_grid(e: Expr, grids: Mapping[str, Any]) -> Any:

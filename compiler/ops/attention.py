@@ -57,7 +57,10 @@ def _heads(ctx: Infer, x: TensorType, attribute: str) -> tuple[Expr, Expr, Expr,
 
 @shape_rule("RotaryEmbedding")
 def rotary_embedding(ctx: Infer) -> TensorType:
-    """Same type as the input; tables are ``[batch or 1, sequence, turned / 2]``, with positions ``[any, turned / 2]``."""
+    """Same type as the input.
+
+    Tables are ``[batch or 1, sequence, turned / 2]``; with positions, ``[any, turned / 2]``.
+    """
     x = ctx.input(0)
     if x.rank not in (3, 4):
         ctx.fail(f"needs rank 3 or 4, not {x.rank}")

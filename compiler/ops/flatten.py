@@ -9,8 +9,8 @@ of rows may then cross from one image row to the next, and ``a, b`` are read the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from tilewright.ir.ranges import Range, bounds
@@ -223,7 +223,7 @@ Reindex = Callable[[str, tuple[Expr | Value, ...]], tuple[Expr | Value, ...]]
 def rewrite_axes(
     s: Statement, names: Names, index: Reindex, position: Callable[[Expr], Expr] | None = None
 ) -> Statement:
-    """``s`` with other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
+    """``s`` on other axes: ``names`` for lists of them, ``index`` for accesses, ``position`` for indices as values."""
 
     def value(v: Value) -> Value:
         match v:

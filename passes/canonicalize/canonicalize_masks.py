@@ -53,13 +53,18 @@ def _only_added(mask: ir.Value) -> bool:
         if use.node.op_type in VIEWS and use.idx == 0 and type_of(output).shape[-1:] == type_of(mask).shape[-1:]:
             if not _only_added(output):
                 return False
-        elif use.node.op_type != "Add" or output.is_graph_output():
-            return False
-        elif any(reader.node.op_type != "Softmax" or not _last_axis(reader.node) for reader in output.uses()):
+        elif use.node.op_type != "Add" or output.is_graph_output() or not all(map(_last_axis, _readers(output))):
             return False
     return True
 
 
+def _readers(value: ir.Value) -> list[ir.Node]:
+    return [use.node for use in value.uses()]
+
+
 def _last_axis(softmax: ir.Node) -> bool:
+    """True for a softmax over the last axis."""
+    if softmax.op_type != "Softmax":
+        return False
     axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
     return axis in (-1, type_of(required(softmax, 0)).rank - 1)

@@ -5,7 +5,7 @@
 So attention has one form in front of ``fuse-attention``, whatever the opset:
 
 - q, k, v are [B, H, S, D]; past keys and values are joined in front by one Concat each, whose output is the present.
-- Key and value heads that query heads share are repeated by Unsqueeze, Expand, Reshape: ``share-heads`` takes that away.
+- Key and value heads that query heads share are repeated by Unsqueeze, Expand, Reshape; ``share-heads`` undoes it.
 - The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``; with a boolean mask and with
   lengths it becomes one boolean tensor [B or 1, H or 1, S, T], and that one Where(…, 0, -∞) added to the scores.
 - A row that is hidden throughout gives 0 by the operator's text, so Where(IsNaN(p), 0, p) follows the softmax, unless

@@ -21,10 +21,10 @@ from tilewright.ir.symbolic import Expr, minimum, product, symbol
 from tilewright.passes.base import Miss
 from tilewright.passes.index_values import compare_positions, index_formula, position
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
-from tilewright.passes.sizes import emit
+from tilewright.passes.sizes import emit, spelling
 from tilewright.passes.views import VIEWS, Shape, view
 
-_COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less"])
+_COMPARE = frozenset(["GreaterOrEqual", "Greater", "LessOrEqual", "Less", "Equal"])
 
 
 class FoldIndexTensors(RewritePass):
@@ -67,15 +67,24 @@ def _fold_compare(node: ir.Node, rewriter: Rewriter) -> bool:
     ):
         return False
     outcome = compare_positions(node, a, b, facts(rewriter.model))
-    carrier = next(
-        (v for v in node.inputs if v is not None and type_of(v).shape == type_of(node.outputs[0]).shape), None
-    )
-    if outcome is None or carrier is None:
+    shape = _shape(node, rewriter) if outcome is not None else None
+    if shape is None:
         return False
-    shape = rewriter.new("Shape", [carrier], before=node)
     scalar = rewriter.constant(np.array(outcome), "always")
     rewriter.replace(node.outputs[0], rewriter.new("Expand", [scalar, shape], before=node))
     return True
+
+
+def _shape(node: ir.Node, rewriter: Rewriter) -> ir.Value | None:
+    """The shape of the output: of an operand that has it, or put together from sizes of inputs."""
+    wanted = type_of(node.outputs[0]).shape
+    carrier = next((v for v in node.inputs if v is not None and type_of(v).shape == wanted), None)
+    if carrier is not None:
+        return rewriter.new("Shape", [carrier], before=node)
+    if not wanted or any(spelling(rewriter.model, size) is None for size in wanted):
+        return None
+    sizes = [emit(rewriter, size, node) for size in wanted]
+    return rewriter.new("Concat", sizes, before=node, attributes={"axis": 0})
 
 
 def _positions(formula: Expr) -> list[str]:

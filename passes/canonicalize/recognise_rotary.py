@@ -4,8 +4,8 @@
     Concat(x[:h] · cos - x[h:] · sin, x[h:] · cos + x[:h] · sin)    →  RotaryEmbedding(x, cos, sin)
     the same with even and odd elements for the two halves          →  RotaryEmbedding<interleaved=1>(x, cos, sin)
 
-Canonical form: x is [B, H, S, D] (another order of axes gets Transposes, which cancel with those around it), cos and sin
-are [B, S, D/2] as the operator defines them; tables that repeat their numbers for both halves are cut in half at
+Canonical form: x is [B, H, S, D] (another order of axes gets Transposes, which cancel with those around it), cos and
+sin are [B, S, D/2] as the operator defines them; tables that repeat their numbers for both halves are cut in half at
 their source. Exporters also write cos and sin for one row of the batch, which the operator's text does not allow and
 ONNX Runtime refuses: these get an Expand. ``num_heads`` says nothing where x has four axes, and goes.
 """

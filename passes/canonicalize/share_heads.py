@@ -2,7 +2,7 @@
 
     k: [B, KV, T, D], repeated G times to [B, KV·G, T, D] by Unsqueeze, Expand and Reshape
     MatMul(Softmax(MatMul(q, Transpose(repeated k)) · scale + mask), repeated v)
-        →  q as [B, KV, G, S, D];  MatMul(Softmax(MatMul(q, Unsqueeze(Transpose(k), 2)) · scale + mask), Unsqueeze(v, 2))
+        →  MatMul(Softmax(MatMul(q as [B, KV, G, S, D], Unsqueeze(Transpose(k), 2)) · scale + mask), Unsqueeze(v, 2))
            as [B, KV·G, S, D]
 
 Canonical form of grouped-query attention: five axes [batch, shared heads, group, query, key]; keys and values have 1 in

@@ -4,9 +4,9 @@
     Concat(past, Add(Mul(x, cos), Mul(Concat(-x[h:], x[:h]), sin)))  →  FusedElementwise(past, x, cos, sin)
 
 Movement (Transpose, Slice, Expand, views) is a way to read; a Concat is stored piece by piece. So a rotary embedding,
-turned into heads and put behind the keys of the past, is one kernel for each of query and key: the query's and the key's
-numbers of heads may differ, and taking the embedding into the product before it would need both halves of a head in
-one register tile, into the attention behind it a rotation of the keys for every block of queries.
+turned into heads and put behind the keys of the past, is one kernel for each of query and key. (They may have different
+numbers of heads. In the product before it, the embedding would need both halves of a head in one register tile; in the
+attention behind it, keys would be turned again for every block of queries.)
 
 Check: every elementwise operator has as many elements as the result or as a piece of it (nothing is computed once per
 broadcast copy), and all uses of each value between are inside.

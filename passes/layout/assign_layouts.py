@@ -14,19 +14,23 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
-from tilewright.ir.graph import FUSED_DOMAIN, body_of, set_type, type_of
+from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_array, is_constant, set_type, type_of
 from tilewright.ir.layout import Layout, set_layout
 from tilewright.ir.types import TensorType
 from tilewright.ops.infer import infer_node
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.outline import rearranged
-from tilewright.passes.layout.candidates import LAST, Candidate, find_candidates
+from tilewright.passes.layout.candidates import FIRST, LAST, Candidate, find_candidates
 from tilewright.passes.layout.channels import find_channels
 from tilewright.passes.layout.cost import LayoutCost, Traffic
 from tilewright.passes.layout.problem import MEMORY, build_choice, candidate_inputs, made, read, renames_only
 from tilewright.passes.rewrite import Rewriter
 from tilewright.passes.views import view
+
+#: Labels in the names of values.
+_TOLD = {FIRST: "channels_first", LAST: "channels_last"}
 
 
 @dataclass(slots=True)
@@ -64,6 +68,9 @@ class _Assignment:
             if value.is_graph_output() or any(use.node.graph is not self.model.graph for use in value.uses()):
                 self._as_before(value)
         self.model.graph.remove(replaced, safe=True)
+        for value in self.candidates:
+            if is_constant(value) and not value.uses() and not value.is_graph_output():
+                self.model.graph.initializers.pop(value.name or "")
         used = {n.op_identifier() for n in self.model.graph}
         for identifier in [i for i in self.model.functions if i[0] == FUSED_DOMAIN and i not in used]:
             del self.model.functions[identifier]
@@ -116,7 +123,7 @@ class _Assignment:
         if label == self.candidates[old].plain:
             new.name, old.name = old.name, self.rewriter.unique(f"{old.name}_before")
         else:
-            new.name = self.rewriter.unique(f"{old.name}_channels_{'last' if label == LAST else 'first'}")
+            new.name = self.rewriter.unique(f"{old.name}_{_TOLD[label]}")
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -125,10 +132,14 @@ class _Assignment:
         found = self.memory.get((value, label))
         if found is not None:
             return found
-        candidate = self.candidates[value]
-        source, target = self._layout(value), candidate.layout(label)
-        converted = self._transpose(self.memory[value, self._made(value)], target.of(source.inverse.order), before)
-        converted.name = self.rewriter.unique(f"{value.name}_channels_{'last' if label == LAST else 'first'}")
+        source, target = self._layout(value), self.candidates[value].layout(label)
+        perm = target.of(source.inverse.order)
+        if is_constant(value):
+            array = np.ascontiguousarray(constant_array(value).transpose(perm))
+            self.memory[value, label] = converted = self.rewriter.constant(array, f"{value.name}_{_TOLD[label]}")
+            return converted
+        converted = self._transpose(self.memory[value, self._made(value)], perm, before)
+        converted.name = self.rewriter.unique(f"{value.name}_{_TOLD[label]}")
         set_layout(converted, target)
         self.memory[value, label] = converted
         reader = "it is an output of the model" if before is None else f"{before.op_type} reads it otherwise"

@@ -46,12 +46,13 @@ class Candidate:
 
 
 def find_candidates(model: ir.Model, channels: Mapping[Key, int]) -> dict[ir.Value, Candidate]:
-    """Every computed or given value of the graph whose two layouts differ in memory."""
+    """Every value of the graph whose two layouts differ in memory: inputs, weights, what is computed."""
     known = facts(model)
     found: dict[ir.Value, Candidate] = {}
-    for value in (*model.graph.inputs, *(o for n in model.graph for o in n.outputs)):
+    given = (*model.graph.inputs, *model.graph.initializers.values())
+    for value in (*given, *(o for n in model.graph for o in n.outputs)):
         channel = channels.get((None, value))
-        if channel is None or not has_type(value) or is_constant(value):
+        if channel is None or not has_type(value) or (is_constant(value) and not value.is_initializer()):
             continue
         shape = type_of(value).shape
         if len(shape) < 3 or channel not in (1, len(shape) - 1):

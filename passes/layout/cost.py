@@ -31,7 +31,8 @@ class LayoutCost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Every extra second is memory traffic, at the bandwidth of the level that holds what is moved.
+    """Every extra second is memory traffic, at the bandwidth of the level that holds the value: the same one for a copy
+    as for a walk across memory, so that which of the two is cheaper does not hang on where caches end.
 
     A copy reads and writes each byte and is one more launch. A kernel that goes across memory order touches a line for
     each element; lines that stay in a cache until their other elements are used make that about one more pass over the
@@ -52,7 +53,7 @@ class Traffic:
 
     def conversion(self, size: float) -> float:
         """Read and written once, one launch."""
-        return self.launch + 2 * size / (self.share * self._bandwidth(2 * size))
+        return self.launch + 2 * size / (self.share * self._bandwidth(size))
 
     def across(self, size: float) -> float:
         """One more pass."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
-from tilewright.ir.graph import body_of, type_of
+from tilewright.ir.graph import body_of, is_constant, type_of
 from tilewright.ops.lowering.movement import reshape_groups
 from tilewright.passes.layout.candidates import FIRST, LAST, Candidate
 from tilewright.passes.layout.channels import WINDOWED
@@ -57,7 +57,8 @@ def build_choice(model: ir.Model, candidates: Candidates, cost: LayoutCost) -> C
         if value.is_graph_output():
             reads.append(read(value, None))
             choice.fix(reads[-1], candidate.plain)
-        choice.shared(made(value), reads, cost.conversion(candidate.size))
+        if not is_constant(value):  # those are put into any order while compiling
+            choice.shared(made(value), reads, cost.conversion(candidate.size))
         for port in (made(value), *reads):  # among equal costs values stay as they are
             choice.cost(port, zero=_TRIFLE if candidate.plain else 0, one=0 if candidate.plain else _TRIFLE)
     for node in model.graph:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
 from tilewright.cost import work_of
 from tilewright.ir.parse import parse
 from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.print import print_kernel
 from tilewright.kernel.tile import Kernel
 
 from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu, row_softmax
@@ -155,6 +157,24 @@ def test_work_by_hand(name: str) -> None:
 def test_a_gather_of_many_rows_reads_the_table_once() -> None:
     amount = work_of(parse_kernel(GATHER)).at({"N": 65536})
     assert amount.constants == 4 * 30000 * 64
+
+
+@pytest.mark.parametrize("length", [1, 7, 128])
+def test_hidden_keys_are_no_work(length: int) -> None:
+    """Row i of a causal attention sees i + 1 columns, of which there are as many as rows."""
+    text = print_kernel(flash_attention(depth=64, mask="causal"))
+    causal, full = work_of(parse_kernel(re.sub(r"\bT\b", "S", text))), work_of(flash_attention(depth=64))
+    sizes = {"B": 2, "H": 3, "S": length, "T": length}
+    seen, all_pairs = 6 * length * (length + 1) // 2, 6 * length * length
+    assert causal.at(sizes).functions["exp"] == seen + 6 * length
+    # the two products, and the scale, the maximum, the difference and the sum of each score
+    assert full.at(sizes).flops - causal.at(sizes).flops == (4 * 64 + 4) * (all_pairs - seen)
+
+
+def test_nothing_is_taken_to_be_hidden_where_rows_may_see_nothing() -> None:
+    """With more rows than columns the first rows of this mask see none: their count is no longer a sum of a series."""
+    causal, full = (work_of(flash_attention(depth=64, mask=mask)) for mask in ("causal", "none"))
+    assert causal.flops == full.flops
 
 
 def test_renamed_symbols() -> None:

@@ -129,6 +129,25 @@ def test_one_step_of_decoding_is_the_next_row_of_prefill(tmp_path: Path) -> None
         assert (found := compare(name, got, want, 1e-5)).ok, found
 
 
+def test_prefill_and_decode_in_one_artifact(tmp_path: Path) -> None:
+    """Two entry points of one file, run as they are used: the cache of the first goes into the second."""
+    prefill, decode = SMALL["llama-prefill"], SMALL["llama-decode"]
+    paths = {"prefill": prefill.build(tmp_path), "decode": decode.build(tmp_path)}
+    shapes = dict(shapes_of(decode)) | {"input_ids": ("batch=1..32", "?")}  # of length 1 in one of them
+    session = load(driver.compile(paths, options=Options(("cpu:native",), tuple(shapes.items()))).to_bytes())
+    ids = prefill.feed(2, 12)["input_ids"]
+    ones = np.ones_like(ids)
+    logits, *cache = session.run(None, {"input_ids": ids[:, :8], "attention_mask": ones[:, :8]}, entry="prefill")
+    for end in (9, 10):
+        feed = {"input_ids": ids[:, end - 1 : end], "attention_mask": ones[:, :end]}
+        feed |= {given: part for (given, _), part in zip(decode.states, cache, strict=True)}
+        logits, *cache = session.run(None, feed, entry="decode")
+        (want,) = ReferenceEvaluator(str(paths["prefill"])).run(
+            ["logits"], {"input_ids": ids[:, :end], "attention_mask": ones[:, :end]}
+        )
+        assert (found := compare("logits", logits, want[:, -1:], TOLERANCE)).ok, (end, found)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama-prefill"])
 def test_later_and_absent_tokens_are_not_seen(name: str, tmp_path: Path) -> None:
     model = ReferenceEvaluator(str(SMALL[name].build(tmp_path)))

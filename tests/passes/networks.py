@@ -139,6 +139,13 @@ def unet() -> onnx.ModelProto:
     return n.model(n.conv(n.op("Relu", n.conv(joined, 8, 3)), 2, bias=True, norm=False))
 
 
+def positions() -> onnx.ModelProto:
+    """Something learnt for each position of the image is added between windows."""
+    n = _start()
+    y = n.op("Relu", n.op("Add", n.conv("x", 16, 3, 2), n.weight(1, 16, 16, 16)))
+    return n.model(n.classifier(n.op("Relu", n.conv(y, 16, 3))))
+
+
 def middle_output() -> onnx.ModelProto:
     """Features in the middle are an output as well."""
     n = _start()
@@ -175,5 +182,51 @@ def patches() -> onnx.ModelProto:
 
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     f.__name__: f
-    for f in (resnet, mobilenet, squeezenet, densenet, unet, middle_output, image_to_image, tensorflow, patches)
+    for f in (
+        resnet,
+        mobilenet,
+        squeezenet,
+        densenet,
+        unet,
+        positions,
+        middle_output,
+        image_to_image,
+        tensorflow,
+        patches,
+    )
 }
+
+
+def random_network(seed: int) -> onnx.ModelProto:
+    """A graph of windows and what may stand between them, some of it channels-last, with two or three outputs."""
+    n = Net(channels={"x": 8}, random=np.random.default_rng(seed))
+    choose = n.random
+    images, swapped = ["x"], list[str]()  # [B, c, 6, 6] and [B, 6, 6, c]
+    for _ in range(12):
+        x = images[choose.integers(len(images))]
+        twins = [v for v in images if n.channels[v] == n.channels[x]]
+        match choose.integers(9):
+            case 0 | 1:
+                images.append(n.conv(x, int(choose.choice([4, 8])), int(choose.choice([1, 3])), norm=False))
+            case 2:
+                images.append(n.conv(x, n.channels[x], 3, groups=n.channels[x], norm=False))
+            case 3:
+                images.append(n.max_pool(x, 3, 1))
+            case 4:
+                images.append(n.op("Add", x, twins[choose.integers(len(twins))]))
+            case 5 if n.channels[x] <= 8:
+                y = twins[choose.integers(len(twins))]
+                images.append(n.op("Concat", x, y, channels=2 * n.channels[x], axis=1))
+            case 6:
+                swapped.append(n.op("Transpose", x, perm=[0, 2, 3, 1]))
+            case 7 if swapped:
+                y = swapped[choose.integers(len(swapped))]
+                images.append(n.op("Transpose", n.op("Add", y, n.weight(n.channels[y])), perm=[0, 3, 1, 2]))
+            case 8:
+                flat = n.op("Reshape", x, n.constant(np.array([0, n.channels[x], 36])))
+                images.append(n.op("Reshape", n.op("Tanh", flat), n.constant(np.array([0, n.channels[x], 6, 6]))))
+            case _:
+                images.append(n.op("Mul", x, n.op("Sigmoid", n.op("GlobalAveragePool", x))))
+    last = n.conv(images[-1], 8, 3, norm=False)
+    picked = [v for v in (images[choose.integers(1, len(images))], *swapped[-1:]) if v != "x"] if images[1:] else []
+    return n.model(*dict.fromkeys([last, *picked]), inputs={"x": ("B", 8, 6, 6)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -33,7 +33,7 @@ def same_structure(a: ir.Model, b: ir.Model, *, same_constants: dict[float, floa
 class _Keys:
     """A number for each distinct expression of a graph, the same in every graph."""
 
-    _numbers: dict[Key, int] = {}
+    _numbers: ClassVar[dict[Key, int]] = {}
 
     def __init__(self, model: ir.Model, same_constants: dict[float, float]):
         self.model = model

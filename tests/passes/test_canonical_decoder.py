@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from tilewright.ir.facts import assumptions
 from tilewright.ir.graph import constant_array, type_of
 from tilewright.passes.pipeline import canonicalization, parse_pipeline, registry, run_pipeline
 
@@ -92,7 +94,10 @@ ROTARY = [
     Case("recognise-rotary", _rotary(body), after)
     for body, after in (
         (_HALVES + _DOUBLED + _TURN, "Cos Squeeze Sin Squeeze RotaryEmbedding"),
-        (_HALVES + _DOUBLED + "u = Mul(cos, x) v = Mul(sin, r) y = Add(v, u)", "Cos Squeeze Sin Squeeze RotaryEmbedding"),
+        (
+            _HALVES + _DOUBLED + "u = Mul(cos, x) v = Mul(sin, r) y = Add(v, u)",
+            "Cos Squeeze Sin Squeeze RotaryEmbedding",
+        ),
         (
             "lo, hi = Split<axis=-1, num_outputs=2>(x) n = Neg(hi) r = Concat<axis=3>(n, lo) " + _DOUBLED + _TURN,
             "Cos Squeeze Sin Squeeze RotaryEmbedding",
@@ -143,7 +148,8 @@ def test_turned_before_heads_come_first() -> None:
     model = graph(
         "g (float[B,S,2,4] x, float[B,S,1,2] ch, float[B,S,1,2] sh) => (float[B,2,S,4] y) <int64[1] z = {0}, "
         "int64[1] h = {2}, int64[1] e = {4}, int64[1] a = {3}> { lo = Slice(x, z, h, a) hi = Slice(x, h, e, a) "
-        + _PARTS + "k = Concat<axis=-1>(re, im) y = Transpose<perm=[0,2,1,3]>(k) }"
+        + _PARTS
+        + "k = Concat<axis=-1>(re, im) y = Transpose<perm=[0,2,1,3]>(k) }"
     )
     check_each(model, canonicalization())
     assert histogram(model) == {"RotaryEmbedding": 1, "Squeeze": 2, "Transpose": 1}
@@ -178,7 +184,8 @@ ATTENTION = {
     "lengths and causal": (f"{_QKV}, int64[B] n", "", "is_causal=1", 'q, k, v, "", "", "", n', 1),
     "cache": (f"{_QKV}, {_PAST}", "pk", "is_causal=1", 'q, k, v, "", pk, pv', 0),
     "side by side": (
-        "float[B,S,32] q, float[B,T,16] k, float[B,T,16] v", "", "q_num_heads=4, kv_num_heads=2, is_causal=1", "q, k, v", 0,
+        "float[B,S,32] q, float[B,T,16] k, float[B,T,16] v", "", "q_num_heads=4, kv_num_heads=2, is_causal=1",
+        "q, k, v", 0,
     ),
 }  # fmt: skip
 
@@ -226,8 +233,9 @@ def test_hidden_rows_are_zero() -> None:
 # -- shared heads --------------------------------------------------------------------------------------------------
 
 _SHARED = (
-    "g (float[B,4,S,8] q, float[B,2,T,8] k, float[B,2,T,8] v, float[{mask}] m) => (float[B,4,S,8] y) <int64[1] two = {{2}}, "
-    "int64[5] by = {{1,1,2,1,1}}, int64[4] all = {{0,4,-1,8}}> {{ ku = Unsqueeze(k, two) ke = Expand(ku, by) "
+    "g (float[B,4,S,8] q, float[B,2,T,8] k, float[B,2,T,8] v, float[{mask}] m) => (float[B,4,S,8] y) "
+    "<int64[1] two = {{2}}, int64[5] by = {{1,1,2,1,1}}, int64[4] all = {{0,4,-1,8}}> "
+    "{{ ku = Unsqueeze(k, two) ke = Expand(ku, by) "
     "kr = Reshape(ke, all) kt = Transpose<perm=[0,1,3,2]>(kr) vu = Unsqueeze(v, two) ve = Expand(vu, by) "
     "vr = Reshape(ve, all) s = MatMul(q, kt) a = Add(s, m) {softmax} y = MatMul(w, vr) }}"
 )
@@ -260,8 +268,9 @@ def test_share_heads(mask: str, softmax: str, reason: str | None) -> None:
 # -- masks ---------------------------------------------------------------------------------------------------------
 
 _CAUSAL = (
-    "g (float[B,2,S,4] q, float[B,2,4,S] k, bool[B,1,1,S] pad) => (float[B,2,S,S] y) <int64 z = {{0}}, int64 one = {{1}}, "
-    "int64[1] zero = {{0}}, int64[1] r = {{1}}, float off = {{0}}, float low = {{-1.70141183e38}}, float mild = {{-10000}}> "
+    "g (float[B,2,S,4] q, float[B,2,4,S] k, bool[B,1,1,S] pad) => (float[B,2,S,S] y) "
+    "<int64 z = {{0}}, int64 one = {{1}}, int64[1] zero = {{0}}, int64[1] r = {{1}}, float off = {{0}}, "
+    "float low = {{-1.70141183e38}}, float mild = {{-10000}}> "
     "{{ n = Shape<start=2,end=3>(q) s = Squeeze(n, zero) at = Range(z, s, one) row = Unsqueeze(at, r) {seen} "
     "m = Where(seen, off, {low}) p = MatMul(q, k) a = Add(p, m) w = Softmax(a) g = IsNaN(w) y = Where(g, off, w) }}"
 )
@@ -285,3 +294,58 @@ def test_masks(seen: str, low: str, guard: int, hidden: str, reason: str) -> Non
     mask = next(n for n in model.graph if n.op_type == "Where")
     assert mask.inputs[2] is not None and str(constant_array(mask.inputs[2]).item()).startswith(hidden)
     assert not reason or any(reason in m.reason for m in misses)
+
+
+# -- positions and sizes -------------------------------------------------------------------------------------------
+
+
+def test_a_mask_longer_than_the_keys_is_cut_and_the_rest_asserted() -> None:
+    """``mask[b, t]`` for t up to S: a gather as exporters write it, of a mask with M columns."""
+    model = graph(
+        "g (float[B,S] x, bool[B,M] mask) => (float[B,S] y) <int64 z = {0}, int64 one = {1}, int64[1] a = {0}, "
+        "int64[1] c = {1}, int64[1] last = {-1}, float low = {-9}> { b1 = Shape<end=1>(x) b = Squeeze(b1) "
+        "s1 = Shape<start=1>(x) s = Squeeze(s1) rb = Range(z, b, one) rs = Range(z, s, one) ub = Unsqueeze(rb, c) "
+        "us = Unsqueeze(rs, a) t = Max(ub, us) h = Shape(t) eb = Expand(ub, h) es = Expand(us, h) "
+        "cb = Unsqueeze(eb, last) cs = Unsqueeze(es, last) i = Concat<axis=-1>(cb, cs) seen = GatherND(mask, i) "
+        "y = Where(seen, x, low) }"
+    )
+    feeds = dict(feeds_for(model))
+    feeds["mask"] = np.concatenate([feeds["mask"], feeds["mask"]], axis=1)  # 8 columns for 5 keys
+    check_each(model, canonicalization(), feeds)
+    assert ops(model) == "Shape Slice Where"
+    assert [str(a).split(" (")[0] for a in assumptions(model)] == ["S == min(M, S)"]
+
+
+def test_positions_that_count_by_one_are_one_sequence() -> None:
+    """What transformers asks to find packed sequences: where do positions not go up by one?"""
+    model = graph(
+        "g (float[B,1,S,S] x) => (float[B,1,S,S] y) <int64 z = {0}, int64 one = {1}, int64[1] a = {0}, "
+        "int64[1] c = {1}, int64[1] last = {-1}, int64 axis = {-1}, int64[2] rows = {1, 3}, "
+        "int64[2] columns = {1, 2}, float low = {-9}> "
+        "{ b = Shape<end=1>(x) s1 = Shape<start=2,end=3>(x) s = Squeeze(s1) r = Range(z, s, one) p1 = Unsqueeze(r, a) "
+        "to = Concat<axis=0>(b, c) p = Expand(p1, to) f = Slice(p, a, c, c) g = Sub(f, one) k = Concat<axis=-1>(g, p) "
+        "e = Add(s1, c) lo = Slice(k, a, s1, last) hi = Slice(k, c, e, last) d = Sub(hi, lo) same = Equal(d, one) "
+        "new = Not(same) n = Cast<to=7>(new) q = CumSum(n, axis) qr = Unsqueeze(q, rows) qc = Unsqueeze(q, columns) "
+        "seen = Equal(qr, qc) y = Where(seen, x, low) }"
+    )
+    check_each(model, canonicalization())
+    assert ops(model) == "Identity"
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        ("a = Add(s, p) b = Add(p, s) u = Unsqueeze(a, z) v = Unsqueeze(b, z) r = Max(u, v)", "Shape Shape Add"),
+        ("h = Shape(e) g = Gather(h, one) r = Unsqueeze(g, z)", "Shape"),
+    ],
+)
+def test_sizes_come_from_inputs(body: str, after: str) -> None:
+    model = graph(
+        "g (float[B,S] x, float[B,P] past) => (float[1] y) <int64[1] z = {0}, int64 one = {1}> "
+        f"{{ e = Exp(x) s1 = Shape<start=1>(e) s = Squeeze(s1) p1 = Shape<start=1>(past) p = Squeeze(p1) {body} "
+        "y = Cast<to=1>(r) }"
+    )
+    run_pipeline(model, parse_pipeline("merge-views"))
+    run(registry()["canonicalize-sizes"](), model)
+    run_pipeline(model, parse_pipeline("eliminate-common-subexpressions,eliminate-dead-code"))
+    assert ops(model) == after + " Cast"

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from tilewright.ir.evaluate import evaluate
 from tilewright.ir.graph import FUSED_DOMAIN
+from tilewright.kernel.tile import Define
+from tilewright.ops.program import Run, lower_graph
 from tilewright.passes.fusion.attention import FuseAttention
+from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
@@ -126,15 +129,18 @@ FUSIONS = [
         "fuse-elementwise",  # rotary embedding of heads, behind those of the past
         "g (float[B,S,6] x, float[1,1,S,2] c, float[1,1,S,2] s, float[B,3,T,2] past) => (float[B,3,M,2] y) "
         "<int64[4] h = {0,0,3,2}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] all = {9}, int64[1] axis = {3}> "
-        "{ r = Reshape(x, h) t = Transpose<perm=[0,2,1,3]>(r) a = Slice(t, zero, one, axis) b = Slice(t, one, all, axis) "
-        "n = Neg(b) k = Concat<axis=3>(n, a) tc = Mul(t, c) ks = Mul(k, s) e = Add(tc, ks) y = Concat<axis=2>(past, e) }",
+        "{ r = Reshape(x, h) t = Transpose<perm=[0,2,1,3]>(r) a = Slice(t, zero, one, axis) b = Slice(t, one, "
+        "all, axis) "
+        "n = Neg(b) k = Concat<axis=3>(n, a) tc = Mul(t, c) ks = Mul(k, s) e = Add(tc, ks) y = "
+        "Concat<axis=2>(past, e) }",
         "Reshape FusedElementwise",
         ["Transpose Slice Slice Neg Concat Mul Mul Add Concat"],
     ),
     (
         "fuse-elementwise",  # movement alone: one copy instead of three
         "g (float[B,4,6] x, float[1,1,4] c) => (float[B,7,4] y) <int64[3] shape = {1,1,4}> "
-        "{ t = Transpose<perm=[0,2,1]>(x) z = Shape<end=1>(x) k = Constant<value_ints=[1,4]>() w = Concat<axis=0>(z, k) "
+        "{ t = Transpose<perm=[0,2,1]>(x) z = Shape<end=1>(x) k = Constant<value_ints=[1,4]>() w = "
+        "Concat<axis=0>(z, k) "
         "e = Expand(c, w) y = Concat<axis=1>(e, t) }",
         "Shape Concat FusedElementwise",
         ["Transpose Expand Concat"],
@@ -232,6 +238,55 @@ def test_refuses(name: str, text: str, reason: str) -> None:
     assert not result.modified
     assert ops(model) == before
     assert any(reason in m.reason for m in result.misses), result.misses
+
+
+# -- depthwise and pointwise ---------------------------------------------------------------------------------------
+
+_SEPARABLE = (
+    "g (float[B,2,6,6] x, float[B,3,6,6] r) => (float[B,3,6,6] y) <float[2,1,3,3] d = "
+    "{1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1}, float[2] b = {1,2}, float[3,2,1,1] p = {1,2,3,4,5,6}, float[3] q "
+    "= {1,2,3}, "
+    "float lo = {0}, float hi = {6}> { c = Conv<group=2, pads=[1,1,1,1]>(x, d, b) k = Clip(c, lo, hi) "
+    "e = Conv(k, p, q) y = Add(e, r) }"
+)
+
+
+def test_fuses_depthwise_with_pointwise() -> None:
+    model = graph(_SEPARABLE)
+    run(FuseDepthwisePointwise(least=72), model)
+    assert [body(model, n) for n in model.graph] == ["Conv Clip Conv Add"]
+    (step,) = lower_graph(model)
+    assert isinstance(step, Run)
+    inner, outer = (s for s in step.kernel.body if isinstance(s, Define) and s.reduce is not None)
+    assert inner.reduce is not None and outer.reduce is not None
+    assert outer.reduce.axes == inner.axes[-1:], "channels of the intermediate are summed over, not stored"
+    assert len(set(outer.axes) - set(inner.axes)) == 1, "the intermediate does not hang on output channels"
+
+
+@pytest.mark.parametrize(
+    ("least", "old", "new", "reason"),
+    [
+        (73, "", "", "stay in a cache"),
+        (0, "e = Conv(k, p, q)", "e = Conv<strides=[2,2], pads=[3,3,3,3]>(k, p, q)", "does not go to a 1×1"),
+        (0, "e = Conv(k, p, q)", 'e = Conv<auto_pad="SAME_UPPER">(k, p, q)', "does not go to a 1×1"),
+        (
+            0,
+            "y = Add(e, r) }",
+            "s = Softmax(k) t = Conv(s, p, q) u = Add(e, t) y = Add(u, r) }",
+            "also read elsewhere",
+        ),
+        (0, "c = Conv<group=2, ", "x2 = Neg(x) c = Conv<group=1, ", None),
+    ],
+)
+def test_refuses_depthwise_with_pointwise(least: int, old: str, new: str, reason: str | None) -> None:
+    text = _SEPARABLE.replace(old, new) if old else _SEPARABLE
+    if reason is None:  # every filter reads every channel
+        text = text.replace("float[2,1,3,3] d = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1}", "float[2,2,1,1] d = {1,2,3,4}")
+        text = text.replace("pads=[1,1,1,1]", "pads=[0,0,0,0]").replace("x2 = Neg(x) ", "")
+    model = graph(text)
+    result = run(FuseDepthwisePointwise(least=least), model)
+    assert not result.modified
+    assert reason is None or any(reason in m.reason for m in result.misses), result.misses
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

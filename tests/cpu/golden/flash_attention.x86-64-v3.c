@@ -261,7 +261,11 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     }
                 }
                 if (i1_end - i1 <= 3) {
-                    tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    {
+                        const int64_t b = b0;
+                        const int64_t h = h0;
+                        tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
+                    }
                 }
                 else {
                     /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
