@@ -52,8 +52,8 @@ def plan_block(place: Place, c: Contraction, runs: Runs | None, tiling: Tiling) 
     if c.row is None or c.node.accumulate or not isinstance(v, Load) or v.dtype is not DType.F32:
         return None
     lanes = place.scope.ranges[c.row].lanes
-    if lanes is None or lanes <= tiling.rows:
-        return None
+    if lanes is None or lanes <= tiling.rows or place.start(c.depth) != ZERO:
+        return None  # few rows, or a piece of the depth only
     b = operand_of(place, v, c.column, c.depth, width)
     panel = place.params[v.tensor].shape[-1]
     if b is None or b.along != 1 or not padded_columns(place, v, c.column, width) or b.deep != panel:
