@@ -62,23 +62,15 @@ static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, in
     }
 }
 
-/* pv: rows x columns of the result, a piece of the depth, in registers. */
-TW_INLINE void tw_flash_attention_pv_tile(const int rows, const int vectors, int64_t columns,
-    int first, int last, const float *a, const float *b, float *c, const float *ahead, int64_t depth, int64_t a_row) {
-    f32v sum[TW_MOST_ROWS][TW_MOST_VECTORS];
-    start_sums_f32(rows, vectors, first, c, 32, sum);
-    add_rows_f32(rows, vectors, depth, a, a_row, b, 32, ahead, sum);
-    keep_sums_f32(rows, vectors, sum, c, 32);
-}
-static __attribute__((noinline)) void tw_flash_attention_pv(int64_t rows, int64_t columns,
-    int first, int last, const float *a, const float *b, float *c, const float *ahead, int64_t depth, int64_t a_row) {
+/* pv: rows x columns of the result, the whole depth, in registers. */
+static __attribute__((noinline)) void tw_flash_attention_pv(int64_t rows, int64_t columns, const float *a, const float *b, float *c, int64_t depth) {
     switch (rows) {
-        case 1: tw_flash_attention_pv_tile(1, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
-        case 2: tw_flash_attention_pv_tile(2, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
-        case 3: tw_flash_attention_pv_tile(3, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
-        case 4: tw_flash_attention_pv_tile(4, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
-        case 5: tw_flash_attention_pv_tile(5, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
-        case 6: tw_flash_attention_pv_tile(6, 2, columns, first, last, a, b, c, ahead, depth, a_row); break;
+        case 1: mma_f32(1, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
+        case 2: mma_f32(2, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
+        case 3: mma_f32(3, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
+        case 4: mma_f32(4, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
+        case 5: mma_f32(5, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
+        case 6: mma_f32(6, 2, TW_LANES, 1, depth, a, 128, 1, b, 32, c, 32); break;
     }
 }
 
@@ -260,29 +252,19 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                         }
                     }
                 }
-                if (i1_end - i1 <= 3) {
-                    {
-                        const int64_t b = b0;
-                        const int64_t h = h0;
+                /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
+                {
+                    const int64_t b = b0;
+                    const int64_t h = h0;
+                    if (i1_end - i1 <= 3) {
                         tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
                     }
-                }
-                else {
-                    /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
-                    {
-                        const int64_t b = b0;
-                        const int64_t h = h0;
-                        const int64_t count = i1_end - i1;
-                        const int64_t pieces = ceil_int(count, 6);
-                        for (int64_t panel = 0; panel < 32; panel += 32) {
-                            for (int64_t column = panel; column < min_int(panel + 32, 32); column += 16) {
-                                const float *const strip = V + H * T * b * 32 + T * h * 32 + column;
-                                const float *const near = strip + (column - panel + 16 < 32 ? 16 : 1 * t0_end * 32 - (column - panel));
-                                for (int64_t piece = 0, row = i1, stop; piece < pieces; piece++, row = stop) {
-                                    stop = row + count / pieces + (piece < count % pieces);
-                                    const float *const left = p + -i1 * 128 + row * 128 - t0;
-                                    tw_flash_attention_pv(stop - row, 32 - column, 1, 1, left, strip, pv + column - i1 * 32 + row * 32, near + piece * (1 * t0_end / 8) * 32, t0_end, 128);
-                                }
+                    else {
+                        for (int64_t d_at = 0; d_at < 32; d_at += 16) {
+                            const int64_t d_stop = d_at + 16;
+                            for (int64_t i_at_2 = i1; i_at_2 < i1_end; i_at_2 += 6) {
+                                const int64_t i_stop_2 = min_int(i_at_2 + 6, i1_end);
+                                tw_flash_attention_pv(i_stop_2 - i_at_2, 16, p + -i1 * 128 + i_at_2 * 128, V + H * T * b * 32 + T * h * 32 + d_at + t0 * 32, pv + d_at - i1 * 32 + i_at_2 * 32, t0_end - t0);
                             }
                         }
                     }
