@@ -118,8 +118,12 @@ class _Down:
         w = self.window
         if w.tap is None or not piece.whole:
             return [(n, None) for n in range(spots)]
-        pairs = [(n, tap) for n in range(spots) for tap in range(w.taps)]
-        return sorted(pairs, key=lambda p: (p[0] // vectors * w.stride + p[1] * w.dilation, p[0] % vectors, p[1]))
+
+        def read(pair: tuple[int, int]) -> tuple[int, int, int]:
+            n, tap = pair
+            return n // vectors * w.stride + tap * w.dilation, n % vectors, tap
+
+        return [*sorted(((n, tap) for n in range(spots) for tap in range(w.taps)), key=read)]
 
     def _outside(self, at: Mapping[str, Expr]) -> bool:
         """Whether this tap of this output is known to change nothing."""

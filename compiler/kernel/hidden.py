@@ -132,13 +132,18 @@ class _Body:
                 kept = dtype is x.dtype or inner in (0.0, 1.0, -math.inf)
                 return inner if kept and dtype.is_float and x.dtype.is_float else None
             case Select(cond=cond, a=a, b=b):
-                chosen, x, y = self.value(cond), self.value(a), self.value(b)
-                return (x if chosen else y) if isinstance(chosen, bool) else x if _same(x, y) else None
+                return self.select(self.value(cond), self.value(a), self.value(b))
             case Unary(op=op, x=x):
                 return self.unary(op, self.value(x))
             case Binary(op=op, a=a, b=b):
                 return self.binary(op, self.value(a), self.value(b))
         return None
+
+    @staticmethod
+    def select(chosen: Known, a: Known, b: Known) -> Known:
+        if isinstance(chosen, bool):
+            return a if chosen else b
+        return a if _same(a, b) else None
 
     def unary(self, op: str, x: Known) -> Known:
         if op == "not" and isinstance(x, bool):

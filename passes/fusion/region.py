@@ -39,8 +39,8 @@ def grow_forward(
     inside, refused, misses = set(region), set[ir.Node](), list[Miss]()
     opened: list[ir.Node] = []
     waiting = _Waiting(order)
-    for node in region:
-        waiting.add_readers(node, wanted=True)
+    for member in region:
+        waiting.add_readers(member, wanted=True)
     while len(inside) < _MAX_NODES and (node := waiting.next()) is not None:
         if node in inside:
             continue
