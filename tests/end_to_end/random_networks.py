@@ -146,4 +146,4 @@ def _said(size: int | str) -> str:
 
 
 def _value(size: int | str, run: int) -> int:
-    return size if isinstance(size, int) else sum(SIZES[s][run] for s in size.split("+"))
+    return size if isinstance(size, int) else sum(int(s) if s.isdigit() else SIZES[s][run] for s in size.split("+"))
