@@ -132,9 +132,12 @@ class ContractionEmitter:
 
         Otherwise what follows stands in the ``else`` of a test of the number of rows. ``outer`` are axes to loop over.
         """
+        # All rows, not those of a tile: of many rows the tile of many is the better one, for the last few too.
+        total = constant(1) if c.row is None else place.scope.kernel.extent(c.row)
         most = most_rows(self.tiling, place.lanes)
         rows = "1" if c.row is None else place.length(c.row)
-        if c.steps or (int(rows) if rows.isdigit() else 1) > most:
+        always = total.is_constant and rows.isdigit()
+        if c.steps or bounds(total, place.scope.facts)[0] > most:
             return False
         v = strip_casts(c.b)
         b = operand_of(place, v, c.column, c.depth, PIECE)
@@ -143,24 +146,26 @@ class ContractionEmitter:
         if b is None or b.along != 1 or not (whole or place.length(c.column).isdigit()):
             return False
         with ExitStack() as branch:
-            if not rows.isdigit():
-                branch.enter_context(place.out.block(f"if ({rows} <= {most})"))
+            if not always:
+                branch.enter_context(place.out.block(f"if ({place.index(total)} <= {most})"))
             with ExitStack() as inside:
                 if outer:
                     inside.enter_context(place.out.block(""))
                 for axis in outer:
                     place.open_loop(inside, axis)
                 inner, columns = self._chunks(place, inside, c.column, 2 * PIECE)
+                if c.row is not None:
+                    inner, rows = self._chunks(inner, inside, c.row, self.tiling.rows)
                 b = operand_of(inner, v, c.column, c.depth, PIECE)
                 a = operand_of(inner, strip_casts(c.a), c.row, c.depth, 1) or self._stage_a(inner, c)
                 assert b is not None
                 ahead = replace(b, offset=b.offset.substitute({c.column: symbol(c.column) + PIECE}))
-                FewRows(a, b, ahead, rows, columns, padded).emit(inner, c, self.tiles)
+                FewRows(a, b, ahead, rows, columns, padded, most).emit(inner, c, self.tiles)
             if after is not None:
                 after()
-        if not rows.isdigit():
+        if not always:
             stack.enter_context(place.out.block("else"))
-        return rows.isdigit()
+        return always
 
     def _clear(self, place: Place, c: Contraction) -> None:
         """With several reduction loops every piece adds to the tile, which starts at zero."""

@@ -113,13 +113,14 @@ class _Down:
         name = self.place.names[axis]
         stack.enter_context(self.place.out.block(f"for (int64_t {name} = {limits[0]}; {name} < {limits[1]}; {name}++)"))
 
-    def _order(self, piece: Piece, spots: int, vectors: int) -> list[tuple[int, int | None]]:
+    def _order(self, piece: Piece, spots: int, vectors: int) -> Sequence[tuple[int, int | None]]:
         """Outputs and taps in the order of what they read, so that it is read once and soon forgotten."""
         w = self.window
         if w.tap is None or not piece.whole:
             return [(n, None) for n in range(spots)]
-        pairs = [(n, tap) for n in range(spots) for tap in range(w.taps)]
-        return sorted(pairs, key=lambda p: (p[0] // vectors * w.stride + p[1] * w.dilation, p[0] % vectors, p[1]))
+        pairs: list[tuple[int, int]] = [(n, tap) for n in range(spots) for tap in range(w.taps)]
+        pairs.sort(key=lambda p: (p[0] // vectors * w.stride + p[1] * w.dilation, p[0] % vectors, p[1]))
+        return pairs
 
     def _outside(self, at: Mapping[str, Expr]) -> bool:
         """Whether this tap of this output is known to change nothing."""
@@ -171,11 +172,8 @@ def _pieces(place: Place, w: Window) -> Iterator[Piece]:
             yield Piece((), w.tap is None)
         return
     count, start = place.count(w.row), place.start(w.row)
-    if (
-        count is not None
-        and start.is_constant
-        and all(_is_decided(w, start.value, t.index, t.size) for t in w.row_trims)
-    ):
+    decided = start.is_constant and all(_is_decided(w, start.value, t.index, t.size) for t in w.row_trims)
+    if count is not None and decided:
         yield from _constant_pieces(place, w, start.value, start.value + count)
     else:
         yield from _open_pieces(place, w)

@@ -12,7 +12,7 @@ from tilewright.backends.cpu.templates.contraction import contraction
 from tilewright.backends.cpu.templates.matvec import rows_and_columns
 from tilewright.backends.cpu.templates.rows import rows
 from tilewright.backends.cpu.templates.scan import attention
-from tilewright.backends.cpu.templates.window import window
+from tilewright.backends.cpu.templates.window import window, window_product
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.apply import apply
 from tilewright.kernel.schedule import Schedule, ScheduleError
@@ -38,6 +38,7 @@ def _candidates(kernel: Kernel, target: Target) -> Iterable[Schedule]:
         if isinstance(define, Define) and (product := as_product(define)) is not None:
             product = rows_and_columns(kernel, product)
             if product.n:
+                yield from window_product(kernel, product, target)
                 yield from contraction(kernel, define, product, target)
     for define in kernel.body:
         if isinstance(define, Define) and define.reduce is not None:

@@ -60,7 +60,7 @@ def emit_statement(place: Place, s: Statement, values: Values, local: Collection
 
 
 def emit_partial(place: Place, s: Compute, values: Values, lanes: str) -> None:
-    """Combine the current vector of what ``s`` reduces into the variable ``lanes``; lanes that are not live count as the identity."""
+    """Combine the current vector of what ``s`` reduces into the variable ``lanes``, padded lanes left out."""
     assert s.reduce is not None
     text, dtype = values.spell(s.value), s.value.dtype
     if values.live is not None:

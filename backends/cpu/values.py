@@ -212,6 +212,10 @@ class Values:
             text = self.loaded[key] = self.assign("x", v.dtype, text)
         return text
 
+    def _is_same(self, e: Expr) -> bool:
+        """Whether all lanes have the same ``e``."""
+        return self.lane.stride(e.substitute(self.at)) == 0
+
     def _varies(self, e: Expr) -> bool:
         return self.lane.axis is not None and self.lane.axis in e.symbols
 
@@ -286,6 +290,8 @@ class Values:
                 return self._index_value(v)
             case Unary(op=op, x=x):
                 return _unary(op, x.dtype, self._value(x))
+            case Binary(op=op, a=IndexValue(index=a), b=IndexValue(index=b)) if c := self._positions(op, a, b):
+                return c
             case Binary(op="max" | "min" as op, a=a, b=b) if (limit := _number(a, b)) is not None:
                 function = f"{'at_least' if op == 'max' else 'at_most'}_{register_type(a.dtype)}"
                 other = b if limit is a else a
@@ -295,8 +301,21 @@ class Values:
             case Select(cond=c, a=a, b=b):
                 chosen = f"select_{register_type(a.dtype)}"
                 return f"{chosen}({self._value(c)}, {self._value(a)}, {self._value(b)})"
+            case Cast(dtype=DType.F32 | DType.F64 as dtype, x=IndexValue(index=i)) if self._is_same(i):
+                return f"set_{dtype}(({C_TYPES[dtype]})({self.index(i.substitute(self.at))}))"
             case Cast(dtype=dtype, x=x):
                 return _cast(dtype, x.dtype, self._value(x))
+
+    def _positions(self, op: str, a: Expr, b: Expr) -> str | None:
+        """The comparison of two positions that move by one from lane to lane: how many lanes hold, not 64-bit lanes."""
+        if op not in ("lt", "le", "gt", "ge"):
+            return None
+        slack = (b - a if op in ("lt", "le") else a - b) - (op in ("lt", "gt"))  # holds where it is not negative
+        slack = slack.substitute(self.at)
+        step = self.lane.stride(slack)
+        if step == -1:
+            return f"live(max_int({self.index(slack + 1)}, 0))"
+        return f"(~live(max_int({self.index(-slack)}, 0)))" if step == 1 else None
 
     def _ref(self, v: Ref) -> str:
         if v.tile in self.local:

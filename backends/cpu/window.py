@@ -50,7 +50,8 @@ class Window:
     Attributes:
         row: the axis of which several outputs are computed together; ``None`` without one.
         rows: how many of them.
-        tap: the reduced axis that is written out, ``taps`` entries; it moves with ``row`` by ``stride`` and ``dilation``.
+        tap: the reduced axis that is written out, ``taps`` entries.
+        stride, dilation: how far the input position moves with ``row`` and with ``tap``.
         vectors: vectors of lanes computed together.
         trims: taps that need no guard but a shorter loop.
     """

@@ -132,8 +132,8 @@ class _Body:
                 kept = dtype is x.dtype or inner in (0.0, 1.0, -math.inf)
                 return inner if kept and dtype.is_float and x.dtype.is_float else None
             case Select(cond=cond, a=a, b=b):
-                chosen, x, y = self.value(cond), self.value(a), self.value(b)
-                return (x if chosen else y) if isinstance(chosen, bool) else x if _same(x, y) else None
+                chosen, yes, no = self.value(cond), self.value(a), self.value(b)
+                return (yes if chosen else no) if isinstance(chosen, bool) else yes if _same(yes, no) else None
             case Unary(op=op, x=x):
                 return self.unary(op, self.value(x))
             case Binary(op=op, a=a, b=b):

@@ -1,4 +1,4 @@
-"""Attention kernels: few and many query rows, groups of heads that share keys, odd sizes, hidden rows and causal limits."""
+"""Attention kernels: few and many queries, groups of heads that share keys, odd sizes, hidden rows, causal limits."""
 
 from __future__ import annotations
 

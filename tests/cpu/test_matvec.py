@@ -13,7 +13,7 @@ from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Kernel
 
-from tests.cpu.harness import LEVELS, compile_kernel
+from tests.cpu.harness import LEVELS, TARGETS, compile_kernel
 
 ROWS = """
 @kernel
@@ -66,7 +66,7 @@ class Case:
     dims: tuple[dict[str, int], ...]
 
 
-FEW = tuple({"M": m} for m in (1, 2, 3, 4, 5, 6, 7, 9, 15, 50))
+FEW = tuple({"M": m} for m in (1, 2, 3, 4, 5, 6, 7, 9, 15, 18, 19, 50))
 CASES = [
     Case("panels", rows(64, 40), FEW),
     Case("odd", rows(33, 17), FEW),
@@ -113,6 +113,17 @@ def test_a_row_is_the_same_bytes_whatever_comes_with_it(case: Case, level: str) 
     for m in (1, 2, 3, 4, 5, 6, 7, 13, 22):
         got = compiled({**given, "A": given["A"][:m]}, {"M": m})["C"]
         np.testing.assert_array_equal(got.view(np.uint32), whole[:m].view(np.uint32), err_msg=str(m))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_rows_that_no_tile_cuts(level: str) -> None:
+    kernel = rows(70, 33)
+    whole = replace(choose(kernel, TARGETS[level]), loops=())
+    compiled = compile_kernel(kernel, level, whole)
+    for dims in FEW:
+        given = tensors(kernel, dims)
+        expected = run_lowered(kernel, given, dims)["C"]
+        assert np.abs(compiled(given, dims)["C"] - expected).max() <= 2e-6 * np.abs(expected).max(), dims
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -6,19 +6,36 @@ from collections.abc import Iterator
 
 from tilewright.backends.cpu.templates.axes import most, stored_axes
 from tilewright.kernel.analysis import used_symbols
-from tilewright.kernel.schedule import Loop, Schedule
+from tilewright.kernel.schedule import Loop, LoopKind, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 
+#: Elements of a row tile between the steps of a normalization: 8 KB, so that a few of them and their rows stay in L1.
+TILE_ELEMENTS = 2048
 #: Elements of one block of an elementwise kernel: 64 KB a tensor, about 5 microseconds of work.
 BLOCK_ELEMENTS = 16384
 
 
 def rows(kernel: Kernel) -> Iterator[Schedule]:
-    """Blocks of whole rows, about :data:`BLOCK_ELEMENTS` elements each."""
+    """Blocks of whole rows, about :data:`BLOCK_ELEMENTS` elements each; within one, as many rows at a time as stay near
+    when a row is gone through more than once."""
+    blocks = tuple(_pieces(kernel, BLOCK_ELEMENTS, "block"))
+    size = {loop.axis: loop.size for loop in blocks}
+    tiles = _pieces(kernel, TILE_ELEMENTS, "tile") if _returns(kernel) else ()
+    yield Schedule(loops=(*blocks, *(t for t in tiles if t.size < size.get(t.axis, most(kernel, t.axis)))))
+
+
+def _returns(kernel: Kernel) -> bool:
+    """Whether a kernel reduces a row and then reads it again."""
+    return any(isinstance(d, Define) and d.reduce is None for d in kernel.body) and any(
+        isinstance(d, Define) and d.reduce is not None for d in kernel.body
+    )
+
+
+def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> Iterator[Loop]:
+    """Loops over the axes that may be cut, outermost first, for about ``room`` elements inside them all."""
     free = _outer(kernel, stored_axes(kernel))
     axes = {a for s in kernel.body if isinstance(s, Store) for a in s.axes}
     axes |= {a for d in kernel.body if isinstance(d, Define) for a in (*d.axes, *used_symbols(d.value))}
-    room = BLOCK_ELEMENTS
     for axis in (a.name for a in kernel.axes):
         if axis in axes and axis not in free:
             room = max(1, room // max(1, most(kernel, axis)))
@@ -26,9 +43,9 @@ def rows(kernel: Kernel) -> Iterator[Schedule]:
     for axis in reversed(free):
         longest = max(1, most(kernel, axis))
         if longest > room:
-            loops.append(Loop(axis, max(1, room), "block"))
+            loops.append(Loop(axis, max(1, room), kind))
         room = max(1, room // longest)
-    yield Schedule(loops=tuple(reversed(loops)))
+    yield from reversed(loops)
 
 
 def _outer(kernel: Kernel, free: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
 from tilewright.backends.cpu.machine import codegen
 from tilewright.backends.cpu.templates.axes import most, stored_axes
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, symbol
-from tilewright.kernel.analysis import loads_of
-from tilewright.kernel.expr import Load
+from tilewright.kernel.analysis import Product, loads_of, refs_of
+from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.pack import blocked
 from tilewright.kernel.schedule import Loop, Pack, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
@@ -18,17 +19,21 @@ from tilewright.target import Target
 
 #: Elements that one block reads, about: what is read again by the next row of windows is still in the L2 of a core.
 BLOCK_ELEMENTS = 32768
+#: Elements of the rows of a product that are computed on the way: 64 KB, an eighth of a core's L2.
+PRODUCT_ELEMENTS = 16384
+#: Input under a row of windows: three quarters of an L1 of 32 KB.
+NEAR_BYTES = 24576
 #: Lanes of one block along the channels, at most: the weights of 9 taps for them take 9 KB of L1.
 BLOCK_LANES = 256
 
 
 def window(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]:
     """Blocks of rows and channels; constants packed so that the lanes lie side by side."""
-    lane = lane_of(kernel, define)
+    lane = lane_of(kernel, define, stored_axes(kernel))
     if lane is None or define.reduce is None:
         return
     panel = int(codegen(target)["panel"])
-    packs = tuple(_packs(kernel, define, lane, panel))
+    packs = tuple(_packs(kernel, define.value, lane, panel))
     free = [a for a in by_stride(kernel) if a != lane]
     room = BLOCK_ELEMENTS
     loops: list[Loop] = []
@@ -43,12 +48,57 @@ def window(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]
         if longest > room:
             loops.append(Loop(axis, max(1, room), "block"))
         room = max(1, room // longest)
-    yield Schedule(loops=tuple(reversed(loops)), packs=packs)
-    yield Schedule(loops=tuple(reversed(loops)))
+    blocks = tuple(reversed(loops))
+    near = _near_lanes(kernel, define, panel)
+    tile = (Loop(lane, near, "tile"),) if 2 * panel <= near < min(BLOCK_LANES, most(kernel, lane)) else ()
+    yield Schedule(loops=(*blocks, *tile), packs=packs)
+    yield Schedule(loops=blocks)
 
 
-def lane_of(kernel: Kernel, define: Define) -> str | None:
-    """The axis of the result along which inputs lie in order (constants may be packed so), the lanes' axis."""
+def _near_lanes(kernel: Kernel, define: Define, panel: int) -> int:
+    """For how many lanes, whole panels, the rows under one window lie in L1, where windows of the next row read them
+    again; 0 where no rows are read twice."""
+    assert define.reduce is not None
+    for load in loads_of(define.value):
+        moving = [(n, i) for n, i in enumerate(load.index) if isinstance(i, Expr) and len(i.symbols) > 1]
+        taps = [a for _, i in moving for a in define.reduce.axes if a in i.symbols]
+        if len(taps) == 2 and len(moving) == 2:
+            width = bounds(kernel.param(load.tensor).shape[moving[1][0]], dict(kernel.facts))[1]
+            return NEAR_BYTES // (4 * most(kernel, taps[0]) * max(1, width)) // panel * panel
+    return 0
+
+
+def window_product(kernel: Kernel, product: Product, target: Target) -> Iterator[Schedule]:
+    """A product whose rows are computed by windows (depthwise, then pointwise): blocks of image rows with all their
+    channels and columns, so that each element of the rows is computed once and read from the caches."""
+    defines = {d.tile: d for d in kernel.body if isinstance(d, Define)}
+    windows = [d for d in _behind(defines, product.a) if d.reduce is not None]
+    lanes = [lane_of(kernel, d, product.k) for d in windows]
+    if not windows or any(lane is None or lane not in product.k for lane in lanes):
+        return
+    panel = int(codegen(target)["panel"])
+    packs = [p for d, lane in zip(windows, lanes, strict=True) if lane for p in _packs(kernel, d.value, lane, panel)]
+    packs += _packs(kernel, product.b, product.n[-1], panel)
+    room = max(1, PRODUCT_ELEMENTS // max(1, math.prod(most(kernel, k) for k in product.k)))
+    loops: list[Loop] = []
+    for axis in reversed([a for a in by_stride(kernel) if a in product.m]):
+        longest = max(1, most(kernel, axis))
+        if longest > room:
+            loops.append(Loop(axis, room, "block", balanced=room > 1))
+        room = max(1, room // longest)
+    yield Schedule(loops=tuple(reversed(loops)), packs=tuple(packs))
+
+
+def _behind(defines: Mapping[str, Define], v: Value) -> Iterator[Define]:
+    """The definitions that ``v`` is computed from."""
+    for ref in refs_of(v):
+        if ref.tile in defines:
+            yield defines[ref.tile]
+            yield from _behind(defines, defines[ref.tile].value)
+
+
+def lane_of(kernel: Kernel, define: Define, among: tuple[str, ...]) -> str | None:
+    """The axis of the result, one of ``among``, along which inputs lie in order (constants may be packed so)."""
     for axis in define.axes:
         steps = []
         for load in loads_of(define.value):
@@ -56,7 +106,7 @@ def lane_of(kernel: Kernel, define: Define) -> str | None:
             steps.append(1 if constant and symbol(axis) in load.index else _step(kernel, load, axis))
         if any(s == 1 for s in steps) and all(s is not None and s in (0, 1) for s in steps):
             inputs = [x for x in loads_of(define.value) if kernel.param(x.tensor).role != "const"]
-            if any(_step(kernel, x, axis) == 1 for x in inputs) and axis in stored_axes(kernel):
+            if any(_step(kernel, x, axis) == 1 for x in inputs) and axis in among:
                 return axis
     return None
 
@@ -76,8 +126,8 @@ def _moves(index: tuple[Expr, ...], axis: str) -> bool:
     return any(axis in i.symbols for i in index)
 
 
-def _packs(kernel: Kernel, define: Define, lane: str, panel: int) -> Iterator[Pack]:
-    for load in loads_of(define.value):
+def _packs(kernel: Kernel, value: Value, lane: str, panel: int) -> Iterator[Pack]:
+    for load in loads_of(value):
         param = kernel.param(load.tensor)
         dims = [n for n, i in enumerate(load.index) if isinstance(i, Expr) and i == symbol(lane)]
         if param.role == "const" and load.fill is None and len(dims) == 1 and len(param.shape) > 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tilewright.ir.symbolic import Expr, product
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, product
 from tilewright.kernel.expr import Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of
+from tilewright.ops.compose import Index, Operand, binary, cast, size_of
 from tilewright.ops.lower import Context, lowering, unsupported
 from tilewright.ops.lowering.conv import Sliding, sliding
 from tilewright.ops.lowering.reduction import accumulator
@@ -31,29 +32,29 @@ def _lower_pool(ctx: Context) -> Operand:
         if largest:
             return ctx.composer.reduce("max", window, value, "top")
         total = ctx.composer.reduce("sum", window, value, "sum")
-        inside = _counted(ctx, place, windows)
-        if inside is None:
-            return cast(binary("div", total, math.prod(kernel)), dtype)
-        inside = select(inside, const(1, wide), 0)
-        return cast(binary("div", total, ctx.composer.reduce("sum", window, inside, "count")), dtype)
+        count = product(_counts(ctx, kernel, where, windows))
+        return cast(binary("div", total, size_of(count, wide)), dtype)
 
     return ctx.result(at)
 
 
-def _counted(ctx: Context, place: list[Index], windows: Sliding) -> Value | None:
-    """Whether a mean counts this position; ``None`` when it counts all of them.
+def _counts(ctx: Context, kernel: Sequence[int], where: Sequence[Index], windows: Sliding) -> Iterator[Expr]:
+    """How many entries of the window at ``where`` a mean counts along each dimension.
 
     With ``count_include_pad`` padding counts; what a window of ``ceil_mode`` has beyond the padding never does.
     """
-    sizes = ctx.input(0).type.shape[2:]
-    if not ctx.attribute("count_include_pad", 0):
-        return ctx.composer.inside(place, sizes)
-    if not ctx.attribute("ceil_mode", 0):
-        return None
-    padded = [i + b for i, b in zip(place, windows.before, strict=True) if isinstance(i, Expr)]
-    return ctx.composer.inside(
-        padded, [b + s + a for b, s, a in zip(windows.before, sizes, windows.after, strict=True)]
-    )
+    padded = bool(ctx.attribute("count_include_pad", 0))
+    for n, (p, size, taps) in enumerate(zip(where, ctx.input(0).type.shape[2:], kernel, strict=True)):
+        assert isinstance(p, Expr)
+        if padded and not ctx.attribute("ceil_mode", 0):
+            yield constant(taps)
+            continue
+        before, after = (windows.before[n], windows.after[n]) if padded else (ZERO, ZERO)
+        # The entries k with 0 <= first + k * dilation < end.
+        first, end = p * windows.strides[n] - windows.before[n] + before, before + size + after
+        dilation = windows.dilations[n]
+        least = maximum(0, ceildiv(-first, dilation))
+        yield maximum(0, minimum(taps, ceildiv(end - first, dilation)) - least)
 
 
 @lowering("GlobalAveragePool", "GlobalMaxPool")

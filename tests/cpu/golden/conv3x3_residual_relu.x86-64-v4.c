@@ -32,7 +32,7 @@ TW_INLINE void tw_conv3x3_residual_relu_acc_tile(const int rows, const int vecto
     TW_UNROLL TW_FOR(j, vectors) TW_UNROLL TW_FOR(i, rows) {
         const int64_t ow = ow_at + i, o = o_at + j * TW_LANES;
         const f32v z_2 = ((sum[i][j] + load_f32(bias + o)) + load_f32(R + b_here * 100352 + o + oh * 3584 + ow * 128));
-        store_f32(Y + b_here * 100352 + o + oh * 3584 + ow * 128, max_f32(z_2, set_f32(0.0f)));
+        store_f32(Y + b_here * 100352 + o + oh * 3584 + ow * 128, at_least_f32(set_f32(0.0f), z_2));
     }
 }
 static __attribute__((noinline)) void tw_conv3x3_residual_relu_acc(int64_t rows, int64_t columns,

@@ -62,22 +62,22 @@ static __attribute__((noinline)) void tw_flash_attention_pv_few(int64_t rows, in
     switch (rows) {
         case 1:
         {
-            few_f32(1, 2, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(1, 2, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 2, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(2, 2, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 2, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(3, 2, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
         case 4:
         {
-            few_f32(4, 2, 1, TW_LANES, 1, depth, a, 128, 1, b, second, 32, c, 32);
+            few_f32(4, 2, 1, TW_LANES, 1, 0, depth, a, 128, 1, b, second, 32, c, 32);
         }
         break;
     }
@@ -179,13 +179,38 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t h = h0;
                     for (int64_t i = i1; i < i1_end; i++) {
                         f32v top_lanes = set_f32(-__builtin_inff());
-                        for (int64_t t = t0; t < t0_end; t += TW_LANES) {
-                            const int64_t live_t = t0_end - t;
-                            const f32v s_2 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
-                            store_f32(raw + i * 128 - i1 * 128 + t - t0, s_2);
-                            top_lanes = max_f32(top_lanes, select_f32(live(live_t), s_2, set_f32(-__builtin_inff())));
+                        f32v top_lanes_2 = set_f32(-__builtin_inff());
+                        f32v top_lanes_3 = set_f32(-__builtin_inff());
+                        f32v top_lanes_4 = set_f32(-__builtin_inff());
+                        {
+                            int64_t t = t0;
+                            for (; t + 64 <= t0_end; t += 64) {
+                                const f32v s_2 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_2);
+                                top_lanes = max_f32(top_lanes, s_2);
+                                const f32v s_3 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 16) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 16));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 16, s_3);
+                                top_lanes_2 = max_f32(top_lanes_2, s_3);
+                                const f32v s_4 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 32) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 32));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 32, s_4);
+                                top_lanes_3 = max_f32(top_lanes_3, s_4);
+                                const f32v s_5 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0 + 48) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t + 48));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0 + 48, s_5);
+                                top_lanes_4 = max_f32(top_lanes_4, s_5);
+                            }
+                            for (; t + 16 <= t0_end; t += 16) {
+                                const f32v s_6 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_f32(bias + T * b + t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_6);
+                                top_lanes = max_f32(top_lanes, s_6);
+                            }
+                            if (t < t0_end) {
+                                const int64_t live_t = t0_end - t;
+                                const f32v s_7 = ((load_f32(raw + i * 128 - i1 * 128 + t - t0) * set_f32(0x1.6a09e6p-3f)) + load_part_f32(bias + T * b + t, live_t));
+                                store_f32(raw + i * 128 - i1 * 128 + t - t0, s_7);
+                                top_lanes = max_f32(top_lanes, select_f32(live(live_t), s_7, set_f32(-__builtin_inff())));
+                            }
                         }
-                        top[i - i1] = max_across_f32(top_lanes);
+                        top[i - i1] = max_across_f32(max_f32(max_f32(top_lanes, top_lanes_2), max_f32(top_lanes_3, top_lanes_4)));
                     }
                 }
                 /* mx2[b, h, i] = max(mx[b, h, i], top[b, h, i]) */
@@ -194,14 +219,25 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i1; i < i1_end; i += TW_LANES) {
-                        const int64_t live_i = i1_end - i;
-                        const f32v mx2_2 = max_f32(load_f32(mx + i - i1), load_f32(top + i - i1));
-                        store_f32(top + i - i1, mx2_2);
-                        const f32v safe_2 = select_f32((mx2_2 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_2);
-                        store_f32(safe + i - i1, safe_2);
-                        const f32v scale_2 = exp_f32((load_f32(mx + i - i1) - safe_2));
-                        store_f32(scale + i - i1, scale_2);
+                    {
+                        int64_t i = i1;
+                        for (; i + 16 <= i1_end; i += 16) {
+                            const f32v mx2_2 = max_f32(load_f32(mx + i - i1), load_f32(top + i - i1));
+                            store_f32(top + i - i1, mx2_2);
+                            const f32v safe_2 = select_f32((mx2_2 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_2);
+                            store_f32(safe + i - i1, safe_2);
+                            const f32v scale_2 = exp_f32((load_f32(mx + i - i1) - safe_2));
+                            store_f32(scale + i - i1, scale_2);
+                        }
+                        if (i < i1_end) {
+                            const int64_t live_i = i1_end - i;
+                            const f32v mx2_3 = max_f32(load_f32(mx + i - i1), load_f32(top + i - i1));
+                            store_f32(top + i - i1, mx2_3);
+                            const f32v safe_3 = select_f32((mx2_3 == set_f32(-__builtin_inff())), set_f32(0.0f), mx2_3);
+                            store_f32(safe + i - i1, safe_3);
+                            const f32v scale_3 = exp_f32((load_f32(mx + i - i1) - safe_3));
+                            store_f32(scale + i - i1, scale_3);
+                        }
                     }
                 }
                 /* p[b, h, i, t] = exp(s[b, h, i, t] - safe[b, h, i]) */
@@ -211,11 +247,19 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t h = h0;
                     for (int64_t i = i1; i < i1_end; i++) {
                         f32v part_lanes = set_f32(0.0f);
-                        for (int64_t t = t0; t < t0_end; t += TW_LANES) {
-                            const int64_t live_t_2 = t0_end - t;
-                            const f32v p_2 = exp_f32((load_f32(raw + i * 128 - i1 * 128 + t - t0) - set_f32(safe[i - i1])));
-                            store_f32(p + i * 128 - i1 * 128 + t - t0, p_2);
-                            part_lanes = (part_lanes + select_f32(live(live_t_2), p_2, set_f32(0.0f)));
+                        {
+                            int64_t t = t0;
+                            for (; t + 16 <= t0_end; t += 16) {
+                                const f32v p_2 = exp_f32((load_f32(raw + i * 128 - i1 * 128 + t - t0) - set_f32(safe[i - i1])));
+                                store_f32(p + i * 128 - i1 * 128 + t - t0, p_2);
+                                part_lanes = (part_lanes + p_2);
+                            }
+                            if (t < t0_end) {
+                                const int64_t live_t_2 = t0_end - t;
+                                const f32v p_3 = exp_f32((load_f32(raw + i * 128 - i1 * 128 + t - t0) - set_f32(safe[i - i1])));
+                                store_f32(p + i * 128 - i1 * 128 + t - t0, p_3);
+                                part_lanes = (part_lanes + select_f32(live(live_t_2), p_3, set_f32(0.0f)));
+                            }
                         }
                         part[i - i1] = sum_across_f32(part_lanes);
                     }
@@ -224,23 +268,33 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    for (int64_t i = i1; i < i1_end; i += TW_LANES) {
-                        const int64_t live_i_2 = i1_end - i;
-                        const f32v l2_2 = ((load_f32(l + i - i1) * load_f32(scale + i - i1)) + load_f32(part + i - i1));
-                        store_f32(part + i - i1, l2_2);
+                    {
+                        int64_t i = i1;
+                        for (; i + 16 <= i1_end; i += 16) {
+                            const f32v l2_2 = ((load_f32(l + i - i1) * load_f32(scale + i - i1)) + load_f32(part + i - i1));
+                            store_f32(part + i - i1, l2_2);
+                        }
+                        if (i < i1_end) {
+                            const int64_t live_i_2 = i1_end - i;
+                            const f32v l2_3 = ((load_f32(l + i - i1) * load_f32(scale + i - i1)) + load_f32(part + i - i1));
+                            store_f32(part + i - i1, l2_3);
+                        }
                     }
                 }
                 /* pv[b, h, i, d] = sum(t, p[b, h, i, t] * V[b, h, t, d])  ?t */
                 {
                     const int64_t b = b0;
                     const int64_t h = h0;
-                    if (i1_end - i1 <= 4) {
-                        tw_flash_attention_pv_few(i1_end - i1, 32, p + 0, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + 0, t0_end - t0);
-                    }
-                    else {
+                    if (S <= 4) {
                         for (int64_t i_at_2 = i1; i_at_2 < i1_end; i_at_2 += 14) {
                             const int64_t i_stop_2 = min_int(i_at_2 + 14, i1_end);
-                            tw_flash_attention_pv(i_stop_2 - i_at_2, 32, p + -i1 * 128 + i_at_2 * 128, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + -i1 * 32 + i_at_2 * 32, t0_end - t0);
+                            tw_flash_attention_pv_few(i_stop_2 - i_at_2, 32, p + -i1 * 128 + i_at_2 * 128, V + H * T * b * 32 + T * h * 32 + t0 * 32, V + H * T * b * 32 + T * h * 32 + t0 * 32 + 32, pv + -i1 * 32 + i_at_2 * 32, t0_end - t0);
+                        }
+                    }
+                    else {
+                        for (int64_t i_at_3 = i1; i_at_3 < i1_end; i_at_3 += 14) {
+                            const int64_t i_stop_3 = min_int(i_at_3 + 14, i1_end);
+                            tw_flash_attention_pv(i_stop_3 - i_at_3, 32, p + -i1 * 128 + i_at_3 * 128, V + H * T * b * 32 + T * h * 32 + t0 * 32, pv + -i1 * 32 + i_at_3 * 32, t0_end - t0);
                         }
                     }
                 }
@@ -249,9 +303,12 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                     const int64_t b = b0;
                     const int64_t h = h0;
                     for (int64_t i = i1; i < i1_end; i++) {
-                        for (int64_t d = 0; d < 32; d += TW_LANES) {
-                            const f32v o2_2 = ((load_f32(o + d + i * 32 - i1 * 32) * set_f32(scale[i - i1])) + load_f32(pv + d + i * 32 - i1 * 32));
-                            store_f32(pv + d + i * 32 - i1 * 32, o2_2);
+                        {
+                            int64_t d = 0;
+                            for (; d < 32; d += 16) {
+                                const f32v o2_2 = ((load_f32(o + d + i * 32 - i1 * 32) * set_f32(scale[i - i1])) + load_f32(pv + d + i * 32 - i1 * 32));
+                                store_f32(pv + d + i * 32 - i1 * 32, o2_2);
+                            }
                         }
                     }
                 }
@@ -265,8 +322,11 @@ void tw_flash_attention(const tw_args *args, int64_t begin, int64_t end) {
                 const int64_t b = b0;
                 const int64_t h = h0;
                 for (int64_t i = i1; i < i1_end; i++) {
-                    for (int64_t d = 0; d < 32; d += TW_LANES) {
-                        store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i1 * 32) / set_f32(l[i - i1])));
+                    {
+                        int64_t d = 0;
+                        for (; d < 32; d += 16) {
+                            store_f32(O + H * S * b * 32 + S * h * 32 + d + i * 32, (load_f32(o + d + i * 32 - i1 * 32) / set_f32(l[i - i1])));
+                        }
                     }
                 }
             }

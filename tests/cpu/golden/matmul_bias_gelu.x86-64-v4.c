@@ -11,22 +11,22 @@ static __attribute__((noinline)) void tw_matmul_bias_gelu_acc_few(int64_t rows, 
     switch (rows) {
         case 1:
         {
-            few_f32(1, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(1, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 2:
         {
-            few_f32(2, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(2, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 3:
         {
-            few_f32(3, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(3, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
         case 4:
         {
-            few_f32(4, 2, 1, TW_LANES, 1, 384, a, 384, 1, b, second, 32, c, 32);
+            few_f32(4, 2, 1, TW_LANES, 1, 0, 384, a, 384, 1, b, second, 32, c, 32);
         }
         break;
     }
@@ -74,8 +74,11 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
         const int64_t m0 = rest * m0_step;
         const int64_t m0_end = min_int(m0 + m0_step, M);
         TW_ALIGN float acc[4048];
-        if (m0_end - m0 <= 4) {
-            tw_matmul_bias_gelu_acc_few(m0_end - m0, 32, A + m0 * 384, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288 + 12288, acc + 0);
+        if (M <= 4) {
+            for (int64_t m_at = m0; m_at < m0_end; m_at += 14) {
+                const int64_t m_stop = min_int(m_at + 14, m0_end);
+                tw_matmul_bias_gelu_acc_few(m_stop - m_at, 32, A + m_at * 384, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288, B + floor_mod(n0, 32) + floor_div(n0, 32) * 12288 + 12288, acc + -m0 * 32 + m_at * 32);
+            }
         }
         else {
             /* acc[m, n] = sum(k, A[m, k] * B[n // 32, k, n % 32])  ?m */
@@ -103,9 +106,12 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
         /* C[m, n] = y[m, n] * f32(0.5) * (f32(1.0) + erf(y[m, n] * f32(0.7071067811865476)))  ?m */
         {
             for (int64_t m = m0; m < m0_end; m++) {
-                for (int64_t n = n0; n < n0 + 32; n += TW_LANES) {
-                    const f32v y_2 = (load_f32(acc + m * 32 - m0 * 32 + n - n0) + load_f32(bias + n));
-                    store_f32(C + m * 1536 + n, ((y_2 * set_f32(0x1p-1f)) * (set_f32(1.0f) + erf_f32((y_2 * set_f32(0x1.6a09e6p-1f))))));
+                {
+                    int64_t n = n0;
+                    for (; n < n0 + 32; n += 16) {
+                        const f32v y_2 = (load_f32(acc + m * 32 - m0 * 32 + n - n0) + load_f32(bias + n));
+                        store_f32(C + m * 1536 + n, ((y_2 * set_f32(0x1p-1f)) * (set_f32(1.0f) + erf_f32((y_2 * set_f32(0x1.6a09e6p-1f))))));
+                    }
                 }
             }
         }
