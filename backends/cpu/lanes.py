@@ -35,8 +35,8 @@ class Vectorized:
         return replace(self, facts={**self.facts, self.axis: Range(old.lo, old.hi, known or step)})
 
     def stride(self, e: Expr) -> Expr | None:
-        """By how much ``e`` grows from one lane to the next, or from one value of the axis to the next where there is one
-        lane; ``None`` where that is not the same everywhere."""
+        """By how much ``e`` grows from one lane to the next, or from one value of the axis to the next where there is
+        one lane; ``None`` where that is not the same everywhere."""
         if self.axis is None or self.axis not in e.symbols:
             return ZERO
         total = constant(0)
