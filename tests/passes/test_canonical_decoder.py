@@ -71,12 +71,6 @@ SCALES = [
     Case("collect-scales", _QK + "{ s = Mul(q, w) y = MatMul(s, k) }"),
     Case("collect-scales", _QK + "{ p = MatMul(q, k) y = Mul(p, a) }"),
     Case("collect-scales", _QK + "{ s = Mul(q, a) t = MatMul(s, m) y = MatMul(t, k) }"),
-    Case(
-        "collect-scales",  # 8 · 8 times smaller than the product without factors, which may be infinite
-        "g (float16[B,S,64] q, float16[B,64,T] k) => (float16[B,S,T] y) <float16 a = {12288}> "
-        "{ s = Mul(q, a) t = Mul(k, a) y = MatMul(s, t) }",
-        why="f16",
-    ),
 ]
 
 _X = "float[B,2,S,4] x, float[B,1,S,4] c, float[B,1,S,4] s, float[B,1,S,2] ch, float[B,1,S,2] sh"
@@ -133,8 +127,8 @@ ROTARY = [
     Case(
         "recognise-rotary",  # one angle for all pairs, which the operator cannot say
         "g (float[B,3,S,8] x, float[S,1] c, float[S,1] s) => (float[B,3,S,8] y) "
-        "{ lo, hi = Split<axis=-1, num_outputs=2>(x) u = Mul(lo, c) v = Mul(hi, s) re = Sub(u, v) "
-        "w = Mul(hi, c) q = Mul(lo, s) im = Add(w, q) "
+        "{ lo, hi = Split<axis=-1, num_outputs=2>(x) u = Mul(lo, c) v = Mul(hi, s) re = "
+        "Sub(u, v) w = Mul(hi, c) q = Mul(lo, s) im = Add(w, q) "
         "y = Concat<axis=-1>(re, im) }",
         why="one angle for each pair",
     ),
