@@ -42,14 +42,14 @@ class EliminateNanGuard(RewritePass):
             return False
         if softmax is None or softmax.op_type != "Softmax":
             return Miss.at(node, "what it guards is no softmax")
-        reason = _hidden(required(softmax, 0), rewriter.model)
+        reason = may_be_hidden(required(softmax, 0), rewriter.model)
         if reason:
             return Miss.at(node, reason)
         rewriter.replace(node.outputs[0], weights)
         return True
 
 
-def _hidden(scores: ir.Value, model: ir.Model) -> str:
+def may_be_hidden(scores: ir.Value, model: ir.Model) -> str:
     """Why a row of ``scores`` might be -∞ throughout; empty when it is proved that none is."""
     node = scores.producer()
     if node is None:
@@ -58,12 +58,12 @@ def _hidden(scores: ir.Value, model: ir.Model) -> str:
         return ""
     if node.op_type in ("Mul", "Div", "Tanh"):
         others = [v for v in node.inputs if v is not None and scalar_of(v) is None]
-        return _hidden(others[0], model) if len(others) == 1 else f"{scores.name} is a product of two tensors"
+        return may_be_hidden(others[0], model) if len(others) == 1 else f"{scores.name} is a product of two tensors"
     if node.op_type != "Add":
         return f"{node.op_type} computes the scores"
     reasons = []
     for index in (0, 1):
-        reason = _hidden(required(node, index), model)
+        reason = may_be_hidden(required(node, index), model)
         if not reason:
             return _masks(required(node, 1 - index), model)
         reasons.append(reason)
