@@ -19,7 +19,7 @@ class Vectorized:
     Attributes:
         axis: its name; as a symbol, the value in lane 0. ``None``: one lane only.
         facts: what is known of all symbols; the divisor of ``axis`` holds at lane 0.
-        width: lanes.
+        width: lanes; 1 asks for a stride that holds wherever the axis goes.
     """
 
     axis: str | None
@@ -62,8 +62,9 @@ class Vectorized:
             return 1
         if atom.op in ("//", "%") and atom.args[1].is_constant:
             inner, size = atom.args[0], atom.args[1].value
-            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector.
-            if size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
+            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector. A walk of
+            # any length does not.
+            if self.width > 1 and size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
                 return 0 if atom.op == "//" else 1
         return None
 
