@@ -4,8 +4,8 @@
 
 Bit for bit the same where each row has a position that is not hidden: the others get a weight of exactly 0 either way.
 That is proved for comparisons of positions that leave position 0 to every row, where nothing else that is added to the
-scores can hide that one. A mask computed from an input keeps its number, and so does every mask beside it: in a row that
-is hidden throughout, -3.4e38 gives every position the same weight, -∞ gives it to others or gives NaN.
+scores can hide that one. A mask computed from an input keeps its number, and so does every mask beside it: in a row
+that is hidden throughout, -3.4e38 gives every position the same weight, -∞ gives it to others or gives NaN.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def _only_added(mask: ir.Value, model: ir.Model) -> bool:
     run knows, and a softmax over the last axis alone reads the sum."""
     if mask.is_graph_output() or not mask.uses():
         return False
+    others = []
     for use in mask.uses():
         output = use.node.outputs[0]
         if use.node.op_type in VIEWS and use.idx == 0 and type_of(output).shape[-1:] == type_of(mask).shape[-1:]:
@@ -57,9 +58,9 @@ def _only_added(mask: ir.Value, model: ir.Model) -> bool:
                 return False
         elif use.node.op_type != "Add" or output.is_graph_output() or not all(map(_last_axis, _readers(output))):
             return False
-        elif may_be_hidden(required(use.node, 1 - use.idx), model):
-            return False
-    return True
+        else:
+            others.append(required(use.node, 1 - use.idx))
+    return not any(may_be_hidden(scores, model) for scores in others)
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:
