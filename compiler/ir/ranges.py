@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tilewright.ir.symbolic import Atom, IntLike, Symbol, as_expr
+from tilewright.ir.symbolic import Atom, Expr, IntLike, Symbol, as_expr, symbol
 
 #: Bounds that stand for "no bound known".
 NEGATIVE_INFINITY = -(2**62)
@@ -27,8 +27,39 @@ Facts = Mapping[str, Range]
 
 def bounds(e: IntLike, facts: Facts) -> tuple[int, int]:
     """Inclusive bounds of ``e`` by interval arithmetic; infinite where nothing is known. Sound, not tight."""
+    e = as_expr(e)
+    lo, hi = _polynomial_bounds(e, facts)
+    if len({c > 0 for _, c in e.terms}) > 1 and any(sum(p for _, p in m) > 1 for m, _ in e.terms):
+        other = _bounds_above_least(e, facts)
+        return max(lo, other[0]), min(hi, other[1])
+    return lo, hi
+
+
+def _bounds_above_least(e: Expr, facts: Facts) -> tuple[int, int]:
+    """The same with each atom written as its least value and what exceeds that: ``h * w - w`` is ``(1 + h') * w``
+    where ``h`` is at least 2, which intervals of the single terms do not see."""
+    atoms = {a: _atom_bounds(a, facts) for a in e.atoms}
+    if any(lo == NEGATIVE_INFINITY for lo, _ in atoms.values()):
+        return NEGATIVE_INFINITY, POSITIVE_INFINITY
+    excess = {a: symbol(f"excess_{i}") + lo for i, (a, (lo, _)) in enumerate(atoms.items())}
+    known = {
+        f"excess_{i}": Range(0, POSITIVE_INFINITY if hi == POSITIVE_INFINITY else hi - lo)
+        for i, (lo, hi) in enumerate(atoms.values())
+    }
+    total = as_expr(0)
+    for monomial, c in e.terms:
+        product = as_expr(c)
+        for atom, power in monomial:
+            for _ in range(power):
+                product = product * excess[atom]
+        total = total + product
+    return _polynomial_bounds(total, known)
+
+
+def _polynomial_bounds(e: Expr, facts: Facts) -> tuple[int, int]:
+    """The sum of the intervals of the terms."""
     lo = hi = 0
-    for monomial, c in as_expr(e).terms:
+    for monomial, c in e.terms:
         m_lo = m_hi = 1
         for atom, power in monomial:
             a = _atom_bounds(atom, facts)

@@ -37,7 +37,9 @@ def _merged_once(kernel: Kernel) -> Kernel | None:
     for a in names:
         for b in names:
             if a != b and (places := _mergeable(kernel, a, b, frozenset())) is not None:
-                return _merge(kernel, a, b, places)
+                merged = _merge(kernel, a, b, places)
+                if at_most(ZERO, merged.extent(a), dict(kernel.facts)):
+                    return merged
     for a in names:
         for b in names:
             exempt = frozenset(load for load, rows in apart if a in rows and b in rows)

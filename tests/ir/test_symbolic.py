@@ -159,6 +159,7 @@ BOUNDS = [
     (minimum(M, 10), 1, 10), (maximum(N, 20), 20, 64), (ceildiv(M, 32), 1, 4), (constant(7), 7, 7),
     (symbol("Q"), NEGATIVE_INFINITY, POSITIVE_INFINITY), (symbol("Q") - 5, NEGATIVE_INFINITY, POSITIVE_INFINITY),
     (symbol("Q") // 9 + M, NEGATIVE_INFINITY, POSITIVE_INFINITY),
+    (N * (M - 1), 0, 6336), ((M - 1) * (N - 8), 0, 5544), (N - M * N, -6336, 0), ((N // 8) * (M + 1) - N // 8, 1, 800),
 ]  # fmt: skip
 
 
