@@ -103,8 +103,8 @@ def optional() -> list[Pass]:
         # 768 × 2048 in f32 on AVX2, processor time on a busy machine: one kernel took 1.3, 1.6 and 1.1 times the time
         # of two at 1, 8 and 128 rows. The cause is not known.
         FuseGatedMatMul(),
-        # On the shapes of MobileNetV2 (scripts/bench_windows.py, AVX2, one thread) one kernel took 0.96 to 1.46 times the
-        # time of two. To be run before FuseMatMulEpilogue by a target where it pays.
+        # On the shapes of MobileNetV2 (scripts/bench_windows.py, AVX2, one thread) one kernel took 0.96 to 1.46 times
+        # the time of two. To be run before FuseMatMulEpilogue by a target where it pays.
         FuseDepthwisePointwise(),
     ]
 

@@ -127,7 +127,8 @@ ROTARY = [
     Case(
         "recognise-rotary",  # one angle for all pairs, which the operator cannot say
         "g (float[B,3,S,8] x, float[S,1] c, float[S,1] s) => (float[B,3,S,8] y) "
-        "{ lo, hi = Split<axis=-1, num_outputs=2>(x) u = Mul(lo, c) v = Mul(hi, s) re = Sub(u, v) w = Mul(hi, c) q = Mul(lo, s) im = Add(w, q) "
+        "{ lo, hi = Split<axis=-1, num_outputs=2>(x) u = Mul(lo, c) v = Mul(hi, s) re = "
+        "Sub(u, v) w = Mul(hi, c) q = Mul(lo, s) im = Add(w, q) "
         "y = Concat<axis=-1>(re, im) }",
         why="one angle for each pair",
     ),
