@@ -45,14 +45,14 @@ class EliminateNanGuard(RewritePass):
             return Miss.at(node, "what it guards is no softmax over the last axis")
         if type_of(node.outputs[0]) != type_of(weights):
             return Miss.at(node, "it adds axes")
-        reason = _hidden(required(softmax, 0), rewriter.model)
+        reason = may_be_hidden(required(softmax, 0), rewriter.model)
         if reason:
             return Miss.at(node, reason)
         rewriter.replace(node.outputs[0], weights)
         return True
 
 
-def _hidden(scores: ir.Value, model: ir.Model) -> str:
+def may_be_hidden(scores: ir.Value, model: ir.Model) -> str:
     """Why a row of ``scores`` might be -∞ throughout; empty when it is proved that none is."""
     node = scores.producer()
     if node is None:
@@ -60,7 +60,7 @@ def _hidden(scores: ir.Value, model: ir.Model) -> str:
     if node.op_type == "MatMul":
         return ""
     if node.op_type == "Tanh":
-        return _hidden(required(node, 0), model)
+        return may_be_hidden(required(node, 0), model)
     if node.op_type in ("Mul", "Div"):
         a, b = required(node, 0), required(node, 1)
         if node.op_type == "Mul" and scalar_of(a) is not None:
@@ -68,12 +68,12 @@ def _hidden(scores: ir.Value, model: ir.Model) -> str:
         factor = scalar_of(b)
         # A negative factor makes +∞ of what is hidden, 0 and ∞ make NaN: then the guard has something to do.
         fits = factor is not None and 0 < factor < math.inf
-        return _hidden(a, model) if fits else f"{scores.name} is no multiple of scores by a positive number"
+        return may_be_hidden(a, model) if fits else f"{scores.name} is no multiple of scores by a positive number"
     if node.op_type != "Add":
         return f"{node.op_type} computes the scores"
     reasons = []
     for index in (0, 1):
-        reason = _hidden(required(node, index), model)
+        reason = may_be_hidden(required(node, index), model)
         if not reason:
             return _masks(required(node, 1 - index), model)
         reasons.append(reason)

@@ -95,6 +95,7 @@ CASES = [
     Conv("image-is-residual", ci=24, co=24, residual="X"),
     Conv("point", window=(1, 1), pad=(0, 0, 0, 0), residual="R", table=False),
     Conv("point-stride-2", window=(1, 1), pad=(0, 0, 0, 0), stride=2),
+    Conv("point-stride-2-planes", "29", "11", 3, 2, (1, 1), 2, pad=(0, 0, 0, 0), planes=True, table=False),
     Conv("point-padded", window=(1, 1), ci=20),
     Conv("planes", height="23", width="21", ci=3, co=64, window=(7, 7), stride=2, pad=(3, 3, 3, 3), planes=True),
     Conv("planes-dilated", ci=3, co=16, dilation=2, pad=(2, 2, 2, 2), planes=True, table=False),

@@ -349,6 +349,16 @@ def test_a_hidden_number_of_many_axes_keeps_them() -> None:
     assert run(registry()["canonicalize-masks"](), model).modified
 
 
+def test_a_mask_beside_one_that_only_a_run_knows_keeps_its_number() -> None:
+    """The first row sees position 0 alone; where ``pad`` hides that, every position has the same weight."""
+    both = "h = Where(pad, off, low) o = Add(p, h) a = Add(o, m)"
+    model = graph(_CAUSAL.format(seen="seen = LessOrEqual(at, row)", low="low").replace("a = Add(p, m)", both))
+    feeds = {**feeds_for(model)}
+    feeds["pad"] = np.arange(feeds["pad"].shape[-1]) > np.zeros_like(feeds["pad"])
+    result = run(registry()["canonicalize-masks"](), model, feeds)
+    assert not result.modified and any("nothing else hides" in m.reason for m in result.misses)
+
+
 # -- positions and sizes -------------------------------------------------------------------------------------------
 
 
