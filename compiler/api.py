@@ -323,23 +323,25 @@ def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **setting
     from tilewright.benchmark import bench as measure
 
     with _file_of(artifact) as path:
-        return measure(path, feed if feed is not None else samples(path, count=1)[0], **settings)
+        made = feed if feed is not None else samples(path, count=1, entry=settings.get("entry"))[0]
+        return measure(path, made, **settings)
 
 
-def load(artifact: Runnable, device: str = "auto", threads: int | None = None) -> Session:
+def load(artifact: Runnable, device: str = "auto", threads: int | None = None, entry: str | None = None) -> Session:
     """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
 
     Args:
         artifact: a path or a compiled artifact.
         device: ``auto``, a kind (``cpu``) or a target's spelling.
         threads: per run; ``None`` is what this process may use.
+        entry: the entry point that ``run`` means by default; the first when ``None``.
     """
     from tilewright import runtime
 
     if isinstance(artifact, str | os.PathLike | bytes):
-        return runtime.load(artifact, device=device, threads=threads)
+        return runtime.load(artifact, device=device, threads=threads, entry=entry)
     to_bytes = getattr(artifact, "to_bytes", None)
     if to_bytes is None:
         cause, fix = "it cannot be run", "give the path of a .tw file"
         raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
-    return runtime.load(to_bytes(), device=device, threads=threads)
+    return runtime.load(to_bytes(), device=device, threads=threads, entry=entry)

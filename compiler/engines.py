@@ -126,13 +126,14 @@ def available(name: str) -> bool:
     return find_spec(name.partition(".")[0]) is not None
 
 
-def open_engine(name: str, path: Path, threads: int | None = None) -> Engine:
+def open_engine(name: str, path: Path, threads: int | None = None, entry: str | None = None) -> Engine:
     """Load a model into an engine of :data:`OPENERS`.
 
     Args:
         name: key of :data:`OPENERS`.
         path: an artifact for ``tilewright``, a ``.pt2`` archive for ``torch``, an ONNX file for the others.
         threads: for one run; ``None`` is the engine's default.
+        entry: of an artifact, the entry point to run; the first when ``None``.
 
     Raises:
         DeviceError: the engine is not installed.
@@ -144,7 +145,7 @@ def open_engine(name: str, path: Path, threads: int | None = None) -> Engine:
             cause="this engine is not installed",
             fix=f"pip install {name.partition('.')[0]}",
         )
-    return OPENERS[name](path, threads)
+    return _tilewright(path, threads, entry=entry) if name == "tilewright" else OPENERS[name](path, threads)
 
 
 @dataclass(frozen=True, slots=True)

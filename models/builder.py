@@ -23,7 +23,9 @@ PAGE = 4096  # external data starts on pages, so that it can be mapped
 Array = NDArray[Any]
 
 
-def save_model(path: Path, describe: Callable[[GraphBuilder], None], location: str | None = None) -> Path:
+def save_model(
+    path: Path, describe: Callable[[GraphBuilder], None], location: str | None = None, opset: int = OPSET
+) -> Path:
     """Write the graph that ``describe`` builds at ``path``, its weights beside it.
 
     Args:
@@ -31,6 +33,7 @@ def save_model(path: Path, describe: Callable[[GraphBuilder], None], location: s
         describe: calls the builder; it declares inputs and outputs too.
         location: name of the file with the weights, ``<stem>.weights`` by default. Graphs that name the same weights in
             the same order may share one.
+        opset: of the standard operators.
 
     Returns:
         ``path``. Raises what the ONNX checker raises.
@@ -46,7 +49,7 @@ def save_model(path: Path, describe: Callable[[GraphBuilder], None], location: s
         builder.nodes, path.stem, builder.inputs, builder.outputs, list(builder.initializers.values())
     )
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tilewright-models"
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION, producer_name="tilewright-models"
     )
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)

@@ -1,23 +1,27 @@
-"""A Llama of 125 million parameters with seeded weights, as prefill and as one step of decoding.
+"""A Llama of 125 million parameters with seeded weights, as prefill and as one step of decoding,
+with a cache that grows or one of fixed capacity.
 
 Spelled as exporters spell it: decomposed RMS norm and rotary embedding, key and value heads repeated by ``Expand`` and
-``Reshape``, the cache as plain inputs and outputs. Touvron et al., arXiv:2302.13971; grouped queries: Ainslie et al.,
-arXiv:2305.13245; rotary positions: Su et al., arXiv:2104.09864.
+``Reshape``, the cache as plain inputs and outputs; into one of fixed capacity ``TensorScatter`` (opset 24) writes.
+Touvron et al., arXiv:2302.13971; grouped queries: Ainslie et al., arXiv:2305.13245; rotary positions: Su et al.,
+arXiv:2104.09864.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from onnx import TensorProto
 
-from models.builder import GraphBuilder, save_model
+from models.builder import OPSET, GraphBuilder, save_model
 from models.layers import joined_sizes, size_of
 
 MASKED = float(np.finfo(np.float32).min)
 LAST = 2**63 - 1  # the end of a slice that goes to the end
+TENSOR_SCATTER = 24  # the opset that has it first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def save_prefill(path: Path, config: Config) -> Path:
     ``input_ids`` and ``attention_mask`` ``[batch, sequence]`` to ``logits [batch, sequence, vocabulary]`` and
     ``present.<layer>.key`` and ``.value`` ``[batch, kv heads, sequence, head]``.
     """
-    return _save(path, config, past=False)
+    return _save(path, config, "none")
 
 
 def save_decode(path: Path, config: Config) -> Path:
@@ -64,29 +68,53 @@ def save_decode(path: Path, config: Config) -> Path:
     ``input_ids [batch, 1]``, ``attention_mask [batch, past + 1]``, ``past_key_values.<layer>.key`` and ``.value``
     ``[batch, kv heads, past, head]`` to ``logits [batch, 1, vocabulary]`` and the ``present`` ones, one longer.
     """
-    return _save(path, config, past=True)
+    return _save(path, config, "growing")
 
 
-def _save(path: Path, config: Config, past: bool) -> Path:
+def save_static(path: Path, config: Config, new: int | str = 1) -> Path:
+    """Write the model for ``new`` tokens and a cache of fixed capacity; it shares the weights of the others beside it.
+
+    ``input_ids [batch, new]``, ``position [batch]``, where each row's first new token goes (at most capacity less
+    ``new``), and ``past_key_values.<layer>.key`` and ``.value`` ``[batch, kv heads, capacity, head]`` to ``logits
+    [batch, new, vocabulary]`` and ``present`` ones of equal shape: the past with the new tokens written into it. A
+    token sees what stands at its position and before; what a cache holds beyond is multiplied with 0: it must be
+    finite.
+    """
+    return _save(path, config, "fixed", new)
+
+
+#: What is known of earlier tokens: nothing, all of them, or as many as were written into a cache with more room.
+Cache = Literal["none", "growing", "fixed"]
+
+
+def _save(path: Path, config: Config, cache: Cache, new: int | str = 1) -> Path:
     def describe(b: GraphBuilder) -> None:
-        _Llama(b, config, past).build()
+        _Llama(b, config, cache, new).build()
 
-    return save_model(path, describe, location="llama.weights")
+    return save_model(path, describe, "llama.weights", TENSOR_SCATTER if cache == "fixed" else OPSET)
 
 
 class _Llama:
-    def __init__(self, b: GraphBuilder, config: Config, past: bool):
-        self.b, self.c, self.past = b, config, past
-        self.new, self.total = (1, "past + 1") if past else ("sequence", "sequence")
+    def __init__(self, b: GraphBuilder, config: Config, cache: Cache, new: int | str):
+        self.b, self.c, self.cache = b, config, cache
+        self.new = "sequence" if cache == "none" else new
+        self.past, self.total = {
+            "none": ("", "sequence"),
+            "growing": ("past", "past + 1"),
+            "fixed": ("capacity", "capacity"),
+        }[cache]
 
     def build(self) -> None:
         b, c = self.b, self.c
         b.input("input_ids", ["batch", self.new], TensorProto.INT64)
-        b.input("attention_mask", ["batch", self.total], TensorProto.INT64)
+        if self.cache == "fixed":
+            b.input("position", ["batch"], TensorProto.INT64)
+        else:
+            b.input("attention_mask", ["batch", self.total], TensorProto.INT64)
         if self.past:
             for layer in range(c.num_hidden_layers):
                 for part in ("key", "value"):
-                    sizes = ["batch", c.num_key_value_heads, "past", c.head_dim]
+                    sizes = ["batch", c.num_key_value_heads, self.past, c.head_dim]
                     b.input(f"past_key_values.{layer}.{part}", sizes)
         x = b.node(
             "Gather", [b.seeded("embed_tokens.weight", (c.vocab_size, c.hidden_size), 1.0), "input_ids"], "words"
@@ -116,8 +144,15 @@ class _Llama:
         return b.node("Mul", [b.seeded(f"{own}.weight", (c.hidden_size,), 0.1, 1.0), scaled], name)
 
     def positions(self) -> str:
-        """Where the new tokens stand, ``[new]``."""
+        """Where the new tokens stand, ``[new]``; ``[batch, new]`` where each row has a place of its own."""
         b = self.b
+        if self.cache == "fixed":
+            starts = b.node("Unsqueeze", ["position", b.integers(1)], "positions/starts")
+            if self.new == 1:
+                return starts
+            zero, one = b.constant("i64_scalar_0", 0, np.int64), b.constant("i64_scalar_1", 1, np.int64)
+            steps = b.node("Range", [zero, size_of(b, "input_ids", 1, "new"), one], "positions/steps")
+            return b.node("Add", [starts, steps], "positions")
         new = size_of(b, "input_ids", 1, "new")
         start = size_of(b, "past_key_values.0.key", 2, "past") if self.past else b.constant("i64_scalar_0", 0, np.int64)
         end = b.node("Add", [start, new], "end") if self.past else new
@@ -125,22 +160,28 @@ class _Llama:
 
     def mask(self, positions: str) -> str:
         """0 where a query sees a key, the least number elsewhere: ``[batch, 1, new, total]``."""
-        b = self.b
+        b, fixed = self.b, self.cache == "fixed"
         zero, one = b.constant("i64_scalar_0", 0, np.int64), b.constant("i64_scalar_1", 1, np.int64)
-        keys = b.node("Range", [zero, size_of(b, "attention_mask", 1, "total"), one], "mask/keys")
-        rows = b.node("Unsqueeze", [positions, b.integers(0, 1, 3)], "mask/rows")
+        total = (
+            size_of(b, "past_key_values.0.key", 2, "capacity") if fixed else size_of(b, "attention_mask", 1, "total")
+        )
+        keys = b.node("Range", [zero, total, one], "mask/keys")
+        rows = b.node("Unsqueeze", [positions, b.integers(1, 3) if fixed else b.integers(0, 1, 3)], "mask/rows")
         columns = b.node("Unsqueeze", [keys, b.integers(0, 1, 2)], "mask/columns")
         causal = b.node("LessOrEqual", [columns, rows], "mask/causal")
-        present = b.node("Cast", ["attention_mask"], "mask/present", to=TensorProto.BOOL)
-        wide = b.node("Unsqueeze", [present, b.integers(1, 2)], "mask/wide")
-        seen = b.node("And", [causal, wide], "mask/seen")
+        seen = causal
+        if not fixed:
+            present = b.node("Cast", ["attention_mask"], "mask/present", to=TensorProto.BOOL)
+            wide = b.node("Unsqueeze", [present, b.integers(1, 2)], "mask/wide")
+            seen = b.node("And", [causal, wide], "mask/seen")
         return b.node("Where", [seen, b.constant("zero", 0.0), b.constant("masked", MASKED)], "mask")
 
     def rotation(self, positions: str) -> tuple[str, str]:
-        """Cosine and sine of every position and element, ``[1, 1, new, head]``."""
+        """Cosine and sine of every position and element, ``[1, 1, new, head]``, or of every row's own positions."""
         b, half = self.b, self.c.head_dim // 2
         speeds = self.c.rope_theta ** -(np.arange(half) / half)
-        rows = b.node("Cast", [b.node("Unsqueeze", [positions, b.integers(0, 1)], "turns/rows")], "turns/float", to=1)
+        axes = b.integers(1) if self.cache == "fixed" else b.integers(0, 1)
+        rows = b.node("Cast", [b.node("Unsqueeze", [positions, axes], "turns/rows")], "turns/float", to=1)
         product = b.node("MatMul", [b.constant("inv_freq", speeds.reshape(1, half, 1)), rows], "turns/product")
         angles = b.node("Transpose", [product], "turns/angles", perm=[0, 2, 1])
         both = b.node("Concat", [angles, angles], "turns/both", axis=-1)
@@ -169,8 +210,10 @@ class _Llama:
         return b.node("Transpose", [b.node("Reshape", [y, shape], f"{name}/split")], f"{name}/heads", perm=[0, 2, 1, 3])
 
     def cached(self, x: str, layer: int, part: str) -> str:
-        """The old cache and ``x`` behind it: an output."""
+        """The old cache and ``x`` behind it or in its place: an output."""
         name = f"present.{layer}.{part}"
+        if self.cache == "fixed":
+            return self.b.node("TensorScatter", [f"past_key_values.{layer}.{part}", x, "position"], name, axis=-2)
         if self.past:
             return self.b.node("Concat", [f"past_key_values.{layer}.{part}", x], name, axis=-2)
         return self.b.node("Identity", [x], name)

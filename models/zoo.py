@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as a file: the checkout is not on the path 
 from models import bert, encoder, gpt2, llama, mobilenet, resnet, vit
 from models.builder import Array
 
-#: Batch and length (tokens, cached tokens, or pixels) of one run.
+#: Batch and length (tokens, cached tokens, room of a cache, or pixels) of one run.
 Size = tuple[int, int]
 
 
@@ -34,7 +34,8 @@ class Model:
         make_feed: inputs for a batch, a length and a seed.
         checks: three batches × two lengths (of images: their one size).
         benches: what is worth measuring.
-        states: pairs of an input and the output that is its new value, one longer.
+        states: pairs of an input and the output that is its new value.
+        grows: whether the new value of a state is longer than the old one, so that it cannot be the same memory.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Model:
     checks: tuple[Size, ...]
     benches: tuple[Size, ...]
     states: tuple[tuple[str, str], ...] = ()
+    grows: bool = False
+
+    @property
+    def in_place(self) -> dict[str, str]:
+        """The states that a compiled model updates where they lie: ``states`` of ``tw.compile``."""
+        return {} if self.grows else dict(self.states)
 
     def build(self, folder: Path) -> Path:
         """Write the model into ``folder`` (made if need be) and return the path of its ``.onnx`` file."""
@@ -87,6 +94,7 @@ def _models(
         _tokens("gpt2", partial(gpt2.save, config=gpt2_), gpt2_.vocab_size, gpt2_.n_positions),
         _tokens("llama-prefill", partial(llama.save_prefill, config=llama_), llama_.vocab_size, context),
         _decode("llama-decode", llama_, context),
+        _decode_static("llama-decode-static", llama_, context),
     )
     return {m.name: m for m in models}
 
@@ -121,7 +129,7 @@ def _tokens(name: str, save: Callable[[Path], Path], vocabulary: int, longest: i
 
 
 def _decode(name: str, config: llama.Config, context: int) -> Model:
-    caches = [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
+    caches = _caches(config)
 
     def feed(batch: int, length: int, seed: int) -> dict[str, Array]:
         random = _random(batch, length, seed)
@@ -130,15 +138,42 @@ def _decode(name: str, config: llama.Config, context: int) -> Model:
             "input_ids": random.integers(0, config.vocab_size, (batch, 1)),
             "attention_mask": (np.arange(length + 1) >= absent[:, None]).astype(np.int64),
         }
-        shape = (batch, config.num_key_value_heads, length, config.head_dim)
-        return made | {f"past_key_values.{c}": random.standard_normal(shape, dtype=np.float32) for c in caches}
+        return made | _past(config, batch, length, random)
 
     past = (BATCH, config.num_key_value_heads, f"past=1..{context - 1}", config.head_dim)
     shapes: dict[str, tuple[int | str, ...]] = {"input_ids": (BATCH, 1)}
     shapes |= {f"past_key_values.{c}": past for c in caches}
     states = tuple((f"past_key_values.{c}", f"present.{c}") for c in caches)
     save, benches = partial(llama.save_decode, config=config), ((1, 32), (1, 128), (1, 512), (8, 128))
+    return Model(name, save, shapes, feed, CHECKS, benches, states, grows=True)
+
+
+def _decode_static(name: str, config: llama.Config, context: int) -> Model:
+    caches = _caches(config)
+
+    def feed(batch: int, length: int, seed: int) -> dict[str, Array]:
+        random = _random(batch, length, seed)
+        made = {
+            "input_ids": random.integers(0, config.vocab_size, (batch, 1)),
+            "position": np.maximum(length * 3 // 4 - np.arange(batch), 0),  # rows of unequal length, with room left
+        }
+        return made | _past(config, batch, length, random)
+
+    past = (BATCH, config.num_key_value_heads, f"capacity=1..{context}", config.head_dim)
+    shapes: dict[str, tuple[int | str, ...]] = {"input_ids": (BATCH, 1), "position": (BATCH,)}
+    shapes |= {f"past_key_values.{c}": past for c in caches}
+    states = tuple((f"past_key_values.{c}", f"present.{c}") for c in caches)
+    save, benches = partial(llama.save_static, config=config), ((1, 32), (1, 128), (1, 512), (8, 128))
     return Model(name, save, shapes, feed, CHECKS, benches, states)
+
+
+def _caches(config: llama.Config) -> list[str]:
+    return [f"{layer}.{part}" for layer in range(config.num_hidden_layers) for part in ("key", "value")]
+
+
+def _past(config: llama.Config, batch: int, length: int, random: np.random.Generator) -> dict[str, Array]:
+    shape = (batch, config.num_key_value_heads, length, config.head_dim)
+    return {f"past_key_values.{c}": random.standard_normal(shape, dtype=np.float32) for c in _caches(config)}
 
 
 def _random(batch: int, length: int, seed: int) -> np.random.Generator:

@@ -100,11 +100,11 @@ def fusion(level: int) -> list[Pass]:
 def optional() -> list[Pass]:
     """Passes that are right but that no level runs, each with the reason; ``-p`` and tests reach them by name."""
     return [
-        # 768 × 2048 in f32 on AVX2, 1 to 128 rows: 0 to 30 % slower than a kernel for each product. What it saves (one
-        # result written and read, under 1 % of the work) is less than two streams of weights cost.
+        # 768 × 2048 in f32 on AVX2, processor time on a busy machine: one kernel took 1.3, 1.6 and 1.1 times the time
+        # of two at 1, 8 and 128 rows. The cause is not known.
         FuseGatedMatMul(),
-        # The schedule of products cuts columns into parallel blocks, each of which would compute the depthwise sums
-        # again. To be run before FuseMatMulEpilogue by a target that keeps all columns of a block of rows together.
+        # On the shapes of MobileNetV2 (scripts/bench_windows.py, AVX2, one thread) one kernel took 0.96 to 1.46 times
+        # the time of two. To be run before FuseMatMulEpilogue by a target where it pays.
         FuseDepthwisePointwise(),
     ]
 

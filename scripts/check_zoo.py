@@ -111,7 +111,7 @@ def _compile(name: str) -> int:
     """In the child: compile and save; the last line of stdout is what :class:`Checked` takes."""
     model = zoo.zoo()[name]
     path = FOLDER / f"{name}.onnx"
-    artifact = tw.compile(path, targets=(TARGET,), input_shapes=model.input_shapes, verify=False)
+    artifact = tw.compile(path, targets=(TARGET,), input_shapes=model.input_shapes, states=model.in_place, verify=False)
     start = time.perf_counter()
     artifact.save(path.with_suffix(".tw"))
     report = artifact.report

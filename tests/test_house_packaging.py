@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not (ROOT / "compiler").is_dir(), reason="needs the checkout")
 MAPPING = {"compiler": "tilewright", "backends": "tilewright.backends", "passes": "tilewright.passes"}
-SUBSET = ("test_house_imports.py", "runtime", "kernel", "cli")
+#: What imports every package, reads every kind of data file, compiles, loads and runs; and all of the same folders.
+SUBSET = ("test_house_imports.py", "runtime/test_session.py", "kernel/test_text.py", "cli/test_commands.py")
+FOLDERS = ("test_house_imports.py", "runtime", "kernel", "cli")
 
 
 def project() -> dict:
@@ -88,7 +90,8 @@ def test_base_dependency_is_numpy_alone() -> None:
     assert [re.split(r"[<>=]", d)[0] for d in project()["project"]["dependencies"]] == ["numpy"]
 
 
-def test_tests_pass_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("subset", [SUBSET, pytest.param(FOLDERS, marks=pytest.mark.slow)], ids=["some", "folders"])
+def test_tests_pass_from_the_wheel(subset: tuple[str, ...], wheel: Path, tmp_path: Path) -> None:
     """A part of the suite, outside the checkout, against the installed wheel."""
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
@@ -108,7 +111,7 @@ def test_tests_pass_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     (away / "tests" / "test_where.py").write_text(
         f"import tilewright\ndef test_where():\n    assert tilewright.__file__.startswith({str(site)!r})\n"
     )
-    chosen = [f"tests/{name}" for name in (*SUBSET, "test_where.py") if (away / "tests" / name).exists()]
+    chosen = [f"tests/{name}" for name in (*subset, "test_where.py")]
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [
         sys.executable,

@@ -19,7 +19,7 @@ class Vectorized:
     Attributes:
         axis: its name; as a symbol, the value in lane 0. ``None``: one lane only.
         facts: what is known of all symbols; the divisor of ``axis`` holds at lane 0.
-        width: lanes; 1 asks for a stride that holds wherever the axis goes.
+        width: lanes; 1 where the axis is walked one by one, as far as it goes.
     """
 
     axis: str | None
@@ -35,7 +35,8 @@ class Vectorized:
         return replace(self, facts={**self.facts, self.axis: Range(old.lo, old.hi, known or step)})
 
     def stride(self, e: Expr) -> Expr | None:
-        """By how much ``e`` grows from one lane to the next; ``None`` where that is not the same everywhere."""
+        """By how much ``e`` grows from one lane to the next, or from one value of the axis to the next where there is
+        one lane; ``None`` where that is not the same everywhere."""
         if self.axis is None or self.axis not in e.symbols:
             return ZERO
         total = constant(0)
@@ -60,12 +61,10 @@ class Vectorized:
     def _atom_stride(self, atom: Atom) -> int | None:
         if isinstance(atom, Symbol):
             return 1
-        if atom.op in ("//", "%") and atom.args[1].is_constant:
+        if atom.op in ("//", "%") and atom.args[1].is_constant and self.width > 1:
             inner, size = atom.args[0], atom.args[1].value
-            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector. A walk of
-            # any length does not.
-            whole = self.width > 1 and size % self.width == 0
-            if whole and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
+            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector.
+            if size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
                 return 0 if atom.op == "//" else 1
         return None
 

@@ -89,6 +89,7 @@ def bench(
     artifact: Path | str,
     feed: Mapping[str, Array],
     *,
+    entry: str | None = None,
     scenario: str = "single-stream",
     against: Mapping[str, Path | str] | None = None,
     roofline: bool = False,
@@ -102,6 +103,7 @@ def bench(
     Args:
         artifact: a ``.tw`` file.
         feed: the inputs of every run.
+        entry: the entry point to run; the first when ``None``.
         scenario: key of :data:`tilewright.benchmark.scenarios.JUDGED_BY`.
         against: the model's file by peer (``single-stream`` only): an ONNX file, a ``torch.export`` archive for torch.
         roofline: measure the machine's roof as well.
@@ -125,9 +127,9 @@ def bench(
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or (cpus if scenario == "single-stream" else 1)
     streams = streams or max(1, cpus // threads)
-    ours = open_engine(OURS, Path(artifact), threads)
+    ours = open_engine(OURS, Path(artifact), threads, entry=entry)
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
-    work = count_work(Path(artifact), shapes) if roofline else None
+    work = count_work(Path(artifact), shapes, entry) if roofline else None
     machine = measure_roofline(threads) if roofline else None
     if scenario != "single-stream":
         load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)

@@ -13,18 +13,20 @@ from tilewright.benchmark.records import KernelUse, describe, sizes_of
 WARM_RUNS = 3
 
 
-def write_trace(artifact: Path, feed: Mapping[str, NDArray[Any]], threads: int, path: Path) -> None:
+def write_trace(
+    artifact: Path, feed: Mapping[str, NDArray[Any]], threads: int, path: Path, entry: str | None = None
+) -> None:
     """Profile one warm run and write it as Chrome trace events (times in microseconds, one after another).
 
     Each has the class of its kernel and, as the mean of the kernel's launches, its work and predicted time.
     """
     from tilewright.runtime import load
 
-    session = load(artifact, threads=threads)
+    session = load(artifact, threads=threads, entry=entry)
     for _ in range(WARM_RUNS):
         session.run(None, feed)
-    sizes = sizes_of(artifact, {name: array.shape for name, array in feed.items()})
-    record = describe(artifact, sizes, threads=threads, target=session.target)
+    sizes = sizes_of(artifact, {name: array.shape for name, array in feed.items()}, entry)
+    record = describe(artifact, sizes, threads=threads, entry=entry, target=session.target)
     uses = {k.name: k for k in record.kernels}
     events, start = [], 0.0
     for name, seconds in session.profile(feed):

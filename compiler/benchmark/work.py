@@ -19,10 +19,10 @@ class Work:
     weight_bytes: float
 
 
-def count_work(artifact: Path, shapes: Mapping[str, Sequence[int]]) -> Work:
-    """Count a run of an artifact at concrete input shapes, without running it.
+def count_work(artifact: Path, shapes: Mapping[str, Sequence[int]], entry: str | None = None) -> Work:
+    """Count a run of an entry point at concrete input shapes, without running it.
 
     Raises :class:`UsageError` where the artifact does not say what its kernels do.
     """
-    record = describe(artifact, sizes_of(artifact, shapes))
+    record = describe(artifact, sizes_of(artifact, shapes, entry), entry=entry)
     return Work(float(record.flops + sum(k.calls for k in record.kernels)), float(record.constants))

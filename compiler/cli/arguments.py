@@ -41,6 +41,11 @@ def device(function: Callable[..., Any]) -> Callable[..., Any]:
     return where(threads(function))
 
 
+def entry(help_text: str = "The entry point.") -> Decorator:
+    """``--entry``, one of those that an artifact has."""
+    return click.option("--entry", metavar="NAME", help=f"{help_text} [default: the first]")
+
+
 def shapes(help_text: str) -> Decorator:
     """``--input-shape``, repeatable."""
     return click.option("--input-shape", "shapes", multiple=True, metavar="NAME:SIZES", help=help_text)

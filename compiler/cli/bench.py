@@ -19,6 +19,7 @@ SCENARIOS = ["single-stream", "multi-stream", "server", "offline"]
 
 @click.command("bench", short_help="Measure an artifact, alone or beside other engines.")
 @click.argument("artifact", type=arguments.FILE)
+@arguments.entry("The entry point to measure.")
 @click.option(
     "--scenario", type=click.Choice(SCENARIOS), default=SCENARIOS[0], show_default=True, help="MLPerf's names."
 )
@@ -38,6 +39,7 @@ def command(
     ctx: click.Context,
     *,
     artifact: Path,
+    entry: str | None,
     scenario: str,
     against: str | None,
     reference: Path | None,
@@ -64,10 +66,11 @@ def command(
     if data:
         feed = arguments.read_samples(data)
     else:
-        (feed,) = samples(artifact, arguments.read_sizes(shapes), count=1)
+        (feed,) = samples(artifact, arguments.read_sizes(shapes), count=1, entry=entry)
     result = bench(
         artifact,
         feed,
+        entry=entry,
         scenario=scenario,
         against=_peers(against, reference),
         roofline=roofline,
@@ -81,7 +84,7 @@ def command(
     if profile:
         from tilewright.benchmark.trace import write_trace
 
-        write_trace(artifact, feed, result.threads, profile)
+        write_trace(artifact, feed, result.threads, profile, entry)
         screen.block([("profile", str(profile))])
     return ExitCode.OK
 

@@ -17,6 +17,7 @@ from tilewright.package.atomic import atomic_file
 
 @click.command("run", short_help="Load an artifact and run it once.")
 @click.argument("artifact", type=arguments.FILE)
+@arguments.entry("The entry point to run.")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=@FILE", help="A .npy, repeatable. [default: made up]")
 @click.option("--data", type=arguments.FILE, help="An .npz of inputs by name.")
 @arguments.shapes("Sizes of the made-up inputs: x:2,16.")
@@ -30,6 +31,7 @@ def command(
     ctx: click.Context,
     *,
     artifact: Path,
+    entry: str | None,
     inputs: tuple[str, ...],
     data: Path | None,
     shapes: tuple[str, ...],
@@ -49,7 +51,7 @@ def command(
     feed |= dict(map(arguments.read_array, inputs))
     wanted = dict(map(arguments.read_array, expect))
     start = time.perf_counter()
-    session = load(artifact, device=device, threads=threads)
+    session = load(artifact, device=device, threads=threads, entry=entry)
     loaded = time.perf_counter()
     known = [i.name for i in session.inputs]
     for name in feed:
@@ -60,7 +62,7 @@ def command(
     missing = [name for name in known if name not in feed]
     if missing:
         given = {name: array.shape for name, array in feed.items()} | arguments.read_sizes(shapes)
-        (made,) = samples(artifact, given, count=1)
+        (made,) = samples(artifact, given, count=1, entry=entry)
         feed |= {name: made[name] for name in missing}
         click.echo(f"made up: {', '.join(missing)}", err=True)
     names = [o.name for o in session.outputs]

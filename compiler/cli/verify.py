@@ -14,7 +14,7 @@ from tilewright.errors import ExitCode
 @click.command("verify", short_help="Compare an artifact with the model it was made from.")
 @click.argument("artifact", type=arguments.FILE)
 @click.option("--ref", "reference", type=arguments.FILE, required=True, help="The ONNX model.")
-@click.option("--entry", help="The entry point that was made from it. [default: the first]")
+@arguments.entry("The entry point that was made from it.")
 @click.option("--data", type=arguments.FILE, multiple=True, help="An .npz of inputs, repeatable. [default: made up]")
 @arguments.shapes("Sizes of the made-up inputs: x:2,16.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Largest relative error. [default: by dtype]")

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.ir.graph import type_of
+from tilewright.ir.graph import constant_array, type_of
 from tilewright.passes.base import Miss
-from tilewright.passes.canonicalize.eliminate_nan_guard import always_first, may_be_hidden
+from tilewright.passes.canonicalize.eliminate_nan_guard import always_first, may_be_hidden, over_last_axis
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import VIEWS
@@ -39,7 +39,7 @@ class CanonicalizeMasks(RewritePass):
             return Miss.at(node, f"which rows {required(node, 0).name} hides only a run knows")
         if not _only_added(node.outputs[0], rewriter.model):
             return Miss.at(node, "not only scores that nothing else hides read it, in front of a softmax")
-        infinite = rewriter.constant(np.array(-np.inf, type_of(node.outputs[0]).dtype.numpy), "hidden")
+        infinite = rewriter.constant(np.full_like(constant_array(required(node, 2)), -np.inf), "hidden")
         inputs = [node.inputs[0], node.inputs[1], infinite]
         rewriter.replace(node.outputs[0], rewriter.new("Where", inputs, before=node))
         return True
@@ -56,7 +56,7 @@ def _only_added(mask: ir.Value, model: ir.Model) -> bool:
         if use.node.op_type in VIEWS and use.idx == 0 and type_of(output).shape[-1:] == type_of(mask).shape[-1:]:
             if not _only_added(output, model):
                 return False
-        elif use.node.op_type != "Add" or output.is_graph_output() or not all(map(_last_axis, _readers(output))):
+        elif use.node.op_type != "Add" or output.is_graph_output() or not all(map(_normalizes_rows, _readers(output))):
             return False
         else:
             others.append(required(use.node, 1 - use.idx))
@@ -67,9 +67,5 @@ def _readers(value: ir.Value) -> list[ir.Node]:
     return [use.node for use in value.uses()]
 
 
-def _last_axis(softmax: ir.Node) -> bool:
-    """True for a softmax over the last axis."""
-    if softmax.op_type != "Softmax":
-        return False
-    axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
-    return axis in (-1, type_of(required(softmax, 0)).rank - 1)
+def _normalizes_rows(node: ir.Node) -> bool:
+    return node.op_type == "Softmax" and over_last_axis(node)

@@ -10,6 +10,7 @@ scores before the mask are numbers: a NaN that was there is handed on, and no lo
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -40,8 +41,10 @@ class EliminateNanGuard(RewritePass):
             or not is_number(required(node, 1), 0)
         ):
             return False
-        if softmax is None or softmax.op_type != "Softmax":
-            return Miss.at(node, "what it guards is no softmax")
+        if softmax is None or softmax.op_type != "Softmax" or not over_last_axis(softmax):
+            return Miss.at(node, "what it guards is no softmax over the last axis")
+        if type_of(node.outputs[0]) != type_of(weights):
+            return Miss.at(node, "it adds axes")
         reason = may_be_hidden(required(softmax, 0), rewriter.model)
         if reason:
             return Miss.at(node, reason)
@@ -56,9 +59,16 @@ def may_be_hidden(scores: ir.Value, model: ir.Model) -> str:
         return f"{scores.name} is not computed here"
     if node.op_type == "MatMul":
         return ""
-    if node.op_type in ("Mul", "Div", "Tanh"):
-        others = [v for v in node.inputs if v is not None and scalar_of(v) is None]
-        return may_be_hidden(others[0], model) if len(others) == 1 else f"{scores.name} is a product of two tensors"
+    if node.op_type == "Tanh":
+        return may_be_hidden(required(node, 0), model)
+    if node.op_type in ("Mul", "Div"):
+        a, b = required(node, 0), required(node, 1)
+        if node.op_type == "Mul" and scalar_of(a) is not None:
+            a, b = b, a
+        factor = scalar_of(b)
+        # A negative factor makes +∞ of what is hidden, 0 and ∞ make NaN: then the guard has something to do.
+        fits = factor is not None and 0 < factor < math.inf
+        return may_be_hidden(a, model) if fits else f"{scores.name} is no multiple of scores by a positive number"
     if node.op_type != "Add":
         return f"{node.op_type} computes the scores"
     reasons = []
@@ -75,8 +85,17 @@ def _masks(mask: ir.Value, model: ir.Model) -> str:
     node = mask.producer()
     if node is None or node.op_type != "Where" or not is_number(required(node, 1), 0):
         return f"the mask {mask.name} is no choice between 0 and -∞"
+    hidden = scalar_of(required(node, 2))
+    if hidden is None or not hidden < math.inf:
+        return f"{mask.name} adds more than a number below +∞ to what it hides"
     condition = required(node, 0)
     return "" if always_first(condition, model) else f"which rows {condition.name} hides only a run knows"
+
+
+def over_last_axis(softmax: ir.Node) -> bool:
+    """True for a softmax over the last axis."""
+    axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
+    return axis in (-1, type_of(required(softmax, 0)).rank - 1)
 
 
 def always_first(condition: ir.Value, model: ir.Model) -> bool:

@@ -65,6 +65,8 @@ def _table(found: Found, table: ir.Value, node: ir.Node, rewriter: Rewriter) -> 
         return f"{table.name} is {type_of(table)}"
     aligned = (*[None] * (4 - len(shape)), *shape)
     x = type_of(found.x).shape
+    if shape[-1] * (1 if found.doubled else 2) != x[-1]:
+        return f"{table.name}: {type_of(table)} does not have one angle for each pair of {x[-1]} elements"
     if aligned[1] in (None, 1) and aligned[2] == x[2]:
         heads = 1
     elif aligned[2] == 1 and aligned[1] == x[1]:

@@ -7,12 +7,13 @@ import itertools
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
 from tilewright.kernel.apply import apply
@@ -41,6 +42,17 @@ def testable() -> dict[str, Target]:
 TARGETS = testable()
 #: The most capable one that runs as it is comes last.
 LEVELS = list(TARGETS)
+
+
+def by_level(cases: Collection[object], quick: Collection[str], name: Callable[..., str] = str) -> list[object]:
+    """Parameters (case, level): all ``cases`` on the most capable level, those whose name is in ``quick`` on every
+    level; the other pairs are marked slow."""
+    assert set(quick) <= {name(c) for c in cases}
+    made = []
+    for case, level in itertools.product(cases, LEVELS):
+        marks = () if level == LEVELS[-1] or name(case) in quick else pytest.mark.slow
+        made.append(pytest.param(case, level, id=f"{name(case)}-{level}", marks=marks))
+    return made
 
 
 class Args(ctypes.Structure):

@@ -16,9 +16,11 @@ from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Axis, Kernel, Param, Store
 from tilewright.kernel.typecheck import type_problems
 
-from tests.cpu.harness import LEVELS, compile_kernel
+from tests.cpu.harness import LEVELS, by_level, compile_kernel
 
 DTYPES = tuple(C_TYPES)
+#: Element types that run on every level in the ordinary suite.
+QUICK = ("f32", "f16", "i32")
 SIZE = 75  # four whole vectors of 16 and a tail; not a multiple of 4 or 8 either
 N = symbol("N")
 I = symbol("i")  # noqa: E741
@@ -70,8 +72,7 @@ def _ulps(got: np.ndarray, expected: np.ndarray, dtype: DType) -> float:
     return float(np.where(same, 0, error).max())
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype, level", by_level(DTYPES, QUICK))
 def test_operations(dtype: DType, level: str) -> None:
     results = _operations(dtype)
     kernel = _kernel(f"ops_{dtype}", {"a": dtype, "b": dtype, "c": DType.BOOL}, results)
@@ -96,8 +97,7 @@ def test_operations(dtype: DType, level: str) -> None:
             np.testing.assert_array_equal(g, e, err_msg=name)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("source", DTYPES, ids=str)
+@pytest.mark.parametrize("source, level", by_level(DTYPES, QUICK))
 def test_casts(source: DType, level: str) -> None:
     results: dict[str, Value] = {f"to_{d}": Cast(d, _load("a", source)) for d in DTYPES if d is not source}
     kernel = _kernel(f"casts_{source}", {"a": source}, results)
@@ -155,15 +155,17 @@ def reduce_{op}_{dtype}(X: {dtype}[M, N], R: out[{dtype}[M]], C: out[{dtype}[N]]
 """
 
 
-@pytest.mark.parametrize("level", LEVELS)
+REDUCTIONS = [
+    *itertools.product(("sum", "prod", "max", "min"), (DType.F32, DType.F64, DType.I32, DType.I64, DType.U8)),
+    ("sum", DType.F16), ("max", DType.BF16), ("any", DType.BOOL), ("all", DType.BOOL),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "op, dtype",
-    [
-        *itertools.product(("sum", "prod", "max", "min"), (DType.F32, DType.F64, DType.I32, DType.I64, DType.U8)),
-        ("sum", DType.F16), ("max", DType.BF16), ("any", DType.BOOL), ("all", DType.BOOL),
-    ],
-)  # fmt: skip
-def test_reductions_both_ways(op: str, dtype: DType, level: str) -> None:
+    "reduction, level", by_level(REDUCTIONS, ("sum-f32", "max-i32", "any-bool"), lambda r: f"{r[0]}-{r[1]}")
+)
+def test_reductions_both_ways(reduction: tuple[str, DType], level: str) -> None:
+    op, dtype = reduction
     kernel = parse_kernel(REDUCE.format(op=op, dtype=dtype))
     rng = np.random.default_rng(5)
     for m, n in ((1, 1), (3, 40), (5, 33)):

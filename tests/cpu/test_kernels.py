@@ -11,7 +11,7 @@ from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Kernel
 
-from tests.cpu.harness import LEVELS, TARGETS, compile_kernel
+from tests.cpu.harness import LEVELS, TARGETS, by_level, compile_kernel
 from tests.kernel import trial_kernels
 
 
@@ -155,6 +155,19 @@ CASES = [
     Case("pad", parse_kernel(PAD), ROWS, 0),
 ]  # fmt: skip
 
+#: What runs on every level in the ordinary suite: each way in which kernels are laid out, once.
+QUICK = (
+    "matmul-bias-gelu",
+    "matmul-bias-gelu-f16",
+    "matmul-two-inputs-transposed",
+    "conv",
+    "row-softmax",
+    "attention-causal-32",
+    "norm",
+    "transpose",
+    "pad",
+)
+
 
 def _tensors(kernel: Kernel, dims: dict[str, int]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(len(kernel.name) + sum(dims.values()))
@@ -178,8 +191,7 @@ def _compare(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolera
         assert error <= tolerance, f"{name}: {error}"
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case, level", by_level(CASES, QUICK, lambda c: c.name))
 def test_numbers(case: Case, level: str) -> None:
     compiled = compile_kernel(case.kernel, level)
     for dims in case.dims:

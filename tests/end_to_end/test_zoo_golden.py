@@ -28,7 +28,7 @@ FULL_SIZES = ((1, 128), (8, 128), (4, 512))
 def rows(model: zoo.Model, folder: Path, sizes: tuple[zoo.Size, ...]) -> Iterator[tuple[str, float]]:
     """A line for each size, and the ratio in it."""
     shapes = tuple((name, tuple(map(str, dims))) for name, dims in model.input_shapes.items())
-    options = Options(targets=(TARGET,), input_shapes=shapes)
+    options = Options(targets=(TARGET,), input_shapes=shapes, states=tuple(model.in_place.items()))
     found = driver.plan(model.build(folder), options=options)[TARGET]
     (entry,) = found.built.plan.entries
     conversions = sum(work_of(found.kernels[i].kernel).conversion for i in found.launches)

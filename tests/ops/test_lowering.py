@@ -101,6 +101,7 @@ CASES = [
         for n in (0, 1)
     ),
     Case("Conv", ((1, 4, 6), ("C", 4, 3))),
+    Case("Conv", ((2, 4, 6, 6), (4, 4, 3, 3))),  # filters in memory as they came; a tile of rows crosses an image row
     Case("GlobalAveragePool", (("A", 4, 9, 9),)),
     Case("Transpose", (("A", "C", 4),), {"perm": [2, 0, 1]}),
     Case("Reshape", (("A", "C", 12),), constants=(np.array([0, 0, 3, 4]),)),

@@ -124,6 +124,14 @@ ROTARY = [
         _rotary(_HALVES + _PARTS.replace("w = Mul(lo, sh)", "w = Mul(lo, ch)") + "y = Concat<axis=-1>(re, im)"),
         why="does not turn",
     ),
+    Case(
+        "recognise-rotary",  # one angle for all pairs, which the operator cannot say
+        "g (float[B,3,S,8] x, float[S,1] c, float[S,1] s) => (float[B,3,S,8] y) "
+        "{ lo, hi = Split<axis=-1, num_outputs=2>(x) u = Mul(lo, c) v = Mul(hi, s) re = "
+        "Sub(u, v) w = Mul(hi, c) q = Mul(lo, s) im = Add(w, q) "
+        "y = Concat<axis=-1>(re, im) }",
+        why="one angle for each pair",
+    ),
 ]
 
 CASES = [*RMS_NORM, *SWISH, *SCALES, *ROTARY]
@@ -304,6 +312,45 @@ def test_a_mask_beside_one_that_only_a_run_knows_keeps_its_number() -> None:
     feeds["pad"] = np.arange(feeds["pad"].shape[-1]) > np.zeros_like(feeds["pad"])
     result = run(registry()["canonicalize-masks"](), model, feeds)
     assert not result.modified and any("nothing else hides" in m.reason for m in result.misses)
+
+
+_GUARDED = (
+    "g (float[B,2,S,4] q, float[B,2,4,T] k) => (float[{more}B,2,S,T] y) "
+    "<int64 z = {{0}}, int64 one = {{1}}, int64[1] none = {{0}}, int64[1] r = {{1}}, float off = {{0}}, "
+    "float[1,1,1,1,1] wide = {{0}}, float[1,1,1,1] low = {{{low}}}, float f = {{{factor}}}> "
+    "{{ n = Shape<start=2,end=3>(q) s = Squeeze(n, none) h = Shape<start=3>(k) t = Squeeze(h, none) "
+    "rows = Range(z, s, one) row = Unsqueeze(rows, r) at = Range(z, t, one) seen = LessOrEqual(at, row) "
+    "m = Where(seen, off, low) p = MatMul(q, k) a = Add(p, m) b = {scale} w = Softmax<axis={axis}>(b) g = IsNaN(w) "
+    "y = Where(g, {zero}, w) }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"axis": -2}, "last axis"),  # the mask leaves each row a column, not each column a row
+        ({"low": "inf"}, "below"),
+        ({"low": "nan"}, "below"),
+        ({"factor": "-2"}, "positive"),  # what is hidden becomes +∞
+        ({"factor": "0"}, "positive"),  # … becomes NaN
+        ({"scale": "Div(f, a)"}, "positive"),
+        ({"zero": "wide", "more": "1,"}, "axes"),
+    ],
+)
+def test_a_guard_that_has_something_to_do_stays(change: dict[str, str], reason: str) -> None:
+    default = {"low": "-inf", "factor": "0.5", "scale": "Mul(a, f)", "axis": "-1", "zero": "off", "more": ""}
+    model = graph(_GUARDED.format(**{**default, **change}))
+    result = run(registry()["eliminate-nan-guard"](), model)
+    assert result.modified == (reason == "")
+    assert not reason or any(reason in m.reason for m in result.misses), result.misses
+
+
+def test_a_hidden_number_of_many_axes_keeps_them() -> None:
+    text = _GUARDED.format(low="-3e38", factor="1", scale="Identity(a)", axis="-1", zero="off", more="")
+    model = graph(text)
+    run(registry()["eliminate-identity"](), model)
+    assert run(registry()["canonicalize-masks"](), model).modified
 
 
 # -- positions and sizes -------------------------------------------------------------------------------------------
