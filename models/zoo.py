@@ -21,6 +21,7 @@ from models.builder import Array
 
 #: Batch and length (tokens, cached tokens, room of a cache, or pixels) of one run.
 Size = tuple[int, int]
+PEERS = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Model:
         benches: what is worth measuring.
         states: pairs of an input and the output that is its new value.
         grows: whether the new value of a state is longer than the old one, so that it cannot be the same memory.
+        peers: the engines that it is measured beside; ONNX Runtime is also its reference.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Model:
     benches: tuple[Size, ...]
     states: tuple[tuple[str, str], ...] = ()
     grows: bool = False
+    peers: tuple[str, ...] = PEERS
 
     @property
     def in_place(self) -> dict[str, str]:
@@ -164,7 +167,8 @@ def _decode_static(name: str, config: llama.Config, context: int) -> Model:
     shapes |= {f"past_key_values.{c}": past for c in caches}
     states = tuple((f"past_key_values.{c}", f"present.{c}") for c in caches)
     save, benches = partial(llama.save_static, config=config), ((1, 32), (1, 128), (1, 512), (8, 128))
-    return Model(name, save, shapes, feed, CHECKS, benches, states)
+    # OpenVINO 2026.4.1 has no TensorScatter.
+    return Model(name, save, shapes, feed, CHECKS, benches, states, peers=("onnxruntime",))
 
 
 def _caches(config: llama.Config) -> list[str]:

@@ -28,7 +28,7 @@ from models import zoo  # noqa: E402 (a folder of the checkout, not of the packa
 from scripts.bench_minilm import processor  # noqa: E402
 
 RESULTS = ROOT / "models" / "results"
-PEERS = ("onnxruntime", "openvino")
+PEERS = zoo.PEERS
 IMAGE_BATCHES = (1, 4)
 TOKENS = 128
 LAYERS = 10  # rows of a model's table
@@ -66,6 +66,7 @@ def main() -> int:
             path if path.exists() else model.build(options.models),
             targets=("cpu:native",),
             input_shapes=model.input_shapes,
+            states=model.in_place,
             verify=False,  # each row below tells the error beside the peers
         ).save(artifact)
         for count in threads:
@@ -87,6 +88,7 @@ def table_head(where: str) -> Iterator[str]:
     yield "median (10th to 90th percentile); below 1 we are faster. The roof is what this machine's multiply-adds"
     yield "and memory reads allow for the run's operations and constants, measured in the same run. The error is the"
     yield "largest beside ONNX Runtime, relative to its largest value. `others` is how many CPUs others kept busy."
+    yield "A peer that lacks an operator of the model cannot run it."
     yield from (
         "",
         "| model | threads | batch × length | ours, ms | / ONNX Runtime | / OpenVINO | roof | error | others |",
@@ -102,7 +104,7 @@ def measured_row(model: zoo.Model, artifact: Path, path: Path, size: zoo.Size, t
         found = bench(
             artifact,
             model.feed(batch, length),
-            against=dict.fromkeys(PEERS, path),
+            against=dict.fromkeys(model.peers, path),
             roofline=True,
             threads=threads,
             seconds=seconds,
@@ -115,7 +117,8 @@ def measured_row(model: zoo.Model, artifact: Path, path: Path, size: zoo.Size, t
 def cells(found: Benchmark) -> Iterator[str]:
     """Time, ratios, share of the roof, error, and how disturbed it was."""
     yield f"{found.load.latency['p50'] * 1e3:.2f}"
-    yield from (f"{p.ratio.median:.2f} ({p.ratio.low:.2f}–{p.ratio.high:.2f})" for p in found.peers)
+    told = {p.name: f"{p.ratio.median:.2f} ({p.ratio.low:.2f}–{p.ratio.high:.2f})" for p in found.peers}
+    yield from (told.get(name, "cannot") for name in PEERS)
     yield f"{found.roof.share:.0%}" if found.roof else ""
     yield f"{found.peers[0].max_error:.1e}"
     yield "" if found.others is None else f"{found.others:.1f}"

@@ -63,7 +63,8 @@ class Vectorized:
             return 1
         if atom.op in ("//", "%") and atom.args[1].is_constant and self.width > 1:
             inner, size = atom.args[0], atom.args[1].value
-            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector.
+            # Lanes stay within one piece of `size` when pieces are whole vectors and lane 0 starts a vector. A walk of
+            # any length does not.
             if size % self.width == 0 and divisor(inner, self.facts) % self.width == 0 and self.stride(inner) == 1:
                 return 0 if atom.op == "//" else 1
         return None

@@ -26,10 +26,12 @@ LARGEST = 5  # weights that are listed
 @click.option("--nodes", is_flag=True, help="List the nodes of a model as it is imported.")
 @click.option("--kernels", is_flag=True, help="What each kernel of an artifact does in a run, and its predicted time.")
 @click.option("--measure", is_flag=True, help="--kernels, with the time of each on this machine: runs the artifact.")
-@click.option("--entry", help="The entry point to look at with --kernels. [default: each]")
-@click.option("--target", help="The target that times are predicted for. [default: the first]")
-@arguments.shapes("Sizes for --kernels: x:1,128.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a run, for --kernels.")
+@click.option("--entry", help="The entry point to look at with --kernels or --measure. [default: each]")
+@click.option("--target", help="What to predict or measure for. [default: the first; with --measure what runs here]")
+@arguments.shapes("Sizes for --kernels and --measure: x:1,128.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a run, for --kernels and --measure."
+)
 @arguments.json_option
 @click.pass_context
 def command(

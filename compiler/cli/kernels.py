@@ -61,7 +61,7 @@ def lines(record: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _line(k: KernelUse) -> str:
     text = f"{k.launches:3} × {k.name:32} {k.kind:11} {k.flops / 1e6:10.2f} MFLOP {size(k.bytes):>9}"
-    text += f"  predicted {duration(k.predicted):>9} ({k.bound})"
-    if k.measured is not None and k.share is not None:
-        text += f"  measured {duration(k.measured):>9}, {k.share:.0%} of its limit"
-    return text
+    text += f"  predicted {duration(k.predicted):>9}"
+    if k.measured is None or k.share is None:
+        return f"{text} ({k.bound})"
+    return f"{text}  measured {duration(k.measured):>9}, {k.share:.0%} of its limit ({k.bound})"

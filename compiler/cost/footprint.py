@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tilewright.cost.kind import defines_of
 from tilewright.ir.ranges import Range, bounds
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, minimum, product
-from tilewright.kernel.analysis import loads_of, used_symbols
+from tilewright.kernel.analysis import gathered, loads_of, used_symbols
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel, Param, Store
 
@@ -58,6 +58,8 @@ def _loads(kernel: Kernel) -> Iterator[Load]:
     for store in kernel.body:
         if isinstance(store, Store):
             yield from loads_of(store.value)
+            for index in gathered(store.index):  # where a scatter writes is read as well
+                yield from loads_of(index)
 
 
 def _touched(load: Load, param: Param, extents: Mapping[str, Expr], facts: Facts) -> Expr:

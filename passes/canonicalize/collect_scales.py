@@ -3,7 +3,8 @@
     MatMul(q · a, Transpose(k) · b) · c   →  MatMul(q, Transpose(k)) · (a·b·c)
 
 Exporters put the scale of attention on the query, on the key, half on each, or on the scores. A product with a weight
-keeps its factor where it is: it is folded into the weight, or it belongs to the operand's producer.
+keeps its factor where it is: it is folded into the weight, or it belongs to the operand's producer. So does one in f16,
+where factors keep the product below 65504; other types have the range of f32 or more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import is_constant, only_consumer, type_of
+from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
 from tilewright.passes.match import scalar_of
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
@@ -31,6 +33,8 @@ class CollectScales(RewritePass):
         (left, first), (right, second) = _unscaled(a), _unscaled(b)
         if left is a and right is b:
             return False
+        if type_of(a).dtype is DType.F16:
+            return Miss.at(node, "without its factors the product may be beyond what f16 holds")
         product = rewriter.new("MatMul", [left, right], before=node)
         scale, last = first * second, node.outputs[0]
         follower = only_consumer(last)

@@ -51,6 +51,13 @@ def slice(X: f32[M, 64], Y: out[f32[M, 16]]):
     m: M; n: 16
     Y[m, n] = X[m, n + 8]
 """
+SCATTER = """
+@kernel
+def scatter(X: f32[S, 64], I: i64[N], U: f32[N, 64], Y: out[f32[S, 64], X]):
+    where(1 <= N <= 512, 1 <= S <= 512)
+    n: N; d: 64
+    Y[I[n], d] = U[n, d]
+"""
 COPY = """
 @kernel
 def copy(X: f32[M, 64], Y: out[f32[64*M]]):
@@ -118,6 +125,7 @@ CASES = {
         written="128*B*H*W",
         constants=str(4 * 9 * 32),
     ),
+    "scatter": Case(parse_kernel(SCATTER), "movement", flops="0", read="8*N + 256*N", written="256*N", dtype=""),
     "softmax": Case(
         row_softmax(),
         "rows",

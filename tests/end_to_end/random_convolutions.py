@@ -95,8 +95,9 @@ def _window(m: Network, x: Map, largest: int = 5, pool: bool = False) -> Window 
             a, b, c, d = ((k - 1) // 2 for k in (*kernel, *kernel))
         pads = (0, 0, 0, 0) if auto else (a, b, c, d)
         open_sizes = len(set(x.heights + x.widths)) > 2 or "H" in x.key
-        skips = strides[0] > kernel[0] or strides[1] > kernel[1]
-        if auto.startswith("SAME") and (skips or (strides != (1, 1) and open_sizes)):
+        if auto.startswith("SAME") and (
+            (strides != (1, 1) and open_sizes) or strides[0] > kernel[0] or strides[1] > kernel[1]
+        ):
             continue  # pads would depend on sizes that are not known; ONNX Runtime refuses those below 0
         w = Window(kernel, strides, dilations, pads, auto, pool and m.maybe(0.4))
         if min(*w.sizes(0, x.heights), *w.sizes(1, x.widths)) >= 1:

@@ -101,6 +101,17 @@ def test_llamas_share_a_file_of_weights(tmp_path: Path) -> None:
     assert len(files) == 3 and set(files) == {files[0]}
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("llama-")])
+def test_peers_are_those_that_can_run_it(name: str, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = SMALL[name].build(tmp_path)
+    if "openvino" in SMALL[name].peers:
+        openvino.Core().read_model(path)
+    else:
+        with pytest.raises(Exception, match="No conversion rule"):
+            openvino.Core().read_model(path)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_activations_are_of_order_1(name: str, tmp_path: Path) -> None:
     """An error relative to the largest output says something only where outputs are neither tiny nor one big value."""

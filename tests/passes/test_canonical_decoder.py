@@ -71,6 +71,12 @@ SCALES = [
     Case("collect-scales", _QK + "{ s = Mul(q, w) y = MatMul(s, k) }"),
     Case("collect-scales", _QK + "{ p = MatMul(q, k) y = Mul(p, a) }"),
     Case("collect-scales", _QK + "{ s = Mul(q, a) t = MatMul(s, m) y = MatMul(t, k) }"),
+    Case(
+        "collect-scales",  # 8 · 8 times smaller than the product without factors, which may be infinite
+        "g (float16[B,S,64] q, float16[B,64,T] k) => (float16[B,S,T] y) <float16 a = {12288}> "
+        "{ s = Mul(q, a) t = Mul(k, a) y = MatMul(s, t) }",
+        why="f16",
+    ),
 ]
 
 _X = "float[B,2,S,4] x, float[B,1,S,4] c, float[B,1,S,4] s, float[B,1,S,2] ch, float[B,1,S,2] sh"
@@ -304,16 +310,6 @@ def test_masks(seen: str, low: str, guard: int, hidden: str, reason: str) -> Non
     assert not reason or any(reason in m.reason for m in misses)
 
 
-def test_a_mask_beside_one_that_only_a_run_knows_keeps_its_number() -> None:
-    """The first row sees position 0 alone; where ``pad`` hides that, every position has the same weight."""
-    both = "h = Where(pad, off, low) o = Add(p, h) a = Add(o, m)"
-    model = graph(_CAUSAL.format(seen="seen = LessOrEqual(at, row)", low="low").replace("a = Add(p, m)", both))
-    feeds = {**feeds_for(model)}
-    feeds["pad"] = np.arange(feeds["pad"].shape[-1]) > np.zeros_like(feeds["pad"])
-    result = run(registry()["canonicalize-masks"](), model, feeds)
-    assert not result.modified and any("nothing else hides" in m.reason for m in result.misses)
-
-
 _GUARDED = (
     "g (float[B,2,S,4] q, float[B,2,4,T] k) => (float[{more}B,2,S,T] y) "
     "<int64 z = {{0}}, int64 one = {{1}}, int64[1] none = {{0}}, int64[1] r = {{1}}, float off = {{0}}, "
@@ -351,6 +347,16 @@ def test_a_hidden_number_of_many_axes_keeps_them() -> None:
     model = graph(text)
     run(registry()["eliminate-identity"](), model)
     assert run(registry()["canonicalize-masks"](), model).modified
+
+
+def test_a_mask_beside_one_that_only_a_run_knows_keeps_its_number() -> None:
+    """The first row sees position 0 alone; where ``pad`` hides that, every position has the same weight."""
+    both = "h = Where(pad, off, low) o = Add(p, h) a = Add(o, m)"
+    model = graph(_CAUSAL.format(seen="seen = LessOrEqual(at, row)", low="low").replace("a = Add(p, m)", both))
+    feeds = {**feeds_for(model)}
+    feeds["pad"] = np.arange(feeds["pad"].shape[-1]) > np.zeros_like(feeds["pad"])
+    result = run(registry()["canonicalize-masks"](), model, feeds)
+    assert not result.modified and any("nothing else hides" in m.reason for m in result.misses)
 
 
 # -- positions and sizes -------------------------------------------------------------------------------------------
