@@ -125,7 +125,8 @@ def sample(grow: Callable[[Network], None], seeds: Sequence[int], opset: int = 2
         networks[-1].close()
     inputs = {name: made for n in networks for name, made in n.inputs.items()}
     infos = [helper.make_tensor_value_info(name, dtype, shape) for name, (dtype, shape, _) in inputs.items()]
-    outputs = [helper.make_empty_tensor_value_info(name) for n in networks for name in n.outputs]
+    made = [name for n in networks for name in n.outputs if name not in inputs]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in made]
     constants = [c for n in networks for c in n.constants.values()]
     graph = helper.make_graph([x for n in networks for x in n.nodes], "random", infos, outputs, constants)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
