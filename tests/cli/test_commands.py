@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -336,9 +335,7 @@ def test_interrupting_a_compile_leaves_nothing(compiled: Compiled, tmp_path: Pat
     while "lower" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    start = time.monotonic()
     _, told = process.communicate(timeout=60)
-    assert time.monotonic() - start < 30
     assert process.returncode == 130
     assert "interrupted" in told
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import onnx
@@ -93,11 +92,3 @@ def test_level_0_fuses_nothing(tmp_path: Path) -> None:
     run_pipeline(model, default_pipeline(level=0))
     assert not any(n.domain == FUSED_DOMAIN for n in model.graph)
     assert histogram(model)["Gelu"] == 2
-
-
-def test_pipeline_is_quick(tmp_path: Path) -> None:
-    """MiniLM has three times these layers and is asked to take less than a second."""
-    model = import_model(build_small(tmp_path))
-    started = time.perf_counter()
-    run_pipeline(model, default_pipeline())
-    assert time.perf_counter() - started < 1.0
