@@ -36,7 +36,8 @@ def attention(kernel: Kernel, scan: Scan, target: Target) -> Iterator[Schedule]:
     blocks = single if row is None else (*single, Loop(row, BLOCK_TILES * tile, "block", balanced=True))
     tiles = () if row is None else (Loop(row, tile, "tile", balanced=True),)
     reduce = (Loop(scan.axis, SCAN_PIECE),)
-    transposed = {x.tensor for p in products for x in loads_of(p.b) if p.m and not unit_stride(kernel, x, p.n[-1])}
+    both = [p for p in products if p.m and p.n]  # a product with one column has nothing to transpose
+    transposed = {x.tensor for p in both for x in loads_of(p.b) if not unit_stride(kernel, x, p.n[-1])}
     stages = tuple(Stage(x, len(blocks), "l2") for x in sorted(transposed))
     yield Schedule(loops=blocks + tiles, reduce=reduce, stages=stages)
     # An operand that cannot be staged once is copied for each tile of rows: fewer, larger ones.
