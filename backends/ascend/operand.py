@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import as_product, used_symbols
+from tilewright.kernel.analysis import as_product, offset_of, used_symbols
 from tilewright.kernel.expr import Cast, Load, Ref, Value
 from tilewright.kernel.schedule import Compute
 from tilewright.kernel.tile import Kernel
@@ -44,7 +44,4 @@ def is_contraction(node: Compute) -> bool:
 
 def flat_index(kernel: Kernel, load_tensor: str, index: tuple[Expr, ...]) -> Expr:
     """Offset in elements of a row-major tensor at ``index``."""
-    offset, stride = constant(0), constant(1)
-    for i, size in zip(reversed(index), reversed(kernel.param(load_tensor).shape), strict=True):
-        offset, stride = offset + i * stride, stride * size
-    return offset
+    return offset_of(kernel.param(load_tensor), index)

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 from tilewright.backends.cpu.keys import MOST_ROWS as DOT_ROWS
 from tilewright.backends.cpu.keys import DotCall, Keys
-from tilewright.backends.cpu.lanes import offset_of
 from tilewright.backends.cpu.matvec import PIECE, FewRows, most_rows
 from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
@@ -23,6 +22,7 @@ from tilewright.backends.cpu.values import HALF, Buffer
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
+from tilewright.kernel.analysis import offset_of
 from tilewright.kernel.expr import Const, Load, Ref, Value
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute

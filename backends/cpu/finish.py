@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tilewright.backends.cpu.lanes import offset_of
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.register_tile import Contraction
 from tilewright.backends.cpu.values import pointer_type
 from tilewright.codegen.cstyle import Text
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import refs_of, walk
+from tilewright.kernel.analysis import offset_of, refs_of, walk
 from tilewright.kernel.expr import Binary, Load, Unary
 from tilewright.kernel.schedule import Alloc, Compute, Node, Write
 

@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.register_tile import Contraction, Operand, RegisterTiles
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
+from tilewright.kernel.analysis import offset_of
 from tilewright.kernel.expr import Load, Ref, Value
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute

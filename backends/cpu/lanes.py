@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.ir.ranges import Range, divisor
-from tilewright.ir.symbolic import ZERO, Atom, Expr, Symbol, as_expr, constant
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Symbol, constant
 from tilewright.kernel.expr import Value
-from tilewright.kernel.tile import Param
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,3 @@ class Vectorized:
 def plain_index(index: tuple[Expr | Value, ...]) -> tuple[Expr, ...]:
     """An index with 0 for the entries that are known at run time only."""
     return tuple(i if isinstance(i, Expr) else ZERO for i in index)
-
-
-def offset_of(param: Param, index: tuple[Expr, ...]) -> Expr:
-    """The element offset of ``index`` in a row-major tensor."""
-    total = ZERO
-    for i, size in zip(index, param.shape, strict=True):
-        total = total * size + i
-    return as_expr(total)

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from tilewright.backends.cpu.down import emit_down
-from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
+from tilewright.backends.cpu.lanes import Vectorized, plain_index
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.statements import Statement, across, combine, emit_partial, emit_statement, identity_text
 from tilewright.backends.cpu.values import Buffer, register_type
 from tilewright.codegen.cstyle import constant_text
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, symbol
-from tilewright.kernel.analysis import gathered, loads_of, refs_of, used_symbols, walk
+from tilewright.kernel.analysis import gathered, loads_of, offset_of, refs_of, used_symbols, walk
 from tilewright.kernel.expr import Const, IndexValue, Load, Unary
 from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute, Write

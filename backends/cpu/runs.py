@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.place import Place
 from tilewright.codegen.cstyle import Text
 from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.ir.types import DType
+from tilewright.kernel.analysis import offset_of
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.print import print_node
 from tilewright.kernel.proof import inside

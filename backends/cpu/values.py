@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.codegen.cstyle import C_TYPES, Text, constant_text, index_text, parenthesized
 from tilewright.errors import InternalError
 from tilewright.ir.ranges import Facts, bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import used_symbols, walk
+from tilewright.kernel.analysis import offset_of, used_symbols, walk
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.proof import inside
 from tilewright.kernel.tile import Param

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.values import is_inside
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
-from tilewright.kernel.analysis import identity, loads_of, refs_of
+from tilewright.kernel.analysis import identity, loads_of, offset_of, refs_of
 from tilewright.kernel.expr import Binary, Cast, Load, Value
 from tilewright.kernel.schedule import Compute
 from tilewright.kernel.scope import Scope

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilewright.ir.symbolic import ZERO, Expr, product
-from tilewright.kernel.analysis import Product, as_product, loads_of, walk
-from tilewright.kernel.expr import Binary, IndexValue, Load, Unary, Value
-from tilewright.kernel.tile import Define, Kernel, Param, Scan, Store
+from tilewright.ir.symbolic import Expr, product
+from tilewright.kernel.analysis import Product, as_product, loads_of, offset_of, walk
+from tilewright.kernel.expr import Binary, IndexValue, Load, Unary
+from tilewright.kernel.tile import Define, Kernel, Scan, Store
 
 #: Most specific first. ``scan`` carries values along an axis (attention); ``contraction`` is a sum of products whose
 #: operands both bring axes of the result (matrix products, convolutions); ``window`` reduces over an axis that is added
@@ -62,21 +62,13 @@ def is_conversion(kernel: Kernel) -> bool:
     (store,) = stores
     load = store.value
     assert isinstance(load, Load)
-    if load.fill is not None or any(not isinstance(i, Expr) for i in (*load.index, *store.index)):
+    read, written = (tuple(i for i in index if isinstance(i, Expr)) for index in (load.index, store.index))
+    if load.fill is not None or len(read) < len(load.index) or len(written) < len(store.index):
         return False
     source, target = kernel.param(load.tensor), kernel.param(store.tensor)
     if product(source.shape) != product(target.shape):
         return False
-    return _address(source, load.index) != _address(target, store.index)
-
-
-def _address(param: Param, index: tuple[Expr | Value, ...]) -> Expr:
-    """The number of an element in memory, which is row-major."""
-    at = ZERO
-    for i, size in zip(index, param.shape, strict=True):
-        assert isinstance(i, Expr)
-        at = at * size + i
-    return at
+    return offset_of(source, read) != offset_of(target, written)
 
 
 def _slides(define: Define) -> bool:

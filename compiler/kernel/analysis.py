@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import ZERO, Expr, as_expr
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.schedule import Compute, For, Node, Scheduled, ScheduleError
 from tilewright.kernel.scope import trips
-from tilewright.kernel.tile import Define
+from tilewright.kernel.tile import Define, Param
 
 
 def walk(value: Value) -> Iterator[Value]:
@@ -57,6 +57,14 @@ def gathered(index: tuple[Expr | Value, ...]) -> tuple[Value, ...]:
 def index_symbols(index: tuple[Expr | Value, ...]) -> frozenset[str]:
     """Names of axes and dimensions on which an index depends."""
     return frozenset[str]().union(*(i.symbols if isinstance(i, Expr) else used_symbols(i) for i in index))
+
+
+def offset_of(param: Param, index: tuple[Expr, ...]) -> Expr:
+    """The element offset of ``index`` in a row-major tensor."""
+    total = ZERO
+    for i, size in zip(index, param.shape, strict=True):
+        total = total * size + i
+    return as_expr(total)
 
 
 def used_symbols(value: Value) -> frozenset[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of
+from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import walk
+from tilewright.kernel.analysis import offset_of, walk
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Loop
 from tilewright.kernel.tile import Define, Kernel, Scan, Store

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from tilewright.backends.cpu.lanes import Vectorized, offset_of, plain_index
+from tilewright.backends.cpu.lanes import Vectorized, plain_index
 from tilewright.backends.cpu.machine import codegen
 from tilewright.backends.cpu.templates.axes import most, stored_axes
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, symbol
-from tilewright.kernel.analysis import Product, loads_of, refs_of
+from tilewright.kernel.analysis import Product, loads_of, offset_of, refs_of
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.pack import blocked
 from tilewright.kernel.schedule import Loop, Pack, Schedule
