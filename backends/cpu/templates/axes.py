@@ -10,7 +10,7 @@ from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import offset_of, walk
 from tilewright.kernel.expr import Load, Value
-from tilewright.kernel.schedule import Loop
+from tilewright.kernel.schedule import Loop, LoopKind
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
 
 
@@ -47,3 +47,15 @@ def unit_stride(kernel: Kernel, v: Value, axis: str) -> bool:
             if lane.stride(offset_of(kernel.param(x.tensor), index)) != 1:
                 return False
     return True
+
+
+def cut(kernel: Kernel, axes: Sequence[str], room: int, kind: LoopKind = "block", balanced: bool = False) -> list[Loop]:
+    """Loops over ``axes``, given outermost first, so that about ``room`` elements are inside them all; ``balanced``
+    ones where a piece has more than one."""
+    loops: list[Loop] = []
+    for axis in reversed(axes):
+        longest = max(1, most(kernel, axis))
+        if longest > room:
+            loops.append(Loop(axis, max(1, room), kind, balanced and room > 1))
+        room = max(1, room // longest)
+    return loops[::-1]

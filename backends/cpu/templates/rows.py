@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilewright.backends.cpu.templates.axes import most, stored_axes
+from tilewright.backends.cpu.templates.axes import cut, most, stored_axes
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.schedule import Loop, LoopKind, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
@@ -31,7 +31,7 @@ def _returns(kernel: Kernel) -> bool:
     )
 
 
-def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> Iterator[Loop]:
+def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> list[Loop]:
     """Loops over the axes that may be cut, outermost first, for about ``room`` elements inside them all."""
     free = _outer(kernel, stored_axes(kernel))
     axes = {a for s in kernel.body if isinstance(s, Store) for a in s.axes}
@@ -39,13 +39,7 @@ def _pieces(kernel: Kernel, room: int, kind: LoopKind) -> Iterator[Loop]:
     for axis in (a.name for a in kernel.axes):
         if axis in axes and axis not in free:
             room = max(1, room // max(1, most(kernel, axis)))
-    loops: list[Loop] = []
-    for axis in reversed(free):
-        longest = max(1, most(kernel, axis))
-        if longest > room:
-            loops.append(Loop(axis, max(1, room), kind))
-        room = max(1, room // longest)
-    yield from reversed(loops)
+    return cut(kernel, free, room, kind)
 
 
 def _outer(kernel: Kernel, free: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from tilewright.backends.cpu.lanes import Vectorized, plain_index
 from tilewright.backends.cpu.machine import codegen
-from tilewright.backends.cpu.templates.axes import most, stored_axes
+from tilewright.backends.cpu.templates.axes import cut, most, stored_axes
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, symbol
 from tilewright.kernel.analysis import Product, loads_of, offset_of, refs_of
@@ -36,19 +36,12 @@ def window(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]
     packs = tuple(_packs(kernel, define.value, lane, panel))
     free = [a for a in by_stride(kernel) if a != lane]
     room = BLOCK_ELEMENTS
-    loops: list[Loop] = []
-    if lane in stored_axes(kernel) and most(kernel, lane) > BLOCK_LANES:
-        loops.append(Loop(lane, BLOCK_LANES, "block"))
+    wide = lane in stored_axes(kernel) and most(kernel, lane) > BLOCK_LANES
     room //= min(BLOCK_LANES, most(kernel, lane))
     for axis in define.reduce.axes:
         if not any(axis in i.symbols and len(i.symbols) > 1 for x in loads_of(define.value) for i in _plain(x)):
             room = max(1, room // max(1, most(kernel, axis)))  # no window: each output reads its own
-    for axis in reversed(free):
-        longest = max(1, most(kernel, axis))
-        if longest > room:
-            loops.append(Loop(axis, max(1, room), "block"))
-        room = max(1, room // longest)
-    blocks = tuple(reversed(loops))
+    blocks = (*cut(kernel, free, room), *([Loop(lane, BLOCK_LANES, "block")] if wide else []))
     near = _near_lanes(kernel, define, panel)
     tile = (Loop(lane, near, "tile"),) if 2 * panel <= near < min(BLOCK_LANES, most(kernel, lane)) else ()
     yield Schedule(loops=(*blocks, *tile), packs=packs)
@@ -80,13 +73,8 @@ def window_product(kernel: Kernel, product: Product, target: Target) -> Iterator
     packs = [p for d, lane in zip(windows, lanes, strict=True) if lane for p in _packs(kernel, d.value, lane, panel)]
     packs += _packs(kernel, product.b, product.n[-1], panel)
     room = max(1, PRODUCT_ELEMENTS // max(1, math.prod(most(kernel, k) for k in product.k)))
-    loops: list[Loop] = []
-    for axis in reversed([a for a in by_stride(kernel) if a in product.m]):
-        longest = max(1, most(kernel, axis))
-        if longest > room:
-            loops.append(Loop(axis, room, "block", balanced=room > 1))
-        room = max(1, room // longest)
-    yield Schedule(loops=tuple(reversed(loops)), packs=tuple(packs))
+    rows = [a for a in by_stride(kernel) if a in product.m]
+    yield Schedule(loops=tuple(cut(kernel, rows, room, balanced=True)), packs=tuple(packs))
 
 
 def _behind(defines: Mapping[str, Define], v: Value) -> Iterator[Define]:
