@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.accuracy import compare
 from tilewright.errors import InternalError, UsageError
-from tilewright.ir.evaluate import evaluate
 from tilewright.ir.verify import verify
 from tilewright.options import Observation
 from tilewright.passes.base import PassResult
@@ -75,7 +74,7 @@ class Observer:
             path = self._dump(model, "import")
             if self.observe.verify_each:
                 self._feeds = _feeds(model)
-                self._before = evaluate(path, self._feeds, every=True)
+                self._before = _values(path, self._feeds)
 
     def __call__(self, name: str, model: ir.Model, result: PassResult, seconds: float) -> None:
         """A pass is through: an observer of :func:`tilewright.passes.pipeline.run_pipeline`.
@@ -130,7 +129,7 @@ class Observer:
         return path
 
     def _check(self, name: str, path: Path) -> None:
-        after = evaluate(path, self._feeds, every=True)
+        after = _values(path, self._feeds)
         outputs = [o.name for o in onnx.load(str(path), load_external_data=False).graph.output]
         if all(compare(o, after[o], self._before[o]).ok for o in outputs):
             self._before = after
@@ -143,6 +142,13 @@ class Observer:
             f"pass {name} changes numbers: {bad.name} {bad.problem or f'is off by {bad.relative:.2e}'}"
             f" (may be {bad.tolerance:.0e}){kept}"
         )
+
+
+def _values(path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
+    """Every value of a dumped state."""
+    from tilewright.ir.evaluate import evaluate  # the reference evaluator takes half a second to import
+
+    return evaluate(path, feeds, every=True)
 
 
 def _require_known(name: str, known: Sequence[str], cause: str) -> None:

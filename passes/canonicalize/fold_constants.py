@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 from tilewright.ir.graph import constant_array, constant_tensor, is_constant, known_value, type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter
@@ -86,6 +85,8 @@ def _bytes(value: ir.Value) -> int:
 
 def evaluate(node: ir.Node, model: ir.Model) -> list[np.ndarray[Any, Any]]:
     """The outputs of one node with constant inputs, by the reference evaluator."""
+    from onnx.reference import ReferenceEvaluator  # half a second, and most graphs need it not at all
+
     proto = ir.to_proto(node)
     assert isinstance(proto, onnx.NodeProto)
     opsets = {"": model.opset_imports[""]}

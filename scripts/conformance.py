@@ -1,0 +1,154 @@
+"""ONNX's backend suite through the compiler and the artifact's C interface: how many of its tests pass, and why not.
+
+    python scripts/conformance.py                 the 1,176 plain tests
+    python scripts/conformance.py --all           all tests of the suite
+    python scripts/conformance.py -k resize       those whose name contains a text
+    python scripts/conformance.py --update        also write tests/conformance/results.md and passed.txt
+
+Every input of a test's graph is an input of the artifact. The processes that compile and run import neither onnxruntime
+nor onnx.reference. A test in ``passed.txt`` that does not pass any more makes the command fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.conformance.cases import FOLDER, cases, plain_names  # noqa: E402
+
+RESULTS = ROOT / "tests" / "conformance" / "results.md"
+PASSED = ROOT / "tests" / "conformance" / "passed.txt"
+
+#: Seconds that one test may take.
+LIMIT = 120
+
+
+def main() -> int:
+    """Exit status: 1 when a test that once passed does not."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="all tests of the suite, not the plain ones only")
+    parser.add_argument("-k", default="", help="only tests whose name contains this")
+    parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
+    parser.add_argument("--update", action="store_true", help="write the results and the list of what passes")
+    parser.add_argument("-v", action="store_true", help="also list what passes")
+    options = parser.parse_args()
+    known = cases()
+    plain = plain_names()
+    names = [n for n in (known if options.all else plain) if options.k in n]
+    started = time.perf_counter()
+    outcomes = run(names, options.n)
+    seconds = time.perf_counter() - started
+    for name in names:
+        outcome = outcomes[name]
+        if options.v or outcome["status"] != "passed":
+            print(f"{outcome['status']:12}{name}  {outcome['reason']}")
+    print(summary(outcomes, plain, seconds))
+    lost = sorted(n for n in _passed_before() & set(names) if outcomes[n]["status"] != "passed")
+    for name in lost:
+        print(f"LOST  {name}: it passed before")
+    if options.update and not options.k:
+        _write(outcomes, plain, seconds, lost)
+    return 1 if lost else 0
+
+
+def run(names: list[str], processes: int) -> dict[str, dict[str, Any]]:
+    """The outcome of every test; a worker that dies or takes too long costs the test it was at."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in names:
+        waiting.put(name)
+    outcomes: dict[str, dict[str, Any]] = {}
+    threads = [threading.Thread(target=_feed, args=(waiting, outcomes)) for _ in range(processes)]
+    for thread in threads:
+        thread.start()
+    while any(t.is_alive() for t in threads):
+        threads[0].join(10) if threads[0].is_alive() else time.sleep(1)
+        print(f"\r{len(outcomes)}/{len(names)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return outcomes
+
+
+def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]]) -> None:
+    worker: subprocess.Popen[str] | None = None
+    while True:
+        try:
+            name = waiting.get_nowait()
+        except queue.Empty:
+            break
+        if worker is None:
+            worker = _worker()
+        assert worker.stdin is not None and worker.stdout is not None
+        timer = threading.Timer(LIMIT, worker.kill)
+        timer.start()
+        try:
+            worker.stdin.write(f"{name}\n")
+            worker.stdin.flush()
+            line = worker.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        late = not timer.is_alive()
+        timer.cancel()
+        if line:
+            outcomes[name] = json.loads(line)
+            continue
+        code = worker.wait()
+        reason = f"longer than {LIMIT} s" if late else f"the process died with {code}"
+        outcomes[name] = {"name": name, "status": "failed", "reason": reason, "cpu": 0.0, "seconds": 0.0}
+        worker = None
+    if worker is not None and worker.stdin is not None:
+        worker.stdin.close()
+        worker.wait()
+
+
+def _worker() -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def summary(outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: float) -> str:
+    """Counts of the plain tests and of all that ran, and processor seconds of a compilation."""
+    lines = []
+    for title, chosen in (("plain tests", set(plain)), ("all that ran", set(outcomes))):
+        counts = collections.Counter(o["status"] for n, o in outcomes.items() if n in chosen)
+        rest = ", ".join(f"{c} {s}" for s, c in sorted(counts.items()) if s != "passed")
+        lines.append(f"{title}: {counts['passed']} of {sum(counts.values())} pass" + (f" ({rest})" if rest else ""))
+    times = sorted(o["cpu"] for n, o in outcomes.items() if o["cpu"])
+    if times:
+        middle, late = times[len(times) // 2], times[len(times) * 9 // 10]
+        lines.append(f"processor seconds of compiling one: median {middle:.2f}, nine in ten below {late:.2f}")
+    lines.append(f"{seconds:.0f} s")
+    return "\n".join(lines)
+
+
+def _passed_before() -> set[str]:
+    return set(PASSED.read_text().split()) if PASSED.exists() else set()
+
+
+def _write(outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: float, lost: list[str]) -> None:
+    passed = {n for n, o in outcomes.items() if o["status"] == "passed"} | (_passed_before() - set(outcomes))
+    PASSED.write_text("\n".join(sorted(passed | set(lost))) + "\n")
+    text = [f"# ONNX's backend suite, {FOLDER.name.rpartition('-')[2]}", ""]
+    text += ["`python scripts/conformance.py --all --update` wrote this.", ""]
+    text += [f"- {line}" for line in summary(outcomes, plain, seconds).splitlines()] + [""]
+    for title, chosen in (("Plain tests", True), ("Others", False)):
+        missed = [(n, o) for n, o in sorted(outcomes.items()) if (n in plain) == chosen and o["status"] != "passed"]
+        text += [f"## {title} that do not pass", "", "| test | | reason |", "|---|---|---|"]
+        text += [f"| {n} | {o['status']} | {o['reason'].replace('|', '/')} |" for n, o in missed] + [""]
+    RESULTS.write_text("\n".join(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

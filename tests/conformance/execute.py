@@ -1,0 +1,116 @@
+"""One case through the compiler and the artifact's C interface; ``python -m tests.conformance.execute`` is a worker.
+
+A worker reads names of cases, one a line, and answers each with a line of JSON. It imports neither onnxruntime nor
+onnx.reference, and refuses to go on when something did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from tests.conformance.cases import Case, cases, read_values
+
+#: What would compute for us.
+FORBIDDEN = ("onnxruntime", "onnx.reference", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a case.
+
+    Attributes:
+        status: ``passed``, ``unsupported`` (the compiler said so), ``wrong`` (other numbers), ``failed`` (anything else).
+        reason: why it did not pass; one line.
+        cpu: processor seconds of compiling it, those of the C compiler's processes included.
+    """
+
+    name: str
+    status: str
+    reason: str = ""
+    cpu: float = 0.0
+
+
+def execute(case: Case, target: str = "cpu:native") -> Outcome:
+    """Compile a case with every input of the graph as a run-time input, run it on each data set and compare."""
+    import tilewright
+    from tilewright import driver
+    from tilewright.errors import TilewrightError
+    from tilewright.options import Options
+    from tilewright.runtime.errors import RunError
+
+    started = _cpu()
+    try:
+        artifact = driver.compile(str(case.folder / "model.onnx"), options=Options(targets=(target,)))
+    except TilewrightError as error:
+        status = "unsupported" if error.exit_code in (3, 4) else "failed"
+        return Outcome(case.name, status, _line(error))
+    except Exception as error:
+        return Outcome(case.name, "failed", f"crash: {_line(error)}")
+    cpu = _cpu() - started
+    try:
+        session = tilewright.load(artifact)
+        for data in case.data:
+            inputs, expected = read_values(data, "input"), read_values(data, "output")
+            feeds = {i.name: a for i, a in zip(session.inputs, inputs, strict=True)}
+            problem = _difference(expected, session.run(None, feeds), case)
+            if problem:
+                return Outcome(case.name, "wrong", problem, cpu)
+    except (TilewrightError, RunError) as error:
+        return Outcome(case.name, "failed", _line(error), cpu)
+    except Exception as error:
+        return Outcome(case.name, "failed", f"crash: {_line(error)}", cpu)
+    return Outcome(case.name, "passed", "", cpu)
+
+
+def _difference(expected: list[np.ndarray], got: list[np.ndarray], case: Case) -> str:
+    """What the suite's own runner would complain about; its comparison, and its tolerance for bf16."""
+    if len(expected) != len(got):
+        return f"{len(got)} outputs, not {len(expected)}"
+    for i, (want, have) in enumerate(zip(expected, got, strict=True)):
+        if want.dtype.kind == "V" or want.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+            have = have.view(want.dtype)  # the runtime knows these as unsigned integers
+        if have.dtype != want.dtype:
+            return f"output {i} is {have.dtype}, not {want.dtype}"
+        if have.shape != want.shape:
+            return f"output {i} has shape {list(have.shape)}, not {list(want.shape)}"
+        rtol = max(case.rtol, 2**-6) if want.dtype.name == "bfloat16" else case.rtol
+        a, b = (x.astype(np.float32) if x.dtype.kind == "V" or x.dtype.name == "bfloat16" else x for x in (have, want))
+        try:
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=case.atol)
+        except AssertionError as error:
+            return f"output {i}: {_line(error)}"
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
+    return " ".join(line for line in lines if line)[:300]
+
+
+def _cpu() -> float:
+    """Processor seconds of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def main() -> None:
+    """Answer names with outcomes until the input ends."""
+    known = cases()
+    for line in sys.stdin:
+        started = time.perf_counter()
+        outcome = execute(known[line.strip()])
+        loaded = [name for name in FORBIDDEN if name in sys.modules]
+        if loaded:
+            outcome = Outcome(outcome.name, "failed", f"this process has imported {', '.join(loaded)}")
+        print(json.dumps({**asdict(outcome), "seconds": time.perf_counter() - started}), flush=True)
+        if loaded:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
