@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
 from tests.conformance.cases import Case, cases, read_values
 
 #: What would compute for us.
@@ -24,9 +25,9 @@ class Outcome:
     """What became of a case.
 
     Attributes:
-        status: ``passed``, ``unsupported`` (the compiler said so), ``wrong`` (other numbers), ``failed`` (anything else).
+        status: ``passed``, ``unsupported`` (the compiler said so), ``wrong`` (other numbers), or ``failed``.
         reason: why it did not pass; one line.
-        cpu: processor seconds of compiling it, those of the C compiler's processes included.
+        cpu: processor seconds of compiling it, the C compiler's processes included.
     """
 
     name: str
@@ -71,15 +72,15 @@ def _difference(expected: list[np.ndarray], got: list[np.ndarray], case: Case) -
     """What the suite's own runner would complain about; its comparison, and its tolerance for bf16."""
     if len(expected) != len(got):
         return f"{len(got)} outputs, not {len(expected)}"
-    for i, (want, have) in enumerate(zip(expected, got, strict=True)):
-        if want.dtype.kind == "V" or want.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
-            have = have.view(want.dtype)  # the runtime knows these as unsigned integers
+    for i, (want, result) in enumerate(zip(expected, got, strict=True)):
+        narrow = want.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+        have = result.view(want.dtype) if narrow else result  # the runtime knows these as unsigned integers
         if have.dtype != want.dtype:
             return f"output {i} is {have.dtype}, not {want.dtype}"
         if have.shape != want.shape:
             return f"output {i} has shape {list(have.shape)}, not {list(want.shape)}"
         rtol = max(case.rtol, 2**-6) if want.dtype.name == "bfloat16" else case.rtol
-        a, b = (x.astype(np.float32) if x.dtype.kind == "V" or x.dtype.name == "bfloat16" else x for x in (have, want))
+        a, b = (x.astype(np.float32) if narrow else x for x in (have, want))
         try:
             np.testing.assert_allclose(a, b, rtol=rtol, atol=case.atol)
         except AssertionError as error:
