@@ -12,8 +12,8 @@ from tilewright.kernel.tile import Kernel
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
 
-#: Operators that keep row-major order: their result is the same memory under another shape.
-VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
+#: Operators that keep row-major order: their result is the same memory under another shape or element type.
+VIEWS = frozenset("BitCast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
 
 
 @dataclass(frozen=True, slots=True)
