@@ -121,11 +121,17 @@ def bit_cast(ctx: Infer) -> TensorType:
 
 @shape_rule("Dropout")
 def dropout(ctx: Infer) -> list[TensorType | None]:
-    """Identity when nothing is dropped; the mask is boolean."""
+    """Identity when nothing is dropped, which a run has to confirm where it gives ``training_mode`` or the ratio; the
+    mask is boolean."""
     x, ratio, training = ctx.input(0), ctx.constant(1), ctx.known(2)
     off = not ctx.has(2) or (training is not None and all(e == 0 for e in training.flat))
-    if not off and (ratio is None or ratio.any()):
-        ctx.unsupported("training mode, whose results are random; set training_mode to False or ratio to 0")
+    if not off and not (ratio is not None and not ratio.any()):
+        if training is not None and (ratio is not None or not ctx.has(1)):
+            ctx.unsupported("training mode, whose results are random; set training_mode to False or ratio to 0")
+        for i in (1, 2):
+            for size in ctx.input(i).shape if ctx.has(i) else ():
+                ctx.equal(size, 1)
+        ctx.new_size("drops_at_random", 0)
     return [x, TensorType(DType.BOOL, x.shape)]
 
 
