@@ -276,7 +276,9 @@ class Values:
 
     def _fill(self, v: Load) -> str:
         if v.dtype in NARROW:
-            return str(int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16 if v.dtype.bits == 16 else np.uint8)))
+            return str(
+                int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16 if v.dtype.bits == 16 else np.uint8))
+            )
         if v.dtype.bits < 8:
             return str(int(v.fill or 0) & (1 << v.dtype.bits) - 1)
         return "1" if v.dtype is DType.BOOL and v.fill else constant_text(v.fill or 0, v.dtype)

@@ -13,13 +13,13 @@ from tilewright.ops.registry import shape_rule
 
 #: One input, output of the same type.
 UNARY = (
-    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
+    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
     "LeakyRelu Log Mish Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
     "ThresholdedRelu"
 ).split()
 
 #: Broadcast inputs of one element type, output of that type; integers are not followed through these.
-BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean PRelu Pow".split()
+BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean Pow".split()
 
 
 @shape_rule(*UNARY)
@@ -32,6 +32,28 @@ def unary(ctx: Infer) -> TensorType:
 def broadcast(ctx: Infer) -> TensorType:
     """Element type of the first input, NumPy broadcasting."""
     return TensorType(ctx.input(0).dtype, ctx.broadcast(*(t.shape for t in ctx.types())))
+
+
+@shape_rule("PRelu")
+def prelu(ctx: Infer) -> TensorType:
+    """Type of the input, to which the slope broadcasts."""
+    x, slope = ctx.input(0), ctx.input(1)
+    if slope.rank > x.rank:
+        ctx.fail(f"a slope of rank {slope.rank} for an input of rank {x.rank}")
+    for size, whole_size in zip(slope.shape, x.shape[x.rank - slope.rank :], strict=True):
+        if size != 1:
+            ctx.equal(size, whole_size)
+    return x
+
+
+@shape_rule("Clip")
+def clip(ctx: Infer) -> TensorType:
+    """Type of the input; the bounds are one number each."""
+    for i in (1, 2):
+        bound = ctx.optional(i)
+        for size in bound.shape if bound is not None else ():
+            ctx.equal(size, 1)
+    return ctx.input(0)
 
 
 # -- arithmetic that shapes are computed with ------------------------------------------------------------------------

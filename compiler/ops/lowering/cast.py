@@ -9,7 +9,6 @@ from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Operand, binary, cast, const, select
 from tilewright.ops.lower import Context, lowering
 
-
 #: Largest finite numbers of the types that a conversion saturates at.
 _LARGEST = {DType.F8E4M3: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
 

@@ -48,11 +48,15 @@ class Pointwise:
             return False
         schema = onnx.defs.get_schema(self.op, self.opset)
         name = schema.inputs[0].type_str
-        return any(t.type_param_str == name and f"tensor({dtype})" in t.allowed_type_strs for t in schema.type_constraints)
+        return any(
+            t.type_param_str == name and f"tensor({dtype})" in t.allowed_type_strs for t in schema.type_constraints
+        )
 
 
-_ANY = "Abs Ceil Celu Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Round Selu Shrink " \
+_ANY = (
+    "Abs Ceil Celu Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Round Selu Shrink "
     "Sigmoid Sign Sin Cos Softplus Softsign Swish Tanh ThresholdedRelu Atan Sinh Cosh Asinh BitwiseNot Not IsNaN IsInf"
+)
 _TWO = "Add Sub Mul Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr BitwiseXor PRelu"
 
 CASES = (
@@ -105,5 +109,3 @@ def draw(rng: np.random.Generator, dtype: str, shape: Sequence[int], low: float,
 def np_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy type of an ONNX element type."""
     return helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(dtype.upper()))
-
-
