@@ -16,6 +16,7 @@ from tilewright.frontend.definition import definition_of
 from tilewright.ir.graph import origin_of, set_origin
 from tilewright.ops.context import Scope, Unsupported
 from tilewright.ops.lower import has_lowering
+from tilewright.ops.steps import program_of
 
 #: Passes write these with other operators, better than their bodies do.
 _DECOMPOSED = frozenset(["Attention"])
@@ -43,7 +44,7 @@ class Expander:
         """
         if node.domain in ("", "ai.onnx") and node.op_type in _DECOMPOSED:
             return None
-        if node.op_identifier() in self._model.functions or has_lowering(self._model, node):
+        if node.op_identifier() in self._model.functions or has_lowering(self._model, node) or program_of(node):
             return None
         types = [None if v is None else scope.type_of(v) for v in node.inputs]
         body = definition_of(node, types, self._model.opset_imports)
@@ -65,7 +66,7 @@ class Expander:
             value.name = self._unique(f"{node.outputs[0].name or node.name}/{value.name}")
         for inner in new:
             set_origin(inner, origin)
-            inner.name = f"{node.name}/{inner.op_type}"
+            inner.name = self._unique(f"{node.name or node.op_type}/{inner.op_type}")
         for formal, argument in zip(body.inputs, given, strict=True):
             for use in formal.uses():
                 use.node.replace_input_with(use.idx, argument)
