@@ -166,7 +166,7 @@ def conv_transpose(ctx: Infer) -> TensorType:
         ctx.fail(f"input rank {x.rank} and weight rank {weight.rank}")
     ctx.equal(x.shape[1], weight.shape[0])
     group = ctx.integer("group", 1)
-    if group < 1 or (weight.shape[0] % group).is_constant and weight.shape[0] % group != 0:
+    if group < 1 or ((weight.shape[0] % group).is_constant and weight.shape[0] % group != 0):
         ctx.fail(f"{weight.shape[0]} channels in {group} groups")
     w = window(ctx, _kernel(ctx, weight))
     channels = weight.shape[1] * group

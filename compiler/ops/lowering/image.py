@@ -10,7 +10,7 @@ from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.reduction import accumulator
-from tilewright.ops.lowering.sampling import all_of, clamp, interpolated, is_inside, neighbours, reflected
+from tilewright.ops.lowering.sampling import Neighbour, all_of, clamp, interpolated, is_inside, neighbours, reflected
 
 #: The names of the interpolations before opset 20.
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
@@ -34,7 +34,7 @@ def _lower_grid_sample(ctx: Context) -> Operand:
             found.append(_led_back(at, size, padding, corners))
         return found
 
-    shared: dict[tuple[Index, ...], list[Sequence]] = {}
+    shared: dict[tuple[Index, ...], list[list[Neighbour]]] = {}
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, *where = index
@@ -59,7 +59,7 @@ def _lower_grid_sample(ctx: Context) -> Operand:
 
 def _weighted(dtype: DType) -> DType:
     """The dtype in which pixels of ``dtype`` are weighted."""
-    return DType.F64 if dtype is DType.F64 or dtype.bits > 16 and dtype.is_integer else DType.F32
+    return DType.F64 if dtype is DType.F64 or (dtype.bits > 16 and dtype.is_integer) else DType.F32
 
 
 def _pixel(normal: Value, size: Expr, corners: bool) -> Value:
@@ -93,7 +93,7 @@ def _led_back(position: Value, size: Expr, padding: str, corners: bool) -> Value
 
 @lowering("AffineGrid")
 def _lower_affine_grid(ctx: Context) -> Operand:
-    """``y[n, p, d] = Σ theta[n, d, j] · base_j(p) + theta[n, d, last]``; base positions are those of the last axis first."""
+    """``y[n, p, d] = Σ theta[n, d, j] · base_j(p) + theta[n, d, last]``; the base positions of the last axis are first."""
     theta, corners = ctx.input(0), bool(ctx.attribute("align_corners", 0))
     sizes = ctx.outputs[0].shape[1:-1]
     dtype = accumulator(theta.type.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.ir.symbolic import Expr, as_expr, constant
 from tilewright.ir.types import DType
-from tilewright.kernel.expr import IndexValue, Value
+from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering, unsupported
 from tilewright.ops.lowering.pool import lowest
@@ -92,9 +92,7 @@ def _sample(position: Value, size: Expr) -> Sample:
     return Sample(low, clamp(binary("add", low, 1), size), binary("sub", inside, floor), counts)
 
 
-def _pixel(
-    x: Operand, image: Value, c: Index, samples: Sequence[Sample], largest: bool, dtype: DType
-) -> Value:
+def _pixel(x: Operand, image: Value, c: Index, samples: Sequence[Sample], largest: bool, dtype: DType) -> Value:
     """The four pixels around a sample, weighted: their sum, or (as ``max`` has it) the largest of them."""
     (y, x_), total = samples, None
     for vertical, row in ((binary("sub", const(1.0, dtype), y.ratio), y.low), (y.ratio, y.high)):
