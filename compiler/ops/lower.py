@@ -33,8 +33,8 @@ from tilewright.ops.simplify import simplify_type
 INLINE_ELEMENTS = 1
 
 FAMILIES = tuple(
-    "elementwise reduction matmul conv transposed deform pool image regions resize norm movement gather scatter shape "
-    "rotary".split()
+    "elementwise cast quantize reduction matmul conv transposed deform pool image regions resize norm movement gather "
+    "scatter shape rotary".split()
 )
 
 _RULES: dict[str, Rule] = {}
