@@ -8,6 +8,7 @@ from functools import partial
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import body_of, is_constant
+from tilewright.ir.late import late_symbols
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
 from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
@@ -20,7 +21,7 @@ VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
 
 def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     """Steps in execution order. Raises one :class:`UnsupportedError` that names every node without a lowering."""
-    needed = {v for v in model.graph.outputs if v is not None}
+    needed = {v for v in model.graph.outputs if v is not None} | _read_values(model)
     steps: list[Step] = []
     problems: list[str] = []
     for node in reversed(list(model.graph)):
@@ -34,6 +35,12 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     if problems:
         raise unsupported_error(problems)
     return tuple(reversed(steps))
+
+
+def _read_values(model: ir.Model) -> set[ir.Value]:
+    """What is read while the program runs to learn sizes and axes: it has to be in memory, even if no kernel needs it."""
+    owners = {late.owner for late in late_symbols(model).values() if late.element is not None}
+    return {v for node in model.graph for v in node.outputs if v.name in owners}
 
 
 def _steps(model: ir.Model, node: ir.Node, needed: Collection[ir.Value], problems: list[str]) -> list[Step]:
