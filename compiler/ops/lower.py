@@ -33,7 +33,7 @@ from tilewright.ops.simplify import simplify_type
 INLINE_ELEMENTS = 1
 
 FAMILIES = tuple(
-    "elementwise cast quantize reduction matmul conv transposed deform pool image regions resize norm movement gather "
+    "elementwise cast quantize reduction matmul conv transposed deform pool image regions resize norm movement cut gather "
     "scatter shape rotary".split()
 )
 
