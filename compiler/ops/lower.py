@@ -31,7 +31,7 @@ from tilewright.ops.simplify import simplify_type
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
 
-FAMILIES = tuple("elementwise reduction matmul conv pool norm movement gather scatter shape rotary".split())
+FAMILIES = tuple("elementwise reduction matmul conv pool norm channel_norm loss movement gather scatter shape rotary".split())
 
 _RULES: dict[str, Rule] = {}
 _POINTWISE: set[str] = set()
@@ -282,7 +282,9 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    composer.output(name, simplify_type(type_of(value), composer.facts))
+    # The same elements in the same order may be computed under another shape.
+    stored = type_of(value) if maps or type_of(value).rank == result.type.rank else result.type
+    composer.output(name, simplify_type(stored, composer.facts))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
     for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):
