@@ -6,6 +6,7 @@ import numpy as np
 from tilewright.ir.graph import KNOWN_LIMIT, Known
 from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
 from tilewright.ir.types import TensorType
+from tilewright.ops.axes import are_constant, inserted_sizes, kept_sizes, marked_axes, named_axes
 from tilewright.ops.choose import choose, is_negative, is_zero
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
@@ -90,6 +91,11 @@ def transpose(ctx: Infer) -> TensorType:
 def squeeze(ctx: Infer) -> TensorType:
     """Drops axes of size 1."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(ctx.known_list(1, "axes", -x.rank, x.rank - 1)):
+        marks = marked_axes(ctx, named := named_axes(ctx, 1, x.rank), x.rank)
+        for mark, size in zip(marks, x.shape, strict=True):
+            ctx.equal(choose(mark, size, 1), 1)
+        return TensorType(x.dtype, kept_sizes(ctx, x.shape, marks, x.rank - len(named)))
     if ctx.has(1) or ctx.integers("axes") is not None:
         axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
         gone = {ctx.axis(a, x.rank) for a in axes}
@@ -109,6 +115,10 @@ def squeeze(ctx: Infer) -> TensorType:
 def unsqueeze(ctx: Infer) -> TensorType:
     """Inserts axes of size 1, counted in the result."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(given := ctx.known_list(1, "axes")):
+        rank = x.rank + len(given)
+        marks = marked_axes(ctx, named_axes(ctx, 1, rank), rank)
+        return TensorType(x.dtype, inserted_sizes(ctx, x.shape, marks))
     axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
     rank = x.rank + len(axes)
     new = {ctx.axis(a, rank) for a in axes}
