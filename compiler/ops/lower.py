@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,6 @@ from tilewright.ops.simplify import simplify_type
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
-
-FAMILIES = tuple(
-    "elementwise cast quantize reduction matmul conv transposed deform pool image regions resize norm movement cut gather "
-    "scatter shape rotary".split()
-)
 
 _RULES: dict[str, Rule] = {}
 _POINTWISE: set[str] = set()
@@ -106,7 +102,8 @@ def lowering(*names: str, pointwise: bool = False) -> Callable[[Rule], Rule]:
 
     def register(rule: Rule) -> Rule:
         for name in names:
-            _RULES[name] = rule
+            if _RULES.setdefault(name, rule) is not rule:
+                raise ValueError(f"two lowerings of {name}")
         _POINTWISE.update(names if pointwise else ())
         return rule
 
@@ -138,7 +135,9 @@ def has_lowering(model: ir.Model, node: ir.Node) -> bool:
 @cache
 def load_lowerings() -> None:
     """Import every family file, which registers its rules."""
-    for family in FAMILIES:
+    import tilewright.ops.lowering
+
+    for family in sorted(m.name for m in iter_modules(tilewright.ops.lowering.__path__)):
         importlib.import_module(f"tilewright.ops.lowering.{family}")
 
 
@@ -298,7 +297,9 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    composer.output(name, simplify_type(type_of(value), composer.facts))
+    # The same elements in the same order may be computed under another shape.
+    stored = type_of(value) if maps or type_of(value).rank == result.type.rank else result.type
+    composer.output(name, simplify_type(stored, composer.facts))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
     for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):
