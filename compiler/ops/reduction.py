@@ -69,15 +69,3 @@ def arg_extremum(ctx: Infer) -> TensorType:
 def scan(ctx: Infer) -> TensorType:
     """Same type as the input."""
     return ctx.input(0)
-
-
-@shape_rule("TopK")
-def top_k(ctx: Infer) -> list[TensorType | None]:
-    """``K`` values and their positions along one axis."""
-    x = ctx.input(0)
-    axis = ctx.axis(ctx.integer("axis", -1), x.rank)
-    (k,) = ctx.known_list(1, "K")
-    if ctx.bounds(k - x.shape[axis])[0] > 0:
-        ctx.fail(f"K = {k} exceeds the {x.shape[axis]} elements of axis {axis}")
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    return [TensorType(x.dtype, shape), TensorType(DType.I64, shape)]

@@ -32,6 +32,7 @@ FAMILIES = (
     "movement",
     "resize",
     "gather",
+    "sort",
     "shape",
     "attention",
     "recurrent",
