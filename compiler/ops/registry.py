@@ -33,6 +33,7 @@ FAMILIES = (
     "cut",
     "resize",
     "gather",
+    "sort",
     "shape",
     "attention",
     "recurrent",

@@ -142,8 +142,9 @@ def _lower_local_response(ctx: Context) -> Operand:
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, *where = index
+        assert isinstance(c, Expr)
         k = ctx.composer.axis(before + after + 1, "k")
-        near = cast(ctx.composer.padded(x, (n, c + k - before, *where), 0), wide)  # type: ignore[operator]
+        near = cast(ctx.composer.padded(x, (n, c + k - before, *where), 0), wide)
         total = ctx.composer.reduce("sum", [k], binary("mul", near, near), "square")
         scale = binary("add", binary("mul", total, alpha / size), bias)
         return cast(binary("div", cast(x.at(index), wide), _power(scale, beta)), dtype)
@@ -161,7 +162,7 @@ def _power(x: Value, exponent: float) -> Value:
 
 @lowering("BatchNormalization")
 def _lower_batch_norm(ctx: Context) -> Operand | tuple[Operand, ...]:
-    """``(x - mean) / √(var + ε) · scale + bias`` per channel (dimension 1), by running statistics or the batch's own."""
+    """``(x - mean) / √(var + ε) · scale + bias`` per channel (axis 1), by running statistics or the batch's own."""
     x, scale, shift, mean, var = (ctx.input(i) for i in range(5))
     epsilon, dtype = ctx.attribute("epsilon", 1e-5), x.type.dtype
 

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tilewright.ir.symbolic import Expr, constant
-from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import PERMUTED, Index, Operand, binary, const, select
+from tilewright.ops.compose import PERMUTED, Index, Operand, binary, select
 from tilewright.ops.lower import Context, common_cuts, lowering
 
 
 @lowering("Identity")
 def _lower_identity(ctx: Context) -> Operand:
     return ctx.input(0)
-
-
-@lowering("Dropout")
-def _lower_dropout(ctx: Context) -> tuple[Operand, ...]:
-    """Outside training nothing is dropped, and the mask, if it is wanted, keeps everything."""
-    mask = [ctx.result(lambda i: const(True, DType.BOOL), 1)] if len(ctx.outputs) > 1 else []
-    return (ctx.input(0), *mask)
 
 
 @lowering("Transpose")
