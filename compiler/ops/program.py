@@ -7,7 +7,7 @@ from functools import partial
 
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
-from tilewright.ir.graph import body_of, is_constant
+from tilewright.ir.graph import body_of, is_constant, known_value
 from tilewright.ir.late import is_late
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
@@ -32,6 +32,8 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
         # Where there is no way, what comes before the node is to be named as well.
         needed.update(v for v in node.inputs if v is not None and not made)
         needed.update(v for step in made for v in values_of(step))
+        if is_late(node):  # what its sizes are read from, though no kernel may read it
+            needed.update(v for v in node.inputs if v is not None and known_value(v) is not None)
     if problems:
         raise unsupported_error(problems)
     return tuple(reversed(steps))

@@ -101,7 +101,8 @@ def test_every_operator(dtype: str, scalar: bool) -> None:
                     feeds[name] = draw(rng, _dtype_of(case, i, dtype), actual, *case.bounds(i))
             results = session.run(None, feeds)
             for (case, _), got, want in zip(used, results, _reference(model, feeds), strict=True):
-                problem = _difference(got, np.asarray(want), dtype)
+                expected = np.asarray(want)
+                problem = _difference(got, expected.reshape(()) if scalar else expected, dtype)
                 wrong += [f"{case} at {sizes}: {problem}"] if problem else []
     assert not wrong, "\n".join(wrong)
 

@@ -101,7 +101,8 @@ def draw(rng: np.random.Generator, dtype: str, shape: Sequence[int], low: float,
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     if dtype.startswith(("int", "uint")):
-        low = max(low, 0) if dtype.startswith("uint") else low
+        if dtype.startswith("uint"):
+            low, high = (-high, -low) if high <= 0 else (max(low, 0), high)
         return rng.integers(int(low), max(int(high), int(low) + 1), shape, endpoint=True).astype(kind)
     return rng.uniform(low, high, shape).astype(kind)
 
