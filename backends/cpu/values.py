@@ -447,6 +447,8 @@ def _cast(to: DType, source: DType, x: str) -> str:
         # Through a wide integer, so that what does not fit wraps as integers do.
         wide = "i32" if b.bits < 32 else "i64" if b is DType.U32 else str(b)
         return rounded(to, f"to({b}, to({wide}, {x}))" if wide != str(b) else f"to({b}, {x})")
+    if to in NARROW and a.bits >= 32 and a is not b:
+        return rounded(to, f"odd_f32({x if a is DType.F64 else f'to(f64, {x})'})")  # rounded once, not twice
     return rounded(to, x if a is b else f"to({b}, {x})")
 
 

@@ -64,3 +64,9 @@ def stft(ctx: Infer) -> TensorType:
         ctx.fail(f"frame_step is {step}")
     bins = length // 2 + 1 if ctx.integer("onesided", 1) else length
     return TensorType(x.dtype, (x.shape[0], (x.shape[1] - length) // step + 1, bins, constant(2)))
+
+
+@shape_rule("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+def random_numbers(ctx: Infer) -> TensorType:
+    """Refused: an artifact gives the same bytes for the same inputs."""
+    ctx.unsupported("its results are random; draw them outside the model and give them as an input")
