@@ -53,7 +53,11 @@ def _spread(parameter: Array | None, x: Array, axis: int = 1, block: int = 0) ->
         return np.zeros((), x.dtype)
     if block:
         return np.repeat(parameter, block, axis)[tuple(slice(0, s) for s in x.shape)]
-    return parameter if parameter.size == 1 else parameter.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
+    return (
+        parameter
+        if parameter.size == 1
+        else parameter.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
+    )
 
 
 def quantized(code: int, axis: int = 1, block: int = 0) -> Callable[..., Sequence[Array]]:
@@ -109,7 +113,9 @@ def convolved(
     x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None, pads: int = 0, groups: int = 1
 ) -> Array:
     """``ConvInteger`` over two dimensions."""
-    x = np.pad(x.astype(np.int32) - (0 if x_zero is None else int(x_zero)), [(0, 0), (0, 0), (pads, pads), (pads, pads)])
+    x = np.pad(
+        x.astype(np.int32) - (0 if x_zero is None else int(x_zero)), [(0, 0), (0, 0), (pads, pads), (pads, pads)]
+    )
     w = w.astype(np.int32) - (0 if w_zero is None else w_zero.astype(np.int32).reshape(-1, 1, 1, 1))
     windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], (2, 3))
     parts = zip(np.split(windows, groups, 1), np.split(w, groups, 0), strict=True)
@@ -143,7 +149,11 @@ def _quantize_cases() -> list[Case]:
         Case("QuantizeLinear", [(I32, ("M",)), (F32, ()), (I8, ())], quantized(I8), [I8]),
         Case("QuantizeLinear", [(F16, ("N", "M")), (F32, ("M",)), (I8, ("M",))], quantized(I8, -1), [I8], axis=-1),
         Case(
-            "QuantizeLinear", [(F32, ("N", 7)), (F32, ("N", 3)), (I8, ("N", 3))], quantized(I8, 1, 3), [I8], block_size=3
+            "QuantizeLinear",
+            [(F32, ("N", 7)), (F32, ("N", 3)), (I8, ("N", 3))],
+            quantized(I8, 1, 3),
+            [I8],
+            block_size=3,
         ),
         Case("DequantizeLinear", [(I32, ("M",)), (F32, ())], dequantized(), [F32]),
         Case("DequantizeLinear", [(U8, (6, "M")), (F32, (2, "M"))], dequantized(0, 3), [F32], axis=0, block_size=3),
@@ -170,7 +180,8 @@ CASES = [
         scaled_product, [U8],
     ),
     Case("ConvInteger", [(U8, ("N", 3, 6, "M")), (U8, (4, 3, 3, 1)), (U8, ()), (U8, (4,))], _conv(), [I32]),
-    Case("ConvInteger", [(I8, ("N", 4, 6, 6)), (I8, (4, 2, 3, 3)), (I8, ())], _conv(1, 2), [I32], pads=[1] * 4, group=2),
+    Case("ConvInteger", [(I8, ("N", 4, 6, 6)), (I8, (4, 2, 3, 3)), (I8, ())], _conv(1, 2), [I32], pads=[1] * 4,
+         group=2),
     Case(
         "QLinearConv",
         [(U8, ("N", 3, 6, "M")), (F32, ()), (U8, ()), (I8, (4, 3, 3, 3)), (F32, (4,)), (I8, (4,)), (F32, ()), (U8, ()),
