@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Union
 
 from tilewright.errors import UsageError
 from tilewright.ir.symbolic import ZERO, Expr
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target, load_targets
@@ -21,6 +22,15 @@ class Support:
 
     ok: bool
     reason: str = ""
+
+
+#: What ends up as one function of a binary.
+Code = Union[Scheduled, Routine]
+
+
+def name_of(code: Code) -> str:
+    """The name under which a plan and a binary know a kernel or a routine."""
+    return code.kernel.name if isinstance(code, Scheduled) else code.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,8 @@ class Backend(ABC):
         return (targets[spelling],)
 
     @abstractmethod
-    def supports(self, kernel: Kernel, target: Target) -> Support:
-        """Whether ``target`` can run a lowered kernel, and why not."""
+    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
+        """Whether ``target`` can run a lowered kernel or a routine, and why not."""
 
 
 class KernelBackend(Backend):
@@ -86,7 +96,7 @@ class KernelBackend(Backend):
         """How a scheduled kernel is launched."""
 
     @abstractmethod
-    def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:
+    def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """Target source text. Needs no device and no toolchain."""
 
     @abstractmethod

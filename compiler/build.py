@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
-from tilewright.backends.base import Binary, KernelBackend, LaunchSize
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, name_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import symbol
 from tilewright.kernel.apply import apply
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_scheduled
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.kernel.verify import verify_kernel
 from tilewright.observe import Observer
-from tilewright.ops.program import Run, Step, View
-from tilewright.plan.build import Alias, Built, EntrySteps, KernelLaunch, build_plan
+from tilewright.ops.program import Call, Read, Run, Step, View
+from tilewright.plan.build import Alias, Built, EntrySteps, KernelLaunch, Size, build_plan
 from tilewright.target import Target
 
 
@@ -38,7 +39,7 @@ class TargetBuild:
     target: Target
     built: Built
     binary: Binary
-    kernels: tuple[Scheduled, ...]
+    kernels: tuple[Code, ...]
     launches: tuple[int, ...]  # index of the kernel of each launch, of all entry points
 
 
@@ -51,12 +52,26 @@ class _Distinct:
     size: LaunchSize
 
 
+@dataclass(slots=True)
+class _Kernels:
+    """The distinct kernels and routines of a target, in the order of their first launch."""
+
+    scheduled: dict[str, _Distinct] = field(default_factory=dict)
+    code: list[Code] = field(default_factory=list)
+
+    def routine(self, routine: Routine) -> int:
+        """The position of a routine, which is added when it is not there."""
+        if routine not in self.code:
+            self.code.append(routine)
+        return self.code.index(routine)
+
+
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
     """What is known of a target's share before any code is built. ``launches`` as in :class:`TargetBuild`."""
 
     built: Built
-    kernels: tuple[Scheduled, ...]
+    kernels: tuple[Code, ...]
     launches: tuple[int, ...]
 
 
@@ -69,15 +84,15 @@ def plan_target(
     :class:`UnsupportedError` that names every kernel the target cannot run.
     """
     _require_support([step for entry in entries for step in entry.steps], backend, target)
-    distinct: dict[str, _Distinct] = {}
+    distinct = _Kernels()
     planned = [
         EntrySteps(
             e.name, e.model, [_planned_step(step, distinct, backend, target) for step in e.steps], states=e.states
         )
         for e in entries
     ]
-    kernels = tuple(d.scheduled for d in distinct.values())
-    built = build_plan(planned, [s.kernel.name for s in kernels], names)
+    kernels = tuple(distinct.code)
+    built = build_plan(planned, [name_of(k) for k in kernels], names)
     started = tuple(step.kernel for entry in planned for step in entry.steps if isinstance(step, KernelLaunch))
     return TargetPlan(built, kernels, started)
 
@@ -92,8 +107,9 @@ def build_target(
     """The plan of a target, and its kernels emitted and built. Arguments and errors as of :func:`plan_target`."""
     planned = plan_target(entries, backend, target, names)
     source = backend.emit(planned.kernels, target)
-    for scheduled in planned.kernels:
-        observer.text(f"{target.folder}/{scheduled.kernel.name}.schedule.txt", print_scheduled(scheduled))
+    for code in planned.kernels:
+        if isinstance(code, Scheduled):
+            observer.text(f"{target.folder}/{code.kernel.name}.schedule.txt", print_scheduled(code))
     for name, text in source.files.items():
         observer.text(f"{target.folder}/{name}", text)
     binary = backend.build(source, target)
@@ -101,23 +117,32 @@ def build_target(
 
 
 def _planned_step(
-    step: Step, distinct: dict[str, _Distinct], backend: KernelBackend, target: Target
-) -> KernelLaunch | Alias:
+    step: Step, distinct: _Kernels, backend: KernelBackend, target: Target
+) -> KernelLaunch | Alias | Size:
     """A step as the plan has it; its kernel is scheduled and added to ``distinct`` when none equals it."""
-    if isinstance(step, View):
-        return Alias(step.source, step.result)
+    match step:
+        case View(source=source, result=result):
+            return Alias(source, result)
+        case Read(name=name, value=value, element=element):
+            return Size(name, value, element)
+        case Call(routine=routine):
+            index = distinct.routine(routine)
+            return KernelLaunch(index, routine.identity, step.values, step.dims, step.grid, step.scratch, {})
     key = fingerprint(step.kernel)
-    if key not in distinct:
+    if key not in distinct.scheduled:
         scheduled = schedule_kernel(step.kernel, key, backend, target)
-        distinct[key] = _Distinct(len(distinct), scheduled, backend.launch(scheduled, target))
-    return _launch(step, distinct[key])
+        distinct.scheduled[key] = _Distinct(len(distinct.code), scheduled, backend.launch(scheduled, target))
+        distinct.code.append(scheduled)
+    return _launch(step, distinct.scheduled[key])
 
 
 def _require_support(steps: Sequence[Step], backend: KernelBackend, target: Target) -> None:
     problems = []
     for step in steps:
-        if isinstance(step, Run) and not (support := backend.supports(step.kernel, target)).ok:
-            problems.append(f"{step.node.op_type} (node {step.node.name!r}): {support.reason}")
+        if isinstance(step, Run | Call):
+            support = backend.supports(step.kernel if isinstance(step, Run) else step.routine, target)
+            if not support.ok:
+                problems.append(f"{step.node.op_type} (node {step.node.name!r}): {support.reason}")
     if problems:
         raise UnsupportedError(
             "kernel-unsupported",
@@ -138,14 +163,14 @@ def schedule_kernel(kernel: Kernel, key: str, backend: KernelBackend, target: Ta
 def _launch(step: Run, shared: _Distinct) -> KernelLaunch:
     kernel, size = shared.scheduled.kernel, shared.size
     # A kernel that differs in names only shares the code; its sizes are in its own names.
-    symbols = tuple(name for name, _ in step.kernel.facts)
-    own = {old: symbol(new) for (old, _), new in zip(kernel.facts, symbols, strict=True)}
+    dims = tuple(symbol(name) for name, _ in step.kernel.facts)
+    own = {old: new for (old, _), new in zip(kernel.facts, dims, strict=True)}
     positions = {p.name: i for i, p in enumerate(kernel.params)}
     return KernelLaunch(
         kernel=shared.index,
         name=kernel.name,
         values=step.values,
-        symbols=symbols,
+        dims=dims,
         grid=size.grid.substitute(own),
         scratch=size.scratch.substitute(own),
         packs={positions[p.tensor]: p for p in shared.scheduled.schedule.packs},

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
+from tilewright.backends.base import name_of as name_of_code
 from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, plan_target
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
@@ -19,6 +20,7 @@ from tilewright.entries import Model, constants_used, digest_of, entries_of, imp
 from tilewright.facts import Source, compilation_facts
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_kernel
+from tilewright.kernel.schedule import Scheduled
 from tilewright.observe import Observer
 from tilewright.ops.program import Run, Step, lower_graph
 from tilewright.options import Options
@@ -170,5 +172,7 @@ def _package(
         runtimes={family: build_runtime(tools, triple) for family, triple in triples.items()},
         provenance=provenance,
         facts=compilation_facts(sources, builds, clock.seconds),
-        kernels={s.kernel.name: record_of(s.kernel) for b in builds for s in b.kernels},
+        kernels={
+            name_of_code(k): record_of(k.kernel if isinstance(k, Scheduled) else k) for b in builds for k in b.kernels
+        },
     )

@@ -14,7 +14,7 @@ from tilewright.errors import UsageError
 from tilewright.frontend.input_shapes import unknown_input
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import is_constant, type_of
-from tilewright.ops.program import View
+from tilewright.ops.program import values_of
 from tilewright.options import Options
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def constants_used(entries: Sequence[Lowered]) -> Iterator[ir.Value]:
     """Every constant that a kernel reads or an entry point returns, in order, some more than once."""
     for entry in entries:
         for step in entry.steps:
-            yield from filter(is_constant, [step.source] if isinstance(step, View) else step.values)
+            yield from filter(is_constant, values_of(step))
         yield from filter(is_constant, entry.model.graph.outputs)
 
 

@@ -12,13 +12,15 @@ from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
-from tilewright.ir.types import TensorType
+from tilewright.ir.types import DType, TensorType
+from tilewright.kernel.schedule import Scheduled
 from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.report import ModelFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
+    from tilewright.backends.base import Code
     from tilewright.build import Lowered, TargetBuild
 
 #: The size that a symbolic dimension is given where a number must be shown.
@@ -36,9 +38,7 @@ class Source:
 
 def compilation_facts(sources: Sequence[Source], builds: Sequence[TargetBuild], seconds: Mapping[str, float]) -> Report:
     """Everything that is known before the file is written."""
-    precision = Counter(
-        str(kernel.kernel.params[-1].dtype) for kernel in (builds[0].kernels[i] for i in builds[0].launches)
-    )
+    precision = Counter(str(_written(builds[0].kernels[i])) for i in builds[0].launches)
     tools = {tool: version for b in builds for tool, version in b.binary.tools.items()}
     entries = {s.entry.name: _model(s) for s in sources}
     return Report(
@@ -50,6 +50,11 @@ def compilation_facts(sources: Sequence[Source], builds: Sequence[TargetBuild], 
         peak_rss=peak_rss(),
         tools=tools,
     )
+
+
+def _written(code: Code) -> DType:
+    """The element type of the last output of a kernel."""
+    return code.kernel.params[-1].dtype if isinstance(code, Scheduled) else code.dtypes[-1]
 
 
 def _model(source: Source) -> ModelFacts:

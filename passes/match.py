@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from tilewright.ir.graph import constant_array, constant_tensor
+from tilewright.ir.late import is_late
 
 COMMUTATIVE = frozenset("Add Mul And Or Xor Max Min Equal BitwiseAnd BitwiseOr BitwiseXor".split())
 
@@ -163,6 +164,9 @@ def _match_op(pattern: _Op, value: ir.Value, state: _State, miss: Mismatch) -> I
     if node is None or node.op_type != pattern.op_type or node.domain not in ("", "ai.onnx"):
         found = "an input or constant" if node is None else node.op_type
         miss.note(depth, f"{value.name} is {found}, not {pattern.op_type}")
+        return
+    if is_late(node):
+        miss.note(depth, f"the shape of {value.name} hangs on run-time values")
         return
     inputs = [v for v in node.inputs if v is not None]
     if value is not node.outputs[0] or len(inputs) < len(pattern.inputs):

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
-from tilewright.ir.graph import has_type, set_type, type_of
+from tilewright.ir.graph import has_type, is_constant, known_value, set_known_value, set_type, type_of
+from tilewright.ir.late import is_late
 from tilewright.ops.infer import infer_node
 from tilewright.passes.base import Miss, Pass, PassResult
 
@@ -79,6 +80,7 @@ class Rewriter:
         if old.is_graph_output():
             new = self._as_output(old, new)
         _check_same_type(old, new)
+        keep_known(old, new)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         producer = old.producer()
         if producer is not None:
@@ -138,12 +140,15 @@ class RewritePass(Pass):
 
 
 def candidates(model: ir.Model, operators: frozenset[str]) -> Iterator[ir.Node]:
-    """Nodes of the default domain with one of ``operators``, in order; nodes removed meanwhile are skipped.
+    """Nodes of the default domain with one of ``operators``, in order; nodes removed meanwhile are skipped, and so are
+    those whose shapes hang on run-time values.
 
     Bodies of control flow and of fused operators are left alone.
     """
     for node in list(model.graph):
-        if node.graph is not None and node.domain in ("", "ai.onnx") and (not operators or node.op_type in operators):
+        if node.graph is None or node.domain not in ("", "ai.onnx") or is_late(node):
+            continue
+        if not operators or node.op_type in operators:
             yield node
 
 
@@ -164,6 +169,13 @@ def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _root(value: ir.Value) -> str:
     return value.name or "value"
+
+
+def keep_known(old: ir.Value, new: ir.Value) -> None:
+    """Let ``new`` have the known elements of ``old``: some may be symbols that are read from it at run time."""
+    known = known_value(old)
+    if known is not None and not is_constant(new) and known_value(new) is None:
+        set_known_value(new, known)
 
 
 def _check_same_type(old: ir.Value, new: ir.Value) -> None:

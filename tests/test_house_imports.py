@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
     "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
-    "facts": {"engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
+    "facts": {"backends.base", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}

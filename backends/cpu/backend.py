@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
-from tilewright.backends.base import Binary, KernelBackend, LaunchSize, Source, Support
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support, name_of
 from tilewright.backends.cpu import machine, schedule
 from tilewright.backends.cpu.emit import emit_kernel, launch
+from tilewright.backends.cpu.routine import emit_routine, routines
 from tilewright.codegen.cstyle import C_TYPES, identifier
 from tilewright.codegen.toolchain import Toolchain, default_toolchain
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
@@ -32,9 +34,12 @@ class CpuBackend(KernelBackend):
         """``tools`` compiles; the pinned default, made at the first build, when ``None``."""
         self._tools = tools
 
-    def supports(self, kernel: Kernel, target: Target) -> Support:
-        """Every kernel of ordinary element types."""
-        strange = sorted({str(p.dtype) for p in kernel.params if p.dtype not in C_TYPES})
+    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
+        """Every kernel and every routine of ordinary element types."""
+        if isinstance(kernel, Routine) and kernel.name not in routines():
+            return Support(False, f"there is no CPU routine {kernel.name}")
+        dtypes = kernel.dtypes if isinstance(kernel, Routine) else [p.dtype for p in kernel.params]
+        strange = sorted({str(d) for d in dtypes if d not in C_TYPES})
         if strange:
             return Support(False, f"element type {', '.join(strange)} has no CPU kernels")
         return Support(True)
@@ -43,17 +48,19 @@ class CpuBackend(KernelBackend):
         """See :func:`tilewright.backends.cpu.schedule.schedules`."""
         return schedule.schedules(kernel, target)
 
-    def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:
+    def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """One file a kernel and a table of their functions in the given order."""
         files: dict[str, str] = {}
         symbols: dict[str, str] = {}
         order: list[str] = []
-        for scheduled in kernels:
-            symbol = f"tw_{identifier(scheduled.kernel.name)}"
+        for code in kernels:
+            symbol = f"tw_{identifier(name_of(code))}"
             while f"{symbol}.c" in files:
                 symbol += "_"
-            files[f"{symbol}.c"] = emit_kernel(scheduled, target, symbol).text
-            symbols[scheduled.kernel.name] = symbol
+            files[f"{symbol}.c"] = (
+                emit_routine(code, symbol) if isinstance(code, Routine) else emit_kernel(code, target, symbol).text
+            )
+            symbols[name_of(code)] = symbol
             order.append(symbol)
         files[_TABLE] = _table(order)
         return Source(files, symbols)
@@ -72,7 +79,7 @@ class CpuBackend(KernelBackend):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(cpus) as pool:  # threads that only wait: each compiler is a process
             objects = dict(pool.map(compiled, source.files.items()))
-        if any("vec_libm.h" in text for text in source.files.values()):
+        if any("vec_libm.h" in text or "<math.h>" in text for text in source.files.values()):
             library = tools.link(objects, machine.flags(target, tools), libraries=("m", "c"))
         else:
             library = bare.link(objects, options)

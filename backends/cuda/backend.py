@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tilewright.backends.base import Binary, KernelBackend, LaunchSize, Source, Support
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support
 from tilewright.backends.cuda import build as toolchain_build
 from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
@@ -14,6 +14,7 @@ from tilewright.backends.cuda.functions import SIGNATURE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
 from tilewright.kernel.analysis import gathered
 from tilewright.kernel.apply import defines
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel, Store
 from tilewright.target import Target
@@ -25,8 +26,10 @@ class CudaBackend(KernelBackend):
     name: ClassVar[str] = "cuda"
     folder: ClassVar[Path] = Path(__file__).parent
 
-    def supports(self, kernel: Kernel, target: Target) -> Support:
-        """No where Triton has no spelling for a type or a function; every reason is named."""
+    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
+        """No where Triton has no spelling for a type or a function; every reason is named. There are no routines."""
+        if isinstance(kernel, Routine):
+            return Support(False, f"routine {kernel.name} runs on a host only")
         reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in SIGNATURE]
         stored = [s.value for s in kernel.body if isinstance(s, Store)]
         for value in [*(d.value for d in defines(kernel)), *stored]:
@@ -46,9 +49,9 @@ class CudaBackend(KernelBackend):
         """A linear grid of programs; temporaries live in registers and shared memory, so there is no scratch."""
         return LaunchSize(emit_kernel(scheduled)[1].grid)
 
-    def emit(self, kernels: Sequence[Scheduled], target: Target) -> Source:
+    def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""
-        emitted = {k.kernel.name: emit_kernel(k) for k in kernels}
+        emitted = {k.kernel.name: emit_kernel(k) for k in kernels if isinstance(k, Scheduled)}
         files = {f"{name}.py": text for name, (text, _) in emitted.items()}
         files[LAUNCHES] = to_json([launch for _, launch in emitted.values()])
         return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})

@@ -240,6 +240,8 @@ def _uses(
 
 
 def _dims(record: KernelRecord, launch: Launch, sizes: Mapping[str, int]) -> dict[str, int]:
+    if record.source != TILE_IR:
+        return {}
     try:
         return {n: d.evaluate(sizes) for n, d in zip(record.symbols, launch.dims, strict=True)}
     except KeyError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tilewright.cost.work import Work, work_of
 from tilewright.ir.parse import parse
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.tile import Kernel
 
 #: Where a kernel's code comes from: scheduled tile IR, or a hand-written kernel of a backend, which is then named.
@@ -23,8 +24,10 @@ class KernelRecord:
     source: str = TILE_IR
 
 
-def record_of(kernel: Kernel) -> dict[str, Any]:
-    """The JSON value of a kernel's work: expressions as text, nothing that is zero."""
+def record_of(kernel: Kernel | Routine) -> dict[str, Any]:
+    """The JSON value of a kernel's work: expressions as text, nothing that is zero. That of a routine is not known."""
+    if isinstance(kernel, Routine):
+        return {"kind": "routine", "source": f"routine {kernel.name}", "symbols": []}
     work = work_of(kernel)
     sizes = {n: str(getattr(work, n)) for n in ("flops", "read", "written", "constants") if getattr(work, n) != 0}
     record: dict[str, Any] = {"kind": work.kind, "source": TILE_IR, "symbols": [n for n, _ in kernel.facts], **sizes}

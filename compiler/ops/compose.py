@@ -59,6 +59,8 @@ class Operand:
     type: TensorType
     compute: At
     known: np.ndarray | None = None
+    #: The elements of a short integer tensor as expressions, where the compiler knows them or a run reads them.
+    symbols: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
     cuts: Mapping[int, tuple[Expr, ...]] = field(default_factory=dict)

@@ -11,12 +11,17 @@ import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir import graph
 from tilewright.ir.graph import Known
+from tilewright.ir.late import Late
+from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY
 from tilewright.ir.symbolic import Expr, IntLike, as_expr, maximum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.dimensions import WEIGHT_LIMIT, Dimensions, Mismatch, followable, weight
 
 #: Symbolic elements that are worth comparing one by one.
 _SHORT = 16
+
+#: Elements of a tensor that is read while the program runs, to learn sizes and axes; more is data.
+READ_LIMIT = 64
 
 #: NumPy's limit, and far beyond any model.
 RANK_LIMIT = 64
@@ -36,6 +41,9 @@ class Scope:
     known: dict[ir.Value, Known] = field(default_factory=dict)
     largest: dict[ir.Value, Expr] = field(default_factory=dict)  # a bound on every element of an integer tensor
     attributes: dict[str, ir.Attr] = field(default_factory=dict)  # of the call, inside a function body
+    is_body: bool = False  # of a function: shared by its callers, so that nothing in it can stand for run-time values
+    defined: dict[ir.Node, dict[str, Expr]] = field(default_factory=dict)  # what rules defined, by hint
+    late: set[ir.Node] = field(default_factory=set)  # nodes whose rules looked at run-time values
 
     def type_of(self, value: ir.Value) -> TensorType | None:
         """The type of ``value``, or ``None`` where it could not be inferred."""
@@ -59,13 +67,15 @@ class Scope:
 class Infer:
     """What a shape rule may ask about its node, and how it reports."""
 
-    __slots__ = ("_scope", "known_outputs", "largest_output", "node")
+    __slots__ = ("_scope", "defined", "known_outputs", "largest_output", "late", "node")
 
     def __init__(self, node: ir.Node, scope: Scope):
         self.node = node
         self._scope = scope
         self.known_outputs: dict[int, Known] = {}
         self.largest_output: Expr | None = None
+        self.defined: dict[str, Expr] = {}
+        self.late = False
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -100,19 +110,63 @@ class Infer:
     def known(self, index: int) -> Known | None:
         """Symbolic elements of an integer input, where they are known (dtype object, elements :class:`Expr`)."""
         value = self.node.inputs[index] if index < len(self.node.inputs) else None
-        return None if value is None else self._scope.known_value(value)
+        known = None if value is None else self._scope.known_value(value)
+        if known is not None and any(map(self._scope.dimensions.hangs_on_late, known.flat)):
+            self.late = True
+        return known
 
-    def known_list(self, index: int, what: str) -> list[Expr]:
-        """The elements of a 1-D (or scalar) integer input; the use is unsupported when they are not known."""
+    def known_list(self, index: int, what: str, lo: int = NEGATIVE_INFINITY, hi: int = POSITIVE_INFINITY) -> list[Expr]:
+        """The elements of a 1-D (or scalar) integer input. Those of a short input that is computed at run time are
+        symbols, which the plan reads from memory and checks to be within ``lo..hi``; the use is unsupported when the
+        input's length is not known.
+        """
         known = self.known(index)
         if known is None:
-            self.unsupported(f"{what} (input {index}) depends on run-time values")
+            known = self._read(index, what, lo, hi)
         return [as_expr(e) for e in known.reshape(-1)]
 
-    def known_shape(self, index: int, what: str = "the shape") -> list[Expr]:
+    def _read(self, index: int, what: str, lo: int, hi: int) -> Known:
+        value, t = self.node.inputs[index], self.input(index)
+        assert value is not None
+        if not t.dtype.is_integer or t.dtype.bits < 8 or self._scope.is_body:
+            self.unsupported(f"{what} (input {index}) depends on run-time values")
+        if not t.is_static or t.elements.value > READ_LIMIT:
+            self.unsupported(f"{what} (input {index}) depends on run-time values, and how many is not known: {t}")
+        elements = [
+            self._scope.dimensions.add_late(
+                f"{value.name}_{n}", Late(value.name or "", self._where(), element=n), lo, hi
+            )
+            for n in range(t.elements.value)
+        ]
+        known = graph.expressions(np.array(elements, dtype=object).reshape([s.value for s in t.shape]))
+        self._scope.known[value] = known
+        self.late = True
+        return known
+
+    def known_shape(self, index: int, what: str = "the shape", lo: int = NEGATIVE_INFINITY) -> list[Expr]:
         """The elements of an input that is a shape. Fails for more axes than any tensor has."""
-        sizes = self.known_list(index, what)
+        sizes = self.known_list(index, what, lo)
         return sizes if len(sizes) <= RANK_LIMIT else self.fail(f"{what} has {len(sizes)} axes")
+
+    def define(self, hint: str, value: IntLike, lo: int = 0, hi: int = POSITIVE_INFINITY) -> Expr:
+        """A symbol for ``value`` where that hangs on run-time values or is long; the plan sets it, and refuses a run
+        where it is not within ``lo..hi``. The lowering finds the result again under ``hint``.
+        """
+        dimensions = self._scope.dimensions
+        e = dimensions.rewrite(as_expr(value))
+        low, high = dimensions.bounds(e)
+        if low == high:
+            e = as_expr(low)
+        if e.is_constant and not lo <= e.value <= hi:
+            self.fail(f"{hint} is {e}, not within {lo}..{hi}")
+        short = e.is_constant or weight(e) == 1 or (weight(e) <= _SHORT and not dimensions.hangs_on_late(e))
+        if not short and not self._scope.is_body:
+            self.late = True
+            owner = self.node.outputs[0].name or ""
+            late = Late(owner, self._where(), expr=e)
+            e = dimensions.add_late(f"{owner}_{hint}", late, max(lo, low), min(hi, high))
+        self.defined[hint] = e
+        return e
 
     def known_ints(self, index: int, what: str) -> list[int]:
         """The elements of a 1-D integer input that have to be plain numbers, such as axes."""
@@ -226,9 +280,16 @@ class Infer:
         return self._scope.dimensions.bounds(as_expr(size))
 
     def new_size(self, hint: str, upper: IntLike) -> Expr:
-        """A fresh symbol for a size that depends on run-time values; between 0 and ``upper``."""
-        output = self.node.outputs[0].name or hint
-        return self._scope.dimensions.data_dependent(f"{hint}_{output}", self.bounds(upper)[1])
+        """A fresh symbol for a size that depends on run-time values, between 0 and ``upper``. The node's program reads
+        it from memory; the lowering finds it again under ``hint``.
+        """
+        if self._scope.is_body:
+            self.unsupported(f"a size that depends on run-time values ({hint}) inside a function body")
+        owner = self.node.outputs[0].name or hint
+        late = Late(owner, self._where())
+        self.late = True
+        self.defined[hint] = self._scope.dimensions.add_late(f"{owner}_{hint}", late, 0, self.bounds(upper)[1])
+        return self.defined[hint]
 
     # -- results -------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tilewright.ir.facts import Assumption
 from tilewright.ir.graph import Known
+from tilewright.ir.late import Late
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
 from tilewright.ir.symbolic import Expr, Operation, Symbol, as_expr, maximum, minimum, symbol
 from tilewright.ir.types import TensorType
@@ -59,7 +60,8 @@ class Dimensions:
     """Facts, solved symbols and open assumptions of one inference.
 
     ``solvable`` are the symbols of the graph's inputs, first ones kept longest. With ``fixed`` nothing is solved or
-    narrowed any more (a pass is at work): what is needed beyond the facts becomes an assumption.
+    narrowed any more (a pass is at work): what is needed beyond the facts becomes an assumption. ``late`` are symbols
+    that stand for run-time values already, ``taken`` names that no other may get.
     """
 
     def __init__(
@@ -69,8 +71,12 @@ class Dimensions:
         assumptions: list[Assumption] | None = None,
         *,
         fixed: bool = False,
+        late: Mapping[str, Late] | None = None,
+        taken: Iterable[str] = (),
     ):
         self.facts = dict(facts)
+        self.late: dict[str, Late] = dict(late or {})
+        self._taken = {*solvable, *taken}
         self._declared = dict(facts)
         self.assumptions: list[Assumption] = assumptions if assumptions is not None else []
         self.notes: list[str] = []
@@ -143,11 +149,31 @@ class Dimensions:
         if smaller not in self.assumptions:
             self.assumptions.append(smaller)
 
-    def data_dependent(self, name: str, upper: int) -> Expr:
-        """The symbol of a size that is known at run time only; the same ``name`` gives the same symbol."""
-        identifier = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
-        self.facts.setdefault(identifier, Range(0, min(upper, POSITIVE_INFINITY)))
-        return symbol(identifier)
+    def add_late(self, hint: str, late: Late, lo: int, hi: int) -> Expr:
+        """The symbol of what only a run tells, within ``lo..hi``; the same thing has the same symbol."""
+        if late.expr is not None:
+            for name, other in self.late.items():
+                if other.expr == late.expr:
+                    self._bound(name, lo, hi)
+                    return symbol(name)
+        name = "".join(c if c.isalnum() and c.isascii() else "_" for c in hint)
+        name = f"_{name}" if name[:1].isdigit() else name
+        while name in self._taken or self.late.get(name, late) != late:
+            name += "_"
+        self.late[name] = late
+        self._bound(name, lo, hi)
+        return symbol(name)
+
+    def _bound(self, name: str, lo: int, hi: int) -> None:
+        known = self.facts.get(name, Range())
+        lo, hi = max(known.lo, lo), min(known.hi, hi)
+        if lo > hi:
+            raise Mismatch(f"{name} would have to be within {lo}..{hi}")
+        self.facts[name] = replace(known, lo=lo, hi=hi)
+
+    def hangs_on_late(self, e: Expr) -> bool:
+        """True when a late symbol occurs in ``e``."""
+        return not self.late.keys().isdisjoint(e.symbols)
 
     def _is_data_dependent(self, e: Expr) -> bool:
         return bool(e.symbols) and not e.symbols & self._order.keys()

@@ -6,16 +6,20 @@ Entry points: :func:`infer_model` (the whole graph, anew), :func:`infer_node` (a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 from tilewright.errors import CompileError, InternalError, UnsupportedError
 from tilewright.ir import facts as model_facts
 from tilewright.ir import graph
+from tilewright.ir.late import late_symbols, record_node, set_late_symbols
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Infer, Scope, Unsupported
 from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
 from tilewright.ops.registry import find_shape_rule
+
+#: The nodes that a node was replaced by in its graph, or ``None``; raises :class:`Unsupported`.
+Expand = Callable[[ir.Node, Scope], Sequence[ir.Node] | None]
 
 #: Each restart solves or limits a dimension of the inputs; real models need a handful.
 _RESTARTS = 256
@@ -24,26 +28,27 @@ _RESTARTS = 256
 # -- entry points --------------------------------------------------------------------------------------------------
 
 
-def infer_model(model: ir.Model) -> None:
+def infer_model(model: ir.Model, expand: Expand | None = None) -> None:
     """Compute the type of every value of ``model`` (and known integers), from the types of its inputs, anew.
 
+    ``expand`` may replace a node by others when the types of its inputs are known; those are inferred in its place.
     May narrow or unify the dimensions of inputs (see :meth:`Infer.equal`); facts and assumptions are updated. Raises
     :class:`CompileError` (``shape-mismatch``) for a node that cannot work, :class:`UnsupportedError`
     (``unsupported-operators``) that lists everything without a rule.
     """
-    _require_rules(model)
-    for node in model.graph:
-        for value in node.outputs:
-            graph.set_known_value(value, None)
-    dimensions = Dimensions(model_facts.facts(model), [s for v in model.graph.inputs for s in _input_symbols(v)])
+    if expand is None:
+        _require_rules(model)
+    for value in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs)):
+        graph.set_known_value(value, None)
+    dimensions = Dimensions(model_facts.facts(model), _symbols_of_inputs(model))
     for _ in range(_RESTARTS):
+        dimensions.late.clear()
         scope = Scope(model, dimensions)
         for value in model.graph.inputs:
             scope.types[value] = dimensions.rewrite_type(graph.type_of(value))
         problems: list[str] = []
         try:
-            for node in model.graph:
-                _infer_into(node, scope, problems)
+            _infer_graph(model.graph, scope, problems, expand)
         except Restart:
             continue
         break
@@ -51,7 +56,8 @@ def infer_model(model: ir.Model) -> None:
         raise unsupported_error([f"dimensions that limit one another more than {_RESTARTS} times"])
     if problems:
         raise unsupported_error(problems)
-    _write_back(model, scope)
+    _write_back(scope)
+    set_late_symbols(model, dimensions.late)
     model_facts.set_facts(model, dimensions.facts)
     model_facts.set_assumptions(model, tuple(dimensions.assumptions))
     model_facts.set_notes(model, tuple(dict.fromkeys((*model_facts.notes(model), *dimensions.notes))))
@@ -62,7 +68,7 @@ def infer_node(model: ir.Model, node: ir.Node) -> None:
 
     For passes: call it on each node you build, in topological order. Raises like :func:`infer_model`.
     """
-    dimensions = Dimensions(model_facts.facts(model), [], list(model_facts.assumptions(model)), fixed=True)
+    dimensions = _fixed_dimensions(model)
     before = len(dimensions.assumptions)
     scope = Scope(model, dimensions)
     problems: list[str] = []
@@ -73,6 +79,11 @@ def infer_node(model: ir.Model, node: ir.Node) -> None:
         if output in scope.types:
             graph.set_type(output, scope.types[output])
             graph.set_known_value(output, scope.known.get(output))
+    for value in node.inputs:
+        if value in scope.known:  # its elements are read at run time from here on
+            graph.set_known_value(value, scope.known[value])
+    record_node(node, node in scope.late, scope.defined.get(node, {}))
+    set_late_symbols(model, dimensions.late)
     if len(dimensions.assumptions) > before:
         model_facts.set_assumptions(model, tuple(dimensions.assumptions))
     model_facts.set_facts(model, dimensions.facts)
@@ -87,7 +98,7 @@ def infer_body(model: ir.Model, node: ir.Node) -> Scope:
     body = graph.body_of(model, node)
     if body is None:
         raise InternalError(f"{node.op_identifier()} has no function body")
-    dimensions = Dimensions(model_facts.facts(model), [], list(model_facts.assumptions(model)), fixed=True)
+    dimensions = _fixed_dimensions(model)
     problems: list[str] = []
     scope = _call(body, node, Scope(model, dimensions), problems)
     if problems:
@@ -100,7 +111,7 @@ def verify_types(model: ir.Model) -> None:
     that differs, and where an equality of sizes is needed that was never recorded.
     """
     recorded = model_facts.assumptions(model)
-    dimensions = Dimensions(model_facts.facts(model), [], list(recorded), fixed=True)
+    dimensions = _fixed_dimensions(model)
     scope = Scope(model, dimensions)
     for value in model.graph.inputs:
         scope.types[value] = graph.type_of(value)
@@ -132,6 +143,22 @@ def unsupported_error(problems: Sequence[str], where: str = "model") -> Unsuppor
 # -- inside --------------------------------------------------------------------------------------------------------
 
 
+def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[str], expand: Expand | None) -> None:
+    pending = list(reversed(graph_))
+    while pending:
+        node = pending.pop()
+        if expand is not None and all(v is None or scope.type_of(v) is not None for v in node.inputs):
+            try:
+                nodes = expand(node, scope)
+            except Unsupported as reason:
+                problems.append(f"{_operator(node)}: {reason} (node {node.name or node.outputs[0].name!r})")
+                continue
+            if nodes is not None:
+                pending += reversed(nodes)
+                continue
+        _infer_into(node, scope, problems)
+
+
 def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
     """Infer one node; on an unsupported use the outputs stay without type and what reads them is passed over."""
     if any(v is not None and scope.type_of(v) is None for v in node.inputs):
@@ -153,6 +180,9 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
             cause=str(reason),
             fix="check the model with onnx.checker, and the sizes given with --input-shape",
         ) from None
+    scope.defined[node] = ctx.defined
+    if ctx.late:
+        scope.late.add(node)
     for i, (value, tensor_type) in enumerate(zip(node.outputs, outputs, strict=False)):
         if tensor_type is not None:
             scope.types[value] = scope.dimensions.rewrite_type(tensor_type)
@@ -195,7 +225,7 @@ def _call(body: ir.Function, node: ir.Node, outer: Scope, problems: list[str]) -
     attributes |= {
         n: outer.attributes.get(a.ref_attr_name or "", a) if a.is_ref() else a for n, a in node.attributes.items()
     }
-    scope = Scope(outer.model, outer.dimensions, attributes=attributes)
+    scope = Scope(outer.model, outer.dimensions, attributes=attributes, is_body=True)
     for parameter, argument in zip(body.inputs, node.inputs, strict=False):
         if argument is not None:
             found = outer.type_of(argument)
@@ -223,15 +253,27 @@ def _nodes_without_rule(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _operator(node: ir.Node) -> str:
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    origin = graph.origin_of(node)
+    return name if origin is None else f"{name} in the definition of {origin}"
 
 
-def _input_symbols(value: ir.Value) -> list[str]:
-    return [s for size in graph.type_of(value).shape for s in sorted(size.symbols)]
+def _symbols_of_inputs(model: ir.Model) -> list[str]:
+    return [s for v in model.graph.inputs for size in graph.type_of(v).shape for s in sorted(size.symbols)]
 
 
-def _write_back(model: ir.Model, scope: Scope) -> None:
+def _fixed_dimensions(model: ir.Model) -> Dimensions:
+    """What was found out about ``model``, for a pass: nothing is solved or narrowed any more."""
+    known, late = model_facts.facts(model), late_symbols(model)
+    taken = _symbols_of_inputs(model)
+    return Dimensions(known, [], list(model_facts.assumptions(model)), fixed=True, late=late, taken=taken)
+
+
+def _write_back(scope: Scope) -> None:
     for value, tensor_type in scope.types.items():
         graph.set_type(value, scope.dimensions.rewrite_type(tensor_type))
     for value, known in scope.known.items():
         graph.set_known_value(value, known)
+    for node, definitions in scope.defined.items():
+        rewritten = {hint: scope.dimensions.rewrite(e) for hint, e in definitions.items()}
+        record_node(node, node in scope.late, rewritten)

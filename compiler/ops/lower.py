@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -15,7 +15,8 @@ import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
-from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
+from tilewright.ir.late import defined
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import Load
@@ -44,6 +45,7 @@ class Context:
     node: ir.Node
     inputs: tuple[Operand | None, ...]
     outputs: tuple[TensorType, ...]
+    definitions: Mapping[str, Expr]
 
     def input(self, i: int) -> Operand:
         """Input ``i``, which must be there."""
@@ -70,6 +72,22 @@ class Context:
         if operand.known is None:
             raise unsupported(self.node, f"input {i} ({name}) is computed at run time")
         return [int(v) for v in np.atleast_1d(operand.known)]
+
+    def expressions(self, i: int) -> list[Expr]:
+        """The elements of an integer input that the shape rule asked for: constants, or symbols read at run time.
+
+        Raises :class:`UnsupportedError` when they are not known here (in a fused body, say).
+        """
+        operand = self.input(i)
+        if operand.symbols is not None:
+            return [as_expr(e) for e in operand.symbols.reshape(-1)]
+        if operand.known is None:
+            raise unsupported(self.node, f"input {i} is computed at run time")
+        return [as_expr(int(v)) for v in np.atleast_1d(operand.known).reshape(-1)]
+
+    def defined(self, hint: str) -> Expr:
+        """What the shape rule defined under ``hint``."""
+        return self.definitions[hint]
 
     def result(self, compute: Callable[[tuple[Index, ...]], Any], output: int = 0, **more: Any) -> Operand:
         """An operand of the type of an output."""
@@ -142,7 +160,7 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
         results = _apply_body(composer, body, inputs, infer_body(model, node))
     else:
         types = [type_of(o) if has_type(o) else None for o in node.outputs]
-        results = _apply(composer, node, inputs, types)
+        results = _apply(composer, node, inputs, types, defined(node))
     for value, result in zip(node.outputs, results, strict=False):
         if value.name:
             _store(composer, value, result, values)
@@ -166,7 +184,7 @@ def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operan
     values.append(value)
     name = composer.fresh(f"x{len(values) - 1}")
     operand = composer.param(name, type_, "const" if is_constant(value) else "in")
-    operand.known = array
+    operand.known, operand.symbols = array, known_value(value)
     return operand
 
 
@@ -184,9 +202,14 @@ def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | N
 
 
 def _apply(
-    composer: Composer, node: ir.Node, inputs: Sequence[Operand | None], outputs: Sequence[TensorType | None]
+    composer: Composer,
+    node: ir.Node,
+    inputs: Sequence[Operand | None],
+    outputs: Sequence[TensorType | None],
+    definitions: Mapping[str, Expr],
 ) -> tuple[Operand, ...]:
-    """The operands that one operator computes; ``outputs`` are the types of its outputs, in their places."""
+    """The operands that one operator computes; ``outputs`` are the types of its outputs, in their places, and
+    ``definitions`` what its shape rule defined."""
     rule = _RULES.get(node.op_type)
     if rule is None:
         raise unsupported(node, "this operator has no lowering")
@@ -195,7 +218,7 @@ def _apply(
         if t is None and any(outputs[n:]):
             raise unsupported(node, f"output {n} is left out and has no type")
         simple += [] if t is None else [simplify_type(t, composer.facts)]
-    result = rule(Context(composer, node, tuple(inputs), tuple(simple)))
+    result = rule(Context(composer, node, tuple(inputs), tuple(simple), definitions))
     if isinstance(result, tuple):
         return result
     if node.op_type in _POINTWISE and not result.cuts:
@@ -226,7 +249,8 @@ def _apply_body(
             known[inner.outputs[0]] = _literal(inner)
             continue
         args = [None if v is None else known.get(v) for v in inner.inputs]
-        results = _apply(composer, inner, args, [scope.type_of(o) for o in inner.outputs])
+        types = [scope.type_of(o) for o in inner.outputs]
+        results = _apply(composer, inner, args, types, scope.defined.get(inner, {}))
         known.update(zip(inner.outputs, results, strict=False))
     return tuple(o for v in body.outputs if (o := known[v]) is not None)
 

@@ -6,6 +6,8 @@ import numpy as np
 from tilewright.ir.graph import KNOWN_LIMIT, Known
 from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
 from tilewright.ir.types import TensorType
+from tilewright.ops.axes import are_constant, inserted_sizes, kept_sizes, marked_axes, named_axes
+from tilewright.ops.choose import choose, is_negative, is_zero
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
 
@@ -17,7 +19,9 @@ _FAR = 2**31 - 1
 def reshape(ctx: Infer) -> TensorType:
     """``-1`` is what is left over, ``0`` copies the input's size (unless ``allowzero``)."""
     x = ctx.input(0)
-    target = list(ctx.known_shape(1))
+    target = list(ctx.known_shape(1, lo=-1))
+    if any(ctx.bounds(e)[0] < 0 and not e.is_constant for e in target):
+        return _reshaped_at_run_time(ctx, x, target)
     if not ctx.integer("allowzero", 0):
         for i, e in enumerate(target):
             if e == 0:
@@ -37,6 +41,21 @@ def reshape(ctx: Infer) -> TensorType:
     if known is not None and all(e.is_constant for e in target):
         ctx.set_known(known.reshape([e.value for e in target]))
     return TensorType(x.dtype, tuple(target))
+
+
+def _reshaped_at_run_time(ctx: Infer, x: TensorType, target: list[Expr]) -> TensorType:
+    """Which sizes are 0 or -1 is known at run time. Two that are -1 leave a number of elements that does not fit."""
+    given = []
+    for i, e in enumerate(target):
+        copied = x.shape[i] if i < x.rank and not ctx.integer("allowzero", 0) else constant(0)
+        given.append(ctx.define(f"given{i}", choose(is_zero(e), copied, e), lo=-1))
+    # -1 is taken for 1 until it is known.
+    others = [ctx.define(f"other{i}", choose(is_negative(e), 1, e)) for i, e in enumerate(given)]
+    count = ctx.define("count", ctx.product(others))
+    rest = ctx.define("rest", ctx.product(x.shape) // maximum(count, 1))
+    sizes = [ctx.define(f"size{i}", choose(is_negative(e), rest, e)) for i, e in enumerate(given)]
+    ctx.equal(ctx.product(x.shape), ctx.product(sizes))
+    return TensorType(x.dtype, tuple(sizes))
 
 
 def _cancel(have: list[Expr], want: list[Expr]) -> tuple[list[Expr], list[Expr]]:
@@ -72,6 +91,11 @@ def transpose(ctx: Infer) -> TensorType:
 def squeeze(ctx: Infer) -> TensorType:
     """Drops axes of size 1."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(ctx.known_list(1, "axes", -x.rank, x.rank - 1)):
+        marks = marked_axes(ctx, named := named_axes(ctx, 1, x.rank), x.rank)
+        for mark, size in zip(marks, x.shape, strict=True):
+            ctx.equal(choose(mark, size, 1), 1)
+        return TensorType(x.dtype, kept_sizes(ctx, x.shape, marks, x.rank - len(named)))
     if ctx.has(1) or ctx.integers("axes") is not None:
         axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
         gone = {ctx.axis(a, x.rank) for a in axes}
@@ -91,6 +115,10 @@ def squeeze(ctx: Infer) -> TensorType:
 def unsqueeze(ctx: Infer) -> TensorType:
     """Inserts axes of size 1, counted in the result."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(given := ctx.known_list(1, "axes")):
+        rank = x.rank + len(given)
+        marks = marked_axes(ctx, named_axes(ctx, 1, rank), rank)
+        return TensorType(x.dtype, inserted_sizes(ctx, x.shape, marks))
     axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
     rank = x.rank + len(axes)
     new = {ctx.axis(a, rank) for a in axes}

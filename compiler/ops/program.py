@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import body_of, is_constant
-from tilewright.kernel.tile import Kernel
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
+from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
+
+__all__ = ["Call", "Read", "Run", "Step", "View", "lower_graph", "values_of"]
 
 #: Operators that keep row-major order: their result is the same memory under another shape.
 VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """``result`` is the memory of ``source``."""
-
-    source: ir.Value
-    result: ir.Value
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A kernel on graph values, in the order of its parameters."""
-
-    kernel: Kernel
-    values: tuple[ir.Value, ...]
-    node: ir.Node
-
-
-Step = View | Run
 
 
 def lower_graph(model: ir.Model) -> tuple[Step, ...]:
@@ -44,15 +26,41 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     for node in reversed(list(model.graph)):
         if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
             continue
-        step = _view(model, node, needed) or _run(model, node, problems)
-        if step is None:
-            needed.update(v for v in node.inputs if v is not None)  # what comes before it is to be named as well
-            continue
-        steps.append(step)
-        needed.update([step.source] if isinstance(step, View) else step.values)
+        made = _steps(model, node, needed, problems)
+        steps += reversed(made)
+        # Where there is no way, what comes before the node is to be named as well.
+        needed.update(v for v in node.inputs if v is not None and not made)
+        needed.update(v for step in made for v in values_of(step))
     if problems:
         raise unsupported_error(problems)
     return tuple(reversed(steps))
+
+
+def _steps(model: ir.Model, node: ir.Node, needed: Collection[ir.Value], problems: list[str]) -> list[Step]:
+    """What the node becomes; nothing when there is no way, and why is added to ``problems``."""
+    view = _view(model, node, needed)
+    if view is not None:
+        return [view]
+    rule = program_of(node)
+    try:
+        if rule is None:
+            return [_run(model, node)]
+        program = Program(model, node, partial(_run, model, node))
+        rule(program)
+    except UnsupportedError as error:
+        problems.extend(error.problems)
+        return []
+    return program.steps
+
+
+def values_of(step: Step) -> tuple[ir.Value, ...]:
+    """What a step reads and writes; of a view, what it reads."""
+    match step:
+        case View(source=source):
+            return (source,)
+        case Read(value=value):
+            return (value,)
+    return step.values
 
 
 def _view(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> View | None:
@@ -66,14 +74,9 @@ def _view(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> View 
     return View(source, node.outputs[0])
 
 
-def _run(model: ir.Model, node: ir.Node, problems: list[str]) -> Run | None:
-    """The node as a kernel; when there is no way, why not is added to ``problems``."""
+def _run(model: ir.Model, node: ir.Node) -> Run:
+    """The node as a kernel. Raises :class:`UnsupportedError` when there is no way."""
     if not has_lowering(model, node):
-        problems.append(f"{node.op_type}: no lowering to a kernel (node {node.name!r})")
-        return None
-    try:
-        lowered = lower(model, node)
-    except UnsupportedError as error:
-        problems.extend(error.problems)
-        return None
+        raise unsupported_error([f"{node.op_type}: no lowering to a kernel (node {node.name!r})"])
+    lowered = lower(model, node)
     return Run(lowered.kernel, lowered.values, node)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 from tilewright.errors import CompileError
-from tilewright.ir.facts import assumptions, facts
+from tilewright.ir.facts import facts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.ranges import Range
-from tilewright.ir.symbolic import ZERO, Expr, ceildiv, symbol
+from tilewright.ir.symbolic import Expr, ceildiv
 from tilewright.ir.types import TensorType
 from tilewright.kernel.schedule import Pack
+from tilewright.plan.late import LateSymbols, with_allocations
 from tilewright.plan.plan import (
-    Assert,
     Buffer,
     BufferKind,
     Constant,
@@ -30,12 +30,15 @@ from tilewright.plan.plan import (
 
 @dataclass(frozen=True, slots=True)
 class KernelLaunch:
-    """One launch: the kernel's index and symbols, its grid and scratch, and the layout of each packed constant."""
+    """One launch: the kernel's index, its integers, grid and scratch, and the layout of each packed constant.
+
+    ``outputs`` are the positions among ``values`` of what is written.
+    """
 
     kernel: int
     name: str
     values: tuple[ir.Value, ...]
-    symbols: tuple[str, ...]
+    dims: tuple[Expr, ...]
     grid: Expr
     scratch: Expr
     packs: Mapping[int, Pack]  # by position among ``values``
@@ -51,12 +54,21 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """Symbol ``name`` becomes element ``element`` of an integer value."""
+
+    name: str
+    value: ir.Value
+    element: int
+
+
+@dataclass(frozen=True, slots=True)
 class EntrySteps:
     """What one entry point runs. ``states`` are pairs of positions, an input and the output that is its new value."""
 
     name: str
     model: ir.Model
-    steps: Sequence[KernelLaunch | Alias]
+    steps: Sequence[KernelLaunch | Alias | Size]
     states: tuple[tuple[int, int], ...] = ()
 
 
@@ -93,15 +105,22 @@ def build_plan(entries: Sequence[EntrySteps], kernels: Sequence[str], names: Map
 def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     model = entry.model
     builder = _Builder(entry, constants)
-    code: list[Instruction] = [
-        Assert(a.left - a.right, ZERO, ZERO, f"{a.where} needs {a.left} == {a.right}") for a in assumptions(model)
-    ]
+    late = LateSymbols(model)
+    code: list[Instruction] = late.after(model.graph.inputs, builder.whole)
     for step in entry.steps:
-        if isinstance(step, KernelLaunch):
-            code += builder.before(step)
-            buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
-            dims = tuple(symbol(s) for s in step.symbols)
-            code.append(Launch(step.kernel, buffers, dims, step.grid, step.scratch))
+        match step:
+            case KernelLaunch():
+                code += builder.before(step)
+                buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
+                code.append(Launch(step.kernel, buffers, step.dims, step.grid, step.scratch))
+                code += late.after(step.values, builder.whole)
+            case Alias(result=result):
+                code += late.after([result], builder.whole)
+            case Size(name=name, value=value, element=element):
+                code += late.read(name, value, element, builder.whole)
+    late.require_all()
+    code = [*code, *builder.copies, *builder.updates]
+    known = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols}
     return EntryPoint(
         name=entry.name,
         inputs=tuple(_signature(v) for v in model.graph.inputs),
@@ -109,7 +128,7 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
         states=entry.states,
         symbols=_symbols(model),
         buffers=tuple(builder.buffers),
-        code=(*code, *builder.copies, *builder.updates, Return()),
+        code=(*with_allocations(code, builder.buffers, known), Return()),
     )
 
 
@@ -239,6 +258,10 @@ class _Builder:
     def _add(self, kind: BufferKind, t: TensorType, index: int = 0) -> int:
         self.buffers.append(Buffer(kind, byte_size(t), index))
         return len(self.buffers) - 1
+
+    def whole(self, value: ir.Value) -> int:
+        """The buffer of a value that is read as it is."""
+        return self.argument(value, None)
 
     def argument(self, value: ir.Value, pack: Pack | None) -> int:
         """The buffer of a value; constants once per layout."""

@@ -14,11 +14,12 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_tensor, has_type, is_constant, set_type, type_of
+from tilewright.ir.late import is_late
 from tilewright.ir.layout import Layout
 from tilewright.ir.types import TensorType
 from tilewright.ops.infer import infer_node
 from tilewright.passes.fusion.order import Order
-from tilewright.passes.rewrite import Rewriter
+from tilewright.passes.rewrite import Rewriter, keep_known
 
 #: First IR version with overloads of functions.
 _IR_VERSION = 10
@@ -48,6 +49,7 @@ def outline(
     fused = _call(model, function, formal, ir.convenience.convert_attributes(attributes or {}), ordered[-1])
     for old, new in zip(outputs, fused.outputs, strict=True):
         new.name = old.name
+        keep_known(old, new)
         if has_type(old):
             set_type(new, type_of(old))
         old.name = f"{old.name}__outlined"
@@ -111,6 +113,8 @@ def obstacle(order: Order, nodes: Collection[ir.Node], outputs: Collection[ir.Va
     inside = set(nodes)
     exits: list[ir.Node] = []
     for node in nodes:
+        if is_late(node):
+            return f"the shape of {node.outputs[0].name} hangs on run-time values"
         for value in node.outputs:
             outside = any(use.node not in inside for use in value.uses())
             if (outside or value.is_graph_output()) and value not in outputs:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.late import is_late
 from tilewright.passes.base import Miss
 from tilewright.passes.canonicalize.compose_transposes import merged_groups
 from tilewright.passes.elementwise import ELEMENTWISE
@@ -124,12 +125,12 @@ def visible(nodes: Collection[ir.Node]) -> list[ir.Value]:
 
 def is_elementwise(node: ir.Node) -> bool:
     """True for operators that work position by position."""
-    return node.domain == "" and node.op_type in ELEMENTWISE and len(node.outputs) == 1
+    return node.domain == "" and node.op_type in ELEMENTWISE and len(node.outputs) == 1 and not is_late(node)
 
 
 def moves(node: ir.Node) -> bool:
     """True for operators that only say where an element is read, by index maps without divisions by run-time sizes."""
-    if node.domain != "" or node.op_type not in _MOVEMENT or len(node.outputs) != 1:
+    if node.domain != "" or node.op_type not in _MOVEMENT or len(node.outputs) != 1 or is_late(node):
         return False
     if (t := type_of(node.outputs[0])).dtype.is_integer and t.rank < 2:
         return False  # sizes and axes: structure that other operators ask for, not data

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import has_type, is_constant, type_of
+from tilewright.ir.late import is_late
 from tilewright.ir.layout import Layout
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import product
+from tilewright.ops.steps import program_of
 from tilewright.passes.layout.channels import Key
 
 #: Labels: where the channels are.
@@ -48,11 +50,17 @@ class Candidate:
 def find_candidates(model: ir.Model, channels: Mapping[Key, int]) -> dict[ir.Value, Candidate]:
     """Every value of the graph whose two layouts differ in memory: inputs, weights, what is computed."""
     known = facts(model)
+    fixed = _fixed(model)
     found: dict[ir.Value, Candidate] = {}
     given = (*model.graph.inputs, *model.graph.initializers.values())
     for value in (*given, *(o for n in model.graph for o in n.outputs)):
         channel = channels.get((None, value))
-        if channel is None or not has_type(value) or (is_constant(value) and not value.is_initializer()):
+        if (
+            channel is None
+            or value in fixed
+            or not has_type(value)
+            or (is_constant(value) and not value.is_initializer())
+        ):
             continue
         shape = type_of(value).shape
         if len(shape) < 3 or channel not in (1, len(shape) - 1):
@@ -64,6 +72,12 @@ def find_candidates(model: ir.Model, channels: Mapping[Key, int]) -> dict[ir.Val
         wide = shape[channel].evaluate({s: sizes.get(s, _NOMINAL) for s in shape[channel].symbols})
         found[value] = Candidate(value, channel, float(size), float(wide))
     return found
+
+
+def _fixed(model: ir.Model) -> set[ir.Value]:
+    """Values that lie in their own order: routines read and write them, or operators whose shapes a run tells."""
+    nodes = [n for n in model.graph if is_late(n) or program_of(n) is not None]
+    return {v for n in nodes for v in (*n.inputs, *n.outputs) if v is not None}
 
 
 def _nominal(known: Range) -> int:

@@ -1,0 +1,77 @@
+"""Integers that only a run can tell, and the symbols that stand for them: elements read from a tensor, sizes computed
+from those, sizes that hang on data.
+
+A *read* symbol is an element of a short integer tensor: whoever needs a run-time shape, axis or count gives that value
+known elements (:func:`tilewright.ir.graph.known_value`) that are such symbols. A *definition* is a symbol that stands
+for an expression. A *size* is found by the node that makes a value of that size. All three are set by the plan while it
+runs, as soon as what they need is there, and checked against their bounds, which are among the model's facts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from tilewright.ir.parse import parse
+from tilewright.ir.symbolic import Expr
+
+_LATE = "tilewright.late"
+_IS_LATE = "tilewright.is_late"
+_DEFINED = "tilewright.defined"
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A symbol that is set while the program runs.
+
+    Attributes:
+        owner: the value whose element it is or will be; for a definition, the output of the node that needs it.
+        where: the node, for messages.
+        expr: what a definition stands for; ``None`` for an element and for a size.
+        element: position of a read element in row-major order; ``None`` for a definition and for a size.
+    """
+
+    owner: str
+    where: str
+    expr: Expr | None = None
+    element: int | None = None
+
+
+def late_symbols(model: ir.Model) -> dict[str, Late]:
+    """Every late symbol of ``model``, in the order of inference."""
+    stored = json.loads(model.metadata_props.get(_LATE, "{}"))
+    return {
+        name: Late(owner, where, None if expr is None else parse(expr), element)
+        for name, (owner, where, expr, element) in stored.items()
+    }
+
+
+def set_late_symbols(model: ir.Model, symbols: Mapping[str, Late]) -> None:
+    """Record the late symbols of ``model``."""
+    if not symbols:
+        model.metadata_props.pop(_LATE, None)
+        return
+    model.metadata_props[_LATE] = json.dumps(
+        {n: [s.owner, s.where, None if s.expr is None else str(s.expr), s.element] for n, s in symbols.items()}
+    )
+
+
+def is_late(node: ir.Node) -> bool:
+    """True for a node whose shape rule looked at run-time values: it is neither rewritten nor fused."""
+    return bool(node.meta.get(_IS_LATE))
+
+
+def defined(node: ir.Node) -> Mapping[str, Expr]:
+    """What the shape rule of ``node`` defined, by hint."""
+    return node.meta.get(_DEFINED, {})  # type: ignore[no-any-return]
+
+
+def record_node(node: ir.Node, late: bool, definitions: Mapping[str, Expr]) -> None:
+    """Record what the shape rule of ``node`` found."""
+    for key, value in ((_IS_LATE, late), (_DEFINED, dict(definitions))):
+        if value:
+            node.meta[key] = value
+        else:
+            node.meta.pop(key, None)

@@ -1,0 +1,1 @@
+"""Programs: operators that need routines, one file a family."""

@@ -1,0 +1,132 @@
+"""Symbols that are set while a plan runs, and memory whose size hangs on them.
+
+Every late symbol is set as soon as what it needs is there, and checked against its bounds at once: what is compiled
+relies on them. Equalities of sizes that a run has to confirm are checked as early as their symbols allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+import onnx_ir as ir
+from tilewright.errors import InternalError
+from tilewright.ir.facts import assumptions, facts
+from tilewright.ir.graph import is_constant, known_value, type_of
+from tilewright.ir.late import late_symbols
+from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import ZERO, constant, symbol
+from tilewright.plan.plan import (
+    Allocate,
+    Assert,
+    Buffer,
+    Call,
+    Copy,
+    Free,
+    Instruction,
+    Launch,
+    LoadScalar,
+    SetScalar,
+)
+
+BufferOf = Callable[[ir.Value], int]
+
+#: Bounds of 64-bit integers, for the side that is not bounded.
+_LEAST, _MOST = constant(-(2**63)), constant(2**63 - 1)
+
+
+class LateSymbols:
+    """The late symbols of a model: which are set by now, which definitions and checks still wait."""
+
+    def __init__(self, model: ir.Model):
+        self._facts = facts(model)
+        self._late = late_symbols(model)
+        self._set = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols} - self._late.keys()
+        self._definitions = {n: late.expr for n, late in self._late.items() if late.expr is not None}
+        self._checks = list(assumptions(model))
+
+    def after(self, values: Iterable[ir.Value], buffer: BufferOf) -> list[Instruction]:
+        """What can be set once ``values`` have been computed."""
+        code: list[Instruction] = []
+        for value in values:
+            known = None if is_constant(value) else known_value(value)
+            for n, element in enumerate(() if known is None else known.flat):
+                name = str(element)
+                if name in self._late and name not in self._set and self._late[name].element is not None:
+                    code += self._load(name, value, n, buffer)
+        return [*code, *self._settle()]
+
+    def read(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> list[Instruction]:
+        """Set a size from an element of ``value``."""
+        return [*self._load(name, value, element, buffer), *self._settle()]
+
+    def require_all(self) -> None:
+        """Raise :class:`InternalError` when a definition or check never had what it needs."""
+        waiting = [*self._definitions, *map(str, self._checks)]
+        if waiting:
+            raise InternalError(f"nothing sets what {waiting[0]} needs while the program runs")
+
+    def _load(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> Iterator[Instruction]:
+        self._set.add(name)
+        yield LoadScalar(name, buffer(value), type_of(value).dtype, constant(element))
+        yield from self._bounded(name, f"{self._late[name].where}: element {element} of {value.name!r}")
+
+    def _settle(self) -> Iterator[Instruction]:
+        """Definitions in the order of inference, so that one pass sets those that hang on others."""
+        for name, expr in list(self._definitions.items()):
+            if expr.symbols <= self._set:
+                del self._definitions[name]
+                self._set.add(name)
+                yield SetScalar(name, expr)
+                yield from self._bounded(name, f"{self._late[name].where}: a size")
+        for check in list(self._checks):
+            if check.left.symbols | check.right.symbols <= self._set:
+                self._checks.remove(check)
+                message = f"{check.where} needs {check.left} == {check.right}"
+                yield Assert(check.left - check.right, ZERO, ZERO, message)
+
+    def _bounded(self, name: str, what: str) -> Iterator[Instruction]:
+        known = self._facts.get(name, Range())
+        if known.lo > NEGATIVE_INFINITY or known.hi < POSITIVE_INFINITY:
+            lo = constant(known.lo) if known.lo > NEGATIVE_INFINITY else _LEAST
+            hi = constant(known.hi) if known.hi < POSITIVE_INFINITY else _MOST
+            yield Assert(symbol(name), lo, hi, what)
+
+
+def with_allocations(
+    code: Sequence[Instruction], buffers: Sequence[Buffer], known: Collection[str]
+) -> Iterator[Instruction]:
+    """``code`` with memory of its own for each temporary whose size hangs on more than the ``known`` symbols, from its
+    first use to its last."""
+    own = [i for i, b in enumerate(buffers) if b.kind == "temporary" and b.base is None]
+    late = {i for i in own if buffers[i].size.symbols - set(known)}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for at, instruction in enumerate(code):
+        for buffer in _used(instruction, buffers):
+            if buffer in late:
+                first.setdefault(buffer, at)
+                last[buffer] = at
+    for at, instruction in enumerate(code):
+        yield from (Allocate(b) for b, start in first.items() if start == at)
+        yield instruction
+        yield from (Free(b) for b, end in last.items() if end == at)
+
+
+def _used(instruction: Instruction, buffers: Sequence[Buffer]) -> Iterator[int]:
+    """The roots of the buffers of an instruction."""
+    match instruction:
+        case Launch(buffers=used):
+            named: Iterable[int] = used
+        case Copy(source=source, target=target):
+            named = (source, target)
+        case LoadScalar(buffer=buffer):
+            named = (buffer,)
+        case Call(inputs=inputs, outputs=outputs):
+            named = (*inputs, *outputs)
+        case _:
+            named = ()
+    for index in named:
+        root = index
+        while (base := buffers[root].base) is not None:
+            root = base
+        yield root
