@@ -133,7 +133,7 @@ def _document(lines: list[str], rounds: int) -> str:
     machine = f"{cpu.partition(':')[2].strip() or platform.machine()}, {os.cpu_count()} CPUs"
     head = (
         "# CPU time of compiling a model of one node\n\n"
-        "Written by `python scripts/bench_compile.py --update`: milliseconds of CPU time (user and system), the median\n"
+        "Written by `python scripts/bench_compile.py --update`: milliseconds of CPU time (user and system), median\n"
         f"of {rounds} rounds, on {machine}. `compilers` are the processes\n"
         "that this one starts; `import` and `rest` are this process. No kernel comes from the cache. `cpu` has two\n"
         "libraries of kernels (x86-64-v3, x86-64-v4+vnni).\n"

@@ -79,7 +79,7 @@ class CpuBackend(KernelBackend):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(cpus) as pool:  # threads that only wait: each compiler is a process
             objects = dict(pool.map(compiled, source.files.items()))
-        if any("vec_libm.h" in text or "<math.h>" in text for text in source.files.values()):
+        if any('libm.h"' in text for text in source.files.values()):
             library = tools.link(objects, machine.flags(target, tools), libraries=("m", "c"))
         else:
             library = bare.link(objects, options)

@@ -38,15 +38,12 @@ FLAGS = (
 def headers() -> dict[str, str]:
     """The header files that generated kernels include, by name: ours, and the calling convention of the runtime.
 
-    Among them is what kernels use of a C library's headers, for a compiler that has none.
     The convention is read as a file, where the runtime lies; nothing of the runtime is imported.
     """
     runtime = find_spec("tilewright.runtime")
     assert runtime is not None and runtime.submodule_search_locations is not None
     abi = Path(runtime.submodule_search_locations[0]) / "native" / "kernel_abi.h"
-    native = FOLDER / "native"
-    files = [abi, *sorted(native.glob("*.h")), *sorted((native / "libc").glob("*.h"))]
-    return {p.name: p.read_text(encoding="utf-8") for p in files}
+    return {p.name: p.read_text(encoding="utf-8") for p in [abi, *sorted((FOLDER / "native").glob("*.h"))]}
 
 
 @cache
@@ -76,8 +73,8 @@ def flags(target: Target, tools: Toolchain) -> tuple[str, ...]:
     march = (f"-march={first}", *more)
     if tools.linker:
         triple = target.triple.partition(".")[0]  # without the version of the C library
-        same = ("-mtune=generic", "-O2", "-fno-omit-frame-pointer")
-        machine: tuple[str, ...] = ("-isystem", ".", "-target", triple, *march, *same)
+        tuning = ("-mtune=generic", "-O2", "-fno-omit-frame-pointer")
+        machine: tuple[str, ...] = ("-target", triple, *march, *tuning)
     elif tools.is_zig:
         machine = ("-target", target.triple, f"-mcpu={table['mcpu']}", "-fno-sanitize=all", "-O3")
     else:
