@@ -1,4 +1,4 @@
-"""``canonicalize-casts``: the element types of all values are known, so CastLike(x, like) is a Cast to that of ``like``.
+"""``canonicalize-casts``: element types of all values are known, so CastLike(x, like) is a Cast to that of ``like``.
 
 What was read for its type alone is then no longer read.
 """

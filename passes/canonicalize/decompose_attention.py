@@ -6,8 +6,8 @@ So attention has one form in front of ``fuse-attention``, whatever the opset:
 
 - q, k, v are [B, H, S, D]; past keys and values are joined in front by one Concat each, whose output is the present.
 - Key and value heads that query heads share are repeated by Unsqueeze, Expand, Reshape; ``share-heads`` undoes it.
-- The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``, and so are the sides of a window;
-  with a boolean mask and with lengths they become one boolean tensor [B or 1, H or 1, S, T], and that one
+- The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``, and so are the sides of a
+  window; with a boolean mask and with lengths they become one boolean tensor [B or 1, H or 1, S, T], and that one
   Where(…, 0, -∞) added to the scores. A mask shorter than the keys is padded with what hides.
 - A row that is hidden throughout gives 0 by the operator's text, so Where(IsNaN(p), 0, p) follows the softmax, unless
   the only limit is the causal one: position 0 is never hidden.
