@@ -1,4 +1,4 @@
-"""A sample of ONNX's backend suite: tests that passed may not stop passing. ``scripts/conformance.py`` runs them all."""
+"""A sample of ONNX's backend suite: what passed may not stop passing. ``scripts/conformance.py`` runs the whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.conformance.cases import Case, cases, plain_names
 from tests.conformance.execute import execute
 
