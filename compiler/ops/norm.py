@@ -9,6 +9,7 @@ from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
 
+
 @shape_rule("Softmax", "LogSoftmax", "Hardmax")
 def along(ctx: Infer) -> TensorType:
     """Same type as the input, whose ``axis`` must be in range; a scalar counts as its own only axis."""
