@@ -91,15 +91,3 @@ def scan(ctx: Infer) -> TensorType:
         ctx.fail(f"{len(axes)} axes instead of one")
     sizes_around(ctx, x.shape, axes[0])
     return x
-
-
-@shape_rule("TopK")
-def top_k(ctx: Infer) -> list[TensorType | None]:
-    """``K`` values and their positions along one axis."""
-    x = ctx.input(0)
-    axis = ctx.axis(ctx.integer("axis", -1), x.rank)
-    (k,) = ctx.known_list(1, "K")
-    if ctx.bounds(k - x.shape[axis])[0] > 0:
-        ctx.fail(f"K = {k} exceeds the {x.shape[axis]} elements of axis {axis}")
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    return [TensorType(x.dtype, shape), TensorType(DType.I64, shape)]
