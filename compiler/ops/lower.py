@@ -31,7 +31,7 @@ from tilewright.ops.simplify import simplify_type
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
 
-FAMILIES = tuple("elementwise reduction matmul conv pool norm movement gather scatter shape rotary".split())
+FAMILIES = tuple("elementwise reduction matmul conv pool norm movement gather scatter shape rotary signal".split())
 
 _RULES: dict[str, Rule] = {}
 _POINTWISE: set[str] = set()

@@ -20,6 +20,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Union
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.graph import known_value, set_type, type_of
@@ -131,6 +132,14 @@ class Program:
         set_type(value, TensorType.of(dtype, *shape))
         return value
 
+    def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A constant of this node's own."""
+        self._temporaries += 1
+        name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
+        return value
+
     def call(
         self,
         routine: str,
@@ -162,7 +171,7 @@ class Program:
 Rule = Callable[[Program], None]
 
 #: Files of this package's ``routines`` folder that register programs.
-FAMILIES: tuple[str, ...] = ("selection", "sort")
+FAMILIES: tuple[str, ...] = ("selection", "sort", "signal")
 
 _PROGRAMS: dict[str, Rule] = {}
 

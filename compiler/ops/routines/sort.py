@@ -18,7 +18,11 @@ def top_k(ctx: Program) -> None:
     k = ctx.defined("k")
     ctx.call(
         "topk",
-        [ctx.input(0), _output(ctx, 0, ctx.type(0).dtype, outer, k, inner), _output(ctx, 1, DType.I64, outer, k, inner)],
+        [
+            ctx.input(0),
+            _output(ctx, 0, ctx.type(0).dtype, outer, k, inner),
+            _output(ctx, 1, DType.I64, outer, k, inner),
+        ],
         [n, inner, k, ctx.attribute("largest", 1)],
         outputs=2,
         grid=outer * inner,
