@@ -30,6 +30,7 @@ FAMILIES = (
     "pool",
     "norm",
     "movement",
+    "cut",
     "resize",
     "gather",
     "sort",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Infer
@@ -29,15 +30,30 @@ def resize(ctx: Infer) -> TensorType:
     return TensorType(x.dtype, tuple(sizes))
 
 
+def simple_fraction(scale: float) -> Fraction:
+    """The fraction that a scale of 32 bits stands for: the simplest one that rounds to it.
+
+    ``0.7`` is not quite 7/10 in 32 bits, but 10 pixels times 0.7 are 7, as 32-bit arithmetic has it.
+    """
+    exact = Fraction(scale)
+    for limit in (64, 1024, 4096):
+        simple = exact.limit_denominator(limit)
+        if np.float32(float(simple)) == np.float32(scale):
+            return simple
+    return exact
+
+
 def _scaled(ctx: Infer, current: list[Expr]) -> list[Expr]:
     scales = ctx.constant(2)
     if scales is None or not scales.size:
         ctx.unsupported("scales that depend on run-time values")
     values = [float(s) for s in scales.reshape(-1)]
+    if len(values) != len(current):
+        ctx.fail(f"{len(values)} scales for {len(current)} axes")
     if not all(math.isfinite(s) and 0 < s < 2**16 for s in values):
         ctx.fail(f"scales {values}")
-    exact = [Fraction(s) for s in values]
-    return [(c * f.numerator) // f.denominator for c, f in zip(current, exact, strict=False)]
+    exact = [simple_fraction(s) for s in values]
+    return [(c * f.numerator) // f.denominator for c, f in zip(current, exact, strict=True)]
 
 
 def _given(ctx: Infer, current: list[Expr]) -> list[Expr]:
