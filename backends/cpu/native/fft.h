@@ -5,8 +5,9 @@
  */
 #ifndef TW_FFT_H
 #define TW_FFT_H
-#include <math.h>
+#include <stddef.h>
 
+#include "libm.h"
 #include "routine.h"
 
 #define TW_FFT_RADIX 13

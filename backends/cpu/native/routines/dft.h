@@ -4,6 +4,8 @@
  * backwards, numbers of an element of x and of y, x is the first half of a spectrum whose signal is real.
  * grid: before * after.
  */
+#include "libm.h"
+
 #include "fft.h"
 
 TW_DEFINE(ROUTINE) {

@@ -1,4 +1,6 @@
 /* buffers: table; dims: length. scratch: 4 numbers for each element that is transformed. */
+#include "libm.h"
+
 #include "fft.h"
 
 TW_DEFINE(ROUTINE) {

@@ -5,6 +5,8 @@
  * length counted, items that may be skipped between two at most, mode (0: counts, 1: the weight where there are any,
  * 2: counts times weights). grid: rows.
  */
+#include <stddef.h>
+
 #include "routine.h"
 
 /* The number of the n-gram of `length` items that starts at x and takes every `stride`-th; -1 where there is none. */

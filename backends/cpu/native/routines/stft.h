@@ -3,6 +3,8 @@
  * buffers: x[images, signal, 1 or 2], window[length], table, y[images, frames, found, 2]; dims: signal, frames, step,
  * length, found, numbers of an element of x, there is a window. grid: images * frames.
  */
+#include "libm.h"
+
 #include "fft.h"
 
 TW_DEFINE(ROUTINE) {
