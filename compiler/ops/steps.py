@@ -21,6 +21,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Union
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.graph import known_value, set_type, type_of
@@ -130,6 +131,14 @@ class Program:
         self._temporaries += 1
         value = ir.Value(name=f"{self.node.outputs[0].name}__{self._temporaries}")
         set_type(value, TensorType.of(dtype, *shape))
+        return value
+
+    def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A constant of this node's own."""
+        self._temporaries += 1
+        name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
         return value
 
     def call(
