@@ -78,7 +78,9 @@ def judge(
     return notes[0] if notes else Verdict("ok")
 
 
-def _answers(model: onnx.ModelProto, feeds: Mapping[str, Array], at: Callable[[str], None]) -> dict[str, dict[str, Array]]:
+def _answers(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], at: Callable[[str], None]
+) -> dict[str, dict[str, Array]]:
     found = {}
     for name, oracle in ORACLES.items():
         at(name)

@@ -56,7 +56,9 @@ def _smaller(model: onnx.ModelProto, runs: list[dict[str, Array]]) -> Iterator[C
         for node in graph.node:  # without this one: its outputs are given
             rest = [n for n in graph.node if n is not node]
             if rest:
-                more = [{**run, **{n: values[n] for n in node.output if n}} for run, values in zip(runs, made, strict=True)]
+                more = [
+                    {**run, **{n: values[n] for n in node.output if n}} for run, values in zip(runs, made, strict=True)
+                ]
                 yield _pruned(model, rest, [o.name for o in graph.output], more)
     for i, node in enumerate(graph.node):
         for attribute in node.attribute:
