@@ -17,6 +17,9 @@ from tilewright.runtime import open_artifact
 
 Array = NDArray[Any]
 
+#: The code of the error that no reference runs a model: what it computes can then not be checked, here.
+NO_REFERENCE = "reference-failed"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -116,8 +119,9 @@ def verify(
 
     Raises:
         UsageError: no samples.
-        EngineError: no part of the artifact can be run here, or inputs do not fit.
-        InternalError: the artifact or the reference fails.
+        EngineError: no part of the artifact can be run here, inputs do not fit, or (:data:`NO_REFERENCE`) no reference
+            runs the model on them.
+        InternalError: the artifact fails.
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
@@ -237,11 +241,26 @@ def _part(
 
 def _reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str) -> tuple[engines.Runs, str]:
     if engine != "auto":
-        return engines.run_apart(engine, path, feeds), ""
+        return _run_reference(engine, path, feeds), ""
     note = "onnxruntime is not installed"
     if engines.available("onnxruntime"):
         try:
-            return engines.run_apart("onnxruntime", path, feeds), ""
-        except InternalError as error:
-            note = str(error).splitlines()[-1]
-    return engines.run_apart("onnx.reference", path, feeds), note
+            return _run_reference("onnxruntime", path, feeds), ""
+        except EngineError as error:
+            if error.code != NO_REFERENCE:
+                raise
+            note = error.cause.splitlines()[-1]
+    return _run_reference("onnx.reference", path, feeds), note
+
+
+def _run_reference(engine: str, path: Path, feeds: Sequence[Mapping[str, Array]]) -> engines.Runs:
+    try:
+        return engines.run_apart(engine, path, feeds)
+    except InternalError as error:
+        raise EngineError(
+            NO_REFERENCE,
+            where=str(path),
+            cause=f"{engine} does not run it on these inputs: {str(error).splitlines()[-1]}",
+            fix="give inputs that the model takes, with --data",
+            exit_code=ExitCode.USAGE,
+        ) from None

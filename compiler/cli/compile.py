@@ -130,10 +130,10 @@ def _verified(
     feeds: list[dict[str, arguments.Array]] | None,
     tolerance: float | None,
 ) -> tuple[Verification | None, str]:
-    """Check an artifact that is not on disk yet; ``None`` and the reason where no part of it can be run here."""
+    """Check an artifact that is not on disk yet; ``None`` and the reason where nothing can be run to compare."""
     from tilewright.api import verify
     from tilewright.engines import EngineError
-    from tilewright.verification import together
+    from tilewright.verification import NO_REFERENCE, together
 
     checks = {}
     try:
@@ -142,7 +142,7 @@ def _verified(
             feeds = None  # those of MODEL; the other entry points get made-up inputs
         return together(checks), ""
     except EngineError as error:
-        if error.exit_code != ExitCode.DEVICE:
+        if error.exit_code != ExitCode.DEVICE and error.code != NO_REFERENCE:
             raise
         return None, error.cause
 

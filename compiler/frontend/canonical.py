@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend.definition import has_definition
+from tilewright.frontend.legacy import park, unpark
 from tilewright.ir.graph import FUSED_DOMAIN
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.registry import find_shape_rule
@@ -59,7 +61,9 @@ def canonical_proto(
             proto = inliner.inline_selected_functions(proto, kept, exclude=True)
             _check(proto, where)  # a call may ask a function for more than it gives
         if convert:
+            park(proto, version, where)
             proto = version_converter.convert_version(proto, CANONICAL_OPSET)
+            unpark(proto)
     except (RuntimeError, IndexError, ValueError, TypeError, version_converter.ConvertError) as error:
         raise CompileError(
             "opset-unsupported",
@@ -72,14 +76,18 @@ def canonical_proto(
 
 
 def require_operators(proto: onnx.ModelProto, where: str) -> None:
-    """Raise one error for all operators without a rule, those of local functions and subgraphs included."""
+    """Raise one error for all operators that nothing is known of, those of local functions and subgraphs included."""
     functions = {(f.domain, f.name) for f in proto.functions}
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    opsets[""] = max(opsets.get("", 0), CANONICAL_OPSET)
     problems: dict[str, list[str]] = {}
     for node in _nodes([proto.graph, *proto.functions]):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED):
             continue
-        if find_shape_rule(domain, node.op_type) is None:
+        if find_shape_rule(domain, node.op_type) is None and not has_definition(
+            domain, node.op_type, opsets.get(domain, 0)
+        ):
             name = f"{domain}::{node.op_type}" if domain else node.op_type
             problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
     if problems:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Union
 import onnx_ir as ir
 from tilewright.errors import CompileError
 from tilewright.frontend.canonical import CANONICAL_OPSET, canonical_proto
+from tilewright.frontend.expand import Expander
 from tilewright.frontend.files import ExternalFolder, ModelFile
 from tilewright.frontend.input_shapes import InputShapes, apply_input_shapes, name_dimensions
 from tilewright.frontend.weights import take_weights
@@ -90,7 +91,7 @@ def import_proto(
     _require_element_types(model, where)
     name_dimensions(model)
     apply_input_shapes(model, shapes)
-    infer_model(model)
+    infer_model(model, Expander(model))
     return model
 
 

@@ -29,6 +29,7 @@ FUSED_DOMAIN = "ai.tilewright"
 KNOWN_LIMIT = 1024
 
 _KNOWN = "tilewright.known"
+_ORIGIN = "tilewright.origin"
 
 
 # -- types ---------------------------------------------------------------------------------------------------------
@@ -177,6 +178,16 @@ def _constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
 def body_of(model: ir.Model, node: ir.Node) -> ir.Function | None:
     """The function body of ``node`` when the model carries one (fused operators do)."""
     return model.functions.get(node.op_identifier())
+
+
+def origin_of(node: ir.Node) -> str | None:
+    """The operator of the model that ``node`` is a part of, where an operator was replaced by its definition."""
+    return node.meta.get(_ORIGIN)
+
+
+def set_origin(node: ir.Node, origin: str) -> None:
+    """Record the operator that ``node`` is a part of, as messages are to name it."""
+    node.meta[_ORIGIN] = origin
 
 
 def consumers(value: ir.Value) -> tuple[ir.Node, ...]:

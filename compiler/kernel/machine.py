@@ -160,6 +160,8 @@ class Machine:
                 raise KernelFault(f"{self.kernel.name}: read of {v.tensor} outside it at {self.where(bad)}")
         if array.size == 0:
             values = np.zeros(np.broadcast_shapes(*(e.shape for e in entries)), array.dtype)
+        elif (order := self.whole(v.index, array.shape)) is not None:
+            values = array.transpose(np.argsort(order)).reshape(self.shape(axes))
         else:
             values = array[tuple(entries)] if entries else array.reshape([1] * len(self.order))
         if v.fill is not None and outside is not False:
@@ -262,6 +264,12 @@ class Machine:
             bad = np.broadcast_to(taint, shape) & live
             raise KernelFault(f"{self.kernel.name}: an undefined value is written to {tensor} at {self.where(bad)}")
         array = self.memory[tensor]
+        order = self.whole(index, array.shape)
+        if order is not None and len(axes) == len(order) and not self.written[tensor].any():
+            rest = [d for d in range(len(shape)) if d not in order]
+            array[...] = np.broadcast_to(values, shape).transpose(order + rest).reshape(array.shape)
+            self.written[tensor][...] = True
+            return
         entries = []
         for entry, size in zip(index, array.shape, strict=True):
             at = self.index(entry) if isinstance(entry, Expr) else self.evaluate(entry, guards)[0]
@@ -276,6 +284,16 @@ class Machine:
         marks[where] = True
         if np.count_nonzero(marks) - before != np.count_nonzero(live):
             raise KernelFault(f"{self.kernel.name}: an element of {tensor} is written twice")
+
+    def whole(self, index: tuple[Expr | Value, ...], shape: tuple[int, ...]) -> list[int] | None:
+        """The dimension of the axis that each entry is, where the lanes are exactly the elements of an array."""
+        names = [str(e) for e in index if isinstance(e, Expr)]
+        if len(names) < len(index) or len(set(names)) < len(names) or not all(n in self.order for n in names):
+            return None
+        lanes = [self.lanes[n] for n in names]
+        if any(r.start or r.padded or r.size != size for r, size in zip(lanes, shape, strict=True)):
+            return None
+        return [self.order[n] for n in names]
 
     def where(self, mask: Any) -> str:
         """The first lane of ``mask``, for messages."""

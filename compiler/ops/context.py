@@ -279,6 +279,10 @@ class Infer:
         """Inclusive bounds of a size."""
         return self._scope.dimensions.bounds(as_expr(size))
 
+    def hangs_on_run(self, e: Expr) -> bool:
+        """Whether ``e`` mentions what only a run can tell."""
+        return self._scope.dimensions.hangs_on_late(e)
+
     def new_size(self, hint: str, upper: IntLike) -> Expr:
         """A fresh symbol for a size that depends on run-time values, between 0 and ``upper``. The node's program reads
         it from memory; the lowering finds it again under ``hint``.

@@ -9,6 +9,7 @@ from typing import Any
 from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
+from tilewright.ops.quantize import check_channel_parameters, check_single
 from tilewright.ops.registry import shape_rule
 
 
@@ -98,12 +99,18 @@ def conv(ctx: Infer) -> TensorType:
 @shape_rule("ConvInteger")
 def conv_integer(ctx: Infer) -> TensorType:
     """A convolution with 32-bit sums."""
+    check_single(ctx, 2)
+    check_channel_parameters(ctx, 1, 3)
     return TensorType(DType.I32, _convolved(ctx, ctx.input(0), ctx.input(1)))
 
 
 @shape_rule("QLinearConv")
 def qlinear_conv(ctx: Infer) -> TensorType:
     """Inputs: x, scale, zero point, w, scale, zero point, then scale and zero point of the output."""
+    check_single(ctx, 1, 2, 6, 7)
+    check_channel_parameters(ctx, 3, 4, 5)
+    if ctx.has(8):
+        ctx.equal(ctx.input(8).shape[0], ctx.input(3).shape[0])
     return TensorType(ctx.input(7).dtype, _convolved(ctx, ctx.input(0), ctx.input(3)))
 
 

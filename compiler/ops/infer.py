@@ -6,7 +6,7 @@ Entry points: :func:`infer_model` (the whole graph, anew), :func:`infer_node` (a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 from tilewright.errors import CompileError, InternalError, UnsupportedError
@@ -14,9 +14,13 @@ from tilewright.ir import facts as model_facts
 from tilewright.ir import graph
 from tilewright.ir.late import late_symbols, record_node, set_late_symbols
 from tilewright.ir.types import TensorType
+from tilewright.ops.constraints import check_element_types
 from tilewright.ops.context import Infer, Scope, Unsupported
 from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
 from tilewright.ops.registry import find_shape_rule
+
+#: The nodes that a node was replaced by in its graph, or ``None``; raises :class:`Unsupported`.
+Expand = Callable[[ir.Node, Scope], Sequence[ir.Node] | None]
 
 #: Each restart solves or limits a dimension of the inputs; real models need a handful.
 _RESTARTS = 256
@@ -25,14 +29,16 @@ _RESTARTS = 256
 # -- entry points --------------------------------------------------------------------------------------------------
 
 
-def infer_model(model: ir.Model) -> None:
+def infer_model(model: ir.Model, expand: Expand | None = None) -> None:
     """Compute the type of every value of ``model`` (and known integers), from the types of its inputs, anew.
 
+    ``expand`` may replace a node by others when the types of its inputs are known; those are inferred in its place.
     May narrow or unify the dimensions of inputs (see :meth:`Infer.equal`); facts and assumptions are updated. Raises
     :class:`CompileError` (``shape-mismatch``) for a node that cannot work, :class:`UnsupportedError`
     (``unsupported-operators``) that lists everything without a rule.
     """
-    _require_rules(model)
+    if expand is None:
+        _require_rules(model)
     for value in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs)):
         graph.set_known_value(value, None)
     dimensions = Dimensions(model_facts.facts(model), _symbols_of_inputs(model))
@@ -43,8 +49,7 @@ def infer_model(model: ir.Model) -> None:
             scope.types[value] = dimensions.rewrite_type(graph.type_of(value))
         problems: list[str] = []
         try:
-            for node in model.graph:
-                _infer_into(node, scope, problems)
+            _infer_graph(model.graph, scope, problems, expand)
         except Restart:
             continue
         break
@@ -139,6 +144,22 @@ def unsupported_error(problems: Sequence[str], where: str = "model") -> Unsuppor
 # -- inside --------------------------------------------------------------------------------------------------------
 
 
+def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[str], expand: Expand | None) -> None:
+    pending = list(reversed(graph_))
+    while pending:
+        node = pending.pop()
+        if expand is not None and all(v is None or scope.type_of(v) is not None for v in node.inputs):
+            try:
+                nodes = expand(node, scope)
+            except Unsupported as reason:
+                problems.append(f"{_operator(node)}: {reason} (node {node.name or node.outputs[0].name!r})")
+                continue
+            if nodes is not None:
+                pending += reversed(nodes)
+                continue
+        _infer_into(node, scope, problems)
+
+
 def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
     """Infer one node; on an unsupported use the outputs stay without type and what reads them is passed over."""
     if any(v is not None and scope.type_of(v) is None for v in node.inputs):
@@ -193,6 +214,7 @@ def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> S
     rule = find_shape_rule(node.domain, node.op_type)
     if rule is None:
         raise Unsupported("no such operator here")
+    check_element_types(ctx)
     try:
         result = rule(ctx)
     except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
@@ -233,7 +255,9 @@ def _nodes_without_rule(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _operator(node: ir.Node) -> str:
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    origin = graph.origin_of(node)
+    return name if origin is None else f"{name} in the definition of {origin}"
 
 
 def _symbols_of_inputs(model: ir.Model) -> list[str]:

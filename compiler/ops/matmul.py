@@ -7,6 +7,7 @@ import re
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
+from tilewright.ops.quantize import check_matrix_parameters
 from tilewright.ops.registry import shape_rule
 
 
@@ -31,12 +32,16 @@ def matmul(ctx: Infer) -> TensorType:
 @shape_rule("MatMulInteger")
 def matmul_integer(ctx: Infer) -> TensorType:
     """``numpy.matmul`` with 32-bit sums."""
+    check_matrix_parameters(ctx, 0, -2, 2)
+    check_matrix_parameters(ctx, 1, -1, 3)
     return TensorType(DType.I32, matmul_shape(ctx, ctx.input(0).shape, ctx.input(1).shape))
 
 
 @shape_rule("QLinearMatMul")
 def qlinear_matmul(ctx: Infer) -> TensorType:
     """Inputs: a, its scale and zero point, b, likewise, then scale and zero point of the output."""
+    check_matrix_parameters(ctx, 0, -2, 1, 2, 6, 7)
+    check_matrix_parameters(ctx, 3, -1, 4, 5)
     return TensorType(ctx.input(7).dtype, matmul_shape(ctx, ctx.input(0).shape, ctx.input(3).shape))
 
 

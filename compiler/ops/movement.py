@@ -1,17 +1,15 @@
-"""Operators that move elements without computing: reshape, transpose, slice, join, pad, resize."""
+"""Operators that move elements without computing: reshape, transpose, join, repeat."""
 
 from __future__ import annotations
 
 import numpy as np
 from tilewright.ir.graph import KNOWN_LIMIT, Known
-from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
+from tilewright.ir.symbolic import Expr, constant, maximum
 from tilewright.ir.types import TensorType
+from tilewright.ops.axes import are_constant, inserted_sizes, kept_sizes, marked_axes, named_axes
 from tilewright.ops.choose import choose, is_negative, is_zero
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
-
-#: Values at or beyond these stand for "to the end" in slices of models.
-_FAR = 2**31 - 1
 
 
 @shape_rule("Reshape")
@@ -90,6 +88,11 @@ def transpose(ctx: Infer) -> TensorType:
 def squeeze(ctx: Infer) -> TensorType:
     """Drops axes of size 1."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(ctx.known_list(1, "axes", -x.rank, x.rank - 1)):
+        marks = marked_axes(ctx, named := named_axes(ctx, 1, x.rank), x.rank)
+        for mark, size in zip(marks, x.shape, strict=True):
+            ctx.equal(choose(mark, size, 1), 1)
+        return TensorType(x.dtype, kept_sizes(ctx, x.shape, marks, x.rank - len(named)))
     if ctx.has(1) or ctx.integers("axes") is not None:
         axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
         gone = {ctx.axis(a, x.rank) for a in axes}
@@ -109,6 +112,10 @@ def squeeze(ctx: Infer) -> TensorType:
 def unsqueeze(ctx: Infer) -> TensorType:
     """Inserts axes of size 1, counted in the result."""
     x = ctx.input(0)
+    if ctx.has(1) and not are_constant(given := ctx.known_list(1, "axes")):
+        rank = x.rank + len(given)
+        marks = marked_axes(ctx, named_axes(ctx, 1, rank), rank)
+        return TensorType(x.dtype, inserted_sizes(ctx, x.shape, marks))
     axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
     rank = x.rank + len(axes)
     new = {ctx.axis(a, rank) for a in axes}
@@ -138,80 +145,6 @@ def concat(ctx: Infer) -> TensorType:
     return TensorType(first.dtype, tuple(sizes))
 
 
-@shape_rule("Split")
-def split(ctx: Infer) -> list[TensorType | None]:
-    """Given sizes, or equal parts of which the last may be smaller."""
-    x = ctx.input(0)
-    axis = ctx.axis(ctx.integer("axis", 0), x.rank)
-    size = x.shape[axis]
-    if ctx.has(1):
-        parts = ctx.known_list(1, "the sizes")
-        ctx.equal(sum(parts, constant(0)), size)
-    else:
-        count = ctx.integer("num_outputs", ctx.outputs)
-        if count != ctx.outputs:
-            ctx.fail(f"num_outputs is {count} for {ctx.outputs} outputs")
-        chunk = ceildiv(size, count)
-        parts = [chunk] * (count - 1) + [size - chunk * (count - 1)]
-    if len(parts) != ctx.outputs:
-        ctx.fail(f"{len(parts)} parts for {ctx.outputs} outputs")
-    known = ctx.known(0)
-    if known is not None and known.ndim == 1 and all(p.is_constant for p in parts):
-        at = 0
-        for i, p in enumerate(parts):
-            ctx.set_known(known[at : at + p.value], i)
-            at += p.value
-    return [TensorType(x.dtype, (*x.shape[:axis], p, *x.shape[axis + 1 :])) for p in parts]
-
-
-@shape_rule("Slice")
-def slice_(ctx: Infer) -> TensorType:
-    """``x[start:end:step]`` along the given axes; starts and ends may be symbolic where their sign is known."""
-    x = ctx.input(0)
-    starts, ends = ctx.known_list(1, "starts"), ctx.known_list(2, "ends")
-    axes = ctx.known_ints(3, "axes") if ctx.has(3) else list(range(len(starts)))
-    steps = ctx.known_ints(4, "steps") if ctx.has(4) else [1] * len(starts)
-    if not len(starts) == len(ends) == len(axes) == len(steps):
-        ctx.fail("starts, ends, axes and steps differ in length")
-    sizes, known = list(x.shape), ctx.known(0)
-    for start, end, axis, step in zip(starts, ends, (ctx.axis(a, x.rank) for a in axes), steps, strict=True):
-        sizes[axis] = _slice_size(ctx, x.shape[axis], start, end, step)
-        if known is not None and start.is_constant and end.is_constant:
-            known = known[(slice(None),) * axis + (_python_slice(start.value, end.value, step),)]
-        else:
-            known = None
-    ctx.set_known(known)
-    return TensorType(x.dtype, tuple(sizes))
-
-
-def _python_slice(start: int, end: int, step: int) -> slice:
-    return slice(start, None if step < 0 and end <= -_FAR else end, step)
-
-
-def _slice_size(ctx: Infer, size: Expr, start: Expr, end: Expr, step: int) -> Expr:
-    if step == 0:
-        ctx.fail("step is 0")
-    if step > 0:
-        first = _position(ctx, start, size, constant(0), size)
-        last = _position(ctx, end, size, constant(0), size)
-        return maximum(0, ceildiv(last - first, step))
-    first = _position(ctx, start, size, constant(-1), size - 1)
-    last = _position(ctx, end, size, constant(-1), size - 1)
-    return maximum(0, ceildiv(first - last, -step))
-
-
-def _position(ctx: Infer, index: Expr, size: Expr, least: Expr, most: Expr) -> Expr:
-    """A start or end: counted from the back when negative, then clamped to ``least..most``."""
-    if index.is_constant and index.value >= _FAR:
-        return most
-    if index.is_constant and index.value <= -_FAR:
-        return least
-    lo, hi = ctx.bounds(index)
-    if lo < 0 <= hi:
-        ctx.unsupported(f"a start or end that may be negative or not: {index}")
-    return minimum(index, most) if lo >= 0 else maximum(index + size, least)
-
-
 @shape_rule("Tile")
 def tile(ctx: Infer) -> TensorType:
     """Each size times its repeats."""
@@ -223,21 +156,6 @@ def tile(ctx: Infer) -> TensorType:
     if known is not None and all(r.is_constant for r in repeats) and ctx.bounds(ctx.product(shape))[1] <= KNOWN_LIMIT:
         ctx.set_known(np.tile(known, [r.value for r in repeats]))
     return TensorType(x.dtype, shape)
-
-
-@shape_rule("Pad")
-def pad(ctx: Infer) -> TensorType:
-    """Each size plus what is added before and after it; negative amounts crop."""
-    x, amounts = ctx.input(0), ctx.known_list(1, "pads")
-    axes = [ctx.axis(a, x.rank) for a in ctx.known_ints(3, "axes")] if ctx.has(3) else list(range(x.rank))
-    if len(amounts) != 2 * len(axes):
-        ctx.fail(f"{len(amounts)} pads for {len(axes)} axes")
-    sizes = list(x.shape)
-    for axis, before, after in zip(axes, amounts, amounts[len(axes) :], strict=False):
-        sizes[axis] = sizes[axis] + before + after
-        if ctx.bounds(sizes[axis])[1] < 0:
-            ctx.fail(f"size {axis} becomes {sizes[axis]}")
-    return TensorType(x.dtype, tuple(sizes))
 
 
 @shape_rule("DepthToSpace")
@@ -261,20 +179,6 @@ def space_to_depth(ctx: Infer) -> TensorType:
 def same(ctx: Infer) -> TensorType:
     """Same type as the input."""
     return ctx.input(0)
-
-
-@shape_rule("CenterCropPad")
-def center_crop_pad(ctx: Infer) -> TensorType:
-    """Given axes get given sizes."""
-    x, target = ctx.input(0), ctx.known_shape(1)
-    axes = ctx.integers("axes")
-    axes = list(range(x.rank)) if axes is None else [ctx.axis(a, x.rank) for a in axes]
-    if len(axes) != len(target):
-        ctx.fail(f"{len(target)} sizes for {len(axes)} axes")
-    sizes = list(x.shape)
-    for axis, size in zip(axes, target, strict=True):
-        sizes[axis] = size
-    return TensorType(x.dtype, tuple(sizes))
 
 
 def _image(ctx: Infer, x: TensorType) -> tuple[Expr, Expr, Expr, Expr]:

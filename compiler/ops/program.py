@@ -7,15 +7,16 @@ from functools import partial
 
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
-from tilewright.ir.graph import body_of, is_constant
+from tilewright.ir.graph import body_of, is_constant, known_value
+from tilewright.ir.late import is_late
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
 from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
 
 __all__ = ["Call", "Read", "Run", "Step", "View", "lower_graph", "values_of"]
 
-#: Operators that keep row-major order: their result is the same memory under another shape.
-VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
+#: Operators that keep row-major order: their result is the same memory under another shape or element type.
+VIEWS = frozenset("BitCast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
 
 
 def lower_graph(model: ir.Model) -> tuple[Step, ...]:
@@ -31,6 +32,8 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
         # Where there is no way, what comes before the node is to be named as well.
         needed.update(v for v in node.inputs if v is not None and not made)
         needed.update(v for step in made for v in values_of(step))
+        if is_late(node):  # what its sizes are read from, though no kernel may read it
+            needed.update(v for v in node.inputs if v is not None and known_value(v) is not None)
     if problems:
         raise unsupported_error(problems)
     return tuple(reversed(steps))

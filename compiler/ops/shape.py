@@ -34,7 +34,7 @@ def size(ctx: Infer) -> TensorType:
 @shape_rule("ConstantOfShape")
 def constant_of_shape(ctx: Infer) -> TensorType:
     """A tensor of one repeated value; float zero by default."""
-    sizes = _sizes(ctx, ctx.known_shape(0))
+    sizes = _sizes(ctx, ctx.known_shape(0, lo=0))
     value = ctx.attribute("value")
     dtype = DType.F32 if value is None else DType.from_onnx(value.dtype.value)
     count = ctx.input(0).shape[0]
@@ -56,7 +56,7 @@ def eye_like(ctx: Infer) -> TensorType:
 def expand(ctx: Infer) -> TensorType:
     """Two-way broadcast of the input and a shape."""
     x = ctx.input(0)
-    target = _sizes(ctx, ctx.known_shape(1))
+    target = _sizes(ctx, ctx.known_shape(1, lo=0))
     result = ctx.broadcast(x.shape, target)
     known = ctx.known(0)
     if known is not None and known.size == 1 and all(s.is_constant for s in result):

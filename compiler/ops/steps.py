@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Union
 
 import onnx_ir as ir
@@ -161,9 +162,6 @@ class Program:
 
 Rule = Callable[[Program], None]
 
-#: Files of this package's ``routines`` folder that register programs.
-FAMILIES: tuple[str, ...] = ("selection", "images")
-
 _PROGRAMS: dict[str, Rule] = {}
 
 
@@ -187,7 +185,9 @@ def program_of(node: ir.Node) -> Rule | None:
 
 @cache
 def _load() -> None:
-    for family in FAMILIES:
+    import tilewright.ops.routines
+
+    for family in sorted(m.name for m in iter_modules(tilewright.ops.routines.__path__)):
         import_module(f"tilewright.ops.routines.{family}")
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from tilewright.ir.graph import constant_array, constant_tensor, is_constant, known_value, type_of
+from tilewright.ir.graph import constant_tensor, is_constant, known_value, type_of
+from tilewright.ops.evaluate import evaluate_node
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter
 
@@ -51,11 +51,15 @@ class FoldConstants(RewritePass):
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             return False
         limit = sum(_bytes(v) for v in given) + self.growth
-        size = sum(_bytes(v) for v in node.outputs)
+        size = sum(_bytes(v) for v in node.outputs if v.name)
         if size > limit:
             return Miss.at(node, f"the folded result would hold {size} bytes, more than {limit}")
-        for value, array in zip(list(node.outputs), evaluate(node, rewriter.model), strict=True):
-            rewriter.replace(value, rewriter.constant(array, f"{value.name}_folded"))
+        arrays = evaluate_node(rewriter.model, node)
+        if arrays is None:
+            return Miss.at(node, "it cannot be computed while compiling")
+        for value, array in zip(list(node.outputs), arrays, strict=True):
+            if array is not None:
+                rewriter.replace(value, rewriter.constant(array, f"{value.name}_folded"))
         return True
 
 
@@ -81,14 +85,3 @@ def _known_output(node: ir.Node) -> np.ndarray[Any, Any] | None:
 def _bytes(value: ir.Value) -> int:
     tensor_type = type_of(value)
     return tensor_type.elements.value * tensor_type.dtype.bits // 8 if tensor_type.is_static else 2**62
-
-
-def evaluate(node: ir.Node, model: ir.Model) -> list[np.ndarray[Any, Any]]:
-    """The outputs of one node with constant inputs, by the reference evaluator."""
-    from onnx.reference import ReferenceEvaluator  # half a second, and most graphs need it not at all
-
-    proto = ir.to_proto(node)
-    assert isinstance(proto, onnx.NodeProto)
-    opsets = {"": model.opset_imports[""]}
-    feeds = {v.name or "": constant_array(v) for v in node.inputs if v is not None}
-    return [np.asarray(a) for a in ReferenceEvaluator(proto, opsets=opsets).run(None, feeds)]

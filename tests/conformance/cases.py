@@ -6,8 +6,10 @@ process of its own, and whoever runs the cases imports neither the suite nor the
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -53,8 +55,12 @@ def cases(folder: Path = FOLDER) -> dict[str, Case]:
     """Every case by name; the files are written when they are not there."""
     index = folder / "index.txt"
     if not index.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, __file__, str(folder)], check=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            subprocess.run([sys.executable, __file__, scratch], check=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                Path(scratch).rename(folder)
+            Path(scratch).mkdir(exist_ok=True)
     found = {}
     for line in index.read_text().splitlines():
         name, rtol, atol = line.split()

@@ -93,7 +93,7 @@ def _led_back(position: Value, size: Expr, padding: str, corners: bool) -> Value
 
 @lowering("AffineGrid")
 def _lower_affine_grid(ctx: Context) -> Operand:
-    """``y[n, p, d] = Σ theta[n, d, j] · base_j(p) + theta[n, d, last]``, bases of the last axis first."""
+    """``y[n, p, d] = Σ theta[n, d, j] · base_j(p) + theta[n, d, last]``; base positions of the last axis come first."""
     theta, corners = ctx.input(0), bool(ctx.attribute("align_corners", 0))
     sizes = ctx.outputs[0].shape[1:-1]
     dtype = accumulator(theta.type.dtype)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, maximum, minimum
-from tilewright.ir.types import DType
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import PERMUTED, Index, Operand, binary, const, select
-from tilewright.ops.lower import Context, common_cuts, lowering, unsupported
+from tilewright.ops.compose import PERMUTED, Index, Operand, binary, select
+from tilewright.ops.lower import Context, common_cuts, lowering
 
 
 @lowering("Identity")
 def _lower_identity(ctx: Context) -> Operand:
     return ctx.input(0)
-
-
-@lowering("Dropout")
-def _lower_dropout(ctx: Context) -> tuple[Operand, ...]:
-    """Outside training nothing is dropped, and the mask, if it is wanted, keeps everything."""
-    mask = [ctx.result(lambda i: const(True, DType.BOOL), 1)] if len(ctx.outputs) > 1 else []
-    return (ctx.input(0), *mask)
 
 
 @lowering("Transpose")
@@ -114,50 +105,6 @@ def _lower_expand(ctx: Context) -> Operand:
     return ctx.result(x.broadcast)
 
 
-@lowering("Slice")
-def _lower_slice(ctx: Context) -> Operand:
-    x = ctx.input(0)
-    starts = ctx.integers(1, "starts")  # the ends are in the type of the result
-    assert starts is not None
-    axes = ctx.integers(3, "axes") or list(range(len(starts)))
-    steps = ctx.integers(4, "steps") or [1] * len(starts)
-    begin: dict[int, Expr] = {}
-    step = dict(zip((a % x.type.rank for a in axes), steps, strict=True))
-    for axis, start in zip(axes, starts, strict=True):
-        size = x.type.shape[axis % x.type.rank]
-        at_start = size + start if start < 0 else constant(start)
-        highest = size if step[axis % x.type.rank] > 0 else size - 1
-        begin[axis % x.type.rank] = minimum(maximum(at_start, 0), highest)
-
-    def moved(d: int, i: Index) -> Index:
-        if d not in begin or not isinstance(i, Expr):
-            return i
-        size, taken = x.type.shape[d], ctx.outputs[0].shape[d]
-        where = begin[d] + i * step[d]
-        # A size that is assumed to fit (the plan asserts it) does not tell a reader of the kernel that it does.
-        inside = size.symbols <= taken.symbols or bounds(begin[d] + taken * step[d] - size, ctx.composer.facts)[1] <= 0
-        return where if inside else minimum(where, size - 1)
-
-    def at(index: tuple[Index, ...]) -> Value:
-        return x.at([moved(d, i) for d, i in enumerate(index)])
-
-    return ctx.result(at)
-
-
-@lowering("Split")
-def _lower_split(ctx: Context) -> tuple[Operand, ...]:
-    x, axis = ctx.input(0), ctx.attribute("axis", 0) % ctx.input(0).type.rank
-    results, start = [], constant(0)
-    for n, type_ in enumerate(ctx.outputs):
-        results.append(ctx.result(_shifted(x, axis, start), n))
-        start = start + type_.shape[axis]
-    return tuple(results)
-
-
-def _shifted(x: Operand, axis: int, start: Expr) -> Callable[[tuple[Index, ...]], Value]:
-    return lambda i: x.at([e + start if d == axis and isinstance(e, Expr) else e for d, e in enumerate(i)])
-
-
 @lowering("Concat")
 def _lower_concat(ctx: Context) -> Operand:
     """The part in which an element falls where that is certain (a store of each piece by itself), else a chain of
@@ -184,47 +131,6 @@ def _lower_concat(ctx: Context) -> Operand:
     cuts = common_cuts(ctx.outputs[0], parts)  # along the other axes
     cuts[axis] = tuple(starts[1:])
     return ctx.result(at, cuts=cuts)
-
-
-#: Pad modes that read the input again beyond its ends: the position and the size give the position that is read.
-_OUTSIDE: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "edge": lambda i, size: i,
-    "reflect": lambda i, size: minimum(maximum(i, -i), 2 * (size - 1) - i),
-}
-
-
-def _beyond(x: Operand, mode: str, before: dict[int, int]) -> Callable[[tuple[Index, ...]], Value]:
-    """Reads of ``x`` moved by ``before`` and led back inside; a crop at the front needs no leading back."""
-
-    def moved(d: int, i: Index) -> Index:
-        if d not in before or not isinstance(i, Expr):
-            return i
-        size = x.type.shape[d]
-        return maximum(0, minimum(_OUTSIDE[mode](i - before[d], size), size - 1))
-
-    return lambda index: x.at([moved(d, i) for d, i in enumerate(index)])
-
-
-@lowering("Pad")
-def _lower_pad(ctx: Context) -> Operand:
-    x, mode = ctx.input(0), ctx.attribute("mode", "constant")
-    pads, axes = ctx.integers(1, "pads"), ctx.integers(3, "axes") or list(range(ctx.input(0).type.rank))
-    assert pads is not None
-    if mode in _OUTSIDE:
-        return ctx.result(_beyond(x, mode, {a % x.type.rank: pads[n] for n, a in enumerate(axes)}))
-    if mode != "constant":
-        raise unsupported(ctx.node, f"pad mode {mode}")
-    value = ctx.optional(2)
-    if value is not None and value.known is None:
-        raise unsupported(ctx.node, "the pad value is computed at run time")
-    fill = 0 if value is None or value.known is None else value.known.reshape(-1)[0].item()
-    before = {a % x.type.rank: pads[n] for n, a in enumerate(axes)}
-
-    def at(index: tuple[Index, ...]) -> Value:
-        moved = [i - before.get(d, 0) if isinstance(i, Expr) else i for d, i in enumerate(index)]
-        return ctx.composer.padded(x, tuple(moved), fill)
-
-    return ctx.result(at)
 
 
 @lowering("Tile")
