@@ -98,7 +98,7 @@ def recurrent(ctx: Infer) -> list[TensorType | None]:
     except ValueError as problem:
         ctx.fail(str(problem))
     final = TensorType.of(x.dtype, *last)
-    return [TensorType.of(x.dtype, *states), final, final][: max(ctx.outputs, 1)]
+    return [TensorType.of(x.dtype, *states), final, final]
 
 
 def _same(ctx: Infer, index: int, shape: tuple[Any, ...], dtype: DType | None = None) -> None:

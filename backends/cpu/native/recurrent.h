@@ -152,6 +152,7 @@ static void prepare(const tw_args *args, layer *l, int64_t direction) {
     l->f = activation_of(args, direction, 0);
     l->g = activation_of(args, direction, 1);
     l->k = activation_of(args, direction, 2);
+    l->k.clip = (number)__builtin_inf(); /* the threshold is for gates; ONNX Runtime takes the standard so too */
 }
 
 /* The gates of `rows` rows before their activation, of which `gate` are complete with the product. */
