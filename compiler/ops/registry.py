@@ -26,6 +26,7 @@ FAMILIES = (
     "logic",
     "reduction",
     "matmul",
+    "einsum",
     "conv",
     "pool",
     "norm",
