@@ -101,8 +101,10 @@ def _difference(expected: list[np.ndarray], got: list[np.ndarray], case: Case) -
     if len(expected) != len(got):
         return f"{len(got)} outputs, not {len(expected)}"
     for i, (want, result) in enumerate(zip(expected, got, strict=True)):
-        narrow = want.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-        have = result.view(want.dtype) if narrow else result  # the runtime knows these as unsigned integers
+        narrow = want.dtype.name.startswith(("bfloat16", "float8", "float4", "int4", "uint4", "int2", "uint2"))
+        # The runtime gives floats as their bits, in unsigned integers.
+        bits = narrow and result.dtype.kind == "u" and "int" not in want.dtype.name
+        have = result.view(want.dtype) if bits else result.astype(want.dtype) if narrow else result
         if have.dtype != want.dtype:
             return f"output {i} is {have.dtype}, not {want.dtype}"
         if have.shape != want.shape:
