@@ -35,7 +35,11 @@ def evaluate_node(model: ir.Model, node: ir.Node) -> list[Array | None] | None:
     ``None`` in the list stands for an output that is left out; ``None`` in its place for a node that cannot be
     computed while compiling: it has no lowering, takes too long, or faults.
     """
-    if program_of(node) or not has_lowering(model, node) or any(v.name and not type_of(v).is_static for v in node.outputs):
+    if (
+        program_of(node)
+        or not has_lowering(model, node)
+        or any(v.name and not type_of(v).is_static for v in node.outputs)
+    ):
         return None
     direct = _DIRECT.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if direct is not None and node.op_identifier() not in model.functions:

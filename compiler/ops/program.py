@@ -38,7 +38,7 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
 
 
 def _read_values(model: ir.Model) -> set[ir.Value]:
-    """What is read while the program runs to learn sizes and axes: it has to be in memory, even if no kernel needs it."""
+    """What a run reads to learn sizes and axes: it has to be in memory, even if no kernel needs it."""
     owners = {late.owner for late in late_symbols(model).values() if late.element is not None}
     return {v for node in model.graph for v in node.outputs if v.name in owners}
 

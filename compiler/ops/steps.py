@@ -162,7 +162,7 @@ class Program:
 Rule = Callable[[Program], None]
 
 #: Files of this package's ``routines`` folder that register programs.
-FAMILIES: tuple[str, ...] = ("selection",)
+FAMILIES: tuple[str, ...] = ("selection", "indexing")
 
 _PROGRAMS: dict[str, Rule] = {}
 
