@@ -26,6 +26,7 @@ FAMILIES = (
     "logic",
     "reduction",
     "matmul",
+    "einsum",
     "conv",
     "pool",
     "norm",
@@ -39,6 +40,7 @@ FAMILIES = (
     "recurrent",
     "quantize",
     "generate",
+    "signal",
 )
 
 _shape_rules: dict[tuple[str, str], ShapeRule] = {}

@@ -84,12 +84,16 @@ def _lower_group_norm(ctx: Context) -> Operand:
     result = Operand(split.type, at)
 
     def back(index: tuple[Index, ...]) -> Value:
-        c = index[1]
-        if not isinstance(c, Expr):
-            raise unsupported(ctx.node, "a channel that is known at run time only")
+        c = _channel(ctx, index)
         return result.at((index[0], c // each, c % each, *index[2:]))
 
     return ctx.result(back, view=(result, lambda i: (i[0], i[1] * each + i[2], *i[3:])))
+
+
+def _channel(ctx: Context, index: Sequence[Index]) -> Expr:
+    if not isinstance(index[1], Expr):
+        raise unsupported(ctx.node, "its channels are read at run-time indices")
+    return index[1]
 
 
 def _joined(group: Index, place: Index, each: Expr) -> Expr:
@@ -141,10 +145,9 @@ def _lower_local_response(ctx: Context) -> Operand:
     before, after = minimum((size - 1) // 2, last), minimum(size - 1 - (size - 1) // 2, last)
 
     def at(index: tuple[Index, ...]) -> Value:
-        n, c, *where = index
-        assert isinstance(c, Expr)
+        n, _, *where = index
         k = ctx.composer.axis(before + after + 1, "k")
-        near = cast(ctx.composer.padded(x, (n, c + k - before, *where), 0), wide)
+        near = cast(ctx.composer.padded(x, (n, _channel(ctx, index) + k - before, *where), 0), wide)
         total = ctx.composer.reduce("sum", [k], binary("mul", near, near), "square")
         scale = binary("add", binary("mul", total, alpha / size), bias)
         return cast(binary("div", cast(x.at(index), wide), _power(scale, beta)), dtype)
@@ -162,7 +165,7 @@ def _power(x: Value, exponent: float) -> Value:
 
 @lowering("BatchNormalization")
 def _lower_batch_norm(ctx: Context) -> Operand | tuple[Operand, ...]:
-    """``(x - mean) / √(var + ε) · scale + bias`` per channel (axis 1), by running statistics or the batch's own."""
+    """``(x - mean) / √(var + ε) · scale + B`` per channel (dimension 1), by running statistics or the batch's own."""
     x, scale, shift, mean, var = (ctx.input(i) for i in range(5))
     epsilon, dtype = ctx.attribute("epsilon", 1e-5), x.type.dtype
 
