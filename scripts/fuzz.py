@@ -193,6 +193,7 @@ _TOLD = {
 
 def _one(seed: int, reduce: bool) -> int:
     import onnx
+
     from tests.fuzz.judge import judge
     from tests.fuzz.minimal import keep, shrink
     from tests.fuzz.worker import answer, made, settings
