@@ -56,7 +56,7 @@ PEAK_TURNS = 100_000
 
 def peak_loop(target: Target) -> Callable[[], float]:
     """What measures the multiply-adds of one core in flop/s, by a loop of independent ones."""
-    tools = default_toolchain()
+    tools = default_toolchain().bare
     lanes = machine.lanes(target)
     flags = machine.flags(target, tools)
     path = Path(tools.cache.folder) / "peak.so"

@@ -3,6 +3,7 @@
     python scripts/conformance.py                 the 1,176 plain tests
     python scripts/conformance.py --all           all tests of the suite
     python scripts/conformance.py -k resize       those whose name contains a text
+    python scripts/conformance.py --missing       those that did not pass before
     python scripts/conformance.py --update        also write tests/conformance/results.md and passed.txt
 
 Every input of a test's graph is an input of the artifact. The processes that compile and run import neither onnxruntime
@@ -39,6 +40,7 @@ def main() -> int:
     """Exit status: 1 when a test that once passed does not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", action="store_true", help="all tests of the suite, not the plain ones only")
+    parser.add_argument("--missing", action="store_true", help="only tests that did not pass before")
     parser.add_argument("-k", default="", help="only tests whose name contains this")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     parser.add_argument("--update", action="store_true", help="write the results and the list of what passes")
@@ -46,7 +48,8 @@ def main() -> int:
     options = parser.parse_args()
     known = cases()
     plain = plain_names()
-    names = [n for n in (known if options.all else plain) if options.k in n]
+    skipped = _passed_before() if options.missing else set()
+    names = [n for n in (known if options.all else plain) if options.k in n and n not in skipped]
     started = time.perf_counter()
     outcomes = run(names, options.n)
     seconds = time.perf_counter() - started
@@ -58,7 +61,7 @@ def main() -> int:
     lost = sorted(n for n in _passed_before() & set(names) if outcomes[n]["status"] != "passed")
     for name in lost:
         print(f"LOST  {name}: it passed before")
-    if options.update and not options.k:
+    if options.update and not options.k and not options.missing:
         _write(outcomes, plain, seconds, lost)
     return 1 if lost else 0
 

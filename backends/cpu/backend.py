@@ -68,18 +68,21 @@ class CpuBackend(KernelBackend):
     def build(self, source: Source, target: Target) -> Binary:
         """Compile each file (a text compiled before comes from the cache) and link once."""
         tools = self._tools = self._tools or default_toolchain()
-        options = machine.flags(target, tools)
+        bare = tools.bare
+        options = machine.flags(target, bare)
         headers = machine.headers()
 
         def compiled(item: tuple[str, str]) -> tuple[str, bytes]:
             stem = Path(item[0]).stem
-            return stem, tools.compile(item[1], options, name=stem, headers=headers)
+            return stem, bare.compile(item[1], options, name=stem, headers=headers)
 
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(cpus) as pool:  # threads that only wait: each compiler is a process
             objects = dict(pool.map(compiled, source.files.items()))
-        needs_libm = any("vec_libm.h" in text or "<math.h>" in text for text in source.files.values())
-        library = tools.link(objects, options, libraries=("m", "c") if needs_libm else ())
+        if any('libm.h"' in text for text in source.files.values()):
+            library = tools.link(objects, machine.flags(target, tools), libraries=("m", "c"))
+        else:
+            library = bare.link(objects, options)
         return Binary({LIBRARY: library}, {"cc": tools.version})
 
     def resolve(self, spelling: str) -> tuple[Target, ...]:
@@ -93,7 +96,7 @@ class CpuBackend(KernelBackend):
 
 def _table(symbols: Sequence[str]) -> str:
     """The two symbols that a kernel library exports; see ``runtime/native/kernel_abi.h``."""
-    lines = ["#define TW_LANES 4", '#include "vec.h"', ""]
+    lines = ['#include "kernel_abi.h"', ""]
     lines += [f"void {s}(const tw_args *args, int64_t begin, int64_t end);" for s in symbols]
     export = '__attribute__((visibility("default")))'
     lines += ["", f"{export} const tw_kernel tw_kernels_v1[] = {{"]

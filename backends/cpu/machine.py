@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ PORTABLE = ("cpu:x86-64-v3", "cpu:x86-64-v4+vnni")
 #: Contraction is allowed (fma), reassociation is not: sums keep the order that the source gives them.
 FLAGS = (
     "-std=gnu11",
-    "-O3",
     "-fPIC",
     "-fvisibility=hidden",
     "-ffp-contract=fast",
@@ -46,7 +46,8 @@ def headers() -> dict[str, str]:
     return {p.name: p.read_text(encoding="utf-8") for p in [abi, *sorted((FOLDER / "native").glob("*.h"))]}
 
 
-def targets() -> dict[str, Target]:
+@cache
+def targets() -> Mapping[str, Target]:
     """The CPU targets by spelling."""
     return load_targets(FOLDER / "targets", "cpu")
 
@@ -63,13 +64,21 @@ def lanes(target: Target) -> int:
 
 
 def flags(target: Target, tools: Toolchain) -> tuple[str, ...]:
-    """Compiler options of a target for a toolchain."""
+    """Compiler options of a target for a toolchain.
+
+    A bare clang is given what ``zig cc -O3`` gives it: -O2, frame pointers, and no tuning for one processor.
+    """
     table = codegen(target)
-    if tools.is_zig:
-        machine: tuple[str, ...] = ("-target", str(table["triple"]), f"-mcpu={table['mcpu']}", "-fno-sanitize=all")
+    first, *more = str(table["march"]).split()
+    march = (f"-march={first}", *more)
+    if tools.linker:
+        triple = target.triple.partition(".")[0]  # without the version of the C library
+        tuning = ("-mtune=generic", "-O2", "-fno-omit-frame-pointer")
+        machine: tuple[str, ...] = ("-target", triple, *march, *tuning)
+    elif tools.is_zig:
+        machine = ("-target", target.triple, f"-mcpu={table['mcpu']}", "-fno-sanitize=all", "-O3")
     else:
-        words = str(table["march"]).split()
-        machine = (f"-march={words[0]}", *words[1:])
+        machine = (*march, "-O3")
     return (*machine, *FLAGS, *table["flags"])
 
 

@@ -123,7 +123,7 @@ def vector_axis(place: Place, s: Statement) -> str | None:
     best: tuple[float, str | None] = (float("inf"), None)
     for axis in (*s.axes, *_reduced(s)):
         count = place.count(axis)
-        if count == 1:
+        if count in (0, 1):
             continue
         n = count if count is not None else 4 * place.lanes
         waste = -(-n // place.lanes) * place.lanes / n

@@ -41,6 +41,11 @@ def emit_routine(routine: Routine, symbol: str) -> str:
 
 @cache
 def _text(name: str) -> str:
-    """A file of routines with the other files of its folder that it includes."""
+    """A file of routines with the other files of its folder that it includes; others are headers of ``native/``."""
     text = (_FOLDER / f"{name}.h").read_text(encoding="utf-8")
-    return re.sub(r'^#include "(\w+)\.h"$', lambda m: _text(m[1]), text, flags=re.MULTILINE)
+    return re.sub(
+        r'^#include "(\w+)\.h"$',
+        lambda m: _text(m[1]) if (_FOLDER / f"{m[1]}.h").exists() else m[0],
+        text,
+        flags=re.MULTILINE,
+    )

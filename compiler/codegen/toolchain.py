@@ -2,6 +2,9 @@
 
 The default compiler is the one inside the ``ziglang`` package, found through Python, so that no system compiler and
 no ``PATH`` is needed. It is given an explicit target and processor, never the machine it runs on.
+
+``zig cc`` looks for a C library, its headers and its version at every call, which takes longer than compiling a kernel.
+Kernels need none of that: :attr:`Toolchain.bare` calls the clang and the linker inside zig by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,12 +38,27 @@ class Toolchain:
         version: what the driver says of itself; part of every cache key.
         is_zig: whether ``-target``/``-mcpu`` select the machine (else ``-march``).
         cache: compiled bytes by content.
+        linker: the words that link by themselves, without a C library; empty where ``command`` does it.
     """
 
     command: tuple[str, ...]
     version: str
     is_zig: bool
     cache: CompileCache
+    linker: tuple[str, ...] = ()
+
+    @property
+    def bare(self) -> Toolchain:
+        """The same compiler for text that includes nothing of a C library; this one where it has no such way in.
+
+        Its flags are clang's (``-march``, see ``linker``), not those of ``zig cc``.
+        """
+        zig = self.command[0]
+        include = Path(zig).parent / "lib" / "include"  # of clang: stdint.h, stddef.h
+        if not self.is_zig or self.linker or not (include / "stdint.h").is_file():
+            return self
+        clang = (zig, "clang", "-nostdinc", "-isystem", str(include))
+        return replace(self, command=clang, linker=(zig, "ld.lld"))
 
     def compile(
         self, text: str, flags: Sequence[str], *, name: str = "kernel", headers: Mapping[str, str] | None = None
@@ -58,13 +76,19 @@ class Toolchain:
         """
         headers = headers or {}
         key = content_key(
-            ["object", self.version, *flags, text, *(part for pair in sorted(headers.items()) for part in pair)]
+            [
+                "bare object" if self.linker else "object",
+                self.version,
+                *flags,
+                text,
+                *(part for pair in sorted(headers.items()) for part in pair),
+            ]
         )
         found = self.cache.get(key)
         if found is not None:
             return found
         files: dict[str, str | bytes] = {f"{name}.c": text, **headers}
-        data = self._run([*flags, "-c", f"{name}.c", "-o", "out"], files)
+        data = self._run([*self.command, *flags, "-c", f"{name}.c", "-o", "out"], files)
         self.cache.put(key, data)
         return data
 
@@ -78,15 +102,18 @@ class Toolchain:
     ) -> bytes:
         """A stripped shared library (or a program) of objects, in the order of their names.
 
-        Undefined symbols (``memcpy`` …) are left to the process that loads it unless ``libraries`` names their home.
+        Undefined symbols (``memcpy`` …) are left to the process that loads it unless ``libraries`` names their home,
+        which a bare toolchain cannot find.
 
         Raises:
             InternalError: the linker refused; ``bundle`` is a folder that reproduces it.
         """
+        if self.linker and (libraries or program):
+            raise ValueError("a bare toolchain links neither libraries nor programs")
         ordered = sorted(objects.items())
         key = content_key(
             [
-                "program" if program else "library",
+                "program" if program else "bare library" if self.linker else "library",
                 self.version,
                 *flags,
                 *libraries,
@@ -97,26 +124,30 @@ class Toolchain:
         if found is not None:
             return found
         files: dict[str, str | bytes] = {f"{name}.o": data for name, data in ordered}
-        tail = [f"-l{library}" for library in libraries] if libraries else ["-nostdlib"]
-        options = [*flags, "-pie" if program else "-shared", "-s", "-Wl,--build-id=none", *files, *tail, "-o", "out"]
-        data = self._run(options, files)
+        if self.linker:
+            words = [*self.linker, "-shared", "-s", "--build-id=none", *files, "-o", "out"]
+        else:
+            tail = [f"-l{library}" for library in libraries] if libraries else ["-nostdlib"]
+            kind = "-pie" if program else "-shared"
+            words = [*self.command, *flags, kind, "-s", "-Wl,--build-id=none", *files, *tail, "-o", "out"]
+        data = self._run(words, files)
         self.cache.put(key, data)
         return data
 
-    def _run(self, options: list[str], files: Mapping[str, str | bytes]) -> bytes:
+    def _run(self, words: list[str], files: Mapping[str, str | bytes]) -> bytes:
         with tempfile.TemporaryDirectory(prefix="tilewright-") as scratch:
             work = Path(scratch) / "work"
             work.mkdir()
             _write_files(work, files)
-            done = self._call(options, work, Path(scratch) / "zig")
+            done = self._call(words, work, Path(scratch) / "zig")
             if done.returncode == 0 and (work / "out").exists():
                 return (work / "out").read_bytes()
         raise InternalError(
             f"{Path(self.command[0]).name} refused generated code: {_first_error(done.stderr)}",
-            bundle=self._bundle(options, files, done.stderr),
+            bundle=self._bundle(words, files, done.stderr),
         )
 
-    def _call(self, options: list[str], work: Path, local_cache: Path) -> subprocess.CompletedProcess[str]:
+    def _call(self, words: list[str], work: Path, local_cache: Path) -> subprocess.CompletedProcess[str]:
         # zig keeps every object it makes in its local cache; ours is the bounded one, so that one is thrown away.
         environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
         if self.is_zig:
@@ -130,7 +161,7 @@ class Toolchain:
             environment["ZIG_LOCAL_CACHE_DIR"] = str(local_cache)
         try:
             return subprocess.run(
-                [*self.command, *options],
+                words,
                 cwd=work,
                 env=environment,
                 text=True,
@@ -143,21 +174,19 @@ class Toolchain:
         except OSError as error:
             raise UsageError(
                 "compiler-missing",
-                where=shlex.join(self.command),
+                where=shlex.join(words[:2] if self.is_zig else self.command),
                 cause=f"the C compiler cannot be started ({error.strerror})",
                 fix="install the ziglang package, or name a working compiler with --cc",
             ) from error
         except subprocess.TimeoutExpired as error:
-            message = f"{shlex.join(self.command)} took over {CALL_LIMIT_S} s"
-            raise InternalError(message, bundle=self._bundle(options, {}, message)) from error
+            message = f"{shlex.join(words)} took over {CALL_LIMIT_S} s"
+            raise InternalError(message, bundle=self._bundle(words, {}, message)) from error
 
-    def _bundle(self, options: list[str], files: Mapping[str, str | bytes], stderr: str) -> str:
+    def _bundle(self, words: list[str], files: Mapping[str, str | bytes], stderr: str) -> str:
         folder = Path(tempfile.mkdtemp(prefix="tilewright-compile-error-"))
         _write_files(folder, files)
         (folder / "stderr.txt").write_text(stderr, encoding="utf-8")
-        (folder / "command.sh").write_text(
-            "#!/bin/sh\n" + shlex.join([*self.command, *options]) + "\n", encoding="utf-8"
-        )
+        (folder / "command.sh").write_text("#!/bin/sh\n" + shlex.join(words) + "\n", encoding="utf-8")
         versions = {"compiler": self.version, "python": platform.python_version(), "platform": platform.platform()}
         (folder / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
         return str(folder)

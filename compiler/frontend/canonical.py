@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
 from tilewright.frontend.definition import has_definition
+from tilewright.frontend.legacy import park, unpark
 from tilewright.ir.graph import FUSED_DOMAIN
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.registry import find_shape_rule
@@ -60,7 +61,9 @@ def canonical_proto(
             proto = inliner.inline_selected_functions(proto, kept, exclude=True)
             _check(proto, where)  # a call may ask a function for more than it gives
         if convert:
+            park(proto, version, where)
             proto = version_converter.convert_version(proto, CANONICAL_OPSET)
+            unpark(proto)
     except (RuntimeError, IndexError, ValueError, TypeError, version_converter.ConvertError) as error:
         raise CompileError(
             "opset-unsupported",

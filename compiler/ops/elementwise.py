@@ -121,11 +121,11 @@ def bit_cast(ctx: Infer) -> TensorType:
 
 @shape_rule("Dropout")
 def dropout(ctx: Infer) -> list[TensorType | None]:
-    """Identity when not training; the mask is boolean."""
-    x = ctx.input(0)
-    training = ctx.known(2)
-    if ctx.has(2) and (training is None or training.reshape(-1)[0] != 0):
-        ctx.unsupported("training mode")
+    """Identity when nothing is dropped; the mask is boolean."""
+    x, ratio, training = ctx.input(0), ctx.constant(1), ctx.known(2)
+    off = not ctx.has(2) or (training is not None and all(e == 0 for e in training.flat))
+    if not off and (ratio is None or ratio.any()):
+        ctx.unsupported("training mode, whose results are random; set training_mode to False or ratio to 0")
     return [x, TensorType(DType.BOOL, x.shape)]
 
 

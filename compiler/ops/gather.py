@@ -140,24 +140,3 @@ def compress(ctx: Infer) -> TensorType:
         return TensorType(x.dtype, (ctx.new_size("compress", ctx.product(x.shape)),))
     axis = ctx.axis(ctx.integer("axis"), x.rank)
     return TensorType(x.dtype, (*x.shape[:axis], ctx.new_size("compress", x.shape[axis]), *x.shape[axis + 1 :]))
-
-
-@shape_rule("Unique")
-def unique(ctx: Infer) -> list[TensorType | None]:
-    """Distinct elements or slices, and three index vectors."""
-    x = ctx.input(0)
-    if ctx.attribute("axis") is None:
-        count, total = ctx.new_size("unique", ctx.product(x.shape)), ctx.product(x.shape)
-        shape: tuple[Expr, ...] = (count,)
-    else:
-        axis = ctx.axis(ctx.integer("axis"), x.rank)
-        count, total = ctx.new_size("unique", x.shape[axis]), x.shape[axis]
-        shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    per_unique, per_element = TensorType(DType.I64, (count,)), TensorType(DType.I64, (total,))
-    return [TensorType(x.dtype, shape), per_unique, per_element, per_unique]
-
-
-@shape_rule("NonMaxSuppression")
-def non_max_suppression(ctx: Infer) -> TensorType:
-    """Rows of batch, class and box; at most one per score."""
-    return TensorType(DType.I64, (ctx.new_size("boxes", ctx.product(ctx.input(1).shape)), constant(3)))

@@ -14,6 +14,7 @@ from tilewright.ir import facts as model_facts
 from tilewright.ir import graph
 from tilewright.ir.late import late_symbols, record_node, set_late_symbols
 from tilewright.ir.types import TensorType
+from tilewright.ops.constraints import check_element_types
 from tilewright.ops.context import Infer, Scope, Unsupported
 from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
 from tilewright.ops.registry import find_shape_rule
@@ -213,6 +214,7 @@ def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> S
     rule = find_shape_rule(node.domain, node.op_type)
     if rule is None:
         raise Unsupported("no such operator here")
+    check_element_types(ctx)
     try:
         result = rule(ctx)
     except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError) as error:

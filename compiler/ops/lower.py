@@ -8,30 +8,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
-from tilewright.ir.facts import facts
+from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
 from tilewright.ir.late import defined
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
-from tilewright.kernel.expr import Load
+from tilewright.kernel.expr import IndexValue, Load, Value
 from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import PARAMETER, Composer, Forward, Index, Operand, Update, const, free_axes
+from tilewright.ops.compose import (
+    PARAMETER,
+    Composer,
+    Forward,
+    Index,
+    Operand,
+    Update,
+    binary,
+    const,
+    free_axes,
+    select,
+    size_of,
+)
 from tilewright.ops.context import Scope
 from tilewright.ops.digits import split_digits
+from tilewright.ops.dimensions import is_least
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
 from tilewright.ops.simplify import simplify_type
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
-
-FAMILIES = tuple("elementwise reduction matmul conv pool norm movement cut gather scatter shape rotary".split())
 
 _RULES: dict[str, Rule] = {}
 _POINTWISE: set[str] = set()
@@ -102,7 +114,8 @@ def lowering(*names: str, pointwise: bool = False) -> Callable[[Rule], Rule]:
 
     def register(rule: Rule) -> Rule:
         for name in names:
-            _RULES[name] = rule
+            if _RULES.setdefault(name, rule) is not rule:
+                raise ValueError(f"two lowerings of {name}")
         _POINTWISE.update(names if pointwise else ())
         return rule
 
@@ -134,7 +147,9 @@ def has_lowering(model: ir.Model, node: ir.Node) -> bool:
 @cache
 def load_lowerings() -> None:
     """Import every family file, which registers its rules."""
-    for family in FAMILIES:
+    import tilewright.ops.lowering
+
+    for family in sorted(m.name for m in iter_modules(tilewright.ops.lowering.__path__)):
         importlib.import_module(f"tilewright.ops.lowering.{family}")
 
 
@@ -152,9 +167,10 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
     composer = Composer(_kernel_name(node.op_type), facts(model))
     values: list[ir.Value] = []
     operands: dict[ir.Value, Operand] = {}
+    equal = _equal_sizes(model, node)
     for value in node.inputs:
         if value is not None and value not in operands:
-            operands[value] = _leaf(composer, value, values)
+            operands[value] = _leaf(composer, value, values, equal)
     inputs = [None if v is None else operands[v] for v in node.inputs]
     if (body := body_of(model, node)) is not None:
         results = _apply_body(composer, body, inputs, infer_body(model, node))
@@ -168,15 +184,26 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
     return _finish(composer, values)
 
 
+def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
+    """Sizes of the node's inputs that a run has confirmed to be others of them: spelled alike, loops over one are loops
+    over the other. The left side of an assumption is what its users were given for both."""
+    held = [a for a in assumptions(model) if not is_least(a)]
+    if not held:
+        return {}
+    symbols = {s for v in node.inputs if v is not None and has_type(v) for e in type_of(v).shape for s in e.symbols}
+    return {a.right: a.left for a in held if a.left.symbols | a.right.symbols <= symbols}
+
+
 def _kernel_name(operator: str) -> str:
     """``FusedMatMul`` as ``fused_matmul``."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operator.replace("MatMul", "Matmul"))
     return words.lower()
 
 
-def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
+def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value], equal: Mapping[Expr, Expr]) -> Operand:
     """A value from outside: a parameter, or a literal when it is a small constant."""
-    type_ = simplify_type(type_of(value), composer.facts)
+    own = type_of(value)
+    type_ = simplify_type(TensorType(own.dtype, tuple(equal.get(s, s) for s in own.shape)), composer.facts)
     array = _known_array(value, type_)
     if array is not None and array.size <= INLINE_ELEMENTS:
         scalar = array.reshape(-1)[0].item() if array.size else 0
@@ -256,16 +283,31 @@ def _apply_body(
 
 
 def _literal(node: ir.Node) -> Operand:
+    """A tensor that is written in the body: axes, shapes and other short lists of integers, and scalars."""
     array = node.attributes["value"].as_tensor().numpy()
     dtype = DType.from_numpy(array.dtype)
-    if array.size > INLINE_ELEMENTS:
-        # Larger literals are only ever read whole at compile time (axes, shapes, permutations).
-        def unreadable(index: tuple[Index, ...]) -> Any:
-            raise unsupported(node, "a literal tensor inside a fused body is read element by element")
+    elements = [const(e, dtype) for e in array.reshape(-1).tolist()]
 
-        return Operand(TensorType.of(dtype, *array.shape), unreadable, known=array)
-    scalar = array.reshape(-1)[0].item() if array.size else 0
-    return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
+    def at(index: tuple[Index, ...]) -> Value:
+        if len(elements) <= 1:
+            return elements[0] if elements else const(0, dtype)
+        if len(index) != 1:
+            raise unsupported(node, "a literal tensor of several axes inside a fused body is read element by element")
+        return _listed(array.tolist(), index[0], dtype)
+
+    return Operand(TensorType.of(dtype, *array.shape), at, known=array)
+
+
+def _listed(elements: list[int], index: Index, dtype: DType) -> Value:
+    """The element at ``index`` of a short list, by its formula where it counts evenly, else by comparison."""
+    step = elements[1] - elements[0]
+    if isinstance(index, Expr) and elements == [elements[0] + step * n for n in range(len(elements))]:
+        return size_of(elements[0] + step * index, dtype)
+    position = IndexValue(index) if isinstance(index, Expr) else index
+    result: Value = const(elements[-1], dtype)
+    for n, element in reversed(list(enumerate(elements[:-1]))):
+        result = select(binary("eq", position, n), const(element, dtype), result)
+    return result
 
 
 _OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
@@ -282,7 +324,9 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    composer.output(name, simplify_type(type_of(value), composer.facts))
+    # The same elements in the same order may be computed under another shape.
+    stored = type_of(value) if maps or type_of(value).rank == result.type.rank else result.type
+    composer.output(name, simplify_type(stored, composer.facts))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
     for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):

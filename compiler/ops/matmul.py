@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
+from tilewright.ops.quantize import check_matrix_parameters
 from tilewright.ops.registry import shape_rule
 
 
@@ -31,12 +30,16 @@ def matmul(ctx: Infer) -> TensorType:
 @shape_rule("MatMulInteger")
 def matmul_integer(ctx: Infer) -> TensorType:
     """``numpy.matmul`` with 32-bit sums."""
+    check_matrix_parameters(ctx, 0, -2, 2)
+    check_matrix_parameters(ctx, 1, -1, 3)
     return TensorType(DType.I32, matmul_shape(ctx, ctx.input(0).shape, ctx.input(1).shape))
 
 
 @shape_rule("QLinearMatMul")
 def qlinear_matmul(ctx: Infer) -> TensorType:
     """Inputs: a, its scale and zero point, b, likewise, then scale and zero point of the output."""
+    check_matrix_parameters(ctx, 0, -2, 1, 2, 6, 7)
+    check_matrix_parameters(ctx, 3, -1, 4, 5)
     return TensorType(ctx.input(7).dtype, matmul_shape(ctx, ctx.input(0).shape, ctx.input(3).shape))
 
 
@@ -59,34 +62,7 @@ def gemm(ctx: Infer) -> TensorType:
 def determinant(ctx: Infer) -> TensorType:
     """Of the last two axes."""
     x = ctx.input(0)
+    if x.rank < 2:
+        ctx.fail(f"{x} is no matrix")
     ctx.equal(x.shape[-1], x.shape[-2])
     return TensorType(x.dtype, x.shape[:-2])
-
-
-@shape_rule("Einsum")
-def einsum(ctx: Infer) -> TensorType:
-    """Sizes by label; an ellipsis stands for broadcast axes."""
-    equation = re.sub(r"\s", "", ctx.string("equation", ""))
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if len(terms) != len(ctx.inputs):
-        ctx.fail(f"equation {equation!r} has {len(terms)} terms for {len(ctx.inputs)} inputs")
-    sizes: dict[str, Expr] = {}
-    ellipsis: list[tuple[Expr, ...]] = []
-    for term, x in zip(terms, ctx.types(), strict=True):
-        before, dots, after = term.partition("...")
-        if len(before) + len(after) > x.rank or (not dots and len(before) != x.rank):
-            ctx.fail(f"term {term!r} does not fit {x}")
-        tail = x.rank - len(after)
-        ellipsis.append(x.shape[len(before) : tail] if dots else ())
-        for label, size in [*zip(before, x.shape, strict=False), *zip(after, x.shape[tail:], strict=True)]:
-            sizes[label] = ctx.broadcast((sizes[label],), (size,))[0] if label in sizes else size
-    middle = ctx.broadcast(*ellipsis)
-    if not arrow:
-        letters = "".join(terms).replace(".", "")
-        right = ("..." if middle else "") + "".join(c for c in sorted(sizes) if letters.count(c) == 1)
-    before, dots, after = right.partition("...")
-    if missing := set(before + after) - sizes.keys():
-        ctx.fail(f"label {min(missing)!r} of the output is in no input")
-    shape = (*(sizes[c] for c in before), *(middle if dots else ()), *(sizes[c] for c in after))
-    return TensorType(ctx.input(0).dtype, shape)

@@ -15,8 +15,8 @@ from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_o
 
 __all__ = ["Call", "Read", "Run", "Step", "View", "lower_graph", "values_of"]
 
-#: Operators that keep row-major order: their result is the same memory under another shape.
-VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity Dropout".split())
+#: Operators that keep row-major order: their result is the same memory under another shape or element type.
+VIEWS = frozenset("BitCast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
 
 
 def lower_graph(model: ir.Model) -> tuple[Step, ...]:

@@ -8,6 +8,8 @@ import numpy as np
 from tilewright.ir.graph import Known
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType, TensorType
+from tilewright.ops.axes import kept_sizes, marked_axes, named_axes, sizes_around
+from tilewright.ops.choose import choose
 from tilewright.ops.context import Infer
 from tilewright.ops.elementwise import WIDE
 from tilewright.ops.registry import shape_rule
@@ -23,32 +25,45 @@ KNOWN_REDUCTIONS: dict[str, Callable[[Infer, list[Expr]], Expr]] = {
 REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceSumSquare".split()
 
 
-def reduced_axes(ctx: Infer) -> tuple[int, ...]:
-    """The axes a ``Reduce…`` node reduces, counted from the front: input 1, or the attribute of old opsets."""
+def reduced_axes(ctx: Infer) -> list[Expr]:
+    """For each axis of input 0 whether a ``Reduce…`` node reduces it, 0 or 1: the axes are input 1, or the attribute of
+    old opsets. Run-time ones are defined under the hints of :func:`tilewright.ops.axes.marked_axes`.
+    """
     rank = ctx.input(0).rank
-    axes = ctx.known_ints(1, "axes") if ctx.has(1) else ctx.integers("axes") or []
+    if ctx.has(1):
+        axes = named_axes(ctx, 1, rank)
+    else:
+        axes = [constant(ctx.axis(a, rank)) for a in ctx.integers("axes") or []]
     if not axes:
-        return () if ctx.integer("noop_with_empty_axes", 0) else tuple(range(rank))
-    return tuple(sorted({ctx.axis(a, rank) for a in axes}))
+        return [constant(0 if ctx.integer("noop_with_empty_axes", 0) else 1)] * rank
+    if all(a.is_constant for a in axes):
+        return [constant(int(constant(d) in axes)) for d in range(rank)]
+    return marked_axes(ctx, axes, rank)
 
 
 @shape_rule(*REDUCTIONS, *KNOWN_REDUCTIONS)
 def reduce(ctx: Infer) -> TensorType:
     """Reduced axes become 1 (``keepdims``) or go."""
-    x, axes, keep = ctx.input(0), reduced_axes(ctx), ctx.integer("keepdims", 1)
-    ctx.set_known(_known(ctx, axes, bool(keep)))
-    one = constant(1)
-    return TensorType(x.dtype, tuple(one if i in axes else s for i, s in enumerate(x.shape) if keep or i not in axes))
+    x, marks, keep = ctx.input(0), reduced_axes(ctx), ctx.integer("keepdims", 1)
+    if all(m.is_constant for m in marks):
+        reduced = [m.value for m in marks]
+        ctx.set_known(_known(ctx, reduced == [1], bool(keep)))
+        one = constant(1)
+        return TensorType(
+            x.dtype, tuple(one if r else s for r, s in zip(reduced, x.shape, strict=True) if keep or not r)
+        )
+    ones = tuple(ctx.define(f"one{d}", choose(m, 1, s)) for d, (m, s) in enumerate(zip(marks, x.shape, strict=True)))
+    return TensorType(x.dtype, ones if keep else kept_sizes(ctx, x.shape, marks, x.rank - ctx.input(1).elements.value))
 
 
-def _known(ctx: Infer, axes: tuple[int, ...], keep: bool) -> Known | None:
+def _known(ctx: Infer, whole: bool, keep: bool) -> Known | None:
     known, compute = ctx.known(0), KNOWN_REDUCTIONS.get(ctx.node.op_type)
     if (
         ctx.input(0).dtype not in WIDE
         or known is None
         or compute is None
         or known.ndim != 1
-        or axes != (0,)
+        or not whole
         or not known.size
     ):
         return None
@@ -67,17 +82,12 @@ def arg_extremum(ctx: Infer) -> TensorType:
 
 @shape_rule("CumSum", "CumProd")
 def scan(ctx: Infer) -> TensorType:
-    """Same type as the input."""
-    return ctx.input(0)
-
-
-@shape_rule("TopK")
-def top_k(ctx: Infer) -> list[TensorType | None]:
-    """``K`` values and their positions along one axis."""
+    """Same type as the input. The sizes around the axis are defined."""
     x = ctx.input(0)
-    axis = ctx.axis(ctx.integer("axis", -1), x.rank)
-    (k,) = ctx.known_list(1, "K")
-    if ctx.bounds(k - x.shape[axis])[0] > 0:
-        ctx.fail(f"K = {k} exceeds the {x.shape[axis]} elements of axis {axis}")
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    return [TensorType(x.dtype, shape), TensorType(DType.I64, shape)]
+    if not x.rank:
+        ctx.fail("a scalar has no axis")
+    axes = named_axes(ctx, 1, x.rank, "the axis")
+    if len(axes) != 1:
+        ctx.fail(f"{len(axes)} axes instead of one")
+    sizes_around(ctx, x.shape, axes[0])
+    return x

@@ -26,6 +26,7 @@ FAMILIES = (
     "logic",
     "reduction",
     "matmul",
+    "einsum",
     "conv",
     "pool",
     "norm",
@@ -33,11 +34,13 @@ FAMILIES = (
     "cut",
     "resize",
     "gather",
+    "sort",
     "shape",
     "attention",
     "recurrent",
     "quantize",
     "generate",
+    "signal",
 )
 
 _shape_rules: dict[tuple[str, str], ShapeRule] = {}

@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Union
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.graph import known_value, set_type, type_of
@@ -131,6 +133,14 @@ class Program:
         set_type(value, TensorType.of(dtype, *shape))
         return value
 
+    def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A constant of this node's own."""
+        self._temporaries += 1
+        name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
+        return value
+
     def call(
         self,
         routine: str,
@@ -161,9 +171,6 @@ class Program:
 
 Rule = Callable[[Program], None]
 
-#: Files of this package's ``routines`` folder that register programs.
-FAMILIES: tuple[str, ...] = ("selection", "indexing")
-
 _PROGRAMS: dict[str, Rule] = {}
 
 
@@ -187,7 +194,9 @@ def program_of(node: ir.Node) -> Rule | None:
 
 @cache
 def _load() -> None:
-    for family in FAMILIES:
+    import tilewright.ops.routines
+
+    for family in sorted(m.name for m in iter_modules(tilewright.ops.routines.__path__)):
         import_module(f"tilewright.ops.routines.{family}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -58,8 +59,12 @@ def machine_flags(toolchain: CompilesC, triple: str) -> list[str]:
     return ["-target", triple, f"-mcpu={BASELINE[family]}"] if toolchain.is_zig else []
 
 
+@lru_cache(maxsize=8)
 def build_runtime(toolchain: CompilesC, triple: str) -> bytes:
-    """The executor library for a target triple; it runs on every processor of the family. Cached by the toolchain."""
+    """The executor library for a target triple; it runs on every processor of the family.
+
+    Kept by the toolchain's cache, and in this process.
+    """
     flags = [*machine_flags(toolchain, triple), *_FLAGS]
     return toolchain.link(
         _compile(toolchain, flags, {n: read_native(n) for n in SOURCES}), flags, libraries=("pthread",)

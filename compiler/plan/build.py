@@ -110,6 +110,8 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     for step in entry.steps:
         match step:
             case KernelLaunch():
+                needed = [*step.dims, step.grid, step.scratch, *(s for v in step.values for s in type_of(v).shape)]
+                late.require(needed, step.name)
                 code += builder.before(step)
                 buffers = tuple(builder.argument(v, step.packs.get(i)) for i, v in enumerate(step.values))
                 code.append(Launch(step.kernel, buffers, step.dims, step.grid, step.scratch))

@@ -14,7 +14,7 @@ from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, known_value, type_of
 from tilewright.ir.late import late_symbols
 from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
-from tilewright.ir.symbolic import ZERO, constant, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.plan.plan import (
     Allocate,
     Assert,
@@ -58,6 +58,12 @@ class LateSymbols:
     def read(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> list[Instruction]:
         """Set a size from an element of ``value``."""
         return [*self._load(name, value, element, buffer), *self._settle()]
+
+    def require(self, expressions: Iterable[Expr], what: str) -> None:
+        """Raise :class:`InternalError` when something that is needed now is set later or never."""
+        missing = sorted({s for e in expressions for s in e.symbols} - self._set)
+        if missing:
+            raise InternalError(f"{what} needs {missing[0]}, which is not set by then")
 
     def require_all(self) -> None:
         """Raise :class:`InternalError` when a definition or check never had what it needs."""

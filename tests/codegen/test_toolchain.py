@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tilewright.codegen.cache import CompileCache
-from tilewright.codegen.toolchain import default_toolchain
+from tilewright.codegen.toolchain import Toolchain, default_toolchain
 from tilewright.errors import InternalError, UsageError
 
 FLAGS = ("-target", "x86_64-linux-gnu.2.17", "-mcpu=x86_64_v3", "-O2", "-fPIC")
@@ -22,6 +22,22 @@ def test_same_bytes_from_two_cache_folders(tmp_path: Path) -> None:
     assert libraries[0] == libraries[1]
     assert libraries[0][:4] == b"\x7fELF"
     assert str(tmp_path).encode() not in libraries[0]
+
+
+def test_bare_compiler_knows_no_c_library(tmp_path: Path) -> None:
+    bare = default_toolchain(cache_folder=tmp_path).bare
+    flags = ("-target", "x86_64-linux-gnu", "-march=x86-64-v3", "-O2", "-fPIC")
+    compiled = bare.compile("#include <stdint.h>\n" + TEXT, flags)
+    assert bare.link({"k": compiled}, flags)[:4] == b"\x7fELF"
+    with pytest.raises(InternalError, match=r"math\.h"):
+        bare.compile("#include <math.h>\n" + TEXT, flags)
+    with pytest.raises(ValueError, match="libraries"):
+        bare.link({"k": compiled}, flags, libraries=("m",))
+
+
+def test_foreign_compiler_has_no_bare_one(tmp_path: Path) -> None:
+    other = Toolchain(("/usr/bin/cc",), "cc 1", False, CompileCache(tmp_path))
+    assert other.bare is other and not other.linker
 
 
 def test_second_compile_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 @pytest.fixture(scope="module", params=[t.spelling for t in machine.runnable()])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     target: Target = machine.targets()[request.param]
-    tools = default_toolchain()
+    tools = default_toolchain().bare
     text = f"#define TW_LANES {machine.lanes(target)}\n" + '#include "vec_math.h"\n'
     for name in FUNCTIONS:
         text += (

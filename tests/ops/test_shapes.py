@@ -253,9 +253,15 @@ def test_sizes_that_cannot_fit() -> None:
     assert error.value.code == "shape-mismatch"
 
 
-def test_dynamic_axes_are_unsupported() -> None:
-    with pytest.raises(UnsupportedError, match=r"axes \(input 1\) is not constant"):
-        imported("float[B,S] x, int64[1] a", "y = ReduceSum(x, a)")
+def test_axes_that_a_run_gives() -> None:
+    for keep, rank in ((0, 1), (1, 2)):
+        model = imported("float[B,S] x, int64[1] a", f"y = ReduceSum<keepdims={keep}>(x, a)")
+        assert type_of(model.graph.outputs[0]).rank == rank
+
+
+def test_axes_of_unknown_number_are_unsupported() -> None:
+    with pytest.raises(UnsupportedError, match="how many is not known"):
+        imported("float[B,S] x, int64[N] a", "y = ReduceSum(x, a)")
 
 
 def test_known_integers_are_symbolic() -> None:

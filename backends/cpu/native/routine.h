@@ -2,15 +2,20 @@
  * half precisions as their bits), Vn (the type it is computed in) and GETn(i), PUTn(i, v) on element i, then ROUTINE,
  * the name of the function; and includes a file of routines/ that defines the function.
  *
+ * No header of the C library is there but stdint.h, stddef.h and the like; libm.h declares what is wanted of libm.
  * Sizes and attributes are integers: DIM(k). Contents of buffers are not to be trusted: an index that they hold is
  * checked, and a run with a bad one is refused (REFUSE).
  */
 #ifndef TW_ROUTINE_H
 #define TW_ROUTINE_H
 #include <stdint.h>
-#include <string.h>
 
 #include "kernel_abi.h"
+
+#define memcpy __builtin_memcpy
+#define memmove __builtin_memmove
+#define memset __builtin_memset
+#define memcmp __builtin_memcmp
 
 #define TW_INLINE static inline __attribute__((always_inline))
 #define BUFFER(n) (args->buffer[n])

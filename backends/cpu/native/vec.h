@@ -6,8 +6,8 @@
  */
 #ifndef TW_VEC_H
 #define TW_VEC_H
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "kernel_abi.h"
 
@@ -21,6 +21,10 @@
 #define TW_UNROLL _Pragma("GCC unroll 64")
 #define TW_ROLLED _Pragma("GCC unroll 1")
 #endif
+/* Kernels are compiled without the headers of a C library. */
+void *memcpy(void *TW_RESTRICT to, const void *TW_RESTRICT from, size_t bytes);
+void *memset(void *to, int byte, size_t bytes);
+
 #define TW_FOR(i, n) for (int i = 0; i < (n); i++)
 
 TW_INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tilewright.ir.types import DType
+from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Const, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, unary
 from tilewright.ops.lower import Context, lowering
@@ -112,17 +112,6 @@ def _lower_where(ctx: Context) -> Operand:
     return ctx.result(lambda i: select(c.broadcast(i), a.broadcast(i), b.broadcast(i)), origin=origin)
 
 
-@lowering("Cast", "CastLike", pointwise=True)
-def _lower_cast(ctx: Context) -> Operand:
-    x, to = ctx.input(0), ctx.outputs[0].dtype
-
-    def at(i: tuple[Index, ...]) -> Value:
-        v = x.at(i)
-        return binary("ne", v, 0) if to is DType.BOOL and v.dtype is not DType.BOOL else cast(v, to)
-
-    return ctx.result(at)
-
-
 @lowering("Clip", pointwise=True)
 def _lower_clip(ctx: Context) -> Operand:
     x, low, high = ctx.input(0), ctx.optional(1), ctx.optional(2)
@@ -218,3 +207,11 @@ def _lower_prelu(ctx: Context) -> Operand:
         return select(binary("lt", v, 0), binary("mul", v, slope.broadcast(i)), v)
 
     return ctx.result(at)
+
+
+@lowering("Dropout", pointwise=True)
+def _lower_dropout(ctx: Context) -> tuple[Operand, ...]:
+    """Nothing is dropped (the shape rule refuses what would be random): the input, and a mask that keeps everything."""
+    x = ctx.input(0)
+    kept = Operand(TensorType(DType.BOOL, x.type.shape), lambda _: const(True, DType.BOOL))
+    return (ctx.result(x.at), kept)[: len(ctx.outputs)]

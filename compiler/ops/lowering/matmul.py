@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, free_axes, select, unary
 from tilewright.ops.lower import Context, lowering
@@ -17,17 +18,26 @@ def _lower_matmul(ctx: Context) -> Operand:
     if a.origin[0] == "Softmax" and a.type.rank > 1 and b.type.rank > 1:
         return _lower_softmax_matmul(ctx, a.origin[1][0], b, "keep" if len(a.origin[1]) == 1 else "zero")
 
+    wide = accumulator(a.type.dtype)
+    at = products(ctx, _widened(a, wide), _widened(b, wide))
+    return ctx.result(lambda index: cast(at(index), a.type.dtype))
+
+
+def _widened(x: Operand, wide: DType) -> Operand:
+    return Operand(TensorType(wide, x.type.shape), lambda index: cast(x.at(index), wide))
+
+
+def products(ctx: Context, a: Operand, b: Operand) -> Callable[[tuple[Index, ...]], Value]:
+    """The elements of ``numpy.matmul(a, b)``, for operands of the element type that the sums run in."""
+
     def at(index: tuple[Index, ...]) -> Value:
         batch, rest = _split(index, a.type.rank, b.type.rank)
         k = ctx.composer.axis(a.type.shape[-1], "k")
         left = a.at((*_tail(batch, a), *rest[: a.type.rank > 1], k))
         right = b.at((*_tail(batch, b), k, *rest[len(rest) - (b.type.rank > 1) :]))
-        wide = accumulator(a.type.dtype)
-        return cast(
-            ctx.composer.reduce("sum", [k], binary("mul", cast(left, wide), cast(right, wide)), "acc"), a.type.dtype
-        )
+        return ctx.composer.reduce("sum", [k], binary("mul", left, right), "acc")
 
-    return ctx.result(at)
+    return at
 
 
 def _split(index: tuple[Index, ...], rank_a: int, rank_b: int) -> tuple[tuple[Index, ...], tuple[Index, ...]]:

@@ -16,13 +16,6 @@ def _lower_identity(ctx: Context) -> Operand:
     return ctx.input(0)
 
 
-@lowering("Dropout")
-def _lower_dropout(ctx: Context) -> tuple[Operand, ...]:
-    """Outside training nothing is dropped, and the mask, if it is wanted, keeps everything."""
-    mask = [ctx.result(lambda i: const(True, DType.BOOL), 1)] if len(ctx.outputs) > 1 else []
-    return (ctx.input(0), *mask)
-
-
 @lowering("Transpose")
 def _lower_transpose(ctx: Context) -> Operand:
     x = ctx.input(0)

@@ -51,7 +51,7 @@ def _lower_layer_norm(ctx: Context) -> tuple[Operand, ...]:
         y = binary("mul", value, inverse)
         y = binary("mul", y, cast(scale.broadcast(index), wide))
         y = y if bias is None else binary("add", y, cast(bias.broadcast(index), wide))
-        return cast(y, dtype)
+        return cast(y, ctx.outputs[0].dtype)
 
     def mean_at(index: tuple[Index, ...]) -> Value:
         mean, _ = known_statistics(index[:axis])
@@ -64,19 +64,3 @@ def _lower_layer_norm(ctx: Context) -> tuple[Operand, ...]:
     if len(ctx.outputs) > 2:
         results.append(ctx.result(lambda index: cast(known_statistics(index[:axis])[1], ctx.outputs[2].dtype), 2))
     return tuple(results)
-
-
-@lowering("BatchNormalization")
-def _lower_batch_norm(ctx: Context) -> Operand:
-    """Inference form: ``(x - mean) / √(var + ε) · scale + bias`` per channel (dimension 1)."""
-    x, scale, bias, mean, var = (ctx.input(i) for i in range(5))
-    epsilon, dtype = ctx.attribute("epsilon", 1e-5), x.type.dtype
-
-    def at(index: tuple[Index, ...]) -> Value:
-        c = index[1:2]
-        wide = var.type.dtype
-        inverse = unary("rsqrt", binary("add", var.at(c), epsilon))
-        y = binary("mul", binary("sub", cast(x.at(index), wide), mean.at(c)), inverse)
-        return cast(binary("add", binary("mul", y, cast(scale.at(c), wide)), cast(bias.at(c), wide)), dtype)
-
-    return ctx.result(at)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from tilewright.ir.symbolic import Expr, product
-from tilewright.ir.types import DType
+from tilewright.ir.symbolic import ZERO, Expr, product
+from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
+from tilewright.ops.compose import Composer, Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering
+from tilewright.ops.simplify import simplify
 
 
 def _identity(x: Value) -> Value:
     return x
+
+
+def _square(x: Value) -> Value:
+    return binary("mul", x, x)
 
 
 #: operator → (what is reduced, the reduction, what follows); the mean divides by the count on top.
@@ -22,35 +28,73 @@ _REDUCTIONS: dict[str, tuple[Callable[[Value], Value], str, Callable[[Value], Va
     "ReduceProd": (_identity, "prod", _identity),
     "ReduceMax": (_identity, "max", _identity),
     "ReduceMin": (_identity, "min", _identity),
-    "ReduceSumSquare": (lambda x: binary("mul", x, x), "sum", _identity),
+    "ReduceSumSquare": (_square, "sum", _identity),
     "ReduceL1": (lambda x: unary("abs", x) if x.dtype.is_signed else x, "sum", _identity),
-    "ReduceL2": (lambda x: binary("mul", x, x), "sum", lambda y: unary("sqrt", y)),
+    "ReduceL2": (_square, "sum", lambda y: unary("sqrt", y)),
     "ReduceLogSum": (_identity, "sum", lambda y: unary("log", y)),
 }
+#: Operators with a function of floats in them: integers are computed in f64, as ONNX defines these by a cast.
+_FLOATING = frozenset(["ReduceL2", "ReduceLogSum", "ReduceLogSumExp"])
 
 
-def reduced_axes(ctx: Context) -> list[int]:
-    """The dimensions that a Reduce operator sums over, ascending."""
-    rank = ctx.input(0).type.rank
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Which axes of an operand are reduced.
+
+    Attributes:
+        x: what is reduced.
+        shape: of the result; with run-time axes as if ``keepdims`` were set, which is the same memory.
+        over: of each axis how many elements are reduced, ``None`` where it is kept for certain.
+        keep: whether the result has the reduced axes.
+    """
+
+    x: Operand
+    shape: tuple[Expr, ...]
+    over: tuple[Expr | None, ...]
+    keep: bool
+
+    @property
+    def count(self) -> Expr:
+        """How many elements become one."""
+        return product(size for size in self.over if size is not None)
+
+    def at(self, composer: Composer, index: tuple[Index, ...]) -> tuple[list[Expr], list[Index]]:
+        """New index variables for the axes that are reduced, and the index of ``x`` where the others are ``index``."""
+        own = [self.keep and size == self.x.type.shape[d] for d, size in enumerate(self.over)]
+        rest = [i for d, i in enumerate(index) if not (self.keep and own[d])]
+        fresh: list[Expr] = []
+        full: list[Index] = []
+        places = iter(index)
+        for size, whole in zip(self.over, self.x.type.shape, strict=True):
+            if size is None:
+                full.append(next(places))
+                continue
+            kept = next(places) if self.keep else ZERO
+            fresh.append(composer.axis(size, "r", avoid=[*rest, *fresh]))
+            if size == whole:
+                full.append(fresh[-1])
+            else:  # whether it is reduced is known at run time: one of the two is 0
+                assert isinstance(kept, Expr)
+                full.append(kept + fresh[-1])
+        return fresh, full
+
+
+def over_axes(x: Operand, axes: Collection[int], shape: tuple[Expr, ...], keep: bool) -> Reduced:
+    """The reduction of known ``axes``, with a result of ``shape``."""
+    return Reduced(x, shape, tuple(size if d in axes else None for d, size in enumerate(x.type.shape)), keep)
+
+
+def reduced(ctx: Context) -> Reduced:
+    """What a Reduce operator reduces."""
+    x, keep = ctx.input(0), bool(ctx.attribute("keepdims", 1))
+    if "one0" in ctx.definitions:
+        ones = tuple(simplify(ctx.defined(f"one{d}"), ctx.composer.facts) for d in range(x.type.rank))
+        # Of an axis of size n that is reduced 1 is left, and n are reduced; else n are left, and 1 is "reduced".
+        return Reduced(x, ones, tuple(size + 1 - one for size, one in zip(x.type.shape, ones, strict=True)), True)
     axes = ctx.integers(1, "axes") or []
     if not axes:
-        return [] if ctx.attribute("noop_with_empty_axes", 0) else list(range(rank))
-    return sorted({a % rank for a in axes})
-
-
-def over_axes(ctx: Context, index: tuple[Index, ...], axes: list[int], keep: bool) -> tuple[list[Expr], list[Index]]:
-    """New index variables for ``axes`` of input 0, and the input's index where the others come from ``index``."""
-    x = ctx.input(0)
-    rest = [i for d, i in enumerate(index) if not (keep and d in axes)]
-    fresh: list[Expr] = []
-    full: list[Index] = []
-    for d, size in enumerate(x.type.shape):
-        if d in axes:
-            fresh.append(ctx.composer.axis(size, "r", avoid=[*rest, *fresh]))
-            full.append(fresh[-1])
-        else:
-            full.append(rest[len(full) - len(fresh)])
-    return fresh, full
+        axes = [] if ctx.attribute("noop_with_empty_axes", 0) else list(range(x.type.rank))
+    return over_axes(x, {a % x.type.rank for a in axes}, ctx.outputs[0].shape, keep)
 
 
 def accumulator(dtype: DType) -> DType:
@@ -60,40 +104,39 @@ def accumulator(dtype: DType) -> DType:
 
 @lowering(*_REDUCTIONS)
 def _lower_reduce(ctx: Context) -> Operand:
-    x, keep, axes = ctx.input(0), bool(ctx.attribute("keepdims", 1)), reduced_axes(ctx)
-    before, op, after = _REDUCTIONS[ctx.node.op_type]
-    if x.type.dtype is DType.BOOL:
+    r, operator, dtype = reduced(ctx), ctx.node.op_type, ctx.input(0).type.dtype
+    before, op, after = _REDUCTIONS[operator]
+    if dtype is DType.BOOL:
         op = {"max": "any", "min": "all"}[op]
-    dtype = x.type.dtype
-    wide = accumulator(dtype)
+    wide = DType.F64 if dtype.is_integer and operator in _FLOATING else accumulator(dtype)
 
     def at(index: tuple[Index, ...]) -> Value:
-        fresh, full = over_axes(ctx, index, axes, keep)
-        value = before(cast(x.at(full), wide))
+        fresh, full = r.at(ctx.composer, index)
+        value = before(cast(r.x.at(full), wide))
         total = after(ctx.composer.reduce(op, fresh, value, op) if fresh else value)
-        if ctx.node.op_type == "ReduceMean":
-            count = size_of(product(x.type.shape[d] for d in axes), wide)
-            total = binary("div", total, count)
+        if operator == "ReduceMean":
+            total = binary("div", total, size_of(r.count, wide))
         return cast(total, dtype)
 
-    return ctx.result(at)
+    return Operand(TensorType(dtype, r.shape), at)
 
 
 @lowering("ReduceLogSumExp")
 def _lower_log_sum_exp(ctx: Context) -> Operand:
-    x, keep, axes = ctx.input(0), bool(ctx.attribute("keepdims", 1)), reduced_axes(ctx)
-    dtype = x.type.dtype
-    wide = accumulator(dtype)
+    r, dtype = reduced(ctx), ctx.input(0).type.dtype
+    wide = DType.F64 if dtype.is_integer else accumulator(dtype)
 
     def at(index: tuple[Index, ...]) -> Value:
-        fresh, full = over_axes(ctx, index, axes, keep)
-        value = cast(x.at(full), wide)
+        fresh, full = r.at(ctx.composer, index)
+        value = cast(r.x.at(full), wide)
+        if not fresh:
+            return cast(value, dtype)
         top = ctx.composer.reduce("max", fresh, value, "top")
         top = select(unary("isinf", top), const(0.0, wide), top)  # exp(inf - inf) would be NaN
         total = ctx.composer.reduce("sum", fresh, unary("exp", binary("sub", value, top)), "sum")
         return cast(binary("add", unary("log", total), top), dtype)
 
-    return ctx.result(at)
+    return Operand(TensorType(dtype, r.shape), at)
 
 
 @lowering("ArgMax", "ArgMin")
@@ -104,32 +147,40 @@ def _lower_arg(ctx: Context) -> Operand:
     """
     x, keep = ctx.input(0), bool(ctx.attribute("keepdims", 1))
     axis = ctx.attribute("axis", 0) % x.type.rank
+    row = over_axes(x, [axis], ctx.outputs[0].shape, keep)
     op = "max" if ctx.node.op_type == "ArgMax" else "min"
     last = bool(ctx.attribute("select_last_index", 0))
 
     def at(index: tuple[Index, ...]) -> Value:
-        (r,), full = over_axes(ctx, index, [axis], keep)
-        value = x.at(full)
-        best = ctx.composer.reduce(op, [r], value, "best")
-        none = const(-1, DType.I64) if last else IndexValue(x.type.shape[axis])
-        attains = binary("eq", value, best)
-        if value.dtype.is_float:
-            attains = binary("or", attains, unary("isnan", value))
-        where = select(attains, IndexValue(r), none)
-        return ctx.composer.reduce("max" if last else "min", [r], where, "where")
+        (r,), full = row.at(ctx.composer, index)
+        return first_extremum(ctx, op, r, x.at(full), x.type.shape[axis], last)
 
     return ctx.result(at)
+
+
+def first_extremum(ctx: Context, op: str, r: Expr, value: Value, size: Expr, last: bool = False) -> Value:
+    """The first (or last) position along axis ``r`` of ``size`` elements where ``value`` is largest or smallest."""
+    best = ctx.composer.reduce(op, [r], value, "best")
+    none = const(-1, DType.I64) if last else IndexValue(size)
+    attains = binary("eq", value, best)
+    if value.dtype.is_float:
+        attains = binary("or", attains, unary("isnan", value))
+    return ctx.composer.reduce("max" if last else "min", [r], select(attains, IndexValue(r), none), "where")
 
 
 @lowering("Softmax", "LogSoftmax")
 def _lower_softmax(ctx: Context) -> Operand:
     """Over one axis (opset 13 and later): ``exp(x - max) / Σ exp(x - max)``, or its logarithm."""
-    x, axis = ctx.input(0), ctx.attribute("axis", -1) % ctx.input(0).type.rank
+    x, axis = ctx.input(0), ctx.attribute("axis", -1)
     dtype = x.type.dtype
     wide = accumulator(dtype)
+    if not x.type.rank:  # the only element of its axis
+        return ctx.result(lambda index: const(0.0 if ctx.node.op_type == "LogSoftmax" else 1.0, dtype))
+    axis %= x.type.rank
+    row_of = over_axes(x, [axis], x.type.shape, True)
 
     def at(index: tuple[Index, ...]) -> Value:
-        (r,), full = over_axes(ctx, index, [axis], True)
+        (r,), full = row_of.at(ctx.composer, index)
         row = cast(x.at(full), wide)
         top = ctx.composer.reduce("max", [r], row, "top")
         total = ctx.composer.reduce("sum", [r], unary("exp", binary("sub", row, top)), "sum")
@@ -140,3 +191,20 @@ def _lower_softmax(ctx: Context) -> Operand:
 
     weights = ctx.node.op_type == "Softmax" and axis == x.type.rank - 1 and dtype.is_float
     return ctx.result(at, origin=("Softmax", (x,)) if weights else ("", ()))
+
+
+@lowering("Hardmax")
+def _lower_hardmax(ctx: Context) -> Operand:
+    """1 at the first largest element along the axis, 0 elsewhere; a NaN counts as the largest."""
+    x, dtype = ctx.input(0), ctx.input(0).type.dtype
+    axis = ctx.attribute("axis", -1) % x.type.rank
+    row = over_axes(x, [axis], x.type.shape, True)
+
+    def at(index: tuple[Index, ...]) -> Value:
+        (r,), full = row.at(ctx.composer, index)
+        first = first_extremum(ctx, "max", r, x.at(full), x.type.shape[axis])
+        own = index[axis]
+        here = IndexValue(own) if isinstance(own, Expr) else cast(own, DType.I64)
+        return select(binary("eq", here, first), const(1, dtype), 0)
+
+    return ctx.result(at)

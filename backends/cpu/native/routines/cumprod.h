@@ -1,0 +1,3 @@
+#define START 1
+#define COMBINE(a, b) (V1)((a) * (b))
+#include "cumulative.h"

@@ -1,0 +1,40 @@
+/* The k first elements in descending or ascending order, of each row along an axis; of equal ones the earlier first.
+ * A NaN counts as the largest.
+ *
+ * buffers: x[outer, n, inner], values[outer, k, inner], positions[outer, k, inner]; dims: n, inner, k, largest.
+ * grid: outer * inner; scratch: 32 * min(n, 8 * k) bytes.
+ */
+#include "order.h"
+
+TW_DEFINE(ROUTINE) {
+    int64_t n = DIM(0), inner = DIM(1), k = DIM(2);
+    uint64_t flip = DIM(3) ? UINT64_MAX : 0;
+    tw_ranked *best = args->scratch;
+    for (int64_t row = begin; row < end; row++) {
+        int64_t x = row / inner * n * inner + row % inner, y = row / inner * k * inner + row % inner;
+        if (8 * k <= n) {
+            int64_t i = 0;
+            for (; i < k; i++) best[i] = (tw_ranked){TW_KEY(GET0(x + i * inner)) ^ flip, i};
+            for (int64_t root = k / 2 - 1; root >= 0; root--) tw_sift(best, k, root);
+            for (; i < n; i++) {
+                uint64_t key = TW_KEY(GET0(x + i * inner)) ^ flip;
+                if (key >= best[0].key) continue; /* a later one of equal key is not taken either */
+                best[0] = (tw_ranked){key, i};
+                tw_sift(best, k, 0);
+            }
+            for (int64_t rest = k - 1; rest > 0; rest--) {
+                tw_ranked last = best[0];
+                best[0] = best[rest];
+                best[rest] = last;
+                tw_sift(best, rest, 0);
+            }
+        } else {
+            for (int64_t i = 0; i < n; i++) best[i] = (tw_ranked){TW_KEY(GET0(x + i * inner)) ^ flip, i};
+            tw_sort(best, best + n, n);
+        }
+        for (int64_t i = 0; i < k; i++) {
+            ((T1 *)BUFFER(1))[y + i * inner] = ((T0 *)BUFFER(0))[x + best[i].at * inner];
+            PUT2(y + i * inner, best[i].at);
+        }
+    }
+}
