@@ -184,6 +184,19 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
     return _finish(composer, values)
 
 
+#: Makes one operand of others, the elements of a kernel's result from those of what it reads.
+Build = Callable[[Composer, Sequence[Operand]], Operand]
+
+
+def compose(model: ir.Model, name: str, inputs: Sequence[ir.Value], output: ir.Value, build: Build) -> Lowered:
+    """A kernel that computes ``output`` from ``inputs`` as ``build`` says: a part of an operator."""
+    composer = Composer(name, facts(model))
+    values: list[ir.Value] = []
+    operands = [_leaf(composer, value, values, {}) for value in inputs]
+    _store(composer, output, build(composer, operands), values)
+    return _finish(composer, [*values, output])
+
+
 def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
     """Sizes of the node's inputs that a run has confirmed to be others of them: spelled alike, loops over one are loops
     over the other. The left side of an assumption is what its users were given for both."""

@@ -30,6 +30,7 @@ from tilewright.ir.symbolic import ZERO, Expr, IntLike, as_expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.tile import Kernel
+from tilewright.ops.lower import Build, compose
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,11 @@ class Program:
         size = self.defined(hint)
         if not size.is_constant:
             self.steps.append(Read(str(size), value, element))
+
+    def launch(self, name: str, inputs: Sequence[ir.Value], output: ir.Value, build: Build) -> None:
+        """Launch a tile IR kernel that computes ``output`` as ``build`` composes it from operands for ``inputs``."""
+        lowered = compose(self.model, name, inputs, output, build)
+        self.steps.append(Run(lowered.kernel, lowered.values, self.node))
 
     def kernel(self) -> None:
         """Launch the node's own tile IR kernel."""
