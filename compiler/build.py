@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, name_of
 from tilewright.errors import UnsupportedError
+from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import symbol
 from tilewright.kernel.apply import apply
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_scheduled
 from tilewright.kernel.routine import Routine
-from tilewright.kernel.schedule import Scheduled
+from tilewright.kernel.schedule import Pack, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.kernel.verify import verify_kernel
 from tilewright.observe import Observer
@@ -160,6 +161,12 @@ def schedule_kernel(kernel: Kernel, key: str, backend: KernelBackend, target: Ta
     return apply(kernel, next(iter(backend.schedules(kernel, target))))
 
 
+def _packed(pack: Pack, step: Run, position: int) -> Pack:
+    """``pack`` with the shape that the kernel gives the constant, where that is not its own."""
+    shape = step.kernel.params[position].shape
+    return pack if shape == type_of(step.values[position]).shape else replace(pack, source=shape)
+
+
 def _launch(step: Run, shared: _Distinct) -> KernelLaunch:
     kernel, size = shared.scheduled.kernel, shared.size
     # A kernel that differs in names only shares the code; its sizes are in its own names.
@@ -173,6 +180,6 @@ def _launch(step: Run, shared: _Distinct) -> KernelLaunch:
         dims=dims,
         grid=size.grid.substitute(own),
         scratch=size.scratch.substitute(own),
-        packs={positions[p.tensor]: p for p in shared.scheduled.schedule.packs},
+        packs={positions[p.tensor]: _packed(p, step, positions[p.tensor]) for p in shared.scheduled.schedule.packs},
         updates=tuple((positions[p.name], positions[p.alias]) for p in kernel.params if p.alias is not None),
     )

@@ -11,6 +11,7 @@ from functools import cache
 import onnx_ir as ir
 from tilewright.errors import InternalError, UsageError
 from tilewright.passes.base import Pass, PassResult
+from tilewright.passes.canonicalize.canonicalize_casts import CanonicalizeCasts
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
 from tilewright.passes.canonicalize.canonicalize_masks import CanonicalizeMasks
 from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
@@ -51,7 +52,8 @@ from tilewright.passes.layout.cost import LayoutCost
 def canonicalization() -> list[Pass]:
     """Passes that give equal computations one spelling, whoever exported them."""
     return [
-        FoldConstants(),  # first: known sizes and axes as constants are what every other rule asks for
+        CanonicalizeCasts(),  # before FoldConstants: a literal that is cast like a run-time value is a literal
+        FoldConstants(),  # early: known sizes and axes as constants are what every other rule asks for
         EliminateIdentity(),  # before any pattern, so that no pattern has to skip over them
         DecomposeAttention(),  # before views and transposes: it makes some
         FoldIndexTensors(),  # needs constants; makes views and Expands

@@ -58,7 +58,9 @@ class CpuBackend(KernelBackend):
             while f"{symbol}.c" in files:
                 symbol += "_"
             files[f"{symbol}.c"] = (
-                emit_routine(code, symbol) if isinstance(code, Routine) else emit_kernel(code, target, symbol).text
+                emit_routine(code, symbol, target)
+                if isinstance(code, Routine)
+                else emit_kernel(code, target, symbol).text
             )
             symbols[name_of(code)] = symbol
             order.append(symbol)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from tilewright.backends.cpu.machine import FOLDER
+from tilewright.backends.cpu.machine import FOLDER, lanes
 from tilewright.codegen.cstyle import C_TYPES
 from tilewright.ir.types import DType
 from tilewright.kernel.routine import Routine
+from tilewright.target import Target
 
 _FOLDER = FOLDER / "native" / "routines"
 
@@ -25,9 +26,11 @@ def routines() -> frozenset[str]:
     return frozenset(p.stem for p in _FOLDER.glob("*.h"))
 
 
-def emit_routine(routine: Routine, symbol: str) -> str:
+def emit_routine(routine: Routine, symbol: str, target: Target) -> str:
     """One translation unit that defines ``symbol``. Files that the routine includes are written out in place."""
-    lines = ['#include "routine.h"', f"#define ROUTINE {symbol}"]
+    text = _text(routine.name)
+    lines = [f"#define TW_LANES {lanes(target)}"] if '#include "vec_' in text else []
+    lines += ['#include "routine.h"', f"#define ROUTINE {symbol}"]
     for n, dtype in enumerate(routine.dtypes):
         c = C_TYPES[dtype]
         element = f"((T{n} *)BUFFER({n}))[i]"
@@ -36,7 +39,7 @@ def emit_routine(routine: Routine, symbol: str) -> str:
         lines.append(f"#define V{n} {'float' if load else c}")
         lines.append(f"#define GET{n}(i) {load}({element.replace('[i]', '[(i)]')})")
         lines.append(f"#define PUT{n}(i, v) ({element.replace('[i]', '[(i)]')} = {store or f'(T{n})'}(v))")
-    return "\n".join(lines) + f"\n{_text(routine.name)}"
+    return "\n".join(lines) + f"\n{text}"
 
 
 @cache

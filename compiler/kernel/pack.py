@@ -55,6 +55,7 @@ def rewrite_loads(kernel: str, value: Value, packs: Mapping[str, Pack]) -> Value
 def pack_constant(array: Array, pack: Pack) -> Array:
     """``array`` in the layout of ``pack``; elements outside the tensor are zero."""
     shape = tuple(s.value for s in pack.shape)
+    array = array.reshape([s.value for s in pack.source]) if pack.source else array
     result = np.zeros(shape, array.dtype)
     # Offsets take twice the bytes of f32 elements, and more while they are computed: a piece at a time.
     rows = max(1, _PIECE * len(array) // max(1, array.size))

@@ -73,11 +73,13 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class Pack:
     """Packed layout of a constant: each entry is an index expression over ``d0, d1, …`` of the original tensor and its
-    extent. ``[d1 // 32, d0, d1 % 32]`` is panels of 32 columns. Elements outside the tensor are zero."""
+    extent. ``[d1 // 32, d0, d1 % 32]`` is panels of 32 columns. Elements outside the tensor are zero. ``source`` is the
+    shape under which the kernel knows the original tensor, where that has other dimensions (a kernel merges some)."""
 
     tensor: str
     index: tuple[Expr, ...]
     shape: tuple[Expr, ...]
+    source: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import ZERO, Expr, constant
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
@@ -15,21 +15,44 @@ def attention(ctx: Infer) -> list[TensorType | None]:
     Outputs: result, present key, present value, and the query-key product.
     """
     q, k, v = ctx.input(0), ctx.input(1), ctx.input(2)
-    (b, hq, sq, _), (bk, hkv, skv, dk), (bv, hv, sv, dv) = (
+    (b, hq, sq, dq), (bk, hkv, skv, dk), (bv, hv, sv, dv) = (
         _heads(ctx, q, "q_num_heads"),
         _heads(ctx, k, "kv_num_heads"),
         _heads(ctx, v, "kv_num_heads"),
     )
     b = ctx.equal(ctx.equal(b, bk), bv)
     hkv, skv = ctx.equal(hkv, hv), ctx.equal(skv, sv)
-    past = ctx.optional(4)
-    total = skv if past is None else past.shape[2] + skv
+    if hq.is_constant and hkv.is_constant and (hkv.value < 1 or hq.value % hkv.value):
+        ctx.fail(f"{hq} query heads cannot share {hkv} key and value heads")
+    for side in ("left_window_size", "right_window_size"):
+        if ctx.integer(side, -1) < -1:
+            ctx.fail(f"{side} is {ctx.integer(side)}")
+    dk = ctx.equal(dq, dk)
+    total = skv + _past(ctx, (b, hkv, dk, dv))
+    if ctx.has(6):
+        ctx.equal(b, *ctx.input(6).shape)
     mask = ctx.optional(3)
     if mask is not None:
         _check_mask(ctx, mask, (b, hq, sq, total))
     result = (b, hq, sq, dv) if q.rank == 4 else (b, sq, hq * dv)
     present = [TensorType(k.dtype, (b, hkv, total, dk)), TensorType(v.dtype, (b, hkv, total, dv))]
     return [TensorType(q.dtype, result), *present, TensorType(q.dtype, (b, hq, sq, total))]
+
+
+def _past(ctx: Infer, sizes: tuple[Expr, Expr, Expr, Expr]) -> Expr:
+    """How many past keys there are; ``sizes`` are batch, heads, and the head sizes of keys and values."""
+    if ctx.has(4) != ctx.has(5) or (ctx.has(4) and ctx.has(6)):
+        ctx.fail("past keys and past values go together, and not with lengths")
+    if not ctx.has(4):
+        return ZERO
+    batch, heads, *widths = sizes
+    lengths = []
+    for i, width in zip((4, 5), widths, strict=True):
+        b, h, length, d = ctx.input(i).shape
+        for size, wanted in ((b, batch), (h, heads), (d, width)):
+            ctx.equal(size, wanted)
+        lengths.append(length)
+    return ctx.equal(*lengths)
 
 
 def _check_mask(ctx: Infer, mask: TensorType, scores: tuple[Expr, ...]) -> None:

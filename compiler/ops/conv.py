@@ -203,8 +203,17 @@ def _spread(w: Window, axis: int, size: Expr, extra: int) -> Expr:
 @shape_rule("Col2Im")
 def col2im(ctx: Infer) -> TensorType:
     """``[N, C * block, L]`` to ``[N, C, *image]``."""
-    x, image, block = ctx.input(0), ctx.known_list(1, "image_shape"), ctx.known_ints(2, "block_shape")
-    size = 1
-    for b in block:
-        size *= b
-    return TensorType(x.dtype, (x.shape[0], x.shape[1] // size, *image))
+    x = ctx.input(0)
+    image, block = ctx.known_list(1, "image_shape", lo=0, hi=2**31 - 1), ctx.known_list(2, "block_shape", lo=1)
+    if x.rank != 3 or len(image) != len(block) or not image:
+        ctx.fail(f"columns {x}, {len(image)} sizes of an image and {len(block)} of a block")
+    window(ctx, [1] * len(block))  # checks the attributes
+    size = ctx.define("block", ctx.product(block))
+    channels = ctx.define("channels", x.shape[1] // size)
+    ctx.equal(channels * size, x.shape[1])
+    columns = constant(1)
+    for n, s in enumerate(spread(ctx.attribute, image, block, image)):
+        steps = ctx.define(f"steps{n}", (image[n] + s.padding - s.extent) // s.stride + 1)
+        columns = ctx.define(f"columns{n}", columns * steps)
+    ctx.equal(columns, x.shape[2])
+    return TensorType(x.dtype, (x.shape[0], channels, *image))

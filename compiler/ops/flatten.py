@@ -25,6 +25,8 @@ from tilewright.ops.simplify import simplify
 def flatten_axes(kernel: Kernel) -> Kernel:
     """``kernel`` with as few axes as its accesses allow."""
     kernel = _drop_unit_axes(kernel)
+    if any(a.extent == 0 for a in kernel.axes):
+        return kernel  # nothing is computed, and no index has digits of size 0
     while (merged := _merged_once(kernel)) is not None:
         kernel = merged
     return kernel

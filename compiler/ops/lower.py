@@ -20,9 +20,21 @@ from tilewright.ir.late import defined
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, symbol
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
-from tilewright.kernel.expr import Load
+from tilewright.kernel.expr import IndexValue, Load, Value
 from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import PARAMETER, Composer, Forward, Index, Operand, Update, const, free_axes
+from tilewright.ops.compose import (
+    PARAMETER,
+    Composer,
+    Forward,
+    Index,
+    Operand,
+    Update,
+    binary,
+    const,
+    free_axes,
+    select,
+    size_of,
+)
 from tilewright.ops.context import Scope
 from tilewright.ops.digits import split_digits
 from tilewright.ops.dimensions import is_least
@@ -172,6 +184,19 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
     return _finish(composer, values)
 
 
+#: Makes one operand of others, the elements of a kernel's result from those of what it reads.
+Build = Callable[[Composer, Sequence[Operand]], Operand]
+
+
+def compose(model: ir.Model, name: str, inputs: Sequence[ir.Value], output: ir.Value, build: Build) -> Lowered:
+    """A kernel that computes ``output`` from ``inputs`` as ``build`` says: a part of an operator."""
+    composer = Composer(name, facts(model))
+    values: list[ir.Value] = []
+    operands = [_leaf(composer, value, values, {}) for value in inputs]
+    _store(composer, output, build(composer, operands), values)
+    return _finish(composer, [*values, output])
+
+
 def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
     """Sizes of the node's inputs that a run has confirmed to be others of them: spelled alike, loops over one are loops
     over the other. The left side of an assumption is what its users were given for both."""
@@ -271,16 +296,31 @@ def _apply_body(
 
 
 def _literal(node: ir.Node) -> Operand:
+    """A tensor that is written in the body: axes, shapes and other short lists of integers, and scalars."""
     array = node.attributes["value"].as_tensor().numpy()
     dtype = DType.from_numpy(array.dtype)
-    if array.size > INLINE_ELEMENTS:
-        # Larger literals are only ever read whole at compile time (axes, shapes, permutations).
-        def unreadable(index: tuple[Index, ...]) -> Any:
-            raise unsupported(node, "a literal tensor inside a fused body is read element by element")
+    elements = [const(e, dtype) for e in array.reshape(-1).tolist()]
 
-        return Operand(TensorType.of(dtype, *array.shape), unreadable, known=array)
-    scalar = array.reshape(-1)[0].item() if array.size else 0
-    return Operand(TensorType.of(dtype, *array.shape), lambda index: const(scalar, dtype), known=array)
+    def at(index: tuple[Index, ...]) -> Value:
+        if len(elements) <= 1:
+            return elements[0] if elements else const(0, dtype)
+        if len(index) != 1:
+            raise unsupported(node, "a literal tensor of several axes inside a fused body is read element by element")
+        return _listed(array.tolist(), index[0], dtype)
+
+    return Operand(TensorType.of(dtype, *array.shape), at, known=array)
+
+
+def _listed(elements: list[int], index: Index, dtype: DType) -> Value:
+    """The element at ``index`` of a short list, by its formula where it counts evenly, else by comparison."""
+    step = elements[1] - elements[0]
+    if isinstance(index, Expr) and elements == [elements[0] + step * n for n in range(len(elements))]:
+        return size_of(elements[0] + step * index, dtype)
+    position = IndexValue(index) if isinstance(index, Expr) else index
+    result: Value = const(elements[-1], dtype)
+    for n, element in reversed(list(enumerate(elements[:-1]))):
+        result = select(binary("eq", position, n), const(element, dtype), result)
+    return result
 
 
 _OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")

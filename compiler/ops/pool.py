@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import constant
+from tilewright.ir.symbolic import constant, maximum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.conv import window, window_sizes
@@ -27,10 +27,22 @@ def global_pool(ctx: Infer) -> TensorType:
 
 @shape_rule("MaxUnpool")
 def max_unpool(ctx: Infer) -> TensorType:
-    """The input of a MaxPool from its output, or a given shape."""
-    x = ctx.input(0)
-    if ctx.has(2):
-        return TensorType(x.dtype, tuple(ctx.known_list(2, "output_shape")))
+    """The input of a MaxPool from its output; with a given shape, that and zeros after it."""
+    x, positions = ctx.input(0), ctx.input(1)
+    if positions.rank != x.rank or not positions.dtype.is_integer:
+        ctx.fail(f"positions {positions} of elements {x}")
+    for a, b in zip(x.shape, positions.shape, strict=True):
+        ctx.equal(a, b)
     w = window(ctx, ctx.integers("kernel_shape") or ctx.fail("kernel_shape is missing"))
-    spatial = [(size - 1) * w.strides[i] + w.extent(i) - sum(w.padding(i)) for i, size in enumerate(x.shape[2:])]
-    return TensorType(x.dtype, (*x.shape[:2], *spatial))
+    if len(w.kernel) != x.rank - 2:
+        ctx.fail(f"{len(w.kernel)}-d window over {x.rank - 2} spatial axes")
+    pooled = []
+    for i, size in enumerate(x.shape[2:]):
+        spread = maximum(0, (size - 1) * w.strides[i] + w.extent(i) - sum(w.padding(i)))
+        pooled.append(ctx.define(f"pooled{i}", spread))
+    if not ctx.has(2):
+        return TensorType(x.dtype, (*x.shape[:2], *pooled))
+    given = ctx.known_list(2, "output_shape", lo=0, hi=2**31 - 1)
+    if len(given) != x.rank:
+        ctx.fail(f"output_shape of {len(given)} sizes for rank {x.rank}")
+    return TensorType(x.dtype, tuple(given))

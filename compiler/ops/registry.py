@@ -40,6 +40,7 @@ FAMILIES = (
     "recurrent",
     "quantize",
     "generate",
+    "signal",
 )
 
 _shape_rules: dict[tuple[str, str], ShapeRule] = {}

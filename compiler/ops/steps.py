@@ -21,6 +21,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Union
 
+import numpy as np
 import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.graph import known_value, set_type, type_of
@@ -29,6 +30,7 @@ from tilewright.ir.symbolic import ZERO, Expr, IntLike, as_expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.tile import Kernel
+from tilewright.ops.lower import Build, compose
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,14 @@ class Program:
         set_type(value, TensorType.of(dtype, *shape))
         return value
 
+    def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A constant of this node's own."""
+        self._temporaries += 1
+        name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
+        return value
+
     def call(
         self,
         routine: str,
@@ -154,6 +164,11 @@ class Program:
         size = self.defined(hint)
         if not size.is_constant:
             self.steps.append(Read(str(size), value, element))
+
+    def launch(self, name: str, inputs: Sequence[ir.Value], output: ir.Value, build: Build) -> None:
+        """Launch a tile IR kernel that computes ``output`` as ``build`` composes it from operands for ``inputs``."""
+        lowered = compose(self.model, name, inputs, output, build)
+        self.steps.append(Run(lowered.kernel, lowered.values, self.node))
 
     def kernel(self) -> None:
         """Launch the node's own tile IR kernel."""

@@ -173,7 +173,7 @@ class _Constants:
 
     def index(self, value: ir.Value, pack: Pack | None) -> int:
         """The position of a constant in the plan."""
-        layout = "" if pack is None else f"[{', '.join(map(str, pack.index))}]"
+        layout = "" if pack is None else f"{'x'.join(map(str, pack.source))}[{', '.join(map(str, pack.index))}]"
         name = self.names.get(value, str(value.name)) + layout
         if name not in self._by_name:
             t = type_of(value)

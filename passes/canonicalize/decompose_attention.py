@@ -1,4 +1,4 @@
-"""``decompose-attention``: ONNX ``Attention`` (opset 23 and 24) becomes the operators that older exports write.
+"""``decompose-attention``: ONNX ``Attention`` (opset 23 to 25) becomes the operators that older exports write.
 
     Attention<scale>(q, k, v, mask)  →  MatMul(Softmax(MatMul(q, Transpose(k)) · scale + mask), v)
 
@@ -6,8 +6,9 @@ So attention has one form in front of ``fuse-attention``, whatever the opset:
 
 - q, k, v are [B, H, S, D]; past keys and values are joined in front by one Concat each, whose output is the present.
 - Key and value heads that query heads share are repeated by Unsqueeze, Expand, Reshape; ``share-heads`` undoes it.
-- The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``; with a boolean mask and with
-  lengths it becomes one boolean tensor [B or 1, H or 1, S, T], and that one Where(…, 0, -∞) added to the scores.
+- The causal limit is a comparison of positions, ``Range(0, T) <= Range(0, S) + past``, and so are the sides of a
+  window; with a boolean mask and with lengths they become one boolean tensor [B or 1, H or 1, S, T], and that one
+  Where(…, 0, -∞) added to the scores. A mask shorter than the keys is padded with what hides.
 - A row that is hidden throughout gives 0 by the operator's text, so Where(IsNaN(p), 0, p) follows the softmax, unless
   the only limit is the causal one: position 0 is never hidden.
 
@@ -27,13 +28,9 @@ from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
-_ATTRIBUTES = frozenset(
-    "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap softmax_precision".split()
-)
-
 
 class DecomposeAttention(RewritePass):
-    """Every form but those with windows (opset 25) and with masks shorter than the keys."""
+    """Every form whose numbers of heads and head sizes are known."""
 
     name: ClassVar[str] = "decompose-attention"
     operators: ClassVar[frozenset[str]] = frozenset(["Attention"])
@@ -48,7 +45,8 @@ class DecomposeAttention(RewritePass):
         products = _scores(build, q, k)
         weights, products[2] = _weights(build, products[1], _bias(build, q, k))
         products[3] = weights
-        result = build("MatMul", weights, _repeated(build, v, q))
+        values = v if type_of(v).dtype is type_of(q).dtype else build("Cast", v, to=type_of(q).dtype.onnx)
+        result = build("MatMul", weights, _repeated(build, values, q))
         if type_of(node.outputs[0]).rank == 3:
             result = build("Transpose", result, perm=[0, 2, 1, 3])
             result = build("Reshape", result, build.integers(0, 0, type_of(node.outputs[0]).shape[-1].value))
@@ -83,35 +81,33 @@ class _Builder:
 
     def size(self, of: ir.Value, axis: int) -> ir.Value:
         """A size as a scalar."""
-        return self("Squeeze", self("Shape", of, start=axis, end=axis + 1), self.integers(0))
+        return self("Squeeze", self.sizes(of, axis), self.integers(0))
+
+    def sizes(self, of: ir.Value, axis: int) -> ir.Value:
+        """A size as a tensor of one element."""
+        return self("Shape", of, start=axis, end=axis + 1)
 
     def joined(self, past: ir.Value | None, new: ir.Value) -> ir.Value:
         return new if past is None else self("Concat", past, new, axis=2)
 
     def positions(self, of: ir.Value, axis: int, *ones: int) -> ir.Value:
         """0, 1, 2 … as many as there are along an axis, with axes of 1 inserted."""
-        count = self("Range", self._int(0), self.size(of, axis), self._int(1))
+        count = self("Range", self.integer(0), self.size(of, axis), self.integer(1))
         return self("Unsqueeze", count, self.integers(*ones))
 
-    def _int(self, value: int) -> ir.Value:
+    def integer(self, value: int) -> ir.Value:
+        """A scalar."""
         return self.rewriter.constant(np.array(value, np.int64), "integer")
 
 
 def _refusal(node: ir.Node) -> str:
-    unknown = [n for n, a in node.attributes.items() if n not in _ATTRIBUTES and a.value != -1]
-    if unknown:
-        return f"attribute {unknown[0]}"
-    q, k = type_of(required(node, 0)), type_of(required(node, 1))
-    if not q.shape[-1].is_constant or not type_of(required(node, 2)).shape[-1].is_constant:
+    q, v = type_of(required(node, 0)), type_of(required(node, 2))
+    if not q.shape[-1].is_constant or not v.shape[-1].is_constant:
         return "the head size is not known"
     heads = [_heads(node, i) for i in range(2)]
-    if heads[0] is None or heads[1] is None or heads[0] % heads[1]:
+    if heads[0] is None or heads[1] is None or heads[1] < 1 or heads[0] % heads[1]:
         return f"{heads[0]} query heads cannot share {heads[1]} key and value heads"
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
-    past = node.inputs[4] if len(node.inputs) > 4 else None
-    total = k.shape[-2] + (type_of(past).shape[2] if past is not None else 0)
-    sizes = type_of(mask).shape if mask is not None else ()
-    return "" if not sizes or sizes[-1] == total else f"the mask has {sizes[-1]} columns for {total} keys"
+    return ""
 
 
 def _heads(node: ir.Node, index: int) -> int | None:
@@ -153,29 +149,62 @@ def _scores(build: _Builder, q: ir.Value, k: ir.Value) -> dict[int, ir.Value]:
 
 def _bias(build: _Builder, q: ir.Value, k: ir.Value) -> tuple[ir.Value | None, bool]:
     """What is added to the scores, and whether it may hide a whole row."""
-    mask, lengths, past = build.input(3), build.input(6), build.input(4)
-    conditions: list[ir.Value] = []
-    columns = build.positions(k, 2, 0, 1, 2) if lengths is not None or build.attribute("is_causal", 0) else None
-    if columns is not None and build.attribute("is_causal", 0):
-        rows = build.positions(q, 2, 0, 1, 3)
-        if past is not None:
-            rows = build("Add", rows, build.size(past, 2))
-        elif lengths is not None:
-            before = build("Sub", build("Unsqueeze", lengths, build.integers(1, 2, 3)), build.size(q, 2))
-            rows = build("Add", rows, before)
-        conditions.append(build("LessOrEqual", columns, rows))
-    if columns is not None and lengths is not None:
-        conditions.append(build("Less", columns, build("Unsqueeze", lengths, build.integers(1, 2, 3))))
+    lengths, left = build.input(6), build.attribute("left_window_size", -1)
+    conditions = _limits(build, q, k)
+    mask = _mask(build, q, k)
+    bias = mask
     if mask is not None and type_of(mask).dtype is DType.BOOL:
         conditions.append(mask)
-    bias = mask if mask is not None and type_of(mask).dtype is not DType.BOOL else None
+        bias = None
     if conditions:
         allowed = conditions[0]
         for condition in conditions[1:]:
             allowed = build("And", allowed, condition)
         hidden = build("Where", allowed, build.scalar(0, q), build.scalar(-math.inf, q))
         bias = hidden if bias is None else build("Add", bias, hidden)
-    return bias, mask is not None or lengths is not None
+    return bias, mask is not None or lengths is not None or left >= 0
+
+
+def _limits(build: _Builder, q: ir.Value, k: ir.Value) -> list[ir.Value]:
+    """Which keys a query sees by its position, and which of them there are."""
+    lengths, past, causal = build.input(6), build.input(4), build.attribute("is_causal", 0)
+    left, right = build.attribute("left_window_size", -1), build.attribute("right_window_size", -1)
+    conditions: list[ir.Value] = []
+    if lengths is None and not causal and left < 0 and right < 0:
+        return conditions
+    columns = build.positions(k, 2, 0, 1, 2)
+    if causal or left >= 0 or right >= 0:
+        rows = build.positions(q, 2, 0, 1, 3)
+        if past is not None:
+            rows = build("Add", rows, build.size(past, 2))
+        elif lengths is not None:
+            before = build("Sub", build("Unsqueeze", lengths, build.integers(1, 2, 3)), build.size(q, 2))
+            rows = build("Add", rows, before)
+        if causal:
+            conditions.append(build("LessOrEqual", columns, rows))
+        if left >= 0:
+            conditions.append(build("GreaterOrEqual", columns, build("Sub", rows, build.integer(left))))
+        if right >= 0:
+            conditions.append(build("LessOrEqual", columns, build("Add", rows, build.integer(right))))
+    if lengths is not None:
+        conditions.append(build("Less", columns, build("Unsqueeze", lengths, build.integers(1, 2, 3))))
+    return conditions
+
+
+def _mask(build: _Builder, q: ir.Value, k: ir.Value) -> ir.Value | None:
+    """The mask with a column for each key, of the dtype of the scores unless it is boolean."""
+    mask = build.input(3)
+    if mask is None:
+        return None
+    type_ = type_of(mask)
+    if type_.dtype is not DType.BOOL and type_.dtype is not type_of(q).dtype:
+        mask = build("Cast", mask, to=type_of(q).dtype.onnx)
+    if not type_.rank or type_.shape[-1] == type_of(k).shape[2]:
+        return mask
+    missing = build("Sub", build.sizes(k, 2), build.sizes(mask, type_.rank - 1))
+    pads = build("Concat", build.integers(*[0] * (2 * type_.rank - 1)), missing, axis=0)
+    hides = build.rewriter.constant(np.array(False), "hides") if type_.dtype is DType.BOOL else None
+    return build("Pad", mask, pads, build.scalar(-math.inf, mask) if hides is None else hides)
 
 
 def _weights(build: _Builder, scores: ir.Value, bias: tuple[ir.Value | None, bool]) -> tuple[ir.Value, ir.Value]:

@@ -4,6 +4,8 @@
  */
 #ifndef TW_ORDER_H
 #define TW_ORDER_H
+#include <stddef.h>
+
 #include "routine.h"
 
 TW_INLINE uint64_t tw_key_f32(float x) {

@@ -2,6 +2,7 @@
  * half precisions as their bits), Vn (the type it is computed in) and GETn(i), PUTn(i, v) on element i, then ROUTINE,
  * the name of the function; and includes a file of routines/ that defines the function.
  *
+ * A file that includes one of vec_*.h has vectors of TW_LANES elements, see vec.h.
  * No header of the C library is there but stdint.h, stddef.h and the like; libm.h declares what is wanted of libm.
  * Sizes and attributes are integers: DIM(k). Contents of buffers are not to be trusted: an index that they hold is
  * checked, and a run with a bad one is refused (REFUSE).
@@ -12,19 +13,21 @@
 
 #include "kernel_abi.h"
 
+#if defined(TW_LANES) /* of a routine that uses vectors */
+#include "vec.h"
+#else
 #define memcpy __builtin_memcpy
 #define memmove __builtin_memmove
 #define memset __builtin_memset
 #define memcmp __builtin_memcmp
-
 #define TW_INLINE static inline __attribute__((always_inline))
+TW_INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
+TW_INLINE int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
+#endif
 #define BUFFER(n) (args->buffer[n])
 #define DIM(k) (args->dim[k])
 #define REFUSE() __atomic_store_n(args->fault, 1, __ATOMIC_RELAXED)
 #define TW_DEFINE(name) void name(const tw_args *args, int64_t begin, int64_t end)
-
-TW_INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
-TW_INLINE int64_t max_int(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* An attribute that is a float travels as the bits of a double. */
 TW_INLINE double tw_float_of(int64_t bits) {

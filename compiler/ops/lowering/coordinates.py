@@ -36,6 +36,7 @@ class Dimension:
     Attributes:
         axis: of the tensor.
         size: of the input; ``out`` of the output.
+        taps: pixels that take part.
         ratio: the scale where it is known and simple.
         scale: the scale as a value, of the dtype of positions.
         length: the size of the output before it is rounded to an integer, likewise.
@@ -45,6 +46,7 @@ class Dimension:
     axis: int
     size: Expr
     out: Expr
+    taps: Expr
     ratio: Fraction | None
     scale: Value
     length: Value

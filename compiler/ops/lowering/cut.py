@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, maximum, minimum
+from tilewright.ir.symbolic import Expr, as_expr, constant, maximum, minimum
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, select
 from tilewright.ops.lower import Context, lowering, unsupported
@@ -58,7 +58,7 @@ def _stepping(ctx: Context, d: int, start: int | None = None, step: Expr | int =
         begin = ctx.defined(f"begin{d}")
         return lambda i: begin + i * step
     at_start = size + start if start < 0 else constant(start)
-    begin = minimum(maximum(at_start, 0), size if step.value > 0 else size - 1)
+    begin = minimum(maximum(at_start, 0), size if as_expr(step).value > 0 else size - 1)
     # A size that is assumed to fit (the plan asserts it) does not tell a reader of the kernel that it does.
     facts = ctx.composer.facts
     inside = size.symbols <= taken.symbols or bounds(begin + taken * step - size, facts)[1] <= 0
@@ -67,7 +67,7 @@ def _stepping(ctx: Context, d: int, start: int | None = None, step: Expr | int =
 
 @lowering("Split")
 def _lower_split(ctx: Context) -> tuple[Operand, ...]:
-    x, axis = ctx.input(0), ctx.attribute("axis", 0) % ctx.input(0).type.rank
+    axis = ctx.attribute("axis", 0) % ctx.input(0).type.rank
     results, start = [], constant(0)
     for n, type_ in enumerate(ctx.outputs):
         results.append(_moved(ctx, {axis: _shifted(start)}, n))

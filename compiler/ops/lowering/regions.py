@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.ir.symbolic import Expr, as_expr, constant
+from tilewright.ir.symbolic import Expr, as_expr
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
-from tilewright.ops.lower import Context, lowering, unsupported
+from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.pool import lowest
 from tilewright.ops.lowering.reduction import accumulator
 from tilewright.ops.lowering.sampling import all_of, clamp
@@ -39,9 +39,7 @@ def _lower_roi_align(ctx: Context) -> Operand:
     half_pixel = ctx.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     ratio, largest = ctx.attribute("sampling_ratio", 0), ctx.attribute("mode", "avg") == "max"
     sizes, bins = x.type.shape[2:], ctx.outputs[0].shape[2:]
-    if ratio <= 0:
-        raise unsupported(ctx.node, "sampling_ratio 0: the number of samples depends on the regions")
-    most = [constant(ratio)] * 2
+    most = [ctx.defined(f"samples{d}") for d in range(2)]
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, *where = index

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum, product
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.coordinates import Dimension, Exact, position
 from tilewright.ops.lowering.sampling import clamp, cubic, is_inside, kernel, linear, within
-from tilewright.ops.resize import simple_fraction
-
-#: Combinations of neighbours that are written out one by one; more are summed by a loop.
-_UNROLLED = 16
+from tilewright.ops.resize import UNROLLED, ratio_of, simple_fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,8 @@ def _lower_resize(ctx: Context) -> Operand:
         if mode == "nearest":
             pixel = x.at(_replaced(index, dims, [_nearest(ctx, p, d) for p, d in zip(places, dims, strict=True)]))
             return _within_region(ctx, pixel, dims, places)
-        loops = bool(ctx.attribute("antialias", 0)) or (2 if mode == "linear" else 4) ** len(dims) > _UNROLLED
+        written_out = all(d.taps.is_constant for d in dims) and product(d.taps for d in dims).value <= UNROLLED
+        loops = not written_out or bool(ctx.attribute("antialias", 0))
         total = _looped(ctx, mode, index, dims, places) if loops else _unrolled(ctx, mode, index, dims, places)
         return _within_region(ctx, _narrowed(total, dtype), dims, places)
 
@@ -102,9 +100,9 @@ def dimensions(ctx: Context, dtype: DType) -> list[Dimension]:
         region = None
         if crops and roi is not None:
             region = (cast(roi.at((n,)), dtype), cast(roi.at((n + len(axes),)), dtype))
-        found.append(Dimension(axis, size, out, ratio, scale, length, region))
+        found.append(Dimension(axis, size, out, ctx.defined(f"taps{n}"), ratio, scale, length, region))
     policy = ctx.attribute("keep_aspect_ratio_policy", "stretch")
-    return found if policy == "stretch" or sizes is None else _one_scale(ctx, found, sizes, policy, dtype)
+    return found if policy == "stretch" or sizes is None else _one_scale(ctx, found, policy, dtype)
 
 
 def _given(ctx: Context, n: int) -> Operand | None:
@@ -115,27 +113,16 @@ def _given(ctx: Context, n: int) -> Operand | None:
 
 def _scale(scales: Operand | None, n: int, size: Expr, out: Expr, dtype: DType) -> tuple[Fraction | None, Value]:
     if scales is None:
-        return _ratio(out, size), binary("div", size_of(out, dtype), size_of(size, dtype))
+        return ratio_of(out, size), binary("div", size_of(out, dtype), size_of(size, dtype))
     if scales.known is None:
         return None, cast(scales.at((n,)), dtype)
     scale = float(scales.known.reshape(-1)[n])
     return simple_fraction(scale), const(scale, dtype)
 
 
-def _ratio(out: Expr, size: Expr) -> Fraction | None:
-    """``out / size`` where that is one number, whatever the sizes, that floating-point numbers hold exactly."""
-    if out == size:
-        return Fraction(1)
-    if out.is_constant and size.is_constant:
-        ratio = Fraction(out.value, max(1, size.value))
-        return ratio if ratio.denominator & (ratio.denominator - 1) == 0 else None
-    times = out // size if not size.is_constant else None
-    return Fraction(times.value) if times is not None and times.is_constant and times * size == out else None
-
-
-def _one_scale(ctx: Context, found: list[Dimension], sizes: Operand, policy: str, dtype: DType) -> list[Dimension]:
+def _one_scale(ctx: Context, found: list[Dimension], policy: str, dtype: DType) -> list[Dimension]:
     """The dimensions with the smallest, or the largest, scale that their given sizes ask for."""
-    asked = [size_of(s, dtype) for s in sizes_of(ctx, sizes)]
+    asked = [size_of(s, dtype) for s in ctx.expressions(3)]
     scales = [binary("div", a, size_of(d.size, dtype)) for a, d in zip(asked, found, strict=True)]
     scale = scales[0]
     for s in scales[1:]:
@@ -143,13 +130,8 @@ def _one_scale(ctx: Context, found: list[Dimension], sizes: Operand, policy: str
     result = []
     for d in found:
         length = binary("mul", scale, size_of(d.size, dtype))
-        result.append(Dimension(d.axis, d.size, d.out, None, scale, length, d.roi))
+        result.append(Dimension(d.axis, d.size, d.out, d.taps, None, scale, length, d.roi))
     return result
-
-
-def sizes_of(ctx: Context, sizes: Operand) -> list[Expr]:
-    """The elements of the input ``sizes``."""
-    return [constant(int(s)) for s in ctx.integers(3, "sizes") or []]
 
 
 # -- neighbours ----------------------------------------------------------------------------------------------------
@@ -236,21 +218,21 @@ def _looped(
     """The sum over all neighbours, one index variable a dimension; with ``antialias`` the kernel is as wide as the
     distance of the output's pixels, and weights are made to sum to 1."""
     x, dtype = ctx.input(0), weighted(ctx.input(0).type.dtype)
-    coefficient, reach = float(ctx.attribute("cubic_coeff_a", -0.75)), 1 if mode == "linear" else 2
+    coefficient = float(ctx.attribute("cubic_coeff_a", -0.75))
     stretched, exclude = bool(ctx.attribute("antialias", 0)), bool(ctx.attribute("exclude_outside", 0))
     axes: list[Expr] = []
     chosen: list[Index] = []
     weight: Value | None = None
     for place, d in zip(places, dims, strict=True):
         start, ratio = _start(place, d, dtype)
-        # Two pixels of the output are no further apart than input over output, rounded up; half of them to each side.
-        span = maximum(reach, ceildiv(reach * d.size, maximum(1, d.out))) if stretched else constant(reach)
-        axis = ctx.composer.axis(2 * span, "k", avoid=[*index, *axes])
+        axis = ctx.composer.axis(d.taps, "k", avoid=[*index, *axes])
         axes.append(axis)
-        distance = binary("sub", size_of(axis - span + 1, dtype), ratio)
+        # The first of an even number of them; where nothing changes there is one, the pixel itself.
+        offset = axis + minimum(1, d.taps - 1) - d.taps // 2
+        distance = binary("sub", size_of(offset, dtype), ratio)
         if stretched:
             distance = binary("mul", distance, binary("min", d.scale, 1.0))
-        here = _moved(start, axis - span + 1)
+        here = _moved(start, offset)
         w = kernel(distance, mode, coefficient)
         w = select(_is_inside(here, d.size), w, 0.0) if exclude else w
         if stretched or exclude:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, maximum, minimum
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, select
 from tilewright.ops.conv import Spread, spread
@@ -110,9 +110,9 @@ def _lower_conv_transpose(ctx: Context) -> Operand:
 def _lower_col2im(ctx: Context) -> Operand:
     """``y[n, c, p] = Σ x[n, c · block + k, q]`` over the blocks that cover ``p``; ``k`` and ``q`` are row-major."""
     x, image = ctx.input(0), ctx.outputs[0].shape[2:]
-    block = [as_expr(b) for b in ctx.integers(2, "block_shape") or []]
+    block = ctx.expressions(2)
     how = spread(ctx.attribute, image, block, image)
-    steps = [(size + s.padding - s.extent) // s.stride + 1 for size, s in zip(image, how, strict=True)]
+    steps = [ctx.defined(f"steps{n}") for n in range(len(block))]
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, *where = index

@@ -10,7 +10,7 @@ TW_DEFINE(ROUTINE) {
     for (int64_t o = 0; o < outer; o++) {
         for (int64_t u = 0; u < count; u++) {
             const T0 *slice = (const T0 *)BUFFER(0) + (o * n + first[u]) * inner;
-            memcpy((T3 *)BUFFER(3) + (o * count + u) * inner, slice, (size_t)inner * sizeof(T0));
+            memcpy((T3 *)BUFFER(3) + (o * count + u) * inner, slice, (uint64_t)inner * sizeof(T0));
         }
     }
     for (int64_t u = 0; u < count; u++) {

@@ -1,0 +1,3 @@
+#define GATES 4
+#include "vec_libm.h"
+#include "recurrent.h"
