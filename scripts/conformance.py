@@ -4,7 +4,8 @@
     python scripts/conformance.py --all           all tests of the suite
     python scripts/conformance.py -k resize       those whose name contains a text
     python scripts/conformance.py --missing       those that did not pass before
-    python scripts/conformance.py --update        also write tests/conformance/results.md and passed.txt
+    python scripts/conformance.py --symbolic      with every size of the inputs left open
+    python scripts/conformance.py --update        also write tests/conformance/passed.md and passed.txt
 
 Every input of a test's graph is an input of the artifact. The processes that compile and run import neither onnxruntime
 nor onnx.reference. A test in ``passed.txt`` that does not pass any more makes the command fail.
@@ -29,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from tests.conformance.cases import FOLDER, cases, plain_names  # noqa: E402
 
-RESULTS = ROOT / "tests" / "conformance" / "results.md"
+#: What passed, a name a line; beside each the last result as a table, under the same name.
 PASSED = ROOT / "tests" / "conformance" / "passed.txt"
+SYMBOLIC = ROOT / "tests" / "conformance" / "passed-symbolic.txt"
 
 #: Seconds that one test may take.
 LIMIT = 120
@@ -40,6 +42,7 @@ def main() -> int:
     """Exit status: 1 when a test that once passed does not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", action="store_true", help="all tests of the suite, not the plain ones only")
+    parser.add_argument("--symbolic", action="store_true", help="leave every size of the inputs open")
     parser.add_argument("--missing", action="store_true", help="only tests that did not pass before")
     parser.add_argument("-k", default="", help="only tests whose name contains this")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
@@ -48,31 +51,32 @@ def main() -> int:
     options = parser.parse_args()
     known = cases()
     plain = plain_names()
-    skipped = _passed_before() if options.missing else set()
+    before = SYMBOLIC if options.symbolic else PASSED
+    skipped = _names(before) if options.missing else set()
     names = [n for n in (known if options.all else plain) if options.k in n and n not in skipped]
     started = time.perf_counter()
-    outcomes = run(names, options.n)
+    outcomes = run(names, options.n, options.symbolic)
     seconds = time.perf_counter() - started
     for name in names:
         outcome = outcomes[name]
         if options.v or outcome["status"] != "passed":
             print(f"{outcome['status']:12}{name}  {outcome['reason']}")
     print(summary(outcomes, plain, seconds))
-    lost = sorted(n for n in _passed_before() & set(names) if outcomes[n]["status"] != "passed")
+    lost = sorted(n for n in _names(before) & set(names) if outcomes[n]["status"] != "passed")
     for name in lost:
         print(f"LOST  {name}: it passed before")
     if options.update and not options.k and not options.missing:
-        _write(outcomes, plain, seconds, lost)
+        _write(before, outcomes, plain, seconds, lost)
     return 1 if lost else 0
 
 
-def run(names: list[str], processes: int) -> dict[str, dict[str, Any]]:
+def run(names: list[str], processes: int, symbolic: bool = False) -> dict[str, dict[str, Any]]:
     """The outcome of every test; a worker that dies or takes too long costs the test it was at."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
     outcomes: dict[str, dict[str, Any]] = {}
-    threads = [threading.Thread(target=_feed, args=(waiting, outcomes)) for _ in range(processes)]
+    threads = [threading.Thread(target=_feed, args=(waiting, outcomes, symbolic)) for _ in range(processes)]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):
@@ -82,7 +86,7 @@ def run(names: list[str], processes: int) -> dict[str, dict[str, Any]]:
     return outcomes
 
 
-def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]]) -> None:
+def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], symbolic: bool) -> None:
     worker: subprocess.Popen[str] | None = None
     while True:
         try:
@@ -90,7 +94,7 @@ def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]]) 
         except queue.Empty:
             break
         if worker is None:
-            worker = _worker()
+            worker = _worker(symbolic)
         assert worker.stdin is not None and worker.stdout is not None
         timer = threading.Timer(LIMIT, worker.kill)
         timer.start()
@@ -114,8 +118,8 @@ def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]]) 
         worker.wait()
 
 
-def _worker() -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute"]
+def _worker(symbolic: bool) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute", *["symbolic"] * symbolic]
     return subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -136,21 +140,24 @@ def summary(outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: floa
     return "\n".join(lines)
 
 
-def _passed_before() -> set[str]:
-    return set(PASSED.read_text().split()) if PASSED.exists() else set()
+def _names(path: Path) -> set[str]:
+    return set(path.read_text().split()) if path.exists() else set()
 
 
-def _write(outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: float, lost: list[str]) -> None:
-    passed = {n for n, o in outcomes.items() if o["status"] == "passed"} | (_passed_before() - set(outcomes))
-    PASSED.write_text("\n".join(sorted(passed | set(lost))) + "\n")
-    text = [f"# ONNX's backend suite, {FOLDER.name.rpartition('-')[2]}", ""]
-    text += ["`python scripts/conformance.py --all --update` wrote this.", ""]
+def _write(
+    before: Path, outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: float, lost: list[str]
+) -> None:
+    passed = {n for n, o in outcomes.items() if o["status"] == "passed"} | (_names(before) - set(outcomes))
+    before.write_text("\n".join(sorted(passed | set(lost))) + "\n")
+    opened = ", sizes of inputs left open" if before == SYMBOLIC else ""
+    text = [f"# ONNX's backend suite, {FOLDER.name.rpartition('-')[2]}{opened}", ""]
+    text += [f"`python scripts/conformance.py {' '.join(sys.argv[1:])}` wrote this.", ""]
     text += [f"- {line}" for line in summary(outcomes, plain, seconds).splitlines()] + [""]
     for title, chosen in (("Plain tests", True), ("Others", False)):
         missed = [(n, o) for n, o in sorted(outcomes.items()) if (n in plain) == chosen and o["status"] != "passed"]
         text += [f"## {title} that do not pass", "", "| test | | reason |", "|---|---|---|"]
         text += [f"| {n} | {o['status']} | {o['reason'].replace('|', '/')} |" for n, o in missed] + [""]
-    RESULTS.write_text("\n".join(text))
+    before.with_suffix(".md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tilewright.backends.cpu.matvec import PIECE, FewRows, most_rows
 from tilewright.backends.cpu.nest import vector_axis
 from tilewright.backends.cpu.place import Place, narrowed
 from tilewright.backends.cpu.register_tile import Call, Contraction, Operand, RegisterTiles, Tiling, strip_casts
-from tilewright.backends.cpu.values import HALF, Buffer
+from tilewright.backends.cpu.values import NARROW, Buffer
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
@@ -32,7 +32,7 @@ def operand_of(place: Place, v: Value, along: str | None, depth: str, width: int
     """``v`` as plain f32 memory with fixed strides along both axes; ``None`` when it must be staged."""
     if isinstance(v, Ref):
         tile = place.buffers[v.tile]
-        if tile.dtype not in (DType.F32, *HALF):
+        if tile.dtype not in (DType.F32, *NARROW):
             return None
         base, offset = tile.name, tile.offset(v.axes)
     elif isinstance(v, Load) and v.dtype is DType.F32 and v.fill is None:

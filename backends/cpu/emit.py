@@ -87,7 +87,8 @@ class _KernelEmitter:
         head = Text()
         head.comment(f"{self.kernel.name} for {self.target.spelling}, generated.")
         head.line(f"#define TW_LANES {lanes(self.target)}")
-        head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_libm.h"')
+        head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_narrow.h"')
+        head.line('#include "vec_libm.h"')
         head.lines('#include "mma.h"', '#include "matvec.h"', '#include "dot.h"', '#include "transpose.h"', "")
         text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
         for header, calls in _HEADERS.items():
@@ -374,6 +375,7 @@ _LIBM_CALLS = (
 )
 #: Headers that are left out where nothing of theirs is called.
 _HEADERS = {
+    "vec_narrow.h": ("f8e", "f4e", "_packed("),
     "vec_libm.h": _LIBM_CALLS,
     "matvec.h": ("few_f32(",),
     "dot.h": ("dot_f32(",),

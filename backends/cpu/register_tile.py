@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tilewright.backends.cpu.place import Place
-from tilewright.backends.cpu.values import HALF
+from tilewright.backends.cpu.values import NARROW
 from tilewright.codegen.cstyle import Text
 from tilewright.ir.symbolic import Expr, Operation, constant, symbol
 from tilewright.ir.types import DType
@@ -43,7 +43,7 @@ class Contraction:
 
 def strip_casts(v: Value) -> Value:
     """Without the casts that half precisions need: their vectors are f32 in registers."""
-    while isinstance(v, Cast) and v.dtype is DType.F32 and v.x.dtype in HALF:
+    while isinstance(v, Cast) and v.dtype is DType.F32 and v.x.dtype in NARROW:
         v = v.x
     return v
 

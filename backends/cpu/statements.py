@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Union
 
 from tilewright.backends.cpu.place import Place
-from tilewright.backends.cpu.values import HALF, Values, register_type
+from tilewright.backends.cpu.values import Values, register_type, rounded
 from tilewright.codegen.cstyle import constant_text
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity
@@ -39,7 +39,7 @@ def _op(op: str, dtype: DType) -> str:
 def combine(op: str, dtype: DType, a: str, b: str) -> str:
     """``a op b`` of two vectors."""
     text = _COMBINE[_op(op, dtype)].format(t=register_type(dtype), a=a, b=b)
-    return f"round_{dtype}({text})" if dtype in HALF and op in ("sum", "prod") else text
+    return rounded(dtype, text) if op in ("sum", "prod") else text
 
 
 def across(op: str, dtype: DType, lanes: str) -> str:

@@ -1,7 +1,8 @@
 """Values of the tile IR as C expressions on vectors: every value is a vector, whatever its type.
 
-In registers ``bool`` is an ``i32`` vector of 0 and -1, and half precisions are ``f32`` vectors that hold rounded
-values; in memory they are bytes and bits. Tiles are kept as in registers.
+In registers ``bool`` is an ``i32`` vector of 0 and -1, floats of less than 32 bits are ``f32`` vectors that hold
+rounded values, and integers of less than 8 bits are bytes; in memory they are bytes and bits. Tiles are kept as in
+registers.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.codegen.cstyle import C_TYPES, Text, constant_text, index_text, parenthesized
 from tilewright.errors import InternalError
 from tilewright.ir.ranges import Facts, bounds
-from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.ir.symbolic import Expr, constant, product, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import offset_of, used_symbols, walk
 from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.proof import inside
 from tilewright.kernel.tile import Param
 
-HALF = (DType.F16, DType.BF16)
+#: Floats that are computed in f32.
+NARROW = tuple(d for d in C_TYPES if d.is_float and d.bits < 32)
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
 _INFIX |= {"bitand": "&", "bitor": "|", "bitxor": "^"}
 _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -30,7 +32,18 @@ _COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="
 
 def register_type(dtype: DType) -> DType:
     """The type of the vector that holds values of ``dtype`` in registers and tiles."""
-    return DType.I32 if dtype is DType.BOOL else DType.F32 if dtype in HALF else dtype
+    if dtype is DType.BOOL:
+        return DType.I32
+    if dtype.bits < 8 and dtype.is_integer:
+        return DType.I8 if dtype.is_signed else DType.U8
+    return DType.F32 if dtype in NARROW else dtype
+
+
+def memory_type(dtype: DType) -> str:
+    """The name of the vector that is loaded from memory or stored there for ``dtype``."""
+    if dtype is DType.BOOL or dtype in NARROW or dtype.bits < 8:
+        return "u16" if dtype.bits == 16 else "u8"
+    return str(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +128,28 @@ class Values:
 
     def store(self, tensor: Param, index: tuple[Expr | Value, ...], text: str) -> None:
         """Write a vector of register type to a tensor; nothing where a run-time index is outside."""
-        memory, stored = tensor.dtype, _to_memory(tensor.dtype, text)
-        ctype = "u16" if memory in HALF else "u8" if memory is DType.BOOL else str(memory)
+        ctype, stored = memory_type(tensor.dtype), _to_memory(tensor.dtype, text)
         entries, checks, varies = self._rows(tensor, index)
         offset = offset_of(tensor, entries).substitute(self.at)
         with ExitStack() as stack:
             if checks and not varies:
                 stack.enter_context(self.out.block(f"if ({' && '.join(checks)})"))
-            if not varies:
+            if not varies and tensor.dtype.bits >= 8:
                 self._store(ctype, f"{self.names[tensor.name]} + {self.index(offset)}", offset, stored)
                 return
-            name, count = self.fresh("r"), self.live or "TW_LANES"
+            name, count = self.fresh("r"), "1" if self.lane.axis is None else self.live or "TW_LANES"
             at = index_text(self._in_lane(offset), {**self.names, **self._lane_reads})
             self.out.line(f"const {ctype}v {name} = {stored};")
             self.out.line(f"for (int l = 0; l < TW_LANES && l < {count}; l++)")
-            self.out.line(f"    if ({' && '.join(checks)}) {self.names[tensor.name]}[{at}] = {name}[l];")
+            write = self._put(tensor, at, f"{name}[l]")
+            self.out.line(f"    if ({' && '.join(checks)}) {write}" if varies else f"    {write}")
+
+    def _put(self, tensor: Param, at: str, element: str) -> str:
+        """Write one element, which may share its byte with others."""
+        if tensor.dtype.bits >= 8:
+            return f"{self.names[tensor.name]}[{at}] = {element};"
+        count = self.index(product(tensor.shape))
+        return f"put_packed({self.names[tensor.name]}, {tensor.dtype.bits}, {at}, {element}, {count});"
 
     def _rows(self, tensor: Param, index: tuple[Expr | Value, ...]) -> tuple[tuple[Expr, ...], list[str], bool]:
         """An index to write at as expressions, the checks of its run-time entries, and whether one varies by lane."""
@@ -184,8 +204,7 @@ class Values:
 
     def _load(self, v: Load) -> str:
         param = self.params[v.tensor]
-        ctype = "u16" if v.dtype in HALF else "u8" if v.dtype is DType.BOOL else str(v.dtype)
-        pointer = self.names[v.tensor]
+        ctype, pointer = memory_type(v.dtype), self.names[v.tensor]
         index, gathered = self._indices(v, param)
         offset = offset_of(param, index).substitute(self.at)
         checks = self._outside(v, param, index) if v.fill is not None else []
@@ -193,10 +212,12 @@ class Values:
         if self.loaded is not None and not gathered and key in self.loaded:
             return self.loaded[key]
         step = None if gathered or any(self._varies(e) for e, _ in checks) else self.lane.stride(offset)
+        if v.dtype.bits < 8 and step != 0:
+            step = None  # several elements share a byte
         if step is None:
             text = self._load_lanes(v, ctype, pointer, offset, checks)
         elif step == 0:
-            text = f"set_{ctype}({pointer}[{self.index(offset)}])"
+            text = f"set_{ctype}({_get(v.dtype, pointer, self.index(offset))})"
         elif step == 1:
             part = f"_part_{ctype}({pointer} + {self.index(offset)}, {self.live})"
             text = f"load{part}" if self.live else f"load_{ctype}({pointer} + {self.index(offset)})"
@@ -254,14 +275,18 @@ class Values:
         return f"(uint64_t)({self.index(e)}) < (uint64_t)({self.index(size)})"
 
     def _fill(self, v: Load) -> str:
-        if v.dtype in HALF:
-            return str(int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16)))
+        if v.dtype in NARROW:
+            return str(
+                int(np.asarray(v.fill).astype(v.dtype.numpy).view(np.uint16 if v.dtype.bits == 16 else np.uint8))
+            )
+        if v.dtype.bits < 8:
+            return str(int(v.fill or 0) & (1 << v.dtype.bits) - 1)
         return "1" if v.dtype is DType.BOOL and v.fill else constant_text(v.fill or 0, v.dtype)
 
     def _load_lanes(self, v: Load, ctype: str, pointer: str, offset: Expr, checks: list[tuple[Expr, Expr]]) -> str:
         name = self.fresh("x")
         names = {**self.names, **self._lane_reads}
-        read = f"{pointer}[{index_text(self._in_lane(offset), names)}]"
+        read = _get(v.dtype, pointer, index_text(self._in_lane(offset), names))
         if checks:
             inside = " && ".join(
                 f"(uint64_t)({index_text(self._in_lane(e), names)}) < (uint64_t)({index_text(size, names)})"
@@ -295,7 +320,7 @@ class Values:
             case Binary(op="max" | "min" as op, a=a, b=b) if (limit := _number(a, b)) is not None:
                 function = f"{'at_least' if op == 'max' else 'at_most'}_{register_type(a.dtype)}"
                 other = b if limit is a else a
-                return _rounded(a.dtype, f"{function}({self._value(limit)}, {self._value(other)})")
+                return rounded(a.dtype, f"{function}({self._value(limit)}, {self._value(other)})")
             case Binary(op=op, a=a, b=b):
                 return _binary(op, a.dtype, self._value(a), self._value(b))
             case Select(cond=c, a=a, b=b):
@@ -370,19 +395,28 @@ def _number(*values: Value) -> Const | None:
     return next((c for c in constants if c.value == c.value), None)
 
 
-def _rounded(dtype: DType, text: str) -> str:
-    return f"round_{dtype}({text})" if dtype in HALF else text
+def _get(dtype: DType, pointer: str, at: str) -> str:
+    """One element in memory."""
+    return f"{pointer}[{at}]" if dtype.bits >= 8 else f"get_packed({pointer}, {dtype.bits}, {at})"
+
+
+def rounded(dtype: DType, text: str) -> str:
+    """What was computed in a wider type, as ``dtype`` holds it."""
+    if dtype in NARROW:
+        return f"round_{dtype}({text})"
+    return f"wrap_{dtype}({text})" if dtype.bits < 8 else text
 
 
 def _unary(op: str, dtype: DType, x: str) -> str:
     kind = register_type(dtype)
-    if op in ("not", "bitnot"):
+    if op == "not":
         return f"(~{x})"
-    if op == "neg":
-        return f"(-{x})"
+    if op in ("neg", "bitnot"):
+        text = f"(-{x})" if op == "neg" else f"(~{x})"
+        return rounded(dtype, text) if dtype.bits < 8 else text
     if op in ("isnan", "isinf"):
         return f"{op}_{kind}({x})"
-    return _rounded(dtype, f"{op}_{kind}({x})")
+    return rounded(dtype, f"{op}_{kind}({x})")
 
 
 def _binary(op: str, dtype: DType, a: str, b: str) -> str:
@@ -393,12 +427,12 @@ def _binary(op: str, dtype: DType, a: str, b: str) -> str:
         text = f"({a} {_COMPARE[op]} {b})"
         return text if kind.bits == 32 else f"to(i32, {text})"
     if op in _INFIX:
-        return _rounded(dtype, f"({a} {_INFIX[op]} {b})")
+        return rounded(dtype, f"({a} {_INFIX[op]} {b})")
     if op == "div" and dtype.is_float:
-        return _rounded(dtype, f"({a} / {b})")
+        return rounded(dtype, f"({a} / {b})")
     if dtype is DType.BOOL and op in ("min", "max"):
         return f"({a} {'&' if op == 'min' else '|'} {b})"
-    return _rounded(dtype, f"{op}_{kind}({a}, {b})")
+    return rounded(dtype, f"{op}_{kind}({a}, {b})")
 
 
 def _cast(to: DType, source: DType, x: str) -> str:
@@ -406,26 +440,32 @@ def _cast(to: DType, source: DType, x: str) -> str:
     if to is source:
         return x
     if source is DType.BOOL:
-        return _rounded(to, f"to({b}, {x} & 1)")
+        return rounded(to, f"to({b}, {x} & 1)")
     if to is DType.BOOL:
         return f"to(i32, {x} != 0)"
     if a.is_float and b.is_integer:
         # Through a wide integer, so that what does not fit wraps as integers do.
         wide = "i32" if b.bits < 32 else "i64" if b is DType.U32 else str(b)
-        return f"to({b}, to({wide}, {x}))" if wide != str(b) else f"to({b}, {x})"
-    return _rounded(to, x if a is b else f"to({b}, {x})")
+        return rounded(to, f"to({b}, to({wide}, {x}))" if wide != str(b) else f"to({b}, {x})")
+    if to in NARROW and a.bits >= 32 and a is not b:
+        return rounded(to, f"odd_f32({x if a is DType.F64 else f'to(f64, {x})'})")  # rounded once, not twice
+    return rounded(to, x if a is b else f"to({b}, {x})")
 
 
 def _to_memory(dtype: DType, text: str) -> str:
     if dtype is DType.BOOL:
         return f"from_condition({text})"
-    return f"{dtype}_bits({text})" if dtype in HALF else text
+    if dtype in NARROW:
+        return f"{dtype}_bits({text})"
+    return f"to(u8, {text})" if dtype.bits < 8 and dtype.is_signed else text
 
 
 def _from_memory(dtype: DType, text: str) -> str:
     if dtype is DType.BOOL:
         return f"to_condition({text})"
-    return f"{dtype}_value({text})" if dtype in HALF else text
+    if dtype in NARROW:
+        return f"{dtype}_value({text})"
+    return f"wrap_{dtype}(to(i8, {text}))" if dtype.bits < 8 and dtype.is_signed else text
 
 
 def pointer_type(dtype: DType) -> str:

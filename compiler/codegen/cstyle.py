@@ -11,7 +11,8 @@ import numpy as np
 from tilewright.ir.symbolic import Atom, IntLike, Operation, as_expr
 from tilewright.ir.types import DType
 
-#: The C type that holds one element in memory. Half precisions are carried as their bits.
+#: The C type that holds one element in memory. Floats of less than 32 bits are carried as their bits; of types of less
+#: than 8 bits, a byte holds several elements, the first in its lowest bits.
 C_TYPES: dict[DType, str] = {
     DType.F32: "float",
     DType.F64: "double",
@@ -26,6 +27,16 @@ C_TYPES: dict[DType, str] = {
     DType.U32: "uint32_t",
     DType.I64: "int64_t",
     DType.U64: "uint64_t",
+    DType.F8E4M3: "uint8_t",
+    DType.F8E4M3FNUZ: "uint8_t",
+    DType.F8E5M2: "uint8_t",
+    DType.F8E5M2FNUZ: "uint8_t",
+    DType.F8E8M0: "uint8_t",
+    DType.F4E2M1: "uint8_t",
+    DType.I4: "uint8_t",
+    DType.U4: "uint8_t",
+    DType.I2: "uint8_t",
+    DType.U2: "uint8_t",
 }
 
 #: Words that a generated name must not be.

@@ -39,9 +39,15 @@ class DType(Enum):
     U64 = _Element(13, np.dtype(np.uint64), 64, "uint")
     BF16 = _Element(16, np.dtype(ml_dtypes.bfloat16), 16, "float")
     F8E4M3 = _Element(17, np.dtype(ml_dtypes.float8_e4m3fn), 8, "float")
+    F8E4M3FNUZ = _Element(18, np.dtype(ml_dtypes.float8_e4m3fnuz), 8, "float")
     F8E5M2 = _Element(19, np.dtype(ml_dtypes.float8_e5m2), 8, "float")
+    F8E5M2FNUZ = _Element(20, np.dtype(ml_dtypes.float8_e5m2fnuz), 8, "float")
     U4 = _Element(21, np.dtype(ml_dtypes.uint4), 4, "uint")
     I4 = _Element(22, np.dtype(ml_dtypes.int4), 4, "int")
+    F4E2M1 = _Element(23, np.dtype(ml_dtypes.float4_e2m1fn), 4, "float")
+    F8E8M0 = _Element(24, np.dtype(ml_dtypes.float8_e8m0fnu), 8, "float")
+    U2 = _Element(25, np.dtype(ml_dtypes.uint2), 2, "uint")
+    I2 = _Element(26, np.dtype(ml_dtypes.int2), 2, "int")
 
     @property
     def onnx(self) -> int:
@@ -50,7 +56,7 @@ class DType(Enum):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The NumPy dtype that holds one element (4-bit types take a byte each there)."""
+        """The NumPy dtype that holds one element (types of less than 8 bits take a byte each there)."""
         return self.value.numpy
 
     @property

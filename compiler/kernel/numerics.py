@@ -75,14 +75,14 @@ def widen(x: Array, dtype: DType) -> Array:
     """``x`` in the type its operations are computed in."""
     if dtype.is_float and dtype.bits < 32:
         return x.astype(np.float32)
-    return x.astype(np.int16) if dtype.bits == 4 else x
+    return x.astype(np.int16) if dtype.bits < 8 else x
 
 
 def narrow(x: Array, dtype: DType) -> Array:
     """``x`` rounded or wrapped to ``dtype``."""
-    if dtype.bits == 4:
-        offset = 8 if dtype.is_signed else 0
-        return (((x + offset) & 15) - offset).astype(np.int8).astype(dtype.numpy)
+    if dtype.bits < 8 and dtype.is_integer:
+        offset = 1 << (dtype.bits - 1) if dtype.is_signed else 0
+        return (((x + offset) & ((1 << dtype.bits) - 1)) - offset).astype(np.int8).astype(dtype.numpy)
     return np.asarray(x).astype(dtype.numpy, copy=False)
 
 
@@ -113,7 +113,7 @@ def cast(x: Array, source: DType, target: DType) -> Array:
     """``x`` of ``source`` as ``target``: float to integer truncates, integers wrap, floats round to nearest even."""
     if target is DType.BOOL:
         return np.asarray(widen(x, source) != 0)
-    if target.bits == 4:
+    if target.bits < 8 and target.is_integer:
         return narrow(widen(x, source).astype(np.int64), target)
     # Through f32: ml_dtypes has no direct conversion between some of its types and the others.
     if target.bits < 32 and target.is_float and source.bits <= 16:
@@ -146,4 +146,4 @@ def poison(dtype: DType) -> Any:
     """A value that should never be seen: NaN, or an improbable integer."""
     if dtype.is_float:
         return np.nan
-    return {4: 5, 8: 90}.get(dtype.bits, 23130) if dtype is not DType.BOOL else True
+    return {2: 1, 4: 5, 8: 90}.get(dtype.bits, 23130) if dtype is not DType.BOOL else True

@@ -62,5 +62,7 @@ _NAMES = {
     DType.F32: "float", DType.U8: "uint8", DType.I8: "int8", DType.U16: "uint16", DType.I16: "int16",
     DType.I32: "int32", DType.I64: "int64", DType.BOOL: "bool", DType.F16: "float16", DType.F64: "double",
     DType.U32: "uint32", DType.U64: "uint64", DType.BF16: "bfloat16", DType.F8E4M3: "float8e4m3fn",
-    DType.F8E5M2: "float8e5m2", DType.U4: "uint4", DType.I4: "int4",
+    DType.F8E4M3FNUZ: "float8e4m3fnuz", DType.F8E5M2: "float8e5m2", DType.F8E5M2FNUZ: "float8e5m2fnuz",
+    DType.F8E8M0: "float8e8m0", DType.F4E2M1: "float4e2m1", DType.U4: "uint4", DType.I4: "int4", DType.U2: "uint2",
+    DType.I2: "int2",
 }  # fmt: skip

@@ -13,13 +13,13 @@ from tilewright.ops.registry import shape_rule
 
 #: One input, output of the same type.
 UNARY = (
-    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
+    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
     "LeakyRelu Log Mish Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
     "ThresholdedRelu"
 ).split()
 
 #: Broadcast inputs of one element type, output of that type; integers are not followed through these.
-BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean PRelu Pow".split()
+BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean Pow".split()
 
 
 @shape_rule(*UNARY)
@@ -32,6 +32,28 @@ def unary(ctx: Infer) -> TensorType:
 def broadcast(ctx: Infer) -> TensorType:
     """Element type of the first input, NumPy broadcasting."""
     return TensorType(ctx.input(0).dtype, ctx.broadcast(*(t.shape for t in ctx.types())))
+
+
+@shape_rule("PRelu")
+def prelu(ctx: Infer) -> TensorType:
+    """Type of the input, to which the slope broadcasts."""
+    x, slope = ctx.input(0), ctx.input(1)
+    if slope.rank > x.rank:
+        ctx.fail(f"a slope of rank {slope.rank} for an input of rank {x.rank}")
+    for size, whole_size in zip(slope.shape, x.shape[x.rank - slope.rank :], strict=True):
+        if size != 1:
+            ctx.equal(size, whole_size)
+    return x
+
+
+@shape_rule("Clip")
+def clip(ctx: Infer) -> TensorType:
+    """Type of the input; the bounds are one number each."""
+    for i in (1, 2):
+        bound = ctx.optional(i)
+        for size in bound.shape if bound is not None else ():
+            ctx.equal(size, 1)
+    return ctx.input(0)
 
 
 # -- arithmetic that shapes are computed with ------------------------------------------------------------------------
@@ -121,11 +143,17 @@ def bit_cast(ctx: Infer) -> TensorType:
 
 @shape_rule("Dropout")
 def dropout(ctx: Infer) -> list[TensorType | None]:
-    """Identity when nothing is dropped; the mask is boolean."""
+    """Identity when nothing is dropped, which a run has to confirm where it gives ``training_mode`` or the ratio; the
+    mask is boolean."""
     x, ratio, training = ctx.input(0), ctx.constant(1), ctx.known(2)
     off = not ctx.has(2) or (training is not None and all(e == 0 for e in training.flat))
-    if not off and (ratio is None or ratio.any()):
-        ctx.unsupported("training mode, whose results are random; set training_mode to False or ratio to 0")
+    if not off and not (ratio is not None and not ratio.any()):
+        if training is not None and (ratio is not None or not ctx.has(1)):
+            ctx.unsupported("training mode, whose results are random; set training_mode to False or ratio to 0")
+        for i in (1, 2):
+            for size in ctx.input(i).shape if ctx.has(i) else ():
+                ctx.equal(size, 1)
+        ctx.new_size("drops_at_random", 0)
     return [x, TensorType(DType.BOOL, x.shape)]
 
 

@@ -34,7 +34,7 @@ def flatten_axes(kernel: Kernel) -> Kernel:
 
 def _merged_once(kernel: Kernel) -> Kernel | None:
     """``kernel`` with two axes merged: if possible two that no access tells apart."""
-    names = [a.name for a in kernel.axes]
+    names = [a.name for a in kernel.axes if a.extent != ZERO]  # of an axis without elements nothing is a digit
     apart = _row_operands(kernel)
     for a in names:
         for b in names:

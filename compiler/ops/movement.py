@@ -148,9 +148,12 @@ def concat(ctx: Infer) -> TensorType:
 @shape_rule("Tile")
 def tile(ctx: Infer) -> TensorType:
     """Each size times its repeats."""
-    x, repeats = ctx.input(0), ctx.known_list(1, "repeats")
+    x, repeats = ctx.input(0), ctx.known_list(1, "repeats", 0)
     if len(repeats) != x.rank:
         ctx.fail(f"{len(repeats)} repeats for rank {x.rank}")
+    for n, r in enumerate(repeats):
+        ctx.at_most(0, r)
+        repeats[n] = maximum(r, 0)
     known = ctx.known(0)
     shape = tuple(s * r for s, r in zip(x.shape, repeats, strict=True))
     if known is not None and all(r.is_constant for r in repeats) and ctx.bounds(ctx.product(shape))[1] <= KNOWN_LIMIT:
@@ -161,7 +164,7 @@ def tile(ctx: Infer) -> TensorType:
 @shape_rule("DepthToSpace")
 def depth_to_space(ctx: Infer) -> TensorType:
     """Channels into blocks of pixels."""
-    x, b = ctx.input(0), ctx.integer("blocksize")
+    x, b = ctx.input(0), _block(ctx)
     n, c, h, w = _image(ctx, x)
     ctx.equal(c % (b * b), 0)
     return TensorType(x.dtype, (n, c // (b * b), h * b, w * b))
@@ -170,15 +173,33 @@ def depth_to_space(ctx: Infer) -> TensorType:
 @shape_rule("SpaceToDepth")
 def space_to_depth(ctx: Infer) -> TensorType:
     """Blocks of pixels into channels."""
-    x, b = ctx.input(0), ctx.integer("blocksize")
+    x, b = ctx.input(0), _block(ctx)
     n, c, h, w = _image(ctx, x)
+    ctx.equal(h % b, 0)
+    ctx.equal(w % b, 0)
     return TensorType(x.dtype, (n, c * (b * b), h // b, w // b))
 
 
-@shape_rule("Trilu", "ReverseSequence")
-def same(ctx: Infer) -> TensorType:
+def _block(ctx: Infer) -> int:
+    b = ctx.integer("blocksize")
+    return b if 1 <= b < 2**15 else ctx.fail(f"blocksize is {b}")
+
+
+@shape_rule("Trilu")
+def trilu(ctx: Infer) -> TensorType:
     """Same type as the input."""
-    return ctx.input(0)
+    return ctx.input(0) if ctx.input(0).rank >= 2 else ctx.fail("needs rank 2 or more")
+
+
+@shape_rule("ReverseSequence")
+def reverse_sequence(ctx: Infer) -> TensorType:
+    """Same type as the input; a length for each position of the batch axis."""
+    x, lengths = ctx.input(0), ctx.input(1)
+    batch, time = (ctx.axis(ctx.integer(n, d), x.rank) for n, d in (("batch_axis", 1), ("time_axis", 0)))
+    if batch == time or lengths.rank != 1:
+        ctx.fail("needs different axes for batch and time, and lengths of rank 1")
+    ctx.equal(lengths.shape[0], x.shape[batch])
+    return x
 
 
 def _image(ctx: Infer, x: TensorType) -> tuple[Expr, Expr, Expr, Expr]:

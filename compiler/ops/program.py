@@ -70,7 +70,7 @@ def _view(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> View 
     """The node as a view of its first input, if it is one and nobody reads what else it has (the mask of a Dropout)."""
     if node.op_type not in VIEWS or body_of(model, node) is not None or node.domain not in ("", "ai.onnx"):
         return None
-    if any(o in needed for o in node.outputs[1:]):
+    if any(o in needed for o in node.outputs[1:]) or (is_late(node) and program_of(node) is not None):
         return None
     source = node.inputs[0]
     assert source is not None

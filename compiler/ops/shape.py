@@ -9,6 +9,7 @@ import numpy as np
 from tilewright.ir.graph import KNOWN_LIMIT
 from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum
 from tilewright.ir.types import DType, TensorType
+from tilewright.ops.choose import LIMIT, choose, is_equal, is_negative
 from tilewright.ops.context import Infer
 from tilewright.ops.registry import shape_rule
 
@@ -57,7 +58,14 @@ def expand(ctx: Infer) -> TensorType:
     """Two-way broadcast of the input and a shape."""
     x = ctx.input(0)
     target = _sizes(ctx, ctx.known_shape(1, lo=0))
-    result = ctx.broadcast(x.shape, target)
+    rank = max(x.rank, len(target))
+    shape, wanted = ([constant(1)] * (rank - len(s)) + list(s) for s in (x.shape, target))
+    for d, (size, e) in enumerate(zip(shape, wanted, strict=True)):
+        if ctx.hangs_on_run(e) and size not in (1, e):
+            # Which of the two is 1, if any, is known at run time; else they are equal.
+            shape[d] = wanted[d] = ctx.define(f"size{d}", choose(is_equal(size, 1), e, size))
+            ctx.equal(choose(is_equal(e, 1), shape[d], e), shape[d])
+    result = ctx.broadcast(tuple(shape), tuple(wanted))
     known = ctx.known(0)
     if known is not None and known.size == 1 and all(s.is_constant for s in result):
         count = math.prod(s.value for s in result)
@@ -71,28 +79,31 @@ def arange(ctx: Infer) -> TensorType:
     """``ceil((limit - start) / delta)`` elements, none when negative."""
     dtype = ctx.input(0).dtype
     if not dtype.is_integer:
-        return TensorType.of(dtype, _float_count(ctx))
+        return TensorType(dtype, (_float_count(ctx),))
     (start,), (limit,), (delta,) = (ctx.known_list(i, w) for i, w in enumerate(("start", "limit", "delta")))
-    if not delta.is_constant:
-        ctx.unsupported(f"delta is not constant: {delta}")
     if delta == 0:
         ctx.fail("delta is 0")
-    sign = 1 if delta.value > 0 else -1
-    count = maximum(0, ceildiv((limit - start) * sign, abs(delta.value)))
+    if delta.is_constant:
+        sign, stride = constant(1 if delta.value > 0 else -1), constant(abs(delta.value))
+    else:
+        sign, stride = 1 - 2 * is_negative(delta), ctx.define("stride", maximum(delta, -delta), 1)
+    count = maximum(0, ceildiv((limit - start) * sign, stride))
+    count = ctx.define("count", count) if ctx.hangs_on_run(count) else count
     if count.is_constant and count.value <= KNOWN_LIMIT:
         ctx.set_known([start + delta * i for i in range(count.value)])
-    ctx.largest_output = (limit - 1) if sign > 0 else start
+    if sign.is_constant:
+        ctx.largest_output = (limit - 1) if sign == 1 else start
     return TensorType(dtype, (count,))
 
 
-def _float_count(ctx: Infer) -> int:
+def _float_count(ctx: Infer) -> Expr:
     values: list[Any] = [ctx.constant(i) for i in range(3)]
     if any(v is None for v in values):
-        ctx.unsupported("a floating-point range that depends on run-time values")
+        return ctx.new_size("count", LIMIT)
     start, limit, delta = (float(v.reshape(-1)[0]) for v in values)
     if not delta or not all(map(math.isfinite, (start, limit, delta))):
         ctx.fail(f"range {start}, {limit}, {delta}")
-    return max(0, math.ceil((limit - start) / delta))
+    return constant(max(0, math.ceil((limit - start) / delta)))
 
 
 def _sizes(ctx: Infer, elements: list[Expr]) -> tuple[Expr, ...]:

@@ -74,7 +74,9 @@ class LateSymbols:
     def _load(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> Iterator[Instruction]:
         self._set.add(name)
         yield LoadScalar(name, buffer(value), type_of(value).dtype, constant(element))
-        yield from self._bounded(name, f"{self._late[name].where}: element {element} of {value.name!r}")
+        late = self._late[name]
+        what = name if late.element is None else f"element {element} of {value.name!r}"
+        yield from self._bounded(name, f"{late.where}: {what}")
 
     def _settle(self) -> Iterator[Instruction]:
         """Definitions in the order of inference, so that one pass sets those that hang on others."""

@@ -15,7 +15,17 @@ from tilewright.runtime.device import LoadedPlan, load_plan, raise_error
 from tilewright.runtime.errors import InputError
 from tilewright.runtime.library import Error, ProfileBuffer, Tensor
 from tilewright.runtime.manifest import EntryInfo, Manifest, TensorInfo
-from tilewright.runtime.tensors import Array, as_input, check_bound, copy_out, dtype_of, fill_tensor
+from tilewright.runtime.tensors import (
+    PACKED,
+    Array,
+    as_input,
+    check_bound,
+    copy_out,
+    dtype_of,
+    fill_tensor,
+    packed,
+    packed_bytes,
+)
 
 #: Shapes whose output shapes are remembered.
 REMEMBERED_SHAPES = 64
@@ -118,10 +128,10 @@ class Session:
         """Memory that temporaries need for inputs of these shapes; nothing is run."""
         index = self._entry if entry is None else self._entry_index(entry)
         info = self.manifest.entries[index]
-        tensors, arrays = self._bind_inputs(info, inputs)
+        tensors, arrays, memory = self._bind_inputs(info, inputs)
         arena, live = c_int64(), c_int64()
         self._output_shapes(index, info, tensors, arena, live)
-        del arrays
+        del arrays, memory
         return MemoryUse(arena.value, live.value)
 
     def close(self) -> None:
@@ -140,10 +150,10 @@ class Session:
         self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Array], profile: ProfileBuffer | None
     ) -> list[Array]:
         plan, info = self._open_plan(), self.manifest.entries[index]
-        tensors, arrays = self._bind_inputs(info, inputs)
+        tensors, arrays, memory = self._bind_inputs(info, inputs)
         shapes = self._remembered_shapes(index, info, tensors, arrays)
         outputs = (Tensor * len(info.outputs))()
-        results = self._bind_outputs(info, shapes, out, outputs)
+        results = self._bind_outputs(info, shapes, out, outputs, memory)
         _refuse_overlap(info, arrays, out)
         error = Error()
         code = plan.table.run(
@@ -156,11 +166,17 @@ class Session:
             raise_error(error, f"{self._where}, entry {info.name!r}")
         for i, result in enumerate(results):
             if result is None:
-                results[i] = copy_out(outputs[i], dtype_of(info.outputs[i])[1])
+                results[i] = copy_out(outputs[i], info.outputs[i])
                 plan.table.release(outputs[i].data)
+            elif info.outputs[i].dtype in PACKED:
+                result[...] = copy_out(outputs[i], info.outputs[i])
+        del memory
         return [r for r in results if r is not None]
 
-    def _bind_inputs(self, info: EntryInfo, inputs: Mapping[str, Any]) -> tuple[ctypes.Array[Tensor], list[Array]]:
+    def _bind_inputs(
+        self, info: EntryInfo, inputs: Mapping[str, Any]
+    ) -> tuple[ctypes.Array[Tensor], list[Array], list[Array]]:
+        """Tensors, the arrays that they are, and further memory that they point into."""
         names = [i.name for i in info.inputs]
         for name in inputs:
             if name not in names:
@@ -175,9 +191,12 @@ class Session:
             )
         arrays = [as_input(i, inputs[i.name]) for i in info.inputs]
         tensors = (Tensor * len(arrays))()
+        memory: list[Array] = []
         for tensor, i, array in zip(tensors, info.inputs, arrays, strict=True):
-            fill_tensor(tensor, dtype_of(i)[0], array)
-        return tensors, arrays
+            if i.dtype in PACKED:
+                memory.append(packed(i, array))
+            fill_tensor(tensor, dtype_of(i)[0], array, memory[-1] if i.dtype in PACKED else None)
+        return tensors, arrays, memory
 
     def _remembered_shapes(
         self, index: int, info: EntryInfo, tensors: ctypes.Array[Tensor], arrays: list[Array]
@@ -218,7 +237,9 @@ class Session:
         shapes: list[tuple[int, ...]],
         out: Mapping[str, Array],
         outputs: ctypes.Array[Tensor],
+        memory: list[Array],
     ) -> list[Array | None]:
+        """Arrays for the outputs whose shape is known; ``memory`` takes in what their tensors point into besides."""
         names = [o.name for o in info.outputs]
         for name in out:
             if name not in names:
@@ -230,7 +251,9 @@ class Session:
             if array is None and -1 not in shape:
                 array = np.empty(shape, dtype)
             if array is not None:
-                fill_tensor(tensor, number, array)
+                if o.dtype in PACKED:
+                    memory.append(np.empty(packed_bytes(o, shape), np.uint8))
+                fill_tensor(tensor, number, array, memory[-1] if o.dtype in PACKED else None)
             results.append(array)
         return results
 

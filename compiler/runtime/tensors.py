@@ -31,8 +31,19 @@ DTYPES: dict[str, tuple[int, np.dtype[Any], tuple[str, ...]]] = {
     "u64": (13, np.dtype(np.uint64), ()),
     "bf16": (16, np.dtype(np.uint16), ("bfloat16",)),
     "f8e4m3": (17, np.dtype(np.uint8), ("float8_e4m3fn",)),
+    "f8e4m3fnuz": (18, np.dtype(np.uint8), ("float8_e4m3fnuz",)),
     "f8e5m2": (19, np.dtype(np.uint8), ("float8_e5m2",)),
+    "f8e5m2fnuz": (20, np.dtype(np.uint8), ("float8_e5m2fnuz",)),
+    "f8e8m0": (24, np.dtype(np.uint8), ("float8_e8m0fnu",)),
+    "u4": (21, np.dtype(np.uint8), ("uint4",)),
+    "i4": (22, np.dtype(np.int8), ("int4",)),
+    "f4e2m1": (23, np.dtype(np.uint8), ("float4_e2m1fn",)),
+    "u2": (25, np.dtype(np.uint8), ("uint2",)),
+    "i2": (26, np.dtype(np.int8), ("int2",)),
 }
+
+#: Bits of the types of which several elements share a byte of the executor's memory; arrays have a byte for each.
+PACKED = {"u4": 4, "i4": 4, "f4e2m1": 4, "u2": 2, "i2": 2}
 
 
 def dtype_of(info: TensorInfo) -> tuple[int, np.dtype[Any]]:
@@ -59,7 +70,8 @@ def as_input(info: TensorInfo, value: Any) -> Array:
     del number
     if array.dtype != dtype:
         if array.dtype.name in DTYPES[info.dtype][2]:
-            array = np.require(array, requirements="C").view(dtype)
+            # A signed number of 4 bits is not a byte with the same bits.
+            array = array.astype(dtype) if dtype.kind == "i" else np.require(array, requirements="C").view(dtype)
         elif array.dtype.newbyteorder("=") == dtype:
             array = array.astype(dtype)
         else:
@@ -74,14 +86,52 @@ def as_input(info: TensorInfo, value: Any) -> Array:
     return array
 
 
-def fill_tensor(tensor: Tensor, number: int, array: Array) -> None:
-    """Point ``tensor`` at the memory of ``array``."""
+def packed(info: TensorInfo, array: Array) -> Array:
+    """The elements of ``array``, of a type in :data:`PACKED`, as the executor has them: the first in the lowest bits.
+
+    Raises:
+        InputError: a number does not fit the type.
+    """
+    bits, signed = PACKED[info.dtype], DTYPES[info.dtype][1].kind == "i"
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    if array.size and not low <= array.min() <= array.max() <= high:
+        raise InputError(
+            "input-type",
+            where=f"input {info.name!r}",
+            cause=f"numbers from {array.min()} to {array.max()}, where {info.dtype} holds {low} to {high}",
+            fix="give numbers within these bounds",
+        )
+    codes = np.zeros(-(-array.size * bits // 8) * (8 // bits), np.uint8)
+    codes[: array.size] = array.reshape(-1).view(np.uint8) & ((1 << bits) - 1)
+    shifted = codes.reshape(-1, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
+    result: Array = np.bitwise_or.reduce(shifted, axis=1)
+    return result
+
+
+def unpacked(info: TensorInfo, memory: Array, shape: Sequence[int]) -> Array:
+    """An array of a type in :data:`PACKED`, a byte an element, from what the executor wrote."""
+    bits, dtype = PACKED[info.dtype], DTYPES[info.dtype][1]
+    codes = memory.reshape(-1, 1) >> np.arange(0, 8, bits, dtype=np.uint8) & ((1 << bits) - 1)
+    found = codes.reshape(-1)[: math.prod(shape)].astype(dtype)
+    if dtype.kind == "i":
+        found -= (found >> bits - 1) << bits
+    return found.reshape(tuple(shape))
+
+
+def packed_bytes(info: TensorInfo, shape: Sequence[int]) -> int:
+    """Bytes of a tensor of a type in :data:`PACKED`."""
+    return -(-math.prod(shape) * PACKED[info.dtype] // 8)
+
+
+def fill_tensor(tensor: Tensor, number: int, array: Array, memory: Array | None = None) -> None:
+    """Point ``tensor``, of the shape of ``array``, at its memory, or at another one."""
     if array.ndim > MAX_RANK:
         raise InputError(
             "input-rank", where="an input", cause=f"it has {array.ndim} dimensions", fix=f"give at most {MAX_RANK}"
         )
-    tensor.data = array.ctypes.data
-    tensor.bytes = array.nbytes
+    memory = array if memory is None else memory
+    tensor.data = memory.ctypes.data
+    tensor.bytes = memory.nbytes
     tensor.dtype = number
     tensor.rank = array.ndim
     tensor.dim[: array.ndim] = array.shape
@@ -108,10 +158,14 @@ def check_bound(info: TensorInfo, array: Any, shape: Sequence[int]) -> Array:
     return result
 
 
-def copy_out(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
-    """An array with a copy of memory that the executor allocated."""
+def copy_out(tensor: Tensor, info: TensorInfo) -> Array:
+    """An array with a copy of memory that the executor has."""
     shape = tuple(tensor.dim[: tensor.rank])
-    result = np.empty(shape, dtype)
+    if info.dtype in PACKED:
+        memory = np.empty(packed_bytes(info, shape), np.uint8)
+        ctypes.memmove(memory.ctypes.data, tensor.data, memory.nbytes)
+        return unpacked(info, memory, shape)
+    result = np.empty(shape, dtype_of(info)[1])
     if result.nbytes:
-        ctypes.memmove(result.ctypes.data, tensor.data, math.prod(shape) * dtype.itemsize)
+        ctypes.memmove(result.ctypes.data, tensor.data, result.nbytes)
     return result

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
+from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
 from tilewright.kernel.pack import pack_constant, packed_params
 from tilewright.kernel.schedule import Schedule, Scheduled
@@ -96,7 +97,7 @@ class Bound:
     compiled: Compiled
     args: Args
     blocks: int
-    raw: dict[str, tuple[np.ndarray, list[int], np.dtype]]
+    raw: dict[str, tuple[np.ndarray, list[int], DType]]
     keep: tuple[object, ...]
 
     def run(self, begin: int = 0, end: int | None = None) -> None:
@@ -105,7 +106,25 @@ class Bound:
 
     def outputs(self) -> dict[str, np.ndarray]:
         """What was written."""
-        return {name: raw.copy().view(dtype).reshape(shape) for name, (raw, shape, dtype) in self.raw.items()}
+        return {name: _from_memory(raw, shape, dtype) for name, (raw, shape, dtype) in self.raw.items()}
+
+
+def _from_memory(raw: np.ndarray, shape: list[int], dtype: DType) -> np.ndarray:
+    if dtype.bits >= 8:
+        return raw.copy().view(dtype.numpy).reshape(shape)
+    codes = raw.reshape(-1, 1) >> np.arange(0, 8, dtype.bits, dtype=np.uint8) & ((1 << dtype.bits) - 1)
+    return codes.reshape(-1)[: int(np.prod(shape))].astype(np.uint8).view(dtype.numpy).reshape(shape)
+
+
+def _in_memory(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """The bytes of a tensor; elements of less than 8 bits share them."""
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    if dtype.bits >= 8:
+        return raw
+    per = 8 // dtype.bits
+    codes = np.zeros(-(-raw.size // per) * per, np.uint8)
+    codes[: raw.size] = raw & ((1 << dtype.bits) - 1)
+    return np.bitwise_or.reduce(codes.reshape(-1, per) << np.arange(0, 8, dtype.bits, dtype=np.uint8), axis=1)
 
 
 Placement = Callable[[int, int, int], np.ndarray]
@@ -143,15 +162,16 @@ def bind(
     for p in packed_params(scheduled):
         if p.role == "out":
             shape = [s.evaluate(dims) for s in p.shape]
-            raw = place(int(np.prod(shape)) * p.dtype.numpy.itemsize, 0xA5, p.dtype.numpy.itemsize)
-            outputs[p.name] = (raw, shape, p.dtype.numpy)
+            raw = place(-(-int(np.prod(shape)) * p.dtype.bits // 8), 0xA5, p.dtype.numpy.itemsize)
+            outputs[p.name] = (raw, shape, p.dtype)
             buffers.append(raw)
         else:
             array = np.ascontiguousarray(tensors[p.name])
             array = pack_constant(array, packs[p.name]) if p.name in packs else array
             alignment = 64 if p.role == "const" else p.dtype.numpy.itemsize
-            buffers.append(place(array.nbytes, 0, alignment))
-            buffers[-1][:] = array.reshape(-1).view(np.uint8)
+            content = _in_memory(array, p.dtype)
+            buffers.append(place(content.size, 0, alignment))
+            buffers[-1][:] = content
     pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
     facts = scheduled.kernel.facts
     values = (ctypes.c_int64 * max(1, len(facts)))(*(dims[name] for name, _ in facts))

@@ -52,6 +52,15 @@ TW_INLINE f64v sign_f64(f64v x) {
 TW_INLINE i32v isnan_f64(f64v x) { return to(i32, x != x); }
 TW_INLINE i32v isinf_f64(f64v x) { return to(i32, abs_f64(x) == __builtin_inf()); }
 
+/* Rounded to an odd last digit where it is not exact: rounding that to fewer digits is like rounding x once. */
+TW_INLINE f32v odd_f32(f64v x) {
+    const f32v near = to(f32, x);
+    const f64v back = to(f64, near);
+    const i32v step = select_i32(to(i32, abs_f64(back) > abs_f64(x)), set_i32(-1), set_i32(1));
+    const i32v moved = to(i32, back != x) & ((bits_f32(near) & 1) - 1);
+    return f32_bits(bits_f32(near) + (step & moved));
+}
+
 /* e^r for |r| <= ln(2)/2: 1 + r + r^2 P(r); |error| < 3.4e-9. */
 TW_INLINE f32v exp_reduced(f32v r) {
     f32v p = set_f32(0x1.6dbc68p-10f);

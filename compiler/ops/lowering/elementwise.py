@@ -130,6 +130,8 @@ def _activation(formula: Callable[[Value, Context], Value]) -> Callable[[Context
     def rule(ctx: Context) -> Operand:
         x, dtype = ctx.input(0), ctx.outputs[0].dtype
         wide = DType.F32 if dtype in (DType.F16, DType.BF16) else dtype
+        if ctx.node.op_type == "Shrink" and not dtype.is_float:
+            wide = DType.F64  # its bounds are fractions, and integers come back truncated
         return ctx.result(lambda i: cast(formula(cast(x.at(i), wide), ctx), dtype))
 
     return rule

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import Expr, constant, minimum
+from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
-from tilewright.ops.compose import PERMUTED, Index, Operand, binary, select
+from tilewright.ops.compose import PERMUTED, Index, Operand, binary, cast, const, select
 from tilewright.ops.lower import Context, common_cuts, lowering
 
 
@@ -101,8 +102,21 @@ def regroup(
 
 @lowering("Expand")
 def _lower_expand(ctx: Context) -> Operand:
-    x = ctx.input(0)
-    return ctx.result(x.broadcast)
+    """Along an axis that may turn out to have size 1 or not, the last position is never passed."""
+    x, shape = ctx.input(0), ctx.outputs[0].shape
+    tail = shape[len(shape) - x.type.rank :]
+    open_ = [bool(ctx.definitions) and s not in (1, e) for s, e in zip(x.type.shape, tail, strict=True)]
+    if not any(open_):
+        return ctx.result(x.broadcast)
+
+    def at(index: tuple[Index, ...]) -> Value:
+        moved = [
+            minimum(i, size - 1) if near and isinstance(i, Expr) else constant(0) if size == 1 else i
+            for i, size, near in zip(index[len(shape) - x.type.rank :], x.type.shape, open_, strict=True)
+        ]
+        return ctx.composer.padded(x, moved, 0)
+
+    return ctx.result(at)
 
 
 @lowering("Concat")
@@ -143,13 +157,63 @@ def _lower_tile(ctx: Context) -> Operand:
 
 @lowering("Trilu")
 def _lower_trilu(ctx: Context) -> Operand:
-    x, upper = ctx.input(0), ctx.attribute("upper", 1)
-    k = (ctx.integers(1, "k") or [0])[0]
+    x, upper, k = ctx.input(0), ctx.attribute("upper", 1), ctx.optional(1)
+    zero = const(0, x.type.dtype)
 
     def at(index: tuple[Index, ...]) -> Value:
         row, column = index[-2], index[-1]
         assert isinstance(row, Expr) and isinstance(column, Expr)
-        keep = binary("ge" if upper else "le", IndexValue(column), IndexValue(row + k))
-        return select(keep, x.at(index), 0)
+        if k is None or k.known is not None:
+            fixed = 0 if k is None or k.known is None else int(k.known.reshape(-1)[0])
+            keep = binary("ge" if upper else "le", IndexValue(column), IndexValue(row + fixed))
+        else:
+            keep = binary("ge" if upper else "le", IndexValue(column - row), cast(k.scalar(), DType.I64))
+        return select(keep, x.at(index), zero)
+
+    return ctx.result(at)
+
+
+@lowering("DepthToSpace")
+def _lower_depth_to_space(ctx: Context) -> Operand:
+    """``DCR``: the block's position is the slow part of a channel; ``CRD``: the fast one."""
+    x, b = ctx.input(0), ctx.attribute("blocksize")
+    deep = ctx.attribute("mode", "DCR") == "DCR"
+
+    def at(index: tuple[Index, ...]) -> Value:
+        n, c, h, w = (i for i in index if isinstance(i, Expr))
+        within = (h % b) * b + w % b
+        channel = within * ctx.outputs[0].shape[1] + c if deep else c * (b * b) + within
+        return x.at((n, channel, h // b, w // b))
+
+    return ctx.result(at)
+
+
+@lowering("SpaceToDepth")
+def _lower_space_to_depth(ctx: Context) -> Operand:
+    """The block's position is the slow part of a channel."""
+    x, b = ctx.input(0), ctx.attribute("blocksize")
+    channels = x.type.shape[1]
+
+    def at(index: tuple[Index, ...]) -> Value:
+        n, c, h, w = (i for i in index if isinstance(i, Expr))
+        within = c // channels
+        return x.at((n, c % channels, h * b + within // b, w * b + within % b))
+
+    return ctx.result(at)
+
+
+@lowering("ReverseSequence")
+def _lower_reverse_sequence(ctx: Context) -> Operand:
+    """The first ``lengths[b]`` positions of each sequence in reverse, the others as they are."""
+    x, lengths = ctx.input(0), ctx.input(1)
+    batch, time = (ctx.attribute(n, d) % x.type.rank for n, d in (("batch_axis", 1), ("time_axis", 0)))
+
+    def at(index: tuple[Index, ...]) -> Value:
+        t = index[time]
+        assert isinstance(t, Expr)
+        length = cast(lengths.at((index[batch],)), DType.I64)
+        mirrored = binary("sub", length, IndexValue(t + 1))
+        where = select(binary("lt", mirrored, 0), IndexValue(t), mirrored)
+        return x.at([where if d == time else i for d, i in enumerate(index)])
 
     return ctx.result(at)

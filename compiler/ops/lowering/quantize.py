@@ -13,6 +13,7 @@ from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Const, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, unary
 from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lowering.cast import converted
 from tilewright.ops.lowering.conv import sliding
 from tilewright.ops.lowering.matmul import products
 
@@ -28,10 +29,14 @@ def _lower_quantize(ctx: Context) -> Operand:
     """``saturate(round(x / scale) + zero point)``; the division is in the type of the scale, or of ``precision``."""
     x, dtype = ctx.input(0), ctx.outputs[0].dtype
     scale, zero = _by_granularity(ctx, 1), _by_granularity(ctx, 2) if ctx.optional(2) is not None else None
-    precise = DType.from_onnx(ctx.attribute("precision", 0) or ctx.input(1).type.dtype.onnx)
+    saturate = bool(ctx.attribute("saturate", 1))
+    given = DType.from_onnx(ctx.attribute("precision", 0) or ctx.input(1).type.dtype.onnx)
+    precise = given if given.bits > 8 else DType.F32  # scales that are exponents are no type to divide in
 
     def at(index: tuple[Index, ...]) -> Value:
         scaled = binary("div", cast(x.at(index), precise), cast(scale(index), precise))
+        if dtype.is_float:  # the zero point of these is 0
+            return converted(scaled, dtype, saturate)
         return _saturated(cast(scaled, DType.F32), None if zero is None else zero(index), dtype)
 
     return ctx.result(at)

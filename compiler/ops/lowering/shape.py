@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select
@@ -40,12 +40,33 @@ def _lower_constant_of_shape(ctx: Context) -> Operand:
 
 @lowering("Range")
 def _lower_range(ctx: Context) -> Operand:
+    """Half precisions are computed in f32: they do not hold every position."""
     start, step, dtype = ctx.input(0), ctx.input(2), ctx.outputs[0].dtype
+    wide = DType.F32 if dtype.is_float and dtype.bits < 32 else dtype
 
     def at(index: tuple[Index, ...]) -> Value:
         (i,) = index
         assert isinstance(i, Expr)
-        return binary("add", start.scalar(), binary("mul", cast(IndexValue(i), dtype), step.scalar()))
+        far = binary("mul", cast(IndexValue(i), wide), cast(step.scalar(), wide))
+        return cast(binary("add", cast(start.scalar(), wide), far), dtype)
+
+    return ctx.result(at)
+
+
+@lowering("OneHot")
+def _lower_one_hot(ctx: Context) -> Operand:
+    """Index ``i`` is on at position ``i``, or ``depth + i`` when it is negative; one outside is on nowhere."""
+    indices, values = ctx.input(0), ctx.input(2)
+    axis = ctx.attribute("axis", -1) % (indices.type.rank + 1)
+    depth = ctx.outputs[0].shape[axis]
+
+    def at(index: tuple[Index, ...]) -> Value:
+        place = index[axis]
+        assert isinstance(place, Expr)
+        hot = cast(indices.at((*index[:axis], *index[axis + 1 :])), DType.I64)
+        from_end = binary("eq", hot, IndexValue(place - depth))
+        on = binary("or", binary("eq", hot, IndexValue(place)), from_end)
+        return select(on, values.at((constant(1),)), values.at((constant(0),)))
 
     return ctx.result(at)
 

@@ -61,7 +61,7 @@ bool twr_evaluate(const Expr *expr, const int64_t *symbols, int64_t *result) {
 
 /* Bits of an element by its ONNX TensorProto.DataType number; 0 for a type that no tensor here has. */
 int32_t twr_element_bits(int32_t dtype) {
-    static const uint8_t bits[] = {0, 32, 8, 8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64, 0, 0, 16, 8, 8, 8, 8, 4, 4};
+    static const uint8_t bits[] = {0, 32, 8, 8, 16, 16, 32, 64, 0, 8, 16, 64, 32, 64, 0, 0, 16, 8, 8, 8, 8, 4, 4, 4, 8, 2, 2};
     return dtype >= 0 && dtype < (int32_t)sizeof bits ? bits[dtype] : 0;
 }
 

@@ -1,0 +1,168 @@
+"""One model through the compiler and the runtime, and beside two oracles: what became of it.
+
+A result is wrong when it differs from every oracle that can compute the model. Where only one of two agrees with us, the
+oracles differ from one another, which is told but not ours. A difference that is no larger than what inputs changed by
+one rounding make in an oracle is the model's own (``unstable``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from tilewright import driver
+from tilewright.accuracy import compare
+from tilewright.errors import CompileError, TilewrightError
+from tilewright.options import Options
+from tilewright.runtime import load
+from tilewright.runtime.errors import RunError
+
+from tests.fuzz.oracles import ORACLES, Array, Cannot
+
+#: What counts against the compiler.
+BAD = ("wrong", "refused", "broken", "crash", "hang")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``status``: ``ok``, ``unsupported``, ``unstable``, ``oracles`` (they differ, we agree with one), ``no-oracle``, or
+    one of :data:`BAD`: ``wrong`` numbers, a valid model or run ``refused``, ``broken`` (an internal error)."""
+
+    status: str
+    reason: str = ""
+
+
+def judge(
+    model: onnx.ModelProto,
+    runs: Sequence[Mapping[str, Array]],
+    target: str = "cpu:native",
+    level: int = 2,
+    at: Callable[[str], None] = lambda stage: None,
+) -> Verdict:
+    """Compile, run on every feed that an oracle accepts, compare. ``at`` is told what is about to be done."""
+    at("compile")
+    try:
+        artifact = driver.compile(model, options=Options(targets=(target,), level=level)).to_bytes()
+    except CompileError as error:
+        if error.exit_code == 4:
+            return Verdict("unsupported", "; ".join(getattr(error, "problems", ()) or [error.cause]))
+        return Verdict("refused", _line(error))
+    except Exception as error:
+        return Verdict("broken", _line(error))
+    sessions = [load(artifact, threads=n) for n in (1, 2)]
+    compared, notes = 0, []
+    for number, feeds in enumerate(runs):
+        answers = _answers(model, feeds, at)
+        if not answers:
+            continue
+        at("run")
+        try:
+            results = [dict(zip([o.name for o in s.outputs], s.run(None, dict(feeds)), strict=True)) for s in sessions]
+        except (TilewrightError, RunError) as error:
+            return Verdict("refused", f"run {number}: {_line(error)}")
+        except Exception as error:
+            return Verdict("broken", f"run {number}: {_line(error)}")
+        compared += 1
+        if any(results[0][n].tobytes() != results[1][n].tobytes() for n in results[0]):
+            return Verdict("wrong", f"run {number}: other bytes with two threads")
+        verdict = _compared(model, feeds, results[0], answers, at)
+        if verdict.status == "wrong":
+            return Verdict("wrong", f"run {number}: {verdict.reason}")
+        if verdict.status != "ok":
+            notes.append(verdict)
+    if not compared:
+        return Verdict("no-oracle")
+    return notes[0] if notes else Verdict("ok")
+
+
+def _answers(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], at: Callable[[str], None]
+) -> dict[str, dict[str, Array]]:
+    found = {}
+    for name, oracle in ORACLES.items():
+        at(name)
+        try:
+            found[name] = oracle(model, feeds)
+        except Cannot:
+            continue
+    return found
+
+
+def _compared(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    got: Mapping[str, Array],
+    answers: Mapping[str, Mapping[str, Array]],
+    at: Callable[[str], None],
+) -> Verdict:
+    problems = {oracle: difference(got, want) for oracle, want in answers.items()}
+    if not any(problems.values()):
+        return Verdict("ok")
+    told = "; ".join(f"beside {oracle}: {problem}" for oracle, problem in problems.items() if problem)
+    if not all(problems.values()):
+        return Verdict("oracles", told)
+    if _unstable(model, feeds, got, answers, at):
+        return Verdict("unstable", told)
+    return Verdict("wrong", told)
+
+
+def difference(got: Mapping[str, Array], want: Mapping[str, Array]) -> str:
+    """The first output that is off by more than its type's tolerance, or nothing.
+
+    The narrowest float type in a model decides: an f32 result may come from f16 values.
+    """
+    for name, value in want.items():
+        narrow = [a.dtype for a in (*got.values(), *want.values()) if a.dtype == np.float16]
+        tolerance = 5e-3 if narrow and value.dtype.kind == "f" else None
+        found = compare(name, got[name], value, tolerance)
+        if not found.ok:
+            return f"{name}: {found.problem or f'relative error {found.relative:.1e}'}"
+    return ""
+
+
+def _unstable(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    got: Mapping[str, Array],
+    answers: Mapping[str, Mapping[str, Array]],
+    at: Callable[[str], None],
+) -> bool:
+    """Whether inputs that differ by one rounding move an oracle's outputs about as far as ours are away."""
+    rng = np.random.default_rng(0)
+    for name, want in answers.items():
+        if any(got[n].shape != a.shape or got[n].dtype != a.dtype for n, a in want.items()):
+            return False
+        at(name)
+        moved = {}
+        for n, a in feeds.items():
+            unit = np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0.0
+            moved[n] = (a * (1 + unit * rng.choice([-1.0, 1.0], a.shape))).astype(a.dtype) if unit else a
+        try:
+            other = ORACLES[name](model, moved)
+        except Cannot:
+            continue
+        if all(_distance(got[n], a) <= 10 * _distance(other[n], a) for n, a in want.items()):
+            return True
+    return False
+
+
+def _distance(a: Array, b: Array) -> float:
+    if a.shape != b.shape or not a.size:
+        return 0.0
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        d = np.abs(x - y)
+    return float(np.where(np.isfinite(d), d, 0 if np.array_equal(np.isnan(x), np.isnan(y)) else np.inf).max())
+
+
+def pattern(reason: str) -> str:
+    """A reason without the names and numbers of its model, for counting."""
+    text = re.sub(r"\(node [^)]*\)|'[^']*'|\[[^\]]*\]", "…", reason)
+    return re.sub(r"\b[xvc]?\d+\b", "#", text)[:110].strip()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
