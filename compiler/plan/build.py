@@ -91,7 +91,7 @@ class Built:
 
 
 def byte_size(t: TensorType) -> Expr:
-    """Bytes of a row-major tensor; 4-bit elements are packed two to a byte."""
+    """Bytes of a row-major tensor; elements of less than 8 bits share bytes."""
     return ceildiv(t.elements * t.dtype.bits, 8)
 
 
