@@ -1,8 +1,8 @@
-"""Indexed writes that accumulate, slices picked by a condition, and sizes that are computed from numbers of any dtype."""
+"""Indexed writes that accumulate, slices picked by a condition, sizes computed from numbers of any dtype."""
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import constant, product
+from tilewright.ir.symbolic import IntLike, constant, product
 from tilewright.ir.types import DType
 from tilewright.ops.steps import Program, program
 
@@ -21,7 +21,7 @@ def scatter(ctx: Program) -> None:
     values, op = [ctx.input(0), ctx.input(1), ctx.input(2), ctx.output()], _REDUCTIONS.index(reduction)
     if ctx.node.op_type == "ScatterND":
         depth = indices[-1].value
-        dims = [op, product(indices[:-1]), depth, product(x[depth:]), *x[:depth]]
+        dims: list[IntLike] = [op, product(indices[:-1]), depth, product(x[depth:]), *x[:depth]]
         ctx.call("scatter_nd", values, [product(x), *dims])
         return
     axis = ctx.attribute("axis", 0) % len(x)
