@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import IntLike, constant, product
+from tilewright.ir.symbolic import constant, product
 from tilewright.ir.types import DType
 from tilewright.ops.steps import Program, program
 
