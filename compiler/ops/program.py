@@ -8,7 +8,7 @@ from functools import partial
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import body_of, is_constant
-from tilewright.ir.late import late_symbols
+from tilewright.ir.late import is_late, late_symbols
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower
 from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
