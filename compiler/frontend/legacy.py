@@ -2,8 +2,9 @@
 
 Before opset 7 a second operand was lined up with the first by an attribute (``axis``) instead of by trailing sizes of
 1, and a slope of PRelu with the channels; before opset 6 Cast named its type in words. Before opset 11 images were
-resized with other positions. :func:`park` gives these nodes today's form. There is no opset in which they and their neighbours are right at once, so the converter must not see
-them: they wait in a domain of their own until :func:`unpark`.
+resized with other positions. :func:`park` gives these nodes today's form. There is no opset in which they and their
+neighbours are right at once, so the converter must not see them: they wait in a domain of their own until
+:func:`unpark`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def _contents(name: str, graph: onnx.GraphProto) -> list[float] | None:
     from onnx import numpy_helper
 
     tensors = {t.name: t for t in graph.initializer}
-    tensors |= {n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    tensors |= {
+        n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+    }
     tensor = tensors.get(name)
     return None if tensor is None else [float(x) for x in numpy_helper.to_array(tensor).reshape(-1)]
 
