@@ -35,11 +35,17 @@ Placeholder = tuple[int, tuple[int, ...]]
 
 
 def canonical_proto(
-    proto: onnx.ModelProto, weights: Mapping[str, Placeholder], ranks: Mapping[str, int], where: str
+    proto: onnx.ModelProto,
+    weights: Mapping[str, Placeholder],
+    ranks: Mapping[str, int],
+    where: str,
+    *,
+    every_operator: bool = True,
 ) -> onnx.ModelProto:
     """Inline, check and convert ``proto`` (changed in place or replaced); ``weights`` are inputs in the result.
 
-    ``ranks`` tells how many axes an input has where the model does not.
+    ``ranks`` tells how many axes an input has where the model does not. Operators that nothing is known of are errors
+    unless ``every_operator`` is false.
 
     Raises :class:`CompileError` (``invalid-model``, ``opset-unsupported``, ``model-too-large``) and
     :class:`~tilewright.errors.UnsupportedError`.
@@ -55,7 +61,8 @@ def canonical_proto(
     _require_text(proto, where)
     _check_functions(proto, where)
     _check(proto, where)
-    require_operators(proto, where)
+    if every_operator:
+        require_operators(proto, where)
     _require_inner(proto, version, where)
     kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
     try:

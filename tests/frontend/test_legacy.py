@@ -33,7 +33,9 @@ def _operand(operator: str, shape: tuple[int, ...]) -> Array:
 def _run(opset: int, operator: str, inputs: list[Array], **attributes: Any) -> Array:
     names = [f"x{i}" for i in range(len(inputs))]
     infos = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), ["N", *a.shape[1:]] if not i else a.shape)
+        helper.make_tensor_value_info(
+            n, helper.np_dtype_to_tensor_dtype(a.dtype), ["N", *a.shape[1:]] if not i else a.shape
+        )
         for i, (n, a) in enumerate(zip(names, inputs, strict=True))
     ]
     node = helper.make_node(operator, names, ["y"], **attributes)
