@@ -266,7 +266,7 @@ def _problem(node: ir.Node, reason: str) -> Problem:
 def _operator(node: ir.Node) -> str:
     name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     origin = graph.origin_of(node)
-    return name if origin is None else f"{name} in the definition of {origin}"
+    return name if origin is None else f"{name}, part of {origin}"
 
 
 def _symbols_of_inputs(model: ir.Model) -> list[str]:
