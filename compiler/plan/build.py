@@ -9,6 +9,7 @@ import onnx_ir as ir
 from tilewright.errors import CompileError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.late import late_symbols
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr, ceildiv
 from tilewright.ir.types import TensorType
@@ -134,6 +135,10 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     )
 
 
+def _symbols_of(value: ir.Value) -> frozenset[str]:
+    return frozenset[str]().union(*(s.symbols for s in type_of(value).shape))
+
+
 def _root(value: ir.Value, sources: Mapping[ir.Value, ir.Value]) -> ir.Value:
     """The value whose memory ``value`` is."""
     while value in sources:
@@ -209,14 +214,17 @@ class _Builder:
         old = set(updated.values())
         sources = {s.result: s.source for s in self.entry.steps if isinstance(s, Alias)}
         self._update_in_place(sources)
+        late = late_symbols(self.entry.model).keys()
         for i, v in enumerate(graph.outputs):
             root = _root(v, sources)
             if i in updated:
                 self._update(root, updated[i], old)
                 continue
             buffer = self._add("output", type_of(v), i)
-            if root in self._by_value or is_constant(root):
-                # Somebody else's memory (an input, a constant, an earlier output): the output is a copy of it.
+            unsized = _symbols_of(v) & late - _symbols_of(root)
+            if root in self._by_value or is_constant(root) or unsized:
+                # Somebody else's memory (an input, a constant, an earlier output), or memory that is written before
+                # the sizes of the output are known: the output is a copy of it.
                 self.copies.append(Copy(self.argument(root, None), buffer, byte_size(type_of(v))))
             else:
                 self._by_value[root] = buffer

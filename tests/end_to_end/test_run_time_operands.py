@@ -38,6 +38,10 @@ GRAPHS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "{ t = Concat<axis=0>(n, m) u = Concat<axis=0>(t, n) y = Reshape(x, u) }",
         [{"x": F((6, 6)), "n": [3]}, {"x": F((4, 6)), "n": [2]}, {"x": F((1, 6)), "n": [1]}],
     ),
+    "a shape that is there after what has it": (
+        "g (float[A] x, int64[2] s) => (float[M,N] y) { a = Relu(x) t = Neg(s) u = Neg(t) y = Reshape(a, u) }",
+        [{"x": F(12), "s": [3, 4]}, {"x": F(3000), "s": [-1, 10]}],
+    ),
     "a product of two tensors of one run-time shape": (
         "g (float[A] x, float[A] z, int64[2] s) => (float[M,M] y) "
         "{ a = Reshape(x, s) b = Reshape(z, s) c = Transpose(b) y = MatMul(a, c) }",

@@ -121,13 +121,32 @@ def test_unsupported_uses_are_reported_together_too() -> None:
     assert all("depends on run-time values" in p for p in error.value.problems)
 
 
-def test_control_flow_is_unsupported() -> None:
-    graph = """(bool c, float[2] x) => (float[2] y) {
-        y = If(c) <then_branch = t () => (float[2] a) { a = Relu(x) },
-                   else_branch = e () => (float[2] b) { b = Abs(x) }> }"""
-    with pytest.raises(UnsupportedError) as error:
+#: Control flow that only a run can follow, and what is said of it.
+ENDLESS = {
+    """(bool c, float[4] x) => (float[n] y) {
+        y = If(c) <then_branch = t () => (float[4] a) { a = Relu(x) },
+                   else_branch = e () => (float[1] b) { b = ReduceMax(x) }> }""": "its branches give f32[4] and f32[1]",
+    """(int64 m, float[4] x) => (float[4] y) {
+        y = Loop(m, , x) <body = b (int64 i, bool c, float[4] s) => (bool d, float[4] t) {
+            d = Identity(c) t = Relu(s) }> }""": "only a run tells how often it runs",
+    """(float[4] x) => (float[4] y) <bool go = {1}> {
+        y = Loop(, go, x) <body = b (int64 i, bool c, float[4] s) => (bool d, float[4] t) {
+            d = Identity(c) t = Relu(s) }> }""": "more often than 512 times",
+    """(float[n,4] x, float[4] z) => (float[4] y) {
+        y = Scan<num_scan_inputs=1, body = b (float[4] s, float[4] r) => (float[4] t) { t = Add(s, r) }>(z, x) }""": (
+        "it runs n times"
+    ),
+    """(float[2,4] x, float[4] z) => (float[4] y) {
+        y = Scan<num_scan_inputs=1, body = b (float[4] s, float[4] r) => (float[4] t) {
+            t = Nothing(s, r) }>(z, x) }""": "Nothing",
+}
+
+
+@pytest.mark.parametrize("graph", ENDLESS)
+def test_control_flow_that_a_run_decides(graph: str) -> None:
+    with pytest.raises(TilewrightError) as error:
         import_model(text(graph))
-    assert error.value.problems[0].startswith("If ")
+    assert ENDLESS[graph] in str(error.value)
 
 
 def test_element_types_without_support() -> None:
