@@ -145,7 +145,7 @@ class Execution:
 
 
 def executed(graph: Graph, programs: Programs) -> Execution:
-    proto = model_of(graph.text)
+    proto = model_of(graph.text, graph.opset)
     shapes = {
         v.name: tuple("0.." if d.dim_param else str(d.dim_value) for d in v.type.tensor_type.shape.dim)
         for v in proto.graph.input
