@@ -40,6 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "build": BELOW_DRIVER | {"observe"},
     "entries": BELOW_DRIVER | {"build"},
     "driver": BELOW_DRIVER | {"artifact", "build", "entries", "facts", "observe", "selection", "__version__"},
+    "ways": {"ops"},
+    "operators": {"frontend", "ops", "ways"},
+    "support": BELOW_DRIVER | {"entries", "observe", "selection", "ways"},
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
@@ -51,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"cost", "plan", "ir", "target", "selection"},
     "api": {
         "driver",
+        "support",
         "entries",
         "engines",
         "artifact",
@@ -66,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "selection", "doctor", "explain"},
+    | {"runtime", "selection", "doctor", "explain", "support", "operators"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

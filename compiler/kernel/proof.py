@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from tilewright.ir.ranges import Facts, Range, bounds
 from tilewright.ir.symbolic import ZERO, Expr, Operation, Symbol, constant, floordiv, maximum, minimum, symbol
 
+#: The range of a symbol that chooses between two sizes (``tilewright.ops.choose``), and how many are tried both ways.
+_CHOICE = Range(0, 1)
+_MOST_CHOICES = 4
+
 Extents = Mapping[str, Expr]
 Interval = tuple[Expr, Expr]
 
@@ -83,9 +87,13 @@ def at_most(a: Expr, b: Expr, facts: Facts) -> bool:
 def _not_negative(e: Expr, facts: Facts) -> bool:
     """Whether ``e >= 0``. A minimum that is subtracted (a maximum that is added) may be taken to be any one of its
     operands; one that counts the other way must hold for each of them. For a floor division by ``n > 0``,
-    ``a - n + 1 <= n * (a // n) <= a``."""
+    ``a - n + 1 <= n * (a // n) <= a``. What a symbol chooses that is 0 or 1 must hold for both."""
     if bounds(e, facts)[0] >= 0:
         return True
+    choices = [n for n in e.symbols if facts.get(n) == _CHOICE]
+    if choices and len(choices) <= _MOST_CHOICES:
+        name = min(choices)
+        return all(_not_negative(e.substitute({name: constant(value)}), facts) for value in (0, 1))
     for monomial, coefficient in e.terms:
         match monomial:
             case ((Operation(op="min" | "max" as op, args=args) as atom, 1),):

@@ -66,6 +66,8 @@ class Operand:
     cuts: Mapping[int, tuple[Expr, ...]] = field(default_factory=dict)
     #: When this is another tensor with some elements replaced, how; a kernel that stores it writes those only.
     update: Update | None = None
+    #: Stored under the shape of :attr:`type`, whatever the graph's name for that shape: the same elements in order.
+    reshaped: bool = False
     _memo: dict[tuple[Index, ...], Value] = field(default_factory=dict)
 
     def at(self, index: Sequence[Index | int]) -> Value:

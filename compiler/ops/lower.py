@@ -337,8 +337,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
     while root.view is not None:
         root, forward = root.view
         maps.append(forward)
-    # The same elements in the same order may be computed under another shape.
-    stored = type_of(value) if maps or type_of(value).rank == result.type.rank else result.type
+    stored = result.type if result.reshaped else type_of(value)
     composer.output(name, simplify_type(stored, composer.facts))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}

@@ -8,7 +8,7 @@ import numpy as np
 from tilewright.ir.graph import Known
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType, TensorType
-from tilewright.ops.axes import kept_sizes, marked_axes, named_axes, sizes_around
+from tilewright.ops.axes import are_constant, kept_sizes, marked_axes, named_axes, sizes_around
 from tilewright.ops.choose import choose
 from tilewright.ops.context import Infer
 from tilewright.ops.elementwise import WIDE
@@ -27,7 +27,7 @@ REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceSu
 
 def reduced_axes(ctx: Infer) -> list[Expr]:
     """For each axis of input 0 whether a ``Reduce…`` node reduces it, 0 or 1: the axes are input 1, or the attribute of
-    old opsets. Run-time ones are defined under the hints of :func:`tilewright.ops.axes.marked_axes`.
+    old opsets. They are defined under the hints of :func:`tilewright.ops.axes.marked_axes`.
     """
     rank = ctx.input(0).rank
     if ctx.has(1):
@@ -36,8 +36,8 @@ def reduced_axes(ctx: Infer) -> list[Expr]:
         axes = [constant(ctx.axis(a, rank)) for a in ctx.integers("axes") or []]
     if not axes:
         return [constant(0 if ctx.integer("noop_with_empty_axes", 0) else 1)] * rank
-    if all(a.is_constant for a in axes):
-        return [constant(int(constant(d) in axes)) for d in range(rank)]
+    if are_constant(axes):
+        return [ctx.define(f"among{d}", int(constant(d) in axes)) for d in range(rank)]
     return marked_axes(ctx, axes, rank)
 
 

@@ -190,14 +190,14 @@ def _lower_depth_to_space(ctx: Context) -> Operand:
 
 @lowering("SpaceToDepth")
 def _lower_space_to_depth(ctx: Context) -> Operand:
-    """The block's position is the slow part of a channel."""
+    """``DCR``: the block's position is the slow part of a channel of the result; ``CRD``: the fast one."""
     x, b = ctx.input(0), ctx.attribute("blocksize")
-    channels = x.type.shape[1]
+    channels, deep = x.type.shape[1], ctx.attribute("mode", "DCR") == "DCR"
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, h, w = (i for i in index if isinstance(i, Expr))
-        within = c // channels
-        return x.at((n, c % channels, h * b + within // b, w * b + within % b))
+        within, channel = (c // channels, c % channels) if deep else (c % (b * b), c // (b * b))
+        return x.at((n, channel, h * b + within // b, w * b + within % b))
 
     return ctx.result(at)
 

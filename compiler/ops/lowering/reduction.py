@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from tilewright.ir.symbolic import ZERO, Expr, product
+from tilewright.ir.symbolic import ZERO, Expr, constant, product
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import IndexValue, Value
+from tilewright.ops.choose import choose
 from tilewright.ops.compose import Composer, Index, Operand, binary, cast, const, select, size_of, unary
 from tilewright.ops.lower import Context, lowering
-from tilewright.ops.simplify import simplify
 
 
 def _identity(x: Value) -> Value:
@@ -43,7 +43,8 @@ class Reduced:
 
     Attributes:
         x: what is reduced.
-        shape: of the result; with run-time axes as if ``keepdims`` were set, which is the same memory.
+        shape: of the result; with run-time axes in terms of what they choose, and as if ``keepdims`` were set, which
+            is the same memory.
         over: of each axis how many elements are reduced, ``None`` where it is kept for certain.
         keep: whether the result has the reduced axes.
     """
@@ -57,6 +58,10 @@ class Reduced:
     def count(self) -> Expr:
         """How many elements become one."""
         return product(size for size in self.over if size is not None)
+
+    def result(self, dtype: DType, at: Callable[[tuple[Index, ...]], Value]) -> Operand:
+        """The operand with these elements."""
+        return Operand(TensorType(dtype, self.shape), at, reshaped=True)
 
     def at(self, composer: Composer, index: tuple[Index, ...]) -> tuple[list[Expr], list[Index]]:
         """New index variables for the axes that are reduced, and the index of ``x`` where the others are ``index``."""
@@ -87,14 +92,16 @@ def over_axes(x: Operand, axes: Collection[int], shape: tuple[Expr, ...], keep: 
 def reduced(ctx: Context) -> Reduced:
     """What a Reduce operator reduces."""
     x, keep = ctx.input(0), bool(ctx.attribute("keepdims", 1))
-    if "one0" in ctx.definitions:
-        ones = tuple(simplify(ctx.defined(f"one{d}"), ctx.composer.facts) for d in range(x.type.rank))
-        # Of an axis of size n that is reduced 1 is left, and n are reduced; else n are left, and 1 is "reduced".
-        return Reduced(x, ones, tuple(size + 1 - one for size, one in zip(x.type.shape, ones, strict=True)), True)
-    axes = ctx.integers(1, "axes") or []
-    if not axes:
-        axes = [] if ctx.attribute("noop_with_empty_axes", 0) else list(range(x.type.rank))
-    return over_axes(x, {a % x.type.rank for a in axes}, ctx.outputs[0].shape, keep)
+    places = range(x.type.rank)
+    if "among0" in ctx.definitions:
+        marks = [ctx.defined(f"among{d}") for d in places]
+    else:
+        marks = [constant(0 if ctx.attribute("noop_with_empty_axes", 0) else 1)] * x.type.rank
+    if all(m.is_constant for m in marks):
+        return over_axes(x, {d for d in places if marks[d] == 1}, ctx.outputs[0].shape, keep)
+    # Of an axis of size n that is reduced 1 is left, and n are reduced; else n are left, and 1 is "reduced".
+    sizes = list(zip(marks, x.type.shape, strict=True))
+    return Reduced(x, tuple(choose(m, 1, n) for m, n in sizes), tuple(choose(m, n, 1) for m, n in sizes), True)
 
 
 def accumulator(dtype: DType) -> DType:
@@ -118,7 +125,7 @@ def _lower_reduce(ctx: Context) -> Operand:
             total = binary("div", total, size_of(r.count, wide))
         return cast(total, dtype)
 
-    return Operand(TensorType(dtype, r.shape), at)
+    return r.result(dtype, at)
 
 
 @lowering("ReduceLogSumExp")
@@ -136,7 +143,7 @@ def _lower_log_sum_exp(ctx: Context) -> Operand:
         total = ctx.composer.reduce("sum", fresh, unary("exp", binary("sub", value, top)), "sum")
         return cast(binary("add", unary("log", total), top), dtype)
 
-    return Operand(TensorType(dtype, r.shape), at)
+    return r.result(dtype, at)
 
 
 @lowering("ArgMax", "ArgMin")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.ir.symbolic import IntLike, constant, product
+from tilewright.ir.symbolic import constant, product
 from tilewright.ir.types import DType
 from tilewright.ops.steps import Program, program
 
@@ -21,8 +21,8 @@ def scatter(ctx: Program) -> None:
     values, op = [ctx.input(0), ctx.input(1), ctx.input(2), ctx.output()], _REDUCTIONS.index(reduction)
     if ctx.node.op_type == "ScatterND":
         depth = indices[-1].value
-        dims: list[IntLike] = [op, product(indices[:-1]), depth, product(x[depth:]), *x[:depth]]
-        ctx.call("scatter_nd", values, [product(x), *dims])
+        rows, part = product(indices[:-1]), product(x[depth:])
+        ctx.call("scatter_nd", values, [product(x), op, rows, depth, part, *x[:depth]])
         return
     axis = ctx.attribute("axis", 0) % len(x)
     # Slices before the axis are independent of one another.
