@@ -65,7 +65,7 @@ def _slid(ctx: Infer, w: Window, axis: int, size: Expr) -> Expr:
     if ctx.bounds(size - least)[1] < 0:
         ctx.fail(f"a window of {w.extent(axis)} does not fit {size} with padding {before} and {after}")
     if ctx.bounds(size - least)[0] < 0:
-        size = ctx.equal(size, maximum(size, least))
+        ctx.equal(size, maximum(size, least))
     room = size - least
     if not w.ceil_mode:
         slid = room // stride + 1
