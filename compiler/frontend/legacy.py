@@ -8,11 +8,14 @@ them: they wait in a domain of their own until :func:`unpark`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import CompileError
+from tilewright.frontend.revised import revised
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 #: Where nodes wait for the converter to be done.
@@ -31,7 +34,14 @@ def park(proto: onnx.ModelProto, opset: int, where: str) -> None:
 
     ranks: dict[str, int] | None = None
     nodes: list[onnx.NodeProto] = []
+    constants = _constants(proto.graph)
     for node in proto.graph.node:
+        made = revised(node, opset, constants, where) if node.domain in ("", "ai.onnx") else None
+        if made is not None:
+            for new in made:
+                new.domain = PARKED if new.op_type != "Constant" else ""
+            nodes += made
+            continue
         broadcasting = opset < 7 and node.op_type in _BROADCASTING
         if node.domain not in ("", "ai.onnx") or not (broadcasting or _is_old(node, opset)):
             nodes.append(node)
@@ -58,6 +68,17 @@ def unpark(proto: onnx.ModelProto) -> None:
     kept = [o for o in proto.opset_import if o.domain != PARKED]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
+
+
+def _constants(graph: onnx.GraphProto) -> Callable[[str], np.ndarray[Any, Any] | None]:
+    """Contents of initializers and of Constant nodes by name."""
+    from onnx import numpy_helper
+
+    tensors = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and [a.name for a in node.attribute] == ["value"]:
+            tensors[node.output[0]] = node.attribute[0].t
+    return lambda name: numpy_helper.to_array(tensors[name]) if name in tensors else None
 
 
 def _is_old(node: onnx.NodeProto, opset: int) -> bool:
