@@ -1,21 +1,21 @@
 """Operators of the first opsets that are spelled differently today, and which ONNX's version converter leaves behind.
 
 Before opset 7 a second operand was lined up with the first by an attribute (``axis``) instead of by trailing sizes of
-1, and a slope of PRelu with the channels; before opset 6 Cast named its type in words. :func:`park` gives these nodes
-today's form. There is no opset in which they and their neighbours are right at once, so the converter must not see
-them: they wait in a domain of their own until :func:`unpark`.
+1, and a slope of PRelu with the channels; before opset 6 Cast named its type in words. Before opset 11 images were
+resized with other positions. :func:`park` gives these nodes today's form. There is no opset in which they and their
+neighbours are right at once, so the converter must not see them: they wait in a domain of their own until
+:func:`unpark`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend.old_resize import is_old_resize, todays_resize
 from tilewright.frontend.revised import revised
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
 #: Where nodes wait for the converter to be done.
@@ -34,13 +34,17 @@ def park(proto: onnx.ModelProto, opset: int, where: str) -> None:
 
     ranks: dict[str, int] | None = None
     nodes: list[onnx.NodeProto] = []
-    constants = _constants(proto.graph)
     for node in proto.graph.node:
-        made = revised(node, opset, constants, where) if node.domain in ("", "ai.onnx") else None
-        if made is not None:
-            for new in made:
+        if node.domain in ("", "ai.onnx") and is_old_resize(node, opset):
+            nodes += todays_resize(node, opset, proto.graph, where)
+            for made in nodes:
+                made.domain = PARKED if made.op_type == "Resize" else made.domain
+            continue
+        made_today = revised(node, opset, where) if node.domain in ("", "ai.onnx") else None
+        if made_today is not None:
+            for new in made_today:
                 new.domain = PARKED if new.op_type != "Constant" else ""
-            nodes += made
+            nodes += made_today
             continue
         broadcasting = opset < 7 and node.op_type in _BROADCASTING
         if node.domain not in ("", "ai.onnx") or not (broadcasting or _is_old(node, opset)):
@@ -68,17 +72,6 @@ def unpark(proto: onnx.ModelProto) -> None:
     kept = [o for o in proto.opset_import if o.domain != PARKED]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
-
-
-def _constants(graph: onnx.GraphProto) -> Callable[[str], np.ndarray[Any, Any] | None]:
-    """Contents of initializers and of Constant nodes by name."""
-    from onnx import numpy_helper
-
-    tensors = {t.name: t for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and [a.name for a in node.attribute] == ["value"]:
-            tensors[node.output[0]] = node.attribute[0].t
-    return lambda name: numpy_helper.to_array(tensors[name]) if name in tensors else None
 
 
 def _is_old(node: onnx.NodeProto, opset: int) -> bool:

@@ -1,7 +1,5 @@
 """Operators whose meaning was revised, where ONNX's version converter keeps the spelling or refuses.
 
-- Before opset 11 Resize, and Upsample always, take positions from the first element on (``asymmetric``); the nearest
-  one is below when an axis grows and above when it shrinks (as ONNX Runtime has it; the text of opset 10 is silent).
 - Before opset 13 Hardmax works on the input as a matrix, whose columns are all axes from ``axis`` on.
 - Attributes that became inputs or other types: Pad and Split before opset 2, the norm of LpPool before 2, Concat's
   axis before 4; the recurrent operators before 7 say whether they give a sequence, which the outputs tell.
@@ -15,14 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tilewright.errors import CompileError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
-#: A constant of the graph by name, or ``None``.
-Constants = Callable[[str], "np.ndarray[Any, Any] | None"]
 
-
-def revised(node: onnx.NodeProto, opset: int, constants: Constants, where: str) -> list[onnx.NodeProto] | None:
+def revised(node: onnx.NodeProto, opset: int, where: str) -> list[onnx.NodeProto] | None:
     """Today's nodes for a node of ``opset`` of the ONNX domain; ``None`` where the converter does well.
 
     Raises :class:`CompileError` (``opset-unsupported``) for what has no such form.
@@ -34,7 +28,7 @@ def revised(node: onnx.NodeProto, opset: int, constants: Constants, where: str) 
 
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     try:
-        return rule(node, attributes, constants)
+        return rule(node, attributes)
     except ValueError as error:
         raise CompileError(
             "opset-unsupported",
@@ -59,27 +53,7 @@ def _constant(node: onnx.NodeProto, hint: str, values: Any, dtype: str) -> onnx.
     return helper.make_node("Constant", [], [f"{node.output[0]}__{hint}"], value=tensor)
 
 
-def _resized(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
-    nodes = []
-    scales = list(attributes.get("scales", ()))
-    if "height_scale" in attributes:
-        scales = [1.0, 1.0, attributes["height_scale"], attributes["width_scale"]]
-    if scales:
-        nodes.append(_constant(node, "scales", scales, "float32"))
-    else:
-        known = constants(node.input[1])
-        scales = [] if known is None else known.reshape(-1).tolist()
-    mode = attributes.get("mode", b"nearest").decode().replace("bilinear", "linear")
-    below = node.op_type == "Upsample" or (bool(scales) and all(s >= 1 for s in scales))
-    if mode == "nearest" and not below and not (scales and all(s <= 1 for s in scales)):
-        raise ValueError("which element is the nearest depends on whether an axis grows: it must be a constant scale")
-    scale = nodes[0].output[0] if nodes else node.input[1]
-    nearest = "floor" if below else "ceil"
-    more = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": nearest}
-    return [*nodes, _made(node, [node.input[0], "", scale], "Resize", mode=mode, **more)]
-
-
-def _hardmax(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _hardmax(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     from onnx import helper
 
     shape, matrix, hot = (f"{node.output[0]}__{part}" for part in ("shape", "matrix", "hot"))
@@ -91,26 +65,26 @@ def _hardmax(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Con
     ]
 
 
-def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _recurrent(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     kept = {name: value for name, value in attributes.items() if name != "output_sequence"}
     return [_made(node, list(node.input), **kept)]
 
 
-def _lp_pool(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _lp_pool(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     p = attributes.get("p", 2.0)
     if p != int(p):
         raise ValueError(f"p is {p}, and only whole numbers are supported")
     return [_made(node, list(node.input), **{**attributes, "p": int(p)})]
 
 
-def _padded(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _padded(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     pads = _constant(node, "pads", attributes["paddings"], "int64")
     value = _constant(node, "value", attributes.get("value", 0.0), "float32")
     inputs = [node.input[0], pads.output[0], value.output[0]]
     return [pads, value, _made(node, inputs, mode=attributes.get("mode", b"constant"))]
 
 
-def _split(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _split(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     axis = attributes.get("axis", 0)
     if len(node.input) > 1:
         return [_made(node, list(node.input), axis=axis)]
@@ -120,16 +94,14 @@ def _split(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Const
     return [sizes, _made(node, [node.input[0], sizes.output[0]], axis=axis)]
 
 
-def _joined(node: onnx.NodeProto, attributes: Mapping[str, Any], constants: Constants) -> list[onnx.NodeProto]:
+def _joined(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[onnx.NodeProto]:
     return [_made(node, list(node.input), axis=attributes.get("axis", 1))]
 
 
-_Rule = Callable[["onnx.NodeProto", Mapping[str, Any], Constants], "list[onnx.NodeProto]"]
+_Rule = Callable[["onnx.NodeProto", Mapping[str, Any]], "list[onnx.NodeProto]"]
 
 #: Operator: the opset from which on the converter knows it, and its form of today.
 _RULES: dict[str, tuple[int, _Rule]] = {
-    "Resize": (11, _resized),
-    "Upsample": (24, _resized),
     "Hardmax": (13, _hardmax),
     "RNN": (7, _recurrent),
     "LSTM": (7, _recurrent),
