@@ -64,6 +64,7 @@ def _slid(ctx: Infer, w: Window, axis: int, size: Expr) -> Expr:
     room = size + before + after - w.extent(axis)
     if ctx.bounds(room)[1] < 0:
         ctx.fail(f"a window of {w.extent(axis)} does not fit {size} with padding {before} and {after}")
+    ctx.at_most(0, room)
     if not w.ceil_mode:
         return room // stride + 1
     # The last window starts inside the input or the padding before it.
