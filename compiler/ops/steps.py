@@ -118,6 +118,10 @@ class Program:
         """What the shape rule defined under ``hint``."""
         return defined(self.node)[hint]
 
+    def defines(self, hint: str) -> bool:
+        """Whether the shape rule left something open under ``hint``."""
+        return hint in defined(self.node)
+
     def expressions(self, index: int) -> list[Expr]:
         """The elements of an integer input that the shape rule asked for: constants, or symbols read at run time."""
         known = known_value(self.input(index))
