@@ -91,7 +91,7 @@ class Built:
 
 
 def byte_size(t: TensorType) -> Expr:
-    """Bytes of a row-major tensor; 4-bit elements are packed two to a byte."""
+    """Bytes of a row-major tensor; elements of less than 8 bits share bytes."""
     return ceildiv(t.elements * t.dtype.bits, 8)
 
 
@@ -106,7 +106,7 @@ def build_plan(entries: Sequence[EntrySteps], kernels: Sequence[str], names: Map
 def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     model = entry.model
     builder = _Builder(entry, constants)
-    late = LateSymbols(model)
+    late = LateSymbols(model, _sizes_used(entry))
     code: list[Instruction] = late.after(model.graph.inputs, builder.whole)
     for step in entry.steps:
         match step:
@@ -137,6 +137,14 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
 
 def _symbols_of(value: ir.Value) -> frozenset[str]:
     return frozenset[str]().union(*(s.symbols for s in type_of(value).shape))
+
+
+def _sizes_used(entry: EntrySteps) -> list[Expr]:
+    """Every size and integer that the program of an entry point needs."""
+    launches = [s for s in entry.steps if isinstance(s, KernelLaunch)]
+    values = [*entry.model.graph.outputs, *(v for step in launches for v in step.values)]
+    sizes = [size for v in values for size in type_of(v).shape]
+    return [*sizes, *(e for step in launches for e in (*step.dims, step.grid, step.scratch))]
 
 
 def _root(value: ir.Value, sources: Mapping[ir.Value, ir.Value]) -> ir.Value:
