@@ -13,11 +13,11 @@ from tilewright.ops.lower import Context, lowering, unsupported
 Moves = Mapping[int, Callable[[Expr], Expr]]
 
 
-def _moved(ctx: Context, moves: Moves, output: int = 0) -> Operand:
+def _moved(ctx: Context, moves: Moves, output: int = 0, sure: bool = True) -> Operand:
     """Reads of the input with the index along each dimension of ``moves`` replaced. An index is always inside, but
     where a run decides that is not to be seen from the kernel, which then reads with care.
     """
-    x, sure = ctx.input(0), not ctx.definitions
+    x, sure = ctx.input(0), sure and not ctx.definitions
 
     def at(index: tuple[Index, ...]) -> Value:
         moved = tuple(moves[d](i) if d in moves and isinstance(i, Expr) else i for d, i in enumerate(index))
@@ -86,8 +86,9 @@ def _lower_pad(ctx: Context) -> Operand:
     named = {} if axes is None else dict(zip(axes, amounts, strict=False))
     before = {d: ctx.definitions.get(f"before{d}", named.get(d, constant(0))) for d in range(x.type.rank)}
     if mode in _OUTSIDE:
-        moves = {d: _repeating(ctx, mode, d, before[d]) for d in (axes if axes is not None else before)}
-        return _moved(ctx, moves)
+        touched = [d for d, b in before.items() if b != 0 or ctx.outputs[0].shape[d] != x.type.shape[d]]
+        some = all(bounds(x.type.shape[d], ctx.composer.facts)[0] >= 1 for d in touched)
+        return _moved(ctx, {d: _repeating(ctx, mode, d, before[d]) for d in touched}, sure=some)
     if mode != "constant":
         raise unsupported(ctx.node, f"pad mode {mode}")
     value = ctx.optional(2)
