@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+import tilewright
 from onnx import TensorProto, helper, numpy_helper
 from tilewright import driver
 from tilewright.options import Options
@@ -69,6 +71,28 @@ def test_tensors_are_moved_and_converted(code: int) -> None:
         bits = x.view(np.uint8) if y.dtype == np.uint8 else x.astype(np.int8)
         np.testing.assert_array_equal(y, bits)
         np.testing.assert_array_equal(t, bits.T)
+        given = np.zeros((7, rows), x.dtype)
+        assert session.run(["t"], {"x": x}, out={"t": given})[0] is given
+        np.testing.assert_array_equal(given.astype(np.float32), x.astype(np.float32).T)
+
+
+@pytest.mark.parametrize("code", TYPES, ids=TensorProto.DataType.Name)
+def test_a_conversion_inside_a_kernel_rounds(code: int) -> None:
+    """There and back, fused with what stands around."""
+    session = _compiled(
+        [
+            helper.make_node("Mul", ["x", "x"], ["s"]),
+            helper.make_node("Cast", ["s"], ["c"], to=code),
+            helper.make_node("Cast", ["c"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["f", "s"], ["y"]),
+        ],
+        [helper.make_tensor_value_info("x", 1, ("N",))],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [],
+    )
+    x = np.random.default_rng(2).uniform(0, 1.2, 29).astype(np.float32)
+    (y,) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(y, (x * x).astype(TYPES[code]).astype(np.float32) - x * x)
 
 
 def test_a_number_that_does_not_fit_is_refused() -> None:
@@ -78,3 +102,20 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
     np.testing.assert_array_equal(session.run(None, {"x": np.array([-8, 0, 7], np.int8)})[0], [-8, 0, 7])
     with pytest.raises(InputError, match="i4 holds -8 to 7"):
         session.run(None, {"x": np.array([-8, 0, 8], np.int8)})
+
+
+def test_verification_knows_narrow_types() -> None:
+    types = (*TYPES, TensorProto.BFLOAT16)
+    nodes, outputs = [], []
+    for code in types:
+        nodes.append(helper.make_node("Cast", ["x"], [f"y{code}"], to=code))
+        nodes.append(helper.make_node("Cast", [f"z{code}"], [f"w{code}"], to=TensorProto.FLOAT))
+        outputs.append(helper.make_tensor_value_info(f"y{code}", code, None))
+        outputs.append(helper.make_tensor_value_info(f"w{code}", TensorProto.FLOAT, None))
+    inputs = [helper.make_tensor_value_info("x", 1, ("N", 7))]
+    inputs += [helper.make_tensor_value_info(f"z{code}", code, ("N",)) for code in types]
+    graph = helper.make_graph(nodes, "narrow", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # compiled, but not verified
+        tilewright.compile(model, targets=("cpu:native",))

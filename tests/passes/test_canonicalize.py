@@ -114,6 +114,32 @@ REWRITES = [
         "g (float[3,B] x, float[3,M] w) => (float[B,M] y) { y = Gemm<transA=1, alpha=3.0>(x, w) }",
         "Transpose MatMul Mul",
     ),
+    (
+        "decompose-einsum",
+        'g (float[B,2,S,4] q, float[B,2,T,4] k) => (float[B,2,S,T] y) { y = Einsum<equation="bhid,bhjd->bhij">(q, k) }',
+        "Transpose MatMul",
+    ),
+    (
+        "decompose-einsum",  # several axes of rows and of columns, summed ones that only one operand has
+        'g (float[B,3,4] x, float[4,2,5] w) => (float[2,B] y) { y = Einsum<equation="...ij,jkl->k...">(x, w) }',
+        "ReduceSum ReduceSum MatMul Transpose",
+    ),
+    (
+        "decompose-einsum",
+        'g (float[B,2,4] x, float[2,4,3,5] w) => (float[B,3,5] y) { y = Einsum<equation="bhd,hdij->bij">(x, w) }',
+        "Reshape Reshape MatMul Reshape",
+    ),
+    (
+        "decompose-einsum",
+        'g (float[B,4] x, float[4,S] w, float[S,3] v) => (float[B,3] y) { y = Einsum<equation="ij,jk,kl">(x, w, v) }',
+        "MatMul MatMul",
+    ),
+    ("decompose-einsum", 'g (float[B,4] x) => (float[4,B] y) { y = Einsum<equation="ij->ji">(x) }', "Transpose"),
+    (
+        "decompose-einsum",  # a vector times a vector
+        'g (float[S] x, float[S] w) => (float y) { y = Einsum<equation="i,i">(x, w) }',
+        "Unsqueeze Unsqueeze MatMul Squeeze",
+    ),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float two = {2}> { y = Pow(x, two) }", "Mul"),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float c = {8}> { y = Div(x, c) }", "Mul"),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float c = {0.3}> { y = Sub(x, c) }", "Add"),
@@ -194,6 +220,25 @@ REWRITES = [
         "sink-views",
         "g (float[1,S,4] x, float[4,4] w) => (float[S,4] y) <int64[1] a = {0}> { r = Squeeze(x, a) y = MatMul(r, w) }",
         "MatMul Squeeze",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x) => (float[B,1,4,4] y) <float[1,1,3,3] w = {1,2,3,4,5,6,7,8,9}, float[1] c = {1}> "
+        "{ y = ConvTranspose<strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]>(x, w, c) }",
+        "Conv Reshape Transpose Reshape Slice",
+    ),
+    (
+        "decompose-conv-transpose",  # turned around, and nothing to move
+        "g (float[B,2,3,3] x) => (float[B,1,3,3] y) <float[2,1,2,2] w = {1,2,3,4,5,6,7,8}> "
+        "{ y = ConvTranspose<dilations=[2,2], pads=[1,1,1,1]>(x, w) }",
+        "Conv",
+    ),
+    (
+        "decompose-conv-transpose",  # with what normalizes it
+        "g (float[B,2,2] x) => (float[B,4,4] y) <float[2,4,2] w = {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}, "
+        + _NORM
+        + "{ a = ConvTranspose<strides=[2]>(x, w) y = BatchNormalization(a, s, b, m, v) }",
+        "Conv Reshape Transpose Reshape",
     ),
     (
         "fold-batch-norm",
@@ -377,6 +422,23 @@ REFUSALS = [
         "float[1] b = {0}, float[1] m = {0}, float[1] v = {1}> { a = Conv(x, w) "
         "y = BatchNormalization(a, s, b, m, v) }",
         "statistics are no constants",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x, float[1,1,2,2] w) => (float[B,1,3,3] y) { y = ConvTranspose(x, w) }",
+        "no constants",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x) => (float[B,1,4,4] y) <float[1,1,1,1] w = {2}> "
+        "{ y = ConvTranspose<strides=[3,3]>(x, w) }",
+        "meet no entry",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,S] x) => (float[B,1,M] y) <float[1,1,3] w = {1,2,3}> "
+        "{ y = ConvTranspose<pads=[2,2]>(x, w) }",  # nothing comes of two elements, and a window needs three
+        "hangs on sizes",
     ),
     (
         "fold-index-tensors",
