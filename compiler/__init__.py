@@ -14,7 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-    from tilewright.api import bench, compile, load, verify
+    from tilewright.api import bench, check, compile, load, verify
     from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
     from tilewright.runtime.errors import ArtifactError, InputError
 
@@ -27,12 +27,13 @@ __all__ = [
     "TilewrightError",
     "UsageError",
     "bench",
+    "check",
     "compile",
     "load",
     "verify",
 ]
 
-_HOME = dict.fromkeys(("bench", "compile", "load", "verify"), "tilewright.api")
+_HOME = dict.fromkeys(("bench", "check", "compile", "load", "verify"), "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tilewright.driver import Progress
     from tilewright.runtime import Session
     from tilewright.runtime.manifest import EntryInfo
+    from tilewright.support import Checked
     from tilewright.verification import Verification
 
 Array = NDArray[Any]
@@ -94,6 +95,27 @@ def compile(
         for name, each in models.items():
             _require_equal(artifact, name, each, example_args, tolerance)
     return artifact
+
+
+def check(
+    model: Model,
+    targets: Sequence[str] = ("cpu",),
+    *,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    level: int = 2,
+) -> Checked:
+    """Which operators of a model are supported on each target, with a reason and a way round for what is not.
+
+    Nothing is built. ``model`` is an ONNX file or a ``ModelProto``; the other arguments are those of :func:`compile`.
+    Raises :class:`CompileError` for an invalid model; unsupported operators are in the result.
+    """
+    from tilewright.support import check as examine
+
+    if not _is_onnx(model):
+        cause, fix = "only ONNX models can be checked", "export it (torch.onnx.export), or compile it"
+        raise UsageError("check-what", where=type(model).__name__, cause=cause, fix=fix)
+    shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
+    return examine(model, Options(tuple(targets), tuple(shapes.items()), level))
 
 
 def _require_equal(

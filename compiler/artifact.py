@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from tilewright.errors import ResourceError
 from tilewright.ir.graph import constant_array
-from tilewright.kernel.pack import pack_constant
+from tilewright.kernel.pack import in_memory, pack_constant
 from tilewright.package.atomic import atomic_file
 from tilewright.package.writer import ArtifactSize, Contents, Part, compose_artifact
 from tilewright.plan.build import PackedConstant
@@ -98,4 +98,5 @@ class _Contents:
 
     def __call__(self) -> np.ndarray[Any, np.dtype[Any]]:
         array = constant_array(self.constant.value)
-        return np.ascontiguousarray(array if self.constant.pack is None else pack_constant(array, self.constant.pack))
+        array = array if self.constant.pack is None else pack_constant(array, self.constant.pack)
+        return in_memory(array, self.constant.constant.dtype)

@@ -16,11 +16,14 @@ from tilewright.target import Target
 BACKENDS: Mapping[str, str] = {"cpu": "tilewright.backends.cpu.backend:CpuBackend"}
 
 
-def resolve_targets(options: Options) -> list[tuple[KernelBackend, Target]]:
-    """Every target meant by the user's spellings, once each, with its backend. Raises ``UsageError`` when none is."""
+def resolve_targets(options: Options, build: bool = True) -> list[tuple[KernelBackend, Target]]:
+    """Every target meant by the user's spellings, once each, with its backend. Raises ``UsageError`` when none is.
+
+    Backends that are not to ``build`` anything need no C compiler.
+    """
     found: dict[str, tuple[KernelBackend, Target]] = {}
     for spelling in options.targets:
-        backend = find_backend(spelling.partition(":")[0], options.cc)
+        backend = find_backend(spelling.partition(":")[0], options.cc, build)
         for target in backend.resolve(spelling):
             found.setdefault(target.spelling, (backend, target))
     if not found:
@@ -36,7 +39,7 @@ def backend_kinds() -> dict[str, str]:
     return where
 
 
-def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
+def find_backend(kind: str, cc: str | None = None, build: bool = True) -> KernelBackend:
     """The backend of a kind of target, using the C compiler ``cc``. Raises ``UsageError`` for an unknown kind."""
     where = BACKENDS if kind in BACKENDS else backend_kinds()  # asking every installed package takes 5 ms
     if kind not in where:
@@ -47,7 +50,7 @@ def find_backend(kind: str, cc: str | None = None) -> KernelBackend:
             fix=f"use one of {', '.join(where)}; `tilewright targets` lists them",
         )
     module, _, name = where[kind].partition(":")
-    backend = getattr(importlib.import_module(module), name)(default_toolchain(cc))
+    backend = getattr(importlib.import_module(module), name)(default_toolchain(cc) if build else None)
     if not isinstance(backend, KernelBackend):
         raise UsageError(
             "not-a-backend",

@@ -35,7 +35,7 @@ PASSED = ROOT / "tests" / "conformance" / "passed.txt"
 SYMBOLIC = ROOT / "tests" / "conformance" / "passed-symbolic.txt"
 
 #: Seconds that one test may take.
-LIMIT = 120
+LIMIT = 300
 
 
 def main() -> int:

@@ -40,17 +40,21 @@ ALLOWED: dict[str, set[str]] = {
     "build": BELOW_DRIVER | {"observe"},
     "entries": BELOW_DRIVER | {"build"},
     "driver": BELOW_DRIVER | {"artifact", "build", "entries", "facts", "observe", "selection", "__version__"},
+    "ways": {"ops"},
+    "operators": {"frontend", "ops", "ways"},
+    "support": BELOW_DRIVER | {"entries", "observe", "selection", "ways"},
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
     "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"backends.base", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
-    "engines": {"runtime", "errors", "__version__"},
+    "engines": {"runtime", "errors", "sample", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
     | {"cost", "plan", "ir", "target", "selection"},
     "api": {
         "driver",
+        "support",
         "entries",
         "engines",
         "artifact",
@@ -66,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "selection", "doctor", "explain"},
+    | {"runtime", "selection", "doctor", "explain", "support", "operators"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

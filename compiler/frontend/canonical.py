@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend.control import CONTROL_FLOW
 from tilewright.frontend.definition import has_definition
 from tilewright.frontend.legacy import park, unpark
 from tilewright.ir.graph import FUSED_DOMAIN
@@ -34,11 +35,17 @@ Placeholder = tuple[int, tuple[int, ...]]
 
 
 def canonical_proto(
-    proto: onnx.ModelProto, weights: Mapping[str, Placeholder], ranks: Mapping[str, int], where: str
+    proto: onnx.ModelProto,
+    weights: Mapping[str, Placeholder],
+    ranks: Mapping[str, int],
+    where: str,
+    *,
+    every_operator: bool = True,
 ) -> onnx.ModelProto:
     """Inline, check and convert ``proto`` (changed in place or replaced); ``weights`` are inputs in the result.
 
-    ``ranks`` tells how many axes an input has where the model does not.
+    ``ranks`` tells how many axes an input has where the model does not. Operators that nothing is known of are errors
+    unless ``every_operator`` is false.
 
     Raises :class:`CompileError` (``invalid-model``, ``opset-unsupported``, ``model-too-large``) and
     :class:`~tilewright.errors.UnsupportedError`.
@@ -54,7 +61,9 @@ def canonical_proto(
     _require_text(proto, where)
     _check_functions(proto, where)
     _check(proto, where)
-    require_operators(proto, where)  # no control flow is left after this, so no graph inside a node
+    if every_operator:
+        require_operators(proto, where)
+    _require_inner(proto, version, where)
     kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
     try:
         if len(kept) < len(proto.functions):
@@ -83,11 +92,10 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
     problems: dict[str, list[str]] = {}
     for node in _nodes([proto.graph, *proto.functions]):
         domain = "" if node.domain == "ai.onnx" else node.domain
-        if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED):
+        if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED | CONTROL_FLOW):
             continue
-        if find_shape_rule(domain, node.op_type) is None and not has_definition(
-            domain, node.op_type, opsets.get(domain, 0)
-        ):
+        opset = opsets.get(domain, 0)
+        if find_shape_rule(domain, node.op_type) is None and not has_definition(domain, node.op_type, opset):
             name = f"{domain}::{node.op_type}" if domain else node.op_type
             problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
     if problems:
@@ -98,9 +106,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (" …" if len(names) > 3 else "")
 
 
-def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterable[onnx.NodeProto]:
+def _nodes(containers: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[onnx.NodeProto]:
+    """Every node, those of graphs inside nodes included."""
     for container in containers:
-        yield from container.node
+        for node in container.node:
+            yield node
+            if node.attribute:
+                yield from _nodes(g for a in node.attribute for g in (a.g, *a.graphs))
 
 
 def _require_text(proto: onnx.ModelProto, where: str) -> None:
@@ -114,6 +126,26 @@ def _require_text(proto: onnx.ModelProto, where: str) -> None:
         if not isinstance(text, str):
             raise CompileError(
                 "invalid-model", where=where, cause=f"the name {text!r} is not UTF-8", fix="export the model again"
+            )
+
+
+def _require_inner(proto: onnx.ModelProto, opset: int, where: str) -> None:
+    """What is inside nodes: no data in other files, and loops as they are since opset 9."""
+    import onnx
+
+    for node in _nodes([proto.graph, *proto.functions]):
+        at = f"{where}: node {node.name or (node.output[0] if node.output else '?')!r}"
+        if opset < 9 and node.op_type == "Scan" and node.domain in ("", "ai.onnx"):
+            raise unsupported_error([f"Scan of opset {opset}, which scans a batch at once ({at})"], where)
+        graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
+        tensors = [t for a in node.attribute for t in (a.t, *a.tensors)]
+        tensors += [t for g in graphs for t in g.initializer]
+        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in tensors):
+            raise CompileError(
+                "external-data-unsafe",
+                where=at,
+                cause="only the weights of the graph may be in another file, not what is inside a node",
+                fix="save the model with convert_attribute=False",
             )
 
 
@@ -191,9 +223,9 @@ def _check_functions(proto: onnx.ModelProto, where: str) -> None:
     sizes: dict[tuple[str, str, str], int] = {}
     active: list[tuple[str, str, str]] = []
 
-    def expanded(nodes: Iterable[onnx.NodeProto]) -> int:
+    def expanded(container: onnx.GraphProto | onnx.FunctionProto) -> int:
         total = 0
-        for node in nodes:
+        for node in _nodes([container]):
             key = (node.domain, node.op_type, node.overload)
             total += size(key) if key in functions else 1
         return total
@@ -208,11 +240,11 @@ def _check_functions(proto: onnx.ModelProto, where: str) -> None:
             )
         if key not in sizes:
             active.append(key)
-            sizes[key] = expanded(functions[key].node)
+            sizes[key] = expanded(functions[key])
             active.pop()
         return sizes[key]
 
-    count = expanded(proto.graph.node)
+    count = expanded(proto.graph)
     if max(count, *sizes.values(), 0, 0) > _NODE_LIMIT:
         raise CompileError(
             "model-too-large",

@@ -1,4 +1,5 @@
-"""Operators that the ONNX standard defines by other operators are replaced by that definition.
+"""Operators that the ONNX standard defines by other operators are replaced by that definition, and control flow by what
+it does (:mod:`~tilewright.frontend.control`).
 
     MeanVarianceNormalization(x)  →  (x - ReduceMean(x)) / (Sqrt(ReduceMean(x²) - ReduceMean(x)²) + ε)
 
@@ -12,20 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
+from tilewright.frontend.control import Part, check_choice, written_out
 from tilewright.frontend.definition import definition_of
 from tilewright.ir.graph import origin_of, set_origin
+from tilewright.ir.types import TensorType
 from tilewright.ops.context import Scope, Unsupported
 from tilewright.ops.lower import has_lowering
 from tilewright.ops.steps import program_of
 
-#: Passes write these with other operators, better than their bodies do.
-_DECOMPOSED = frozenset(["Attention"])
-
-#: Nodes of one body; the largest of the standard (attention with every input) has about a hundred.
-_BODY_LIMIT = 5000
+#: Nodes of one definition; the largest of the standard (attention with every input) has about a hundred.
+_DEFINITION_LIMIT = 5000
 
 #: Nodes that all expansions of a model may add.
-_TOTAL_LIMIT = 1_000_000
+_TOTAL_LIMIT = 50_000
 
 
 class Expander:
@@ -33,75 +33,84 @@ class Expander:
 
     def __init__(self, model: ir.Model):
         self._model = model
-        self._names = {v.name for v in _values(model.graph)}
+        self._names: dict[str, int] = {v.name or "": 0 for v in _values(model.graph)}
         self._added = 0
 
     def __call__(self, node: ir.Node, scope: Scope) -> Sequence[ir.Node] | None:
-        """The nodes that now stand in place of ``node``; ``None`` when it is to stay as it is.
+        """The nodes to look at in place of ``node``, which stand in its graph; ``None`` when it is to stay as it is.
 
         The inputs of ``node`` have types in ``scope``. Raises :class:`~tilewright.ops.context.Unsupported` for a
-        definition that cannot be used.
+        definition that cannot be used, and for control flow that only a run can follow.
         """
-        if node.domain in ("", "ai.onnx") and node.op_type in _DECOMPOSED:
-            return None
+        check_choice(node, scope)
         if node.op_identifier() in self._model.functions or has_lowering(self._model, node) or program_of(node):
             return None
-        types = [None if v is None else scope.type_of(v) for v in node.inputs]
-        body = definition_of(node, types, self._model.opset_imports)
-        if body is None:
-            return None
-        self._added += len(body.graph.node)
-        if len(body.graph.node) > _BODY_LIMIT or self._added > _TOTAL_LIMIT:
-            raise Unsupported(f"its definition has {len(body.graph.node)} operators, of at most {_BODY_LIMIT}")
-        return self._replace(node, ir.from_proto(body).graph)
+        part = written_out(node, scope)
+        if part is None:
+            types = [None if v is None else scope.type_of(v) for v in node.inputs]
+            part = None if _is_decomposed(node, types) else self._definition(node, types)
+        return None if part is None else self._put(node, part)
 
-    def _replace(self, node: ir.Node, body: ir.Graph) -> list[ir.Node]:
-        given = [v for v in node.inputs if v is not None]
-        constants = list(body.initializers.values())
-        new = list(body)
+    def _definition(self, node: ir.Node, types: Sequence[TensorType | None]) -> Part | None:
+        model = definition_of(node, types, self._model.opset_imports)
+        if model is None:
+            return None
+        if len(model.graph.node) > _DEFINITION_LIMIT:
+            raise Unsupported(f"its definition has {len(model.graph.node)} operators, of at most {_DEFINITION_LIMIT}")
+        part = Part()
+        part.results = part.take(ir.from_proto(model).graph, [v for v in node.inputs if v is not None])
+        return part
+
+    def _put(self, node: ir.Node, part: Part) -> list[ir.Node]:
+        self._added += len(part.nodes)
+        if self._added > _TOTAL_LIMIT:
+            raise Unsupported(f"definitions and loops would add more than {_TOTAL_LIMIT} nodes to the graph")
+        results = None if part.results is None else _made_once(part)
         origin = origin_of(node) or f"{node.op_type} {node.name or node.outputs[0].name!r}"
-        body.initializers.clear()
-        results = _results(body, new)
-        for value in [*constants, *_made_by(new)]:
-            value.name = self._unique(f"{node.outputs[0].name or node.name}/{value.name}")
-        for inner in new:
+        root = node.outputs[0].name or node.name
+        for value in [*part.constants, *_made_by(part.nodes)]:
+            value.name = self._unique(f"{root}/{(value.name or 'value').rpartition('/')[2]}")
+        for inner in part.nodes:
             set_origin(inner, origin)
             inner.name = self._unique(f"{node.name or node.op_type}/{inner.op_type}")
-        for formal, argument in zip(body.inputs, given, strict=True):
-            for use in formal.uses():
-                use.node.replace_input_with(use.idx, argument)
-        body.outputs.clear()
-        body.remove([n for n in new if n.graph is body])
         graph = self._model.graph
-        graph.insert_before(node, new)
-        for value in constants:
+        graph.insert_before(node, part.nodes)
+        for value in part.constants:
             graph.register_initializer(value)
+        if results is None:
+            return [*part.nodes, node]
         for old, result in zip(list(node.outputs), results, strict=False):
             if old.name:
                 result.name, old.name = old.name, f"{old.name}/replaced"
             old.replace_all_uses_with(result, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-        return new
+        return part.nodes
 
     def _unique(self, name: str) -> str:
-        candidate, n = name, 0
+        candidate = name
         while candidate in self._names:
-            n += 1
-            candidate = f"{name}_{n}"
-        self._names.add(candidate)
+            self._names[name] = self._names.get(name, 0) + 1
+            candidate = f"{name}_{self._names[name]}"
+        self._names[candidate] = 0
         return candidate
 
 
-def _results(body: ir.Graph, nodes: list[ir.Node]) -> list[ir.Value]:
-    """The values of a body that take the places of the node's outputs, each made by a node and for one output only."""
-    results: list[ir.Value] = []
-    for value in body.outputs:
-        if value.producer() is not None and value not in results:
-            results.append(value)
-            continue
-        nodes.append(ir.Node("", "Identity", [value]))
-        results.append(nodes[-1].outputs[0])
-    return results
+def _is_decomposed(node: ir.Node, types: Sequence[TensorType | None]) -> bool:
+    """Whether ``decompose-attention`` takes the node, which does better than the definition."""
+    if node.domain not in ("", "ai.onnx") or node.op_type != "Attention":
+        return False
+    given = [t for t in types[:3] if t is not None and t.rank in (3, 4)]
+    return all(t.shape[-1].is_constant and (t.rank == 3 or t.shape[1].is_constant) for t in given)
+
+
+def _made_once(part: Part) -> list[ir.Value]:
+    """The results of a part, each made by a node of it and for one output only."""
+    made: list[ir.Value] = []
+    nodes = set(part.nodes)
+    for value in part.results or ():
+        own = value.producer() in nodes and value not in made
+        made.append(value if own else part.new("Identity", value))
+    return made
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -1,9 +1,10 @@
 """Operators of the first opsets that are spelled differently today, and which ONNX's version converter leaves behind.
 
 Before opset 7 a second operand was lined up with the first by an attribute (``axis``) instead of by trailing sizes of
-1, and a slope of PRelu with the channels; before opset 6 Cast named its type in words. :func:`park` gives these nodes
-today's form. There is no opset in which they and their neighbours are right at once, so the converter must not see
-them: they wait in a domain of their own until :func:`unpark`.
+1, and a slope of PRelu with the channels; before opset 6 Cast named its type in words. Before opset 11 images were
+resized with other positions. :func:`park` gives these nodes today's form. There is no opset in which they and their
+neighbours are right at once, so the converter must not see them: they wait in a domain of their own until
+:func:`unpark`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend.old_resize import is_old_resize, todays_resize
 
 if TYPE_CHECKING:
     import onnx
@@ -32,6 +34,11 @@ def park(proto: onnx.ModelProto, opset: int, where: str) -> None:
     ranks: dict[str, int] | None = None
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
+        if node.domain in ("", "ai.onnx") and is_old_resize(node, opset):
+            nodes += todays_resize(node, opset, proto.graph, where)
+            for made in nodes:
+                made.domain = PARKED if made.op_type == "Resize" else made.domain
+            continue
         broadcasting = opset < 7 and node.op_type in _BROADCASTING
         if node.domain not in ("", "ai.onnx") or not (broadcasting or _is_old(node, opset)):
             nodes.append(node)

@@ -21,6 +21,7 @@ from tilewright.frontend.wire import WireError, split_weights
 from tilewright.ir.graph import FUSED_DOMAIN
 from tilewright.ir.types import DType
 from tilewright.ops.infer import infer_model, unsupported_error
+from tilewright.ops.problem import Survey
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +41,13 @@ _OTHER_FILES = {
 }
 
 
-def import_model(source: Source, input_shapes: InputShapes | None = None, *, every_shape: bool = True) -> ir.Model:
+def import_model(
+    source: Source,
+    input_shapes: InputShapes | None = None,
+    *,
+    every_shape: bool = True,
+    survey: Survey | None = None,
+) -> ir.Model:
     """The canonical graph of ``source``, an ONNX file or a ``ModelProto`` (which is not changed).
 
     ``input_shapes`` gives sizes per input, see :data:`~tilewright.frontend.input_shapes.InputShapes`; those of inputs
@@ -48,12 +55,13 @@ def import_model(source: Source, input_shapes: InputShapes | None = None, *, eve
     every value has a type whose symbols are the named dimensions of the inputs (sizes that depend on run-time values
     have symbols of their own); weights are mapped from the files. Raises :class:`CompileError` (codes ``not-a-model``,
     ``model-truncated``, ``invalid-model``, ``external-data-…``, ``shape-mismatch`` …), :class:`UnsupportedError` that
-    lists all nodes without support, and :class:`UsageError` for the file and the shapes.
+    lists all nodes without support, and :class:`UsageError` for the file and the shapes. With ``survey`` what is not
+    supported is told there instead, as far as it can be seen.
     """
     where, proto, mapped, folder = _read(source)
     try:
         weights = take_weights(proto.graph, mapped, folder, where)
-        return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape)
+        return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape, survey=survey)
     except UnicodeDecodeError:
         raise _invalid(where, "a name is not UTF-8") from None
     except RecursionError:
@@ -75,6 +83,7 @@ def import_proto(
     where: str,
     *,
     every_shape: bool = True,
+    survey: Survey | None = None,
 ) -> ir.Model:
     """The canonical graph of a message (which is used up) and of the initializers that were taken out of it.
 
@@ -84,14 +93,15 @@ def import_proto(
         own = {v.name for v in proto.graph.input}
         shapes = {name: sizes for name, sizes in shapes.items() if name in own}
     placeholders = {n: (t.dtype.value, tuple(t.shape.numpy())) for n, t in weights.items()}
-    proto = canonical_proto(proto, placeholders, {n: len(sizes) for n, sizes in shapes.items()}, where)
+    ranks = {n: len(sizes) for n, sizes in shapes.items()}
+    proto = canonical_proto(proto, placeholders, ranks, where, every_operator=survey is None)
     model = _deserialized(proto, where)
     _restore(model, weights)
     _tidy(model)
     _require_element_types(model, where)
     name_dimensions(model)
     apply_input_shapes(model, shapes)
-    infer_model(model, Expander(model))
+    infer_model(model, Expander(model), survey)
     return model
 
 

@@ -10,7 +10,7 @@ runs, as soon as what they need is there, and checked against their bounds, whic
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -56,6 +56,19 @@ def set_late_symbols(model: ir.Model, symbols: Mapping[str, Late]) -> None:
     model.metadata_props[_LATE] = json.dumps(
         {n: [s.owner, s.where, None if s.expr is None else str(s.expr), s.element] for n, s in symbols.items()}
     )
+
+
+def closure(expressions: Iterable[Expr], late: Mapping[str, Late]) -> set[str]:
+    """The late symbols of ``expressions``, and those that their definitions hang on."""
+    found: set[str] = set()
+    pending = [s for e in expressions for s in e.symbols if s in late]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            expr = late[name].expr
+            pending += [] if expr is None else [s for s in expr.symbols if s in late]
+    return found
 
 
 def is_late(node: ir.Node) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tilewright.ir.symbolic import Expr, Operation, ceildiv, constant, symbol
+from tilewright.ir.types import DType
 from tilewright.kernel.analysis import transform
 from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Pack, Scheduled, ScheduleError
@@ -113,3 +114,17 @@ def blocked(tensor: str, shape: tuple[Expr, ...], dim: int, size: int, order: Se
         (names[dim] // size, *(names[n] for n in others), names[dim] % size),
         (ceildiv(shape[dim], size), *(shape[n] for n in others), constant(size)),
     )
+
+
+def in_memory(array: Array, dtype: DType) -> Array:
+    """``array`` as memory holds it: of a type of less than 8 bits, bytes of several elements, the first in the lowest
+    bits; any other array as it is."""
+    if dtype.bits >= 8:
+        return np.ascontiguousarray(array)
+    per_byte = 8 // dtype.bits
+    codes = np.zeros(-(-array.size // per_byte) * per_byte, np.uint8)
+    codes[: array.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & ((1 << dtype.bits) - 1)
+    result: Array = np.bitwise_or.reduce(
+        codes.reshape(-1, per_byte) << np.arange(0, 8, dtype.bits, dtype=np.uint8), axis=1
+    )
+    return result

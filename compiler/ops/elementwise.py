@@ -22,15 +22,35 @@ UNARY = (
 BROADCAST = "BitShift BitwiseAnd BitwiseOr BitwiseXor Mean Pow".split()
 
 
+#: Attributes that are one of a few words, the first by default; ``None``: there is no default.
+WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
+    "BitShift": ("direction", (None, "LEFT", "RIGHT")),
+    "Gelu": ("approximate", ("none", "tanh")),
+    "Cast": ("round_mode", ("up", "down", "nearest")),
+    "CastLike": ("round_mode", ("up", "down", "nearest")),
+}
+
+
+def check_word(ctx: Infer) -> None:
+    """Fail for a word that the node's operator does not know."""
+    if ctx.node.op_type in WORDS:
+        name, known = WORDS[ctx.node.op_type]
+        given = ctx.attribute(name, known[0])
+        if given is None or given not in known:
+            ctx.fail(f"{name} is {given!r}, not one of {', '.join(w for w in known if w is not None)}")
+
+
 @shape_rule(*UNARY)
 def unary(ctx: Infer) -> TensorType:
     """Same type as the first input."""
+    check_word(ctx)
     return ctx.input(0)
 
 
 @shape_rule(*BROADCAST)
 def broadcast(ctx: Infer) -> TensorType:
     """Element type of the first input, NumPy broadcasting."""
+    check_word(ctx)
     return TensorType(ctx.input(0).dtype, ctx.broadcast(*(t.shape for t in ctx.types())))
 
 
@@ -173,6 +193,7 @@ def whole(elements: list[Expr | None], shape: tuple[int, ...]) -> Known | None:
 
 
 def _converted(ctx: Infer, to: DType) -> TensorType:
+    check_word(ctx)
     source = ctx.input(0)
     known = ctx.known(0)
     if known is not None:

@@ -17,6 +17,7 @@ from tilewright.ir.types import TensorType
 from tilewright.ops.constraints import check_element_types
 from tilewright.ops.context import Infer, Scope, Unsupported
 from tilewright.ops.dimensions import Dimensions, Mismatch, Restart, followable
+from tilewright.ops.problem import Problem, Survey
 from tilewright.ops.registry import find_shape_rule
 
 #: The nodes that a node was replaced by in its graph, or ``None``; raises :class:`Unsupported`.
@@ -29,15 +30,16 @@ _RESTARTS = 256
 # -- entry points --------------------------------------------------------------------------------------------------
 
 
-def infer_model(model: ir.Model, expand: Expand | None = None) -> None:
+def infer_model(model: ir.Model, expand: Expand | None = None, survey: Survey | None = None) -> None:
     """Compute the type of every value of ``model`` (and known integers), from the types of its inputs, anew.
 
     ``expand`` may replace a node by others when the types of its inputs are known; those are inferred in its place.
     May narrow or unify the dimensions of inputs (see :meth:`Infer.equal`); facts and assumptions are updated. Raises
     :class:`CompileError` (``shape-mismatch``) for a node that cannot work, :class:`UnsupportedError`
-    (``unsupported-operators``) that lists everything without a rule.
+    (``unsupported-operators``) that lists everything without a rule; with ``survey`` that is told there instead, and
+    nodes that could not be looked at keep no types.
     """
-    if expand is None:
+    if expand is None and survey is None:
         _require_rules(model)
     for value in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs)):
         graph.set_known_value(value, None)
@@ -47,7 +49,7 @@ def infer_model(model: ir.Model, expand: Expand | None = None) -> None:
         scope = Scope(model, dimensions)
         for value in model.graph.inputs:
             scope.types[value] = dimensions.rewrite_type(graph.type_of(value))
-        problems: list[str] = []
+        problems: list[Problem] = []
         try:
             _infer_graph(model.graph, scope, problems, expand)
         except Restart:
@@ -55,7 +57,10 @@ def infer_model(model: ir.Model, expand: Expand | None = None) -> None:
         break
     else:
         raise unsupported_error([f"dimensions that limit one another more than {_RESTARTS} times"])
-    if problems:
+    if survey is not None:
+        survey.problems += problems
+        survey.skipped += [n for n in model.graph if any(v not in scope.types for v in n.outputs if v.name)]
+    elif problems:
         raise unsupported_error(problems)
     _write_back(scope)
     set_late_symbols(model, dimensions.late)
@@ -72,7 +77,7 @@ def infer_node(model: ir.Model, node: ir.Node) -> None:
     dimensions = _fixed_dimensions(model)
     before = len(dimensions.assumptions)
     scope = Scope(model, dimensions)
-    problems: list[str] = []
+    problems: list[Problem] = []
     _infer_into(node, scope, problems)
     if problems:
         raise unsupported_error(problems)
@@ -100,7 +105,7 @@ def infer_body(model: ir.Model, node: ir.Node) -> Scope:
     if body is None:
         raise InternalError(f"{node.op_identifier()} has no function body")
     dimensions = _fixed_dimensions(model)
-    problems: list[str] = []
+    problems: list[Problem] = []
     scope = _call(body, node, Scope(model, dimensions), problems)
     if problems:
         raise unsupported_error(problems)
@@ -116,7 +121,7 @@ def verify_types(model: ir.Model) -> None:
     scope = Scope(model, dimensions)
     for value in model.graph.inputs:
         scope.types[value] = graph.type_of(value)
-    problems: list[str] = []
+    problems: list[Problem] = []
     for node in model.graph:
         _infer_into(node, scope, problems)
         for value in node.outputs:
@@ -129,9 +134,9 @@ def verify_types(model: ir.Model) -> None:
         raise InternalError(f"the graph relies on {dimensions.assumptions[-1]}, which is not recorded")
 
 
-def unsupported_error(problems: Sequence[str], where: str = "model") -> UnsupportedError:
+def unsupported_error(problems: Sequence[Problem | str], where: str = "model") -> UnsupportedError:
     """One error for all nodes that cannot be compiled."""
-    lines = sorted(set(problems))
+    lines = sorted(set(map(str, problems)))
     return UnsupportedError(
         "unsupported-operators",
         where=where,
@@ -144,7 +149,7 @@ def unsupported_error(problems: Sequence[str], where: str = "model") -> Unsuppor
 # -- inside --------------------------------------------------------------------------------------------------------
 
 
-def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[str], expand: Expand | None) -> None:
+def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[Problem], expand: Expand | None) -> None:
     pending = list(reversed(graph_))
     while pending:
         node = pending.pop()
@@ -152,7 +157,7 @@ def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[str], expand: Ex
             try:
                 nodes = expand(node, scope)
             except Unsupported as reason:
-                problems.append(f"{_operator(node)}: {reason} (node {node.name or node.outputs[0].name!r})")
+                problems.append(_problem(node, str(reason)))
                 continue
             if nodes is not None:
                 pending += reversed(nodes)
@@ -160,7 +165,7 @@ def _infer_graph(graph_: ir.Graph, scope: Scope, problems: list[str], expand: Ex
         _infer_into(node, scope, problems)
 
 
-def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
+def _infer_into(node: ir.Node, scope: Scope, problems: list[Problem]) -> None:
     """Infer one node; on an unsupported use the outputs stay without type and what reads them is passed over."""
     if any(v is not None and scope.type_of(v) is None for v in node.inputs):
         if problems:
@@ -171,7 +176,7 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
     try:
         outputs = _run_rule(ctx, node, scope, problems)
     except Unsupported as reason:
-        problems.append(f"{_operator(node)}: {reason} (node {node.name or node.outputs[0].name!r})")
+        problems.append(_problem(node, str(reason)))
         return
     except Mismatch as reason:
         shapes = ", ".join(str(scope.type_of(v)) if v is not None else "-" for v in node.inputs)
@@ -188,7 +193,7 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
         if tensor_type is not None:
             scope.types[value] = scope.dimensions.rewrite_type(tensor_type)
             if not followable(scope.types[value].shape):
-                problems.append(f"{_operator(node)}: sizes too complicated to follow (node {node.name!r})")
+                problems.append(_problem(node, "sizes too complicated to follow"))
                 del scope.types[value]
                 continue
             known = ctx.known_outputs.get(i)
@@ -205,7 +210,7 @@ def _infer_into(node: ir.Node, scope: Scope, problems: list[str]) -> None:
 _SAME_ELEMENTS = set("Cast Expand Flatten Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
 
 
-def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> Sequence[TensorType | None]:
+def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[Problem]) -> Sequence[TensorType | None]:
     body = graph.body_of(scope.model, node)
     if body is not None:
         inner = _call(body, node, scope, problems)
@@ -222,7 +227,7 @@ def _run_rule(ctx: Infer, node: ir.Node, scope: Scope, problems: list[str]) -> S
     return [result] if isinstance(result, TensorType) else list(result)
 
 
-def _call(body: ir.Function, node: ir.Node, outer: Scope, problems: list[str]) -> Scope:
+def _call(body: ir.Function, node: ir.Node, outer: Scope, problems: list[Problem]) -> Scope:
     attributes = {name: a for name, a in body.attributes.items() if a.value is not None}
     attributes |= {
         n: outer.attributes.get(a.ref_attr_name or "", a) if a.is_ref() else a for n, a in node.attributes.items()
@@ -254,10 +259,14 @@ def _nodes_without_rule(model: ir.Model) -> Iterator[ir.Node]:
                 yield node
 
 
+def _problem(node: ir.Node, reason: str) -> Problem:
+    return Problem(_operator(node), str(node.name or node.outputs[0].name), reason)
+
+
 def _operator(node: ir.Node) -> str:
     name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     origin = graph.origin_of(node)
-    return name if origin is None else f"{name} in the definition of {origin}"
+    return name if origin is None else f"{name}, part of {origin}"
 
 
 def _symbols_of_inputs(model: ir.Model) -> list[str]:

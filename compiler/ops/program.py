@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
-from tilewright.ir.graph import body_of, is_constant, known_value
-from tilewright.ir.late import is_late
+from tilewright.ir.graph import body_of, has_type, is_constant, known_value, type_of
+from tilewright.ir.late import Late, closure, defined, is_late, late_symbols
 from tilewright.ops.infer import unsupported_error
-from tilewright.ops.lower import has_lowering, lower
+from tilewright.ops.lower import has_lowering, lower, unsupported
 from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
 
-__all__ = ["Call", "Read", "Run", "Step", "View", "lower_graph", "values_of"]
+__all__ = ["Call", "Read", "Run", "Step", "View", "lower_graph", "lower_nodes", "values_of"]
 
 #: Operators that keep row-major order: their result is the same memory under another shape or element type.
 VIEWS = frozenset("BitCast Dropout Flatten Identity Reshape Squeeze Unsqueeze".split())
@@ -21,38 +21,69 @@ VIEWS = frozenset("BitCast Dropout Flatten Identity Reshape Squeeze Unsqueeze".s
 
 def lower_graph(model: ir.Model) -> tuple[Step, ...]:
     """Steps in execution order. Raises one :class:`UnsupportedError` that names every node without a lowering."""
-    needed = {v for v in model.graph.outputs if v is not None}
     steps: list[Step] = []
     problems: list[str] = []
-    for node in reversed(list(model.graph)):
-        if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
-            continue
-        made = _steps(model, node, needed, problems)
-        steps += reversed(made)
-        # Where there is no way, what comes before the node is to be named as well.
-        needed.update(v for v in node.inputs if v is not None and not made)
-        needed.update(v for step in made for v in values_of(step))
-        if is_late(node):  # what its sizes are read from, though no kernel may read it
-            needed.update(v for v in node.inputs if v is not None and known_value(v) is not None)
+    for _, made in lower_nodes(model):
+        if isinstance(made, UnsupportedError):
+            problems += made.problems
+        else:
+            steps += reversed(made)
     if problems:
         raise unsupported_error(problems)
     return tuple(reversed(steps))
 
 
-def _steps(model: ir.Model, node: ir.Node, needed: Collection[ir.Value], problems: list[str]) -> list[Step]:
-    """What the node becomes; nothing when there is no way, and why is added to ``problems``."""
+def lower_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, list[Step] | UnsupportedError]]:
+    """What each node becomes that an output needs, or why there is no way; from the last node to the first."""
+    needed = {v for v in model.graph.outputs if v is not None}
+    late = late_symbols(model)
+    carriers = _carriers(model, late)
+    for node in reversed(list(model.graph)):
+        if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
+            continue
+        made: list[Step] = []
+        try:
+            made = _steps(model, node, needed)
+            yield node, made
+        except UnsupportedError as error:
+            yield node, error
+        # Where there is no way, what comes before the node is to be named as well.
+        needed.update(v for v in node.inputs if v is not None and not made)
+        needed.update(v for step in made for v in values_of(step))
+        # What sizes are read from, though no kernel may read it.
+        needed.update(carriers[s] for s in _sizes_of(node, late) if s in carriers)
+
+
+def _carriers(model: ir.Model, late: Mapping[str, Late]) -> dict[str, ir.Value]:
+    """For each symbol that is read from a tensor, the first value that has it among its elements."""
+    found: dict[str, ir.Value] = {}
+    for value in (v for node in model.graph for v in node.outputs) if late else ():
+        known = None if is_constant(value) else known_value(value)
+        for element in () if known is None else known.flat:
+            if str(element) in late:
+                found.setdefault(str(element), value)
+    return found
+
+
+def _sizes_of(node: ir.Node, late: Mapping[str, Late]) -> set[str]:
+    """Late symbols that running ``node`` needs: of its types, of what its rule defined, and of what those stand for."""
+    if not late:
+        return set()
+    sizes = [s for v in (*node.inputs, *node.outputs) if v is not None and has_type(v) for s in type_of(v).shape]
+    known = [known_value(v) for v in node.inputs if v is not None] if is_late(node) else []
+    return closure([*sizes, *defined(node).values(), *(e for k in known if k is not None for e in k.flat)], late)
+
+
+def _steps(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> list[Step]:
+    """What the node becomes. Raises :class:`UnsupportedError` when there is no way."""
     view = _view(model, node, needed)
     if view is not None:
         return [view]
     rule = program_of(node)
-    try:
-        if rule is None:
-            return [_run(model, node)]
-        program = Program(model, node, partial(_run, model, node))
-        rule(program)
-    except UnsupportedError as error:
-        problems.extend(error.problems)
-        return []
+    if rule is None:
+        return [_run(model, node)]
+    program = Program(model, node, partial(_run, model, node))
+    rule(program)
     return program.steps
 
 
@@ -80,6 +111,6 @@ def _view(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> View 
 def _run(model: ir.Model, node: ir.Node) -> Run:
     """The node as a kernel. Raises :class:`UnsupportedError` when there is no way."""
     if not has_lowering(model, node):
-        raise unsupported_error([f"{node.op_type}: no lowering to a kernel (node {node.name!r})"])
+        raise unsupported(node, "no lowering to a kernel")
     lowered = lower(model, node)
     return Run(lowered.kernel, lowered.values, node)

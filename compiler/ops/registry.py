@@ -38,6 +38,7 @@ FAMILIES = (
     "shape",
     "attention",
     "recurrent",
+    "linear_attention",
     "quantize",
     "generate",
     "signal",

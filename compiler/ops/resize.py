@@ -23,7 +23,8 @@ MOST_SAMPLES = 2**16
 UNROLLED = 16
 
 _COORDINATES = frozenset(
-    "half_pixel half_pixel_symmetric pytorch_half_pixel align_corners asymmetric tf_crop_and_resize".split()
+    "half_pixel half_pixel_symmetric pytorch_half_pixel tf_half_pixel_for_nn align_corners asymmetric "
+    "tf_crop_and_resize".split()
 )
 _NEAREST = frozenset("round_prefer_floor round_prefer_ceil floor ceil".split())
 

@@ -36,8 +36,9 @@ def dft(ctx: Infer) -> TensorType:
         ctx.fail(f"one-sided is a transform of {'complex' if inverse else 'real'} input")
     signal = x.shape[:-1]
     axis = _axis(ctx, x.rank)
-    ctx.define("before", ctx.product(choose(is_negative(d - axis), s, 1) for d, s in enumerate(signal)))
-    ctx.define("after", ctx.product(choose(is_negative(axis - d), s, 1) for d, s in enumerate(signal)))
+    for hint, sign in (("before", 1), ("after", -1)):
+        sizes = [choose(is_negative(sign * (d - axis)), size, 1) for d, size in enumerate(signal)]
+        ctx.define(hint, ctx.product(ctx.define(f"{hint}{d}", size) for d, size in enumerate(sizes)))
     at = ctx.define("at", pick(signal, axis))
     if ctx.has(1):
         length = ctx.define("length", _number(ctx, 1, "dft_length"), lo=1)

@@ -78,7 +78,8 @@ def write_artifact(
         path: the file.
         parts: one or more targets. Where several CPU parts fit a machine, the one that requires most is run.
         constants: contents by constant name for every constant of every plan. Equal names in several plans are one
-            tensor in the file. An array has the constant's bytes in row-major order (4-bit types: two in a byte).
+            tensor in the file. An array has the constant's bytes in row-major order (types of less than 8 bits:
+            several in a byte).
         runtimes: the executor library by processor family, for each family of the parts
             (:func:`tilewright.package.native.build_runtime`).
         provenance: JSON values that say where the artifact comes from (model hash, options, tool versions); no times

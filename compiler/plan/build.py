@@ -9,6 +9,7 @@ import onnx_ir as ir
 from tilewright.errors import CompileError
 from tilewright.ir.facts import facts
 from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.late import late_symbols
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr, ceildiv
 from tilewright.ir.types import TensorType
@@ -90,7 +91,7 @@ class Built:
 
 
 def byte_size(t: TensorType) -> Expr:
-    """Bytes of a row-major tensor; 4-bit elements are packed two to a byte."""
+    """Bytes of a row-major tensor; elements of less than 8 bits share bytes."""
     return ceildiv(t.elements * t.dtype.bits, 8)
 
 
@@ -105,7 +106,7 @@ def build_plan(entries: Sequence[EntrySteps], kernels: Sequence[str], names: Map
 def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
     model = entry.model
     builder = _Builder(entry, constants)
-    late = LateSymbols(model)
+    late = LateSymbols(model, _sizes_used(entry))
     code: list[Instruction] = late.after(model.graph.inputs, builder.whole)
     for step in entry.steps:
         match step:
@@ -132,6 +133,18 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
         buffers=tuple(builder.buffers),
         code=(*with_allocations(code, builder.buffers, known), Return()),
     )
+
+
+def _symbols_of(value: ir.Value) -> frozenset[str]:
+    return frozenset[str]().union(*(s.symbols for s in type_of(value).shape))
+
+
+def _sizes_used(entry: EntrySteps) -> list[Expr]:
+    """Every size and integer that the program of an entry point needs."""
+    launches = [s for s in entry.steps if isinstance(s, KernelLaunch)]
+    values = [*entry.model.graph.outputs, *(v for step in launches for v in step.values)]
+    sizes = [size for v in values for size in type_of(v).shape]
+    return [*sizes, *(e for step in launches for e in (*step.dims, step.grid, step.scratch))]
 
 
 def _root(value: ir.Value, sources: Mapping[ir.Value, ir.Value]) -> ir.Value:
@@ -209,14 +222,17 @@ class _Builder:
         old = set(updated.values())
         sources = {s.result: s.source for s in self.entry.steps if isinstance(s, Alias)}
         self._update_in_place(sources)
+        late = late_symbols(self.entry.model).keys()
         for i, v in enumerate(graph.outputs):
             root = _root(v, sources)
             if i in updated:
                 self._update(root, updated[i], old)
                 continue
             buffer = self._add("output", type_of(v), i)
-            if root in self._by_value or is_constant(root):
-                # Somebody else's memory (an input, a constant, an earlier output): the output is a copy of it.
+            unsized = _symbols_of(v) & late - _symbols_of(root)
+            if root in self._by_value or is_constant(root) or unsized:
+                # Somebody else's memory (an input, a constant, an earlier output), or memory that is written before
+                # the sizes of the output are known: the output is a copy of it.
                 self.copies.append(Copy(self.argument(root, None), buffer, byte_size(type_of(v))))
             else:
                 self._by_value[root] = buffer

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, known_value, type_of
-from tilewright.ir.late import late_symbols
+from tilewright.ir.late import closure, late_symbols
 from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.plan.plan import (
@@ -35,14 +35,18 @@ _LEAST, _MOST = constant(-(2**63)), constant(2**63 - 1)
 
 
 class LateSymbols:
-    """The late symbols of a model: which are set by now, which definitions and checks still wait."""
+    """The late symbols of a model that its program needs: which are set by now, which definitions and checks wait."""
 
-    def __init__(self, model: ir.Model):
+    def __init__(self, model: ir.Model, used: Iterable[Expr]):
+        """``used`` are the sizes and integers of the whole program. What only dead nodes needed is left out."""
         self._facts = facts(model)
-        self._late = late_symbols(model)
-        self._set = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols} - self._late.keys()
+        every = late_symbols(model)
+        wanted = closure(used, every)
+        self._late = {n: late for n, late in every.items() if n in wanted}
+        self._set = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols} - every.keys()
         self._definitions = {n: late.expr for n, late in self._late.items() if late.expr is not None}
-        self._checks = list(assumptions(model))
+        there = self._set | wanted
+        self._checks = [a for a in assumptions(model) if a.left.symbols | a.right.symbols <= there]
 
     def after(self, values: Iterable[ir.Value], buffer: BufferOf) -> list[Instruction]:
         """What can be set once ``values`` have been computed."""
@@ -56,7 +60,9 @@ class LateSymbols:
         return [*code, *self._settle()]
 
     def read(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> list[Instruction]:
-        """Set a size from an element of ``value``."""
+        """Set a size from an element of ``value``, where something needs it."""
+        if name not in self._late:
+            return []
         return [*self._load(name, value, element, buffer), *self._settle()]
 
     def require(self, expressions: Iterable[Expr], what: str) -> None:

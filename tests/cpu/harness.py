@@ -18,7 +18,7 @@ from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
 from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
-from tilewright.kernel.pack import pack_constant, packed_params
+from tilewright.kernel.pack import in_memory, pack_constant, packed_params
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
@@ -116,17 +116,6 @@ def _from_memory(raw: np.ndarray, shape: list[int], dtype: DType) -> np.ndarray:
     return codes.reshape(-1)[: int(np.prod(shape))].astype(np.uint8).view(dtype.numpy).reshape(shape)
 
 
-def _in_memory(array: np.ndarray, dtype: DType) -> np.ndarray:
-    """The bytes of a tensor; elements of less than 8 bits share them."""
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    if dtype.bits >= 8:
-        return raw
-    per = 8 // dtype.bits
-    codes = np.zeros(-(-raw.size // per) * per, np.uint8)
-    codes[: raw.size] = raw & ((1 << dtype.bits) - 1)
-    return np.bitwise_or.reduce(codes.reshape(-1, per) << np.arange(0, 8, dtype.bits, dtype=np.uint8), axis=1)
-
-
 Placement = Callable[[int, int, int], np.ndarray]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -169,7 +158,7 @@ def bind(
             array = np.ascontiguousarray(tensors[p.name])
             array = pack_constant(array, packs[p.name]) if p.name in packs else array
             alignment = 64 if p.role == "const" else p.dtype.numpy.itemsize
-            content = _in_memory(array, p.dtype)
+            content = in_memory(array, p.dtype).reshape(-1).view(np.uint8)
             buffers.append(place(content.size, 0, alignment))
             buffers[-1][:] = content
     pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))

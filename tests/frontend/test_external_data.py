@@ -129,6 +129,23 @@ def test_a_model_in_memory_has_no_folder(folder: Path, monkeypatch: pytest.Monke
     assert error.value.code == "external-data-missing"
 
 
+@pytest.mark.parametrize("inner", [False, True], ids=["a constant", "a constant of a branch"])
+def test_tensors_inside_nodes_are_in_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch, inner: bool) -> None:
+    monkeypatch.chdir(folder)
+    proto = model(location="inner/w.bin")
+    constant = helper.make_node("Constant", [], ["w"], value=proto.graph.initializer[0])
+    del proto.graph.initializer[:]
+    if inner:
+        branch = helper.make_graph([constant], "b", [], [helper.make_empty_tensor_value_info("w")])
+        flag = helper.make_node("Constant", [], ["flag"], value=helper.make_tensor("", TensorProto.BOOL, [], [True]))
+        constant = helper.make_node("If", ["flag"], ["w"], then_branch=branch, else_branch=branch)
+        proto.graph.node.insert(0, flag)
+    proto.graph.node.insert(1 if inner else 0, constant)
+    with pytest.raises(TilewrightError) as error:
+        import_model(proto)
+    assert error.value.code in ("external-data-unsafe", "invalid-model")
+
+
 def test_a_linked_model_reads_beside_the_link(folder: Path) -> None:
     """The folder is that of the given path, not of what a link points to."""
     write(folder, location="inner/w.bin")

@@ -1,4 +1,4 @@
-"""A random model under construction: every node is evaluated when it is added, so that the next one may fit its values.
+"""A random model under construction: nodes are evaluated as they are added, so that the next may fit the values.
 
 A node that neither oracle can compute, or that makes values too large to compare, is not added. Sizes of inputs may be
 named; then the model is run at other sizes as well, where an oracle can.
@@ -35,8 +35,8 @@ class Skip(Exception):
 class Input:
     """A run-time input: its sizes (numbers or names) and how its contents are drawn.
 
-    ``kind`` is ``any``, ``positive`` (1 and above, for divisors), ``below:K`` (an index), or ``fixed`` (an operand whose
-    contents are ``array`` in every run).
+    ``kind`` is ``any``, ``positive`` (1 and above, for divisors), ``below:K`` (an index), or ``fixed`` (an operand
+    whose contents are ``array`` in every run).
     """
 
     dtype: str
@@ -184,7 +184,7 @@ class Graph:
         self.nodes.append(node)
         known = {n: s for i in given if i for s, n in zip(self.sizes[i], self.values[i].shape, strict=True)}
         for name, result in zip(names, results, strict=True):
-            # A guess: a size that equals a named one of the inputs is that one.
+            # A guess, which an oracle judges: a size that equals a named one of the inputs is that one.
             self._known(name, result, tuple(known.get(n, n) for n in result.shape))
             self.exact.discard(name)
             if (exact or result.dtype.kind != "f") and all(n in self.exact for n in given if n):
@@ -200,7 +200,7 @@ class Graph:
         ]
         graph = helper.make_graph([node], "one", infos, [helper.make_empty_tensor_value_info(n) for n in node.output])
         try:
-            model = onnx.shape_inference.infer_shapes(self.model_of(graph), strict_mode=False)
+            model = onnx.shape_inference.infer_shapes(self.model_of(graph), check_type=True)
             onnx.checker.check_model(model)
         except Exception:
             raise Skip from None
@@ -238,8 +238,8 @@ class Graph:
         ]
         constants = [numpy_helper.from_array(a, n) for n, a in self.constants.items() if n in used]
         outs = [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(self.values[n].dtype), None)
-            for n in outputs
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim)
+            for n, a in ((n, self.values[n]) for n in outputs)
         ]
         return self.model_of(helper.make_graph(self.nodes, f"seed_{self.seed}", infos, outs, constants))
 

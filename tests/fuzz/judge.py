@@ -1,8 +1,8 @@
 """One model through the compiler and the runtime, and beside two oracles: what became of it.
 
-A result is wrong when it differs from every oracle that can compute the model. Where only one of two agrees with us, the
-oracles differ from one another, which is told but not ours. A difference that is no larger than what inputs changed by
-one rounding make in an oracle is the model's own (``unstable``).
+A result is wrong when it differs from every oracle that can compute the model. Where only one of two agrees with us,
+the oracles differ from one another, which is told but not ours. A difference that is no larger than what inputs changed
+by one rounding make in an oracle is the model's own (``unstable``).
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ BAD = ("wrong", "refused", "broken", "crash", "hang")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``status``: ``ok``, ``unsupported``, ``unstable``, ``oracles`` (they differ, we agree with one), ``no-oracle``, or
-    one of :data:`BAD`: ``wrong`` numbers, a valid model or run ``refused``, ``broken`` (an internal error)."""
+    """What became of a model.
+
+    ``status`` is ``ok``, ``unsupported``, ``unstable``, ``oracles`` (they differ, we agree with one), ``no-oracle``, or
+    one of :data:`BAD`: ``wrong`` numbers, a valid model or run ``refused``, ``broken`` (an internal error).
+    """
 
     status: str
     reason: str = ""
@@ -52,7 +55,10 @@ def judge(
         return Verdict("refused", _line(error))
     except Exception as error:
         return Verdict("broken", _line(error))
-    sessions = [load(artifact, threads=n) for n in (1, 2)]
+    try:
+        sessions = [load(artifact, threads=n) for n in (1, 2)]
+    except Exception as error:
+        return Verdict("broken", _line(error))
     compared, notes = 0, []
     for number, feeds in enumerate(runs):
         answers = _answers(model, feeds, at)

@@ -27,8 +27,8 @@ def maker(weight: float = 1.0) -> Callable[[Maker], Maker]:
 # -- elementwise, comparison, logic ----------------------------------------------------------------------------------
 
 SMOOTH = (
-    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Mish Reciprocal "
-    "Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Shrink"
+    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Mish "
+    "Reciprocal Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Shrink"
 ).split()
 STEPS = "Ceil Floor Round Sign".split()
 

@@ -50,8 +50,7 @@ def evaluator(model: onnx.ModelProto, feeds: Arrays) -> dict[str, Array]:
             results = ReferenceEvaluator(model).run(None, dict(feeds))
     except Exception as error:
         raise Cannot(f"onnx.reference: {_line(error)}") from None
-    arrays = {o.name: np.asarray(r) for o, r in zip(model.graph.output, results, strict=True)}
-    return arrays
+    return {o.name: np.asarray(r) for o, r in zip(model.graph.output, results, strict=True)}
 
 
 ORACLES = {"onnxruntime": onnxruntime, "onnx.reference": evaluator}

@@ -223,6 +223,34 @@ def test_attention_operator(name: str) -> None:
     assert all(type_of(n.outputs[0]).rank == 5 for n in model.graph if n.op_type == "MatMul")
 
 
+_QKV_7 = "float[B,4,S,8] q, float[B,2,7,8] k, float[B,2,7,8] v"
+#: inputs, attributes, arguments.
+_FORMS_25 = {
+    "left": (_QKV, "left_window_size=2", "q, k, v"),
+    "right, with lengths": (f"{_QKV}, int64[B] n", "right_window_size=1", "q, k, v, , , , n"),
+    "both, causal, with a mask": (
+        f"{_QKV}, bool[S,T] m", "left_window_size=1, right_window_size=3, is_causal=1", "q, k, v, m",
+    ),
+    "both, after a cache": (
+        f"{_QKV}, {_PAST}", "left_window_size=4, right_window_size=0", "q, k, v, , pk, pv",
+    ),
+    "a mask shorter than the keys": (f"{_QKV_7}, bool[S,3] m", "scale=0.5", "q, k, v, m"),
+    "a bias shorter than the keys": (f"{_QKV_7}, float[4,1,5] m", "scale=0.5", "q, k, v, m"),
+    "a bias for one key": (f"{_QKV}, float[S,1] m", "is_causal=1", "q, k, v, m"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _FORMS_25)
+def test_attention_windows_and_short_masks(name: str) -> None:
+    inputs, attributes, arguments = _FORMS_25[name]
+    outputs, names = "float[B,4,S,8] y", "y"
+    if "pk" in arguments:
+        outputs, names = f"{outputs}, float[B,2,M,8] nk, float[B,2,M,8] nv", "y, nk, nv"
+    model = graph(f"g ({inputs}) => ({outputs}) {{ {names} = Attention<{attributes}>({arguments}) }}", 25)
+    check_each(model, canonicalization())
+    assert "Attention" not in histogram(model)
+
+
 @pytest.mark.parametrize("mode", range(4))
 def test_attention_gives_its_scores(mode: int) -> None:
     """Mode 0 is the plain product by the operator's text; ``onnx.reference`` puts the soft cap into that as well."""

@@ -25,6 +25,17 @@ REWRITES = [
         "Reshape",
     ),
     (
+        "fold-constants",  # by the kernels' own arithmetic, a product and a reduction
+        "g (float[B,2] x) => (float[B,2] y) <float[2,3] w = {1,2,3,4,5,6}, float[3] v = {1,0,2}, int64[1] a = {0}> "
+        "{ p = MatMul(w, v) s = ReduceSum<keepdims=0>(w, a) m = ReduceMax(s, a) q = Mul(p, m) y = Add(x, q) }",
+        "Add",
+    ),
+    (
+        "canonicalize-casts",
+        "g (float[B,4] x, float16[1] z) => (float16[B,4] y) { y = CastLike(x, z) }",
+        "Cast",
+    ),
+    (
         "eliminate-identity",
         "g (float[B,4] x) => (float[B,4] y) { a = Identity(x) b = Relu(a) y = Identity(b) }",
         "Relu",
@@ -392,12 +403,6 @@ REFUSALS = [
         "float[1] b = {0}, float[1] m = {0}, float[1] v = {1}> { a = Conv(x, w) "
         "y = BatchNormalization(a, s, b, m, v) }",
         "statistics are no constants",
-    ),
-    (
-        "decompose-attention",
-        "g (float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v, bool[S,1] m) => (float[B,3,S,4] y) "
-        "{ y = Attention(q, k, v, m) }",
-        "1 columns for S keys",
     ),
     (
         "fold-index-tensors",

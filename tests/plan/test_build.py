@@ -7,7 +7,7 @@ import onnx.parser
 import pytest
 from tilewright.errors import CompileError
 from tilewright.ir.ranges import Range
-from tilewright.ir.symbolic import constant
+from tilewright.ir.symbolic import constant, symbol
 from tilewright.kernel.schedule import Pack
 from tilewright.ops.program import View, lower_graph
 from tilewright.plan.build import Alias, Built, EntrySteps, KernelLaunch, build_plan
@@ -30,8 +30,8 @@ def built(graph: str, bounds: dict[str, Range] | None = None, packed: str = "") 
             steps.append(Alias(step.source, step.result))
             continue
         packs = {i: Pack("w", (ONE,), (constant(16),)) for i, v in enumerate(step.values) if v.name == packed}
-        symbols = tuple(name for name, _ in step.kernel.facts)
-        steps.append(KernelLaunch(len(names), step.kernel.name, step.values, symbols, ONE, constant(0), packs))
+        dims = tuple(symbol(name) for name, _ in step.kernel.facts)
+        steps.append(KernelLaunch(len(names), step.kernel.name, step.values, dims, ONE, constant(0), packs))
         names.append(step.kernel.name)
     result = build_plan([EntrySteps("main", model, steps)], names, {})
     verify_plan(result.plan)

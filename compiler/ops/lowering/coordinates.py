@@ -73,6 +73,8 @@ def _exact(mode: str, i: Expr, d: Dimension) -> Exact | None:
         return Exact(i * b, a)
     if mode == "half_pixel" or (mode == "half_pixel_symmetric" and whole):
         return Exact((2 * i + 1) * b - a, 2 * a)
+    if mode == "tf_half_pixel_for_nn":
+        return Exact((2 * i + 1) * b, 2 * a)
     if mode == "pytorch_half_pixel" and d.out.is_constant:
         return Exact((2 * i + 1) * b - a, 2 * a) if d.out.value > 1 else Exact(constant(0), 1)
     if mode == "align_corners" and whole and d.out.is_constant:
@@ -89,6 +91,8 @@ def _computed(mode: str, i: Expr, d: Dimension) -> Value:
     match mode:
         case "asymmetric":
             return binary("div", at, d.scale)
+        case "tf_half_pixel_for_nn":  # opsets 11 and 12
+            return binary("div", binary("add", at, 0.5), d.scale)
         case "align_corners":
             return select(single, const(0.0, dtype), binary("div", binary("mul", at, last), steps))
         case "tf_crop_and_resize":

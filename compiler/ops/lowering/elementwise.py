@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Const, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, select, unary
@@ -137,6 +138,12 @@ def _activation(formula: Callable[[Value, Context], Value]) -> Callable[[Context
     return rule
 
 
+def _number(ctx: Context, name: str, default: float) -> float:
+    """An attribute; they are 32-bit floats, their defaults as well."""
+    value = ctx.attribute(name)
+    return float(np.float32(default)) if value is None else value
+
+
 def _gelu(x: Value, ctx: Context) -> Value:
     """``x/2 (1 + erf(x/√2))``, or with ``approximate=tanh`` ``x/2 (1 + tanh(√(2/π)(x + 0.044715 x³)))``."""
     if ctx.attribute("approximate", "none") == "tanh":
@@ -163,35 +170,35 @@ def _hard_sigmoid(x: Value, alpha: float, beta: float) -> Value:
 
 
 def _selu(x: Value, ctx: Context) -> Value:
-    alpha, gamma = ctx.attribute("alpha", 1.6732632), ctx.attribute("gamma", 1.0507010)
+    alpha, gamma = _number(ctx, "alpha", 1.6732632), _number(ctx, "gamma", 1.0507010)
     return binary("mul", _elu(x, alpha), gamma)
 
 
 def _celu(x: Value, ctx: Context) -> Value:
-    alpha = ctx.attribute("alpha", 1.0)
+    alpha = _number(ctx, "alpha", 1.0)
     tail = binary("mul", binary("sub", unary("exp", binary("div", x, alpha)), 1.0), alpha)
     return binary("add", binary("max", x, 0.0), binary("min", tail, 0.0))
 
 
 def _shrink(x: Value, ctx: Context) -> Value:
-    bias, lambd = ctx.attribute("bias", 0.0), ctx.attribute("lambd", 0.5)
+    bias, lambd = _number(ctx, "bias", 0.0), _number(ctx, "lambd", 0.5)
     low = select(binary("lt", x, -lambd), binary("add", x, bias), 0)
     return select(binary("gt", x, lambd), binary("sub", x, bias), low)
 
 
 _ACTIVATIONS: dict[str, Callable[[Value, Context], Value]] = {
     "Relu": lambda x, c: binary("max", x, 0),
-    "LeakyRelu": lambda x, c: select(binary("ge", x, 0), x, binary("mul", x, c.attribute("alpha", 0.01))),
-    "ThresholdedRelu": lambda x, c: select(binary("gt", x, c.attribute("alpha", 1.0)), x, 0),
-    "Elu": lambda x, c: _elu(x, c.attribute("alpha", 1.0)),
+    "LeakyRelu": lambda x, c: select(binary("ge", x, 0), x, binary("mul", x, _number(c, "alpha", 0.01))),
+    "ThresholdedRelu": lambda x, c: select(binary("gt", x, _number(c, "alpha", 1.0)), x, 0),
+    "Elu": lambda x, c: _elu(x, _number(c, "alpha", 1.0)),
     "Selu": _selu,
     "Celu": _celu,
     "Gelu": _gelu,
     "Softplus": lambda x, c: _softplus(x),
     "Softsign": lambda x, c: binary("div", x, binary("add", unary("abs", x), 1.0)),
-    "HardSigmoid": lambda x, c: _hard_sigmoid(x, c.attribute("alpha", 0.2), c.attribute("beta", 0.5)),
-    "HardSwish": lambda x, c: binary("mul", x, _hard_sigmoid(x, 1 / 6, 0.5)),
-    "Swish": lambda x, c: binary("mul", x, unary("sigmoid", binary("mul", x, c.attribute("alpha", 1.0)))),
+    "HardSigmoid": lambda x, c: _hard_sigmoid(x, _number(c, "alpha", 0.2), _number(c, "beta", 0.5)),
+    "HardSwish": lambda x, c: binary("mul", x, _hard_sigmoid(x, float(np.float32(1 / 6)), 0.5)),
+    "Swish": lambda x, c: binary("mul", x, unary("sigmoid", binary("mul", x, _number(c, "alpha", 1.0)))),
     "Mish": lambda x, c: binary("mul", x, unary("tanh", _softplus(x))),
     "Shrink": _shrink,
 }

@@ -31,7 +31,9 @@ def _lower_grid_sample(ctx: Context) -> Operand:
             normal = cast(grid.at((n, *where, constant(len(sizes) - 1 - d))), accumulator(grid.type.dtype))
             at = _pixel(normal, size, corners)
             at = unary("round", at) if mode == "nearest" else at
-            found.append(_led_back(at, size, padding, corners))
+            # A cubic kernel at the border takes its part of the pixels inside: only what it reads is led back.
+            stays = mode == "cubic" and padding == "border"
+            found.append(at if stays else _led_back(at, size, padding, corners))
         return found
 
     shared: dict[tuple[Index, ...], list[list[Neighbour]]] = {}

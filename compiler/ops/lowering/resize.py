@@ -96,6 +96,7 @@ def dimensions(ctx: Context, dtype: DType) -> list[Dimension]:
     for n, axis in enumerate(axes):
         size, out = x.type.shape[axis], ctx.outputs[0].shape[axis]
         ratio, scale = _scale(scales, n, size, out, dtype)
+        ratio = None if "size0" in ctx.definitions else ratio  # what a pass has folded since is computed all the same
         length = binary("mul", scale, size_of(size, dtype)) if scales is not None else size_of(out, dtype)
         region = None
         if crops and roi is not None:

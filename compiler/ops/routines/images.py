@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.graph import type_of
+from tilewright.ir.late import defined
 from tilewright.ir.symbolic import product
 from tilewright.ir.types import DType
 from tilewright.ops.resize import LARGEST, MOST_SAMPLES, REACH
@@ -13,7 +14,7 @@ from tilewright.ops.steps import Program, float_bits, program
 @program("Resize")
 def resize(ctx: Program) -> None:
     """Scales that are computed at run time are looked at first: the sizes, and along which axes anything changes."""
-    if ctx.has(2) and ctx.type(2).shape[0] != 0 and not is_constant(ctx.input(2)):
+    if ctx.has(2) and ctx.type(2).shape[0] != 0 and "size0" in defined(ctx.node):
         x = ctx.type(0)
         axes = [a % x.rank for a in ctx.attribute("axes") or range(x.rank)]
         count, reach = len(axes), REACH[ctx.attribute("mode", "nearest")]

@@ -1,4 +1,4 @@
-"""Indexed writes that accumulate, slices picked by a condition, and sizes that are computed from numbers of any dtype."""
+"""Indexed writes that accumulate, slices picked by a condition, sizes computed from numbers of any dtype."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def scatter(ctx: Program) -> None:
     values, op = [ctx.input(0), ctx.input(1), ctx.input(2), ctx.output()], _REDUCTIONS.index(reduction)
     if ctx.node.op_type == "ScatterND":
         depth = indices[-1].value
-        dims = [op, product(indices[:-1]), depth, product(x[depth:]), *x[:depth]]
-        ctx.call("scatter_nd", values, [product(x), *dims])
+        rows, part = product(indices[:-1]), product(x[depth:])
+        ctx.call("scatter_nd", values, [product(x), op, rows, depth, part, *x[:depth]])
         return
     axis = ctx.attribute("axis", 0) % len(x)
     # Slices before the axis are independent of one another.

@@ -81,7 +81,7 @@ static int32_t bind_constants(tw_plan *plan, const tw_weights *weights, tw_error
             weight->bytes != (uint64_t)constant->bytes)
             return twr_fail(error, TW_ARTIFACT, "constant '%s' has another size in the weights", constant->name);
         constant->data = (const char *)weights->data + weight->offset;
-        if ((uintptr_t)constant->data % TW_ALIGNMENT != 0)
+        if (constant->bytes > 0 && (uintptr_t)constant->data % TW_ALIGNMENT != 0)
             return twr_fail(error, TW_ARTIFACT, "constant '%s' is not aligned to %d bytes", constant->name, TW_ALIGNMENT);
     }
     return TW_OK;

@@ -40,7 +40,8 @@ typedef struct {
     char text[1020];
 } tw_error;
 
-/* A dense tensor in row-major order. `dtype` is the ONNX TensorProto.DataType number; 4-bit types hold two in a byte.
+/* A dense tensor in row-major order. `dtype` is the ONNX TensorProto.DataType number; types of less than 8 bits share bytes,
+ * the first element in the lowest bits.
  *
  * As an output: `data` NULL asks for memory, to be given back with tw_free; else `bytes` is what `data` can hold.
  * A state (an output that aliases an input) given the input's own memory is updated in place. */

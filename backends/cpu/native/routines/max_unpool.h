@@ -7,7 +7,7 @@ TW_DEFINE(ROUTINE) {
     (void)begin, (void)end;
     int64_t count = DIM(0), rank = DIM(1), pooled = 1, all = 1;
     for (int64_t d = 0; d < rank; d++) pooled *= DIM(2 + d), all *= DIM(2 + rank + d);
-    memset(BUFFER(2), 0, (size_t)all * sizeof(T2));
+    memset(BUFFER(2), 0, (uint64_t)all * sizeof(T2));
     for (int64_t i = 0; i < count; i++) {
         int64_t rest = (int64_t)GET1(i), at = 0, stride = 1;
         int inside = rest >= 0 && rest < pooled;

@@ -9,8 +9,9 @@
 TW_DEFINE(ROUTINE) {
     int64_t n = DIM(0), inner = DIM(1), k = DIM(2);
     uint64_t flip = DIM(3) ? UINT64_MAX : 0;
+    if (k < 1) return;
     tw_ranked *best = args->scratch;
-    for (int64_t row = begin; row < end; row++) {
+    for (int64_t row = begin; row < end && k > 0; row++) {
         int64_t x = row / inner * n * inner + row % inner, y = row / inner * k * inner + row % inner;
         if (8 * k <= n) {
             int64_t i = 0;

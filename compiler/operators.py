@@ -1,0 +1,60 @@
+"""How each operator of the ONNX domain is supported, of any model: :func:`operator_table`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from tilewright.frontend.definition import has_definition
+from tilewright.ops.lower import has_lowering
+from tilewright.ops.program import VIEWS
+from tilewright.ops.registry import find_shape_rule
+from tilewright.ops.steps import program_of
+from tilewright.ways import ABSENT
+
+#: What a pass writes with other operators.
+_REWRITTEN = frozenset(["Attention"])
+
+#: What the import brings to another operator.
+_IMPORTED = {"Constant": "an initializer", "Scatter": "as ScatterElements", "Upsample": "as Resize"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator of the newest opset. ``way`` is a key of :data:`tilewright.support.WAYS`, or ``no``; ``note`` why."""
+
+    name: str
+    since: int
+    way: str
+    note: str = ""
+
+
+def operator_table() -> tuple[Operator, ...]:
+    """Every operator of the ``ai.onnx`` domain, by name; forms of one may still be refused, which a check tells."""
+    import onnx
+
+    newest: dict[str, onnx.defs.OpSchema] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and (
+            schema.name not in newest or newest[schema.name].since_version < schema.since_version
+        ):
+            newest[schema.name] = schema
+    return tuple(_operator(name, newest[name].since_version, newest[name].deprecated) for name in sorted(newest))
+
+
+def _operator(name: str, since: int, deprecated: bool) -> Operator:
+    if name in _IMPORTED:
+        return Operator(name, since, "compile time" if name == "Constant" else "rewritten", _IMPORTED[name])
+    node = ir.Node("", name, [])
+    if program_of(node) is not None:
+        return Operator(name, since, "routine")
+    if name in VIEWS:
+        return Operator(name, since, "view")
+    if name in _REWRITTEN:
+        return Operator(name, since, "rewritten", "as products and a softmax, which are one kernel")
+    known = find_shape_rule("", name) is not None
+    if known and has_lowering(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), node):
+        return Operator(name, since, "kernel")
+    if name not in ABSENT and not deprecated and has_definition("", name, since):
+        return Operator(name, since, "function body")
+    return Operator(name, since, "no", ABSENT.get(name, "deprecated" if deprecated else "nothing computes it yet"))
