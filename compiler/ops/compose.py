@@ -76,7 +76,8 @@ class Operand:
         if len(key) != self.type.rank:
             raise ValueError(f"{len(key)} indices for {self.type}")
         if key not in self._memo:
-            self._memo[key] = self.compute(key)
+            # An empty tensor is never asked for an element when the kernel runs, and has none to give.
+            self._memo[key] = const(0, self.type.dtype) if is_empty(self.type) else self.compute(key)
         return self._memo[key]
 
     def scalar(self) -> Value:
@@ -235,6 +236,11 @@ class Composer:
 def _in_memory(x: Operand) -> bool:
     """Whether the elements of ``x`` are read from memory at indices of their own, in whatever order of axes."""
     return x.origin[0] == PARAMETER or (x.origin[0] == PERMUTED and _in_memory(x.origin[1][0]))
+
+
+def is_empty(type_: TensorType) -> bool:
+    """Whether a tensor has no elements whatever the open sizes are."""
+    return any(size == ZERO for size in type_.shape)
 
 
 Step = Callable[[Mapping[str, Value]], Mapping[str, Value]]

@@ -61,13 +61,18 @@ def _slid(ctx: Infer, w: Window, axis: int, size: Expr) -> Expr:
     if w.auto_pad.startswith("SAME"):
         return ceildiv(size, stride)
     before, after = w.padding(axis)
-    room = size + before + after - w.extent(axis)
-    if ctx.bounds(room)[1] < 0:
+    least = w.extent(axis) - before - after
+    if ctx.bounds(size - least)[1] < 0:
         ctx.fail(f"a window of {w.extent(axis)} does not fit {size} with padding {before} and {after}")
+    if ctx.bounds(size - least)[0] < 0:
+        size = ctx.equal(size, maximum(size, least))
+    room = size - least
     if not w.ceil_mode:
-        return room // stride + 1
-    # The last window starts inside the input or the padding before it.
-    return minimum(ceildiv(room, stride) + 1, ceildiv(size + before, stride))
+        slid = room // stride + 1
+    else:
+        # The last window starts inside the input or the padding before it.
+        slid = minimum(ceildiv(room, stride) + 1, ceildiv(size + before, stride))
+    return slid if ctx.bounds(slid)[0] >= 0 else maximum(0, slid)
 
 
 def _kernel(ctx: Infer, weight: TensorType) -> list[int]:

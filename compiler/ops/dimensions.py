@@ -142,9 +142,11 @@ class Dimensions:
         if hi < 0:
             raise Mismatch(f"{a} exceeds {b}")
         for name in () if self._fixed else room.symbols & self._order.keys():
-            rest = room + symbol(name)
+            rest, short = room + symbol(name), symbol(name) - room
             if rest.is_constant:
                 self._limit(name, rest.value, True, where)
+            if short.is_constant:
+                self._limit(name, short.value, False, where)
         smaller = Assumption(minimum(a, b), self.rewrite(a), where)
         if smaller not in self.assumptions:
             self.assumptions.append(smaller)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.errors import UnsupportedError
+from tilewright.errors import InternalError, UnsupportedError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
 from tilewright.ir.late import defined
@@ -32,6 +32,7 @@ from tilewright.ops.compose import (
     binary,
     const,
     free_axes,
+    is_empty,
     select,
     size_of,
 )
@@ -172,16 +173,23 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
         if value is not None and value not in operands:
             operands[value] = _leaf(composer, value, values, equal)
     inputs = [None if v is None else operands[v] for v in node.inputs]
-    if (body := body_of(model, node)) is not None:
+    results: Sequence[Operand | None]
+    if all(is_empty(type_of(o)) for o in node.outputs if o.name):
+        results = [Operand(type_of(o), _no_element) if o.name else None for o in node.outputs]
+    elif (body := body_of(model, node)) is not None:
         results = _apply_body(composer, body, inputs, infer_body(model, node))
     else:
         types = [type_of(o) if has_type(o) else None for o in node.outputs]
         results = _apply(composer, node, inputs, types, defined(node))
     for value, result in zip(node.outputs, results, strict=False):
-        if value.name:
+        if value.name and result is not None:
             _store(composer, value, result, values)
             values.append(value)
     return _finish(composer, values)
+
+
+def _no_element(index: tuple[Index, ...]) -> Any:
+    raise InternalError("an empty tensor was asked for an element")
 
 
 #: Makes one operand of others, the elements of a kernel's result from those of what it reads.
@@ -204,7 +212,8 @@ def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
     if not held:
         return {}
     symbols = {s for v in node.inputs if v is not None and has_type(v) for e in type_of(v).shape for s in e.symbols}
-    return {a.right: a.left for a in held if a.left.symbols | a.right.symbols <= symbols}
+    held = [a for a in held if not a.right.is_constant and a.left.symbols | a.right.symbols <= symbols]
+    return {a.right: a.left for a in held}
 
 
 def _kernel_name(operator: str) -> str:

@@ -238,8 +238,8 @@ class Graph:
         ]
         constants = [numpy_helper.from_array(a, n) for n, a in self.constants.items() if n in used]
         outs = [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(self.values[n].dtype), None)
-            for n in outputs
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim)
+            for n, a in ((n, self.values[n]) for n in outputs)
         ]
         return self.model_of(helper.make_graph(self.nodes, f"seed_{self.seed}", infos, outs, constants))
 

@@ -104,9 +104,9 @@ def _pruned(
     types = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
     outs = []
     for name in [o for o in outputs if o in made]:
-        info = known.get(name) or types.get(name)
-        code = info.type.tensor_type.elem_type if info is not None else 1
-        outs.append(helper.make_tensor_value_info(name, code, None))
+        info = known.get(name) or types.get(name) or helper.make_empty_tensor_value_info(name)
+        kind = info.type.tensor_type
+        outs.append(helper.make_tensor_value_info(name, kind.elem_type, [None] * len(kind.shape.dim)))
     graph = helper.make_graph(kept, model.graph.name, inputs, outs, constants)
     small = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     return small, [{v.name: r[v.name] for v in inputs} for r in runs]

@@ -21,6 +21,7 @@ TW_INLINE int any_before(const tw_args *args, int64_t x, key_type flip, key_type
 TW_DEFINE(ROUTINE) {
     int64_t n = DIM(0), inner = DIM(1), k = DIM(2);
     uint64_t flip = DIM(3) ? UINT64_MAX : 0;
+    if (k < 1) return;
     tw_ranked *best = args->scratch;
     for (int64_t row = begin; row < end && k > 0; row++) {
         int64_t x = row / inner * n * inner + row % inner, y = row / inner * k * inner + row % inner;
