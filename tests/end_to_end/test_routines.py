@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 from tilewright import driver
 from tilewright.errors import TilewrightError
 from tilewright.options import Options
@@ -85,6 +85,25 @@ def test_layouts_agree() -> None:
     np.testing.assert_array_equal(y, z.transpose(2, 0, 1, 3))
     np.testing.assert_array_equal(yh, zh.swapaxes(0, 1))
     np.testing.assert_array_equal(yc, zc.swapaxes(0, 1))
+
+
+def test_constants_of_a_layer_are_not_those_of_the_model() -> None:
+    """Weights that are rearranged while compiling get names that no other constant has."""
+    arrays = {"w": normal(1, 20, 4), "r": normal(1, 20, 5), "b": normal(1, 40)}
+    results = []
+    for names in (["w", "r", "b"], ["y__1", "y__3", "y__2"]):
+        text = (
+            f"g (float[S,B,4] x) => (float[S,1,B,5] y) <float[1,20,4] {names[0]}, float[1,20,5] {names[1]}, "
+            f"float[1,40] {names[2]}> {{ y = LSTM<hidden_size=5>(x, {', '.join(names)}) }}"
+        )
+        model = model_of(text)
+        del model.graph.initializer[:]
+        del model.graph.value_info[:]
+        for name, array in zip(names, arrays.values(), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        session = load(driver.compile(model, options=Options(targets=("cpu:native",))).to_bytes())
+        results.append(session.run(None, {"x": np.ones((3, 2, 4), np.float32)})[0])
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 @pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
