@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tilewright.errors import DeviceError, ExitCode, InternalError, TilewrightError
+from tilewright.sample import numpy_dtype
 
 Array = NDArray[Any]
 
@@ -49,8 +50,20 @@ def _tilewright(path: Path, threads: int | None, device: str = "auto", entry: st
     from tilewright.runtime import load
 
     session = load(path, device=device, threads=threads, entry=entry)
-    names = [o.name for o in session.outputs]
-    return Engine("tilewright", __version__, lambda x: dict(zip(names, session.run(None, x), strict=True)))
+    outputs = session.outputs
+
+    def run(x: Mapping[str, Array]) -> dict[str, Array]:
+        return {o.name: _numbers(o.dtype, y) for o, y in zip(outputs, session.run(None, x), strict=True)}
+
+    return Engine("tilewright", __version__, run)
+
+
+def _numbers(spelling: str, array: Array) -> Array:
+    """An output of our runtime, which needs no more than NumPy, in a dtype that says what its bits mean."""
+    dtype = numpy_dtype(spelling)
+    if dtype == array.dtype:
+        return array
+    return array.astype(dtype) if "int" in dtype.name else array.view(dtype)
 
 
 def _onnxruntime(path: Path, threads: int | None) -> Engine:
@@ -173,7 +186,7 @@ def run_apart(
     with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
         names = list(feeds[0])
         for i, feed in enumerate(feeds):
-            np.savez(Path(folder) / f"in{i}.npz", *(feed[n] for n in names))
+            _save(Path(folder) / f"in{i}.npz", [feed[n] for n in names])
         task = {"engine": name, "path": str(path), "folder": folder, "device": device, "entry": entry, "inputs": names}
         child = [sys.executable, "-m", "tilewright.engines", json.dumps(task | {"count": len(feeds)})]
         done = subprocess.run(child, capture_output=True, text=True, check=False)
@@ -189,9 +202,20 @@ def run_apart(
     return Runs(name, told["version"], told["load_seconds"], tuple(told["seconds"]), told["peak_rss"], outputs)
 
 
+def _save(path: Path, arrays: Sequence[Array]) -> None:
+    """Write arrays; of types that NumPy lacks, and its files do not tell apart, bits and the type's name."""
+    arrays = [np.asarray(a) for a in arrays]
+    names = np.array(["" if a.dtype.isbuiltin == 1 else a.dtype.name for a in arrays])
+    plain = [a if not n else a.view(f"u{a.dtype.itemsize}") for n, a in zip(names, arrays, strict=True)]
+    np.savez(path, *plain, names=names)
+
+
 def _arrays(path: Path) -> list[Array]:
+    import ml_dtypes
+
     with np.load(path) as data:
-        return [data[f"arr_{i}"] for i in range(len(data.files))]
+        arrays = [(str(name), data[f"arr_{i}"]) for i, name in enumerate(data["names"])]
+    return [a.view(getattr(ml_dtypes, name)) if name else a for name, a in arrays]
 
 
 def _child(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +234,7 @@ def _child(task: Mapping[str, Any]) -> dict[str, Any]:
         outputs = engine.run(feed)
         seconds.append(time.perf_counter() - start)
         told["outputs"] = list(outputs)
-        np.savez(folder / f"out{i}.npz", *outputs.values())
+        _save(folder / f"out{i}.npz", list(outputs.values()))
     return told | {"seconds": seconds, "peak_rss": peak_rss()}
 
 

@@ -82,10 +82,12 @@ def sample_input(name: str, dtype: np.dtype[Any], shape: Sequence[int], seed: in
     """Seeded values for one input, the same for the same name.
 
     Floats are standard normal. Integers and booleans are 0 or 1, but never 0 first on the last axis: valid as an index
-    into any table, and as a mask that leaves something.
+    into any table, and as a mask that leaves something. A boolean scalar is false: a switch that is off.
     """
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if dtype.kind in "iub":
+    if dtype.kind in "iub" or "int" in dtype.name:
+        if not shape:
+            return np.asarray(dtype.kind != "b").astype(dtype)
         values = random.integers(0, 2, shape)
         values[..., :1] = 1
         return values.astype(dtype)

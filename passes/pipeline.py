@@ -18,6 +18,7 @@ from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.collect_scales import CollectScales
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
+from tilewright.passes.canonicalize.decompose_einsum import DecomposeEinsum
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
 from tilewright.passes.canonicalize.eliminate_identity import EliminateIdentity
@@ -56,6 +57,7 @@ def canonicalization() -> list[Pass]:
         FoldConstants(),  # early: known sizes and axes as constants are what every other rule asks for
         EliminateIdentity(),  # before any pattern, so that no pattern has to skip over them
         DecomposeAttention(),  # before views and transposes: it makes some
+        DecomposeEinsum(),  # likewise
         FoldIndexTensors(),  # needs constants; makes views and Expands
         SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
         EliminateIdentity(),  # And(True, x) is left where a comparison was always true, and masks are read below

@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": set(),
     "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
     "facts": {"backends.base", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
-    "engines": {"runtime", "errors", "__version__"},
+    "engines": {"runtime", "errors", "sample", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
     | {"cost", "plan", "ir", "target", "selection"},

@@ -127,9 +127,11 @@ def split(ctx: Infer) -> list[TensorType | None]:
         if count != ctx.outputs:
             ctx.fail(f"num_outputs is {count} for {ctx.outputs} outputs")
         chunk = ceildiv(size, count)
-        if count > 2:  # the last of two halves is never negative
+        rest = size - chunk * (count - 1)
+        if count > 2 and ctx.bounds(rest)[0] < 0:  # the last of two halves is never negative
             ctx.at_most(chunk * (count - 1), size)
-        parts = [chunk] * (count - 1) + [size - chunk * (count - 1)]
+            rest = ctx.define("rest", maximum(rest, 0))
+        parts = [chunk] * (count - 1) + [rest]
     if len(parts) != ctx.outputs:
         ctx.fail(f"{len(parts)} parts for {ctx.outputs} outputs")
     known = ctx.known(0)

@@ -14,24 +14,23 @@ from tilewright.ops.registry import shape_rule
 _TERM = re.compile(r"[A-Za-z]*(\.\.\.[A-Za-z]*)?")
 
 
+#: One label an axis: a letter, or ``.0``, ``.1`` … for the axes of an ellipsis, counted from its end.
+Labels = tuple[str, ...]
+
+
 class BadEquation(ValueError):
     """An equation that is not one, or does not fit its operands; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """The label of each axis: a letter, or ``.0``, ``.1`` … for the axes of an ellipsis, counted from its end.
+    """The labels of the operands' axes, and those of the result's."""
 
-    Attributes:
-        terms: of each operand.
-        result: of the result.
-    """
-
-    terms: tuple[tuple[str, ...], ...]
-    result: tuple[str, ...]
+    terms: tuple[Labels, ...]
+    result: Labels
 
     @property
-    def summed(self) -> tuple[str, ...]:
+    def summed(self) -> Labels:
         """The labels that the result lacks, in order of first use."""
         return tuple(dict.fromkeys(c for term in self.terms for c in term if c not in self.result))
 
@@ -59,7 +58,7 @@ def read_equation(text: str, ranks: Sequence[int]) -> Equation:
     return Equation(labels, result)
 
 
-def _labels(term: str, rank: int) -> tuple[str, ...]:
+def _labels(term: str, rank: int) -> Labels:
     if _TERM.fullmatch(term) is None:
         raise BadEquation(f"term {term!r} of the equation is no list of letters")
     before, dots, after = term.partition("...")

@@ -35,6 +35,7 @@ class Graph:
     runs: list[dict[str, Array]]
     expected: Callable[[Mapping[str, Array]], dict[str, Array]] | None = None
     rtol: float = 1e-5
+    opset: int = 21
 
 
 def normal(*shape: int) -> Array:
@@ -366,4 +367,68 @@ RECURRENT = {
     ),
 }
 
-GRAPHS = {**SORTING, **SPECTRA, **RECURRENT}
+# -- linear attention ----------------------------------------------------------------------------------------------
+
+#: By letter: the update rule, whether each element of a key decays by itself, beta for each head, and a first state.
+_UPDATES = {
+    "a": ("linear", False, False, True),
+    "b": ("gated", True, False, False),
+    "c": ("delta", False, True, True),
+    "d": ("gated_delta", True, False, True),
+    "e": ("gated_delta", False, True, False),
+}
+
+
+def _linear_attention(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Two heads, two queries for each, keys of 3 and values of 40 elements."""
+    found = {}
+    for letter, (rule, per_key, per_head, first) in _UPDATES.items():
+        batch, steps, _ = feeds["q"].shape
+        q = feeds["q"].reshape(batch, steps, 2, 2, 3).astype(np.float64)
+        k, v = feeds["k"].reshape(batch, steps, 2, 3), feeds["v"].reshape(batch, steps, 2, 40)
+        g = feeds["gk"].reshape(k.shape) if per_key else feeds["gh"][..., None]
+        beta = feeds["bh"] if per_head else feeds["bs"]
+        state = feeds["s"].astype(np.float64) if first else np.zeros((batch, 2, 3, 40))
+        results = np.zeros((batch, steps, 2, 2, 40))
+        for t in range(steps):
+            if "gated" in rule:
+                state = state * np.exp(g[:, t])[..., None]
+            new = v[:, t]
+            if "delta" in rule:
+                new = beta[:, t][..., None] * (new - np.einsum("bhk,bhkv->bhv", k[:, t], state))
+            state = state + k[:, t][..., None] * new[:, :, None]
+            results[:, t] = np.einsum("bhgk,bhkv->bhgv", q[:, t], state) / np.sqrt(3)
+        found[f"y{letter}"] = results.reshape(batch, steps, 160).astype(np.float32)
+        found[f"z{letter}"] = state.astype(np.float32)
+    return found
+
+
+def _attention_nodes() -> str:
+    nodes = []
+    for letter, (rule, per_key, per_head, first) in _UPDATES.items():
+        inputs = ["q", "k", "v", "s" if first else "", "gk" if per_key else "gh", "bh" if per_head else "bs"]
+        attributes = f'q_num_heads=4, kv_num_heads=2, update_rule="{rule}"'
+        nodes.append(f"y{letter}, z{letter} = LinearAttention<{attributes}>({', '.join(inputs)})")
+    return " ".join(nodes)
+
+
+ATTENTION = {
+    "LinearAttention": Graph(
+        "g (float[B,T,12] q, float[B,T,6] k, float[B,T,80] v, float[B,2,3,40] s, float[B,T,6] gk, float[B,T,2] gh, "
+        "float[B,T,2] bh, float[B,T,1] bs) => ("
+        + ", ".join(f"float[B,T,160] y{letter}, float[B,2,3,40] z{letter}" for letter in _UPDATES)
+        + f") {{ {_attention_nodes()} }}",
+        [
+            {
+                "q": normal(b, t, 12), "k": 0.5 * normal(b, t, 6), "v": normal(b, t, 80), "s": normal(b, 2, 3, 40),
+                "gk": -np.abs(normal(b, t, 6)), "gh": -np.abs(normal(b, t, 2)), "bh": RNG.random((b, t, 2), np.float32),
+                "bs": RNG.random((b, t, 1), np.float32),
+            }
+            for b, t in [(2, 5), (1, 1), (3, 17), (1, 0)]
+        ],
+        _linear_attention,
+        opset=27,
+    ),
+}  # fmt: skip
+
+GRAPHS = {**ATTENTION, **SORTING, **SPECTRA, **RECURRENT}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+import tilewright
 from onnx import TensorProto, helper, numpy_helper
 from tilewright import driver
 from tilewright.options import Options
@@ -78,3 +80,20 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
     np.testing.assert_array_equal(session.run(None, {"x": np.array([-8, 0, 7], np.int8)})[0], [-8, 0, 7])
     with pytest.raises(InputError, match="i4 holds -8 to 7"):
         session.run(None, {"x": np.array([-8, 0, 8], np.int8)})
+
+
+def test_verification_knows_narrow_types() -> None:
+    types = (*TYPES, TensorProto.BFLOAT16)
+    nodes, outputs = [], []
+    for code in types:
+        nodes.append(helper.make_node("Cast", ["x"], [f"y{code}"], to=code))
+        nodes.append(helper.make_node("Cast", [f"z{code}"], [f"w{code}"], to=TensorProto.FLOAT))
+        outputs.append(helper.make_tensor_value_info(f"y{code}", code, None))
+        outputs.append(helper.make_tensor_value_info(f"w{code}", TensorProto.FLOAT, None))
+    inputs = [helper.make_tensor_value_info("x", 1, ("N", 7))]
+    inputs += [helper.make_tensor_value_info(f"z{code}", code, ("N",)) for code in types]
+    graph = helper.make_graph(nodes, "narrow", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=13)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # compiled, but not verified
+        tilewright.compile(model, targets=("cpu:native",))

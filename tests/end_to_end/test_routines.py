@@ -15,14 +15,14 @@ from tilewright.runtime.errors import InputError
 from tests.end_to_end.routine_cases import GRAPHS, Array, Graph, normal, number
 
 
-def model_of(text: str) -> Any:
+def model_of(text: str, opset: int = 21) -> Any:
     """A model from the text of its graph."""
-    return parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {text}')
+    return parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> {text}')
 
 
-def session_of(text: str, *, empty: bool = False) -> Any:
+def session_of(text: str, *, opset: int = 21, empty: bool = False) -> Any:
     """A session; with ``empty`` any dimension of an input may be 0."""
-    model = model_of(text)
+    model = model_of(text, opset)
     shapes = [
         (v.name, tuple("0.." if d.dim_param else str(d.dim_value) for d in v.type.tensor_type.shape.dim))
         for v in model.graph.input
@@ -58,7 +58,8 @@ def check(graph: Graph, got: dict[str, Array], want: dict[str, Array]) -> None:
 def test_routines(name: str) -> None:
     graph = GRAPHS[name]
     empty = any(0 in array.shape for feeds in graph.runs for array in feeds.values())
-    session, expected = session_of(graph.text, empty=empty), expected_of(graph, model_of(graph.text))
+    session = session_of(graph.text, opset=graph.opset, empty=empty)
+    expected = expected_of(graph, model_of(graph.text))
     names = [o.name for o in session.outputs]
     for feeds in graph.runs:
         check(graph, dict(zip(names, session.run(None, feeds), strict=True)), expected(feeds))

@@ -114,6 +114,32 @@ REWRITES = [
         "g (float[3,B] x, float[3,M] w) => (float[B,M] y) { y = Gemm<transA=1, alpha=3.0>(x, w) }",
         "Transpose MatMul Mul",
     ),
+    (
+        "decompose-einsum",
+        'g (float[B,2,S,4] q, float[B,2,T,4] k) => (float[B,2,S,T] y) { y = Einsum<equation="bhid,bhjd->bhij">(q, k) }',
+        "Transpose MatMul",
+    ),
+    (
+        "decompose-einsum",  # several axes of rows and of columns, summed ones that only one operand has
+        'g (float[B,3,4] x, float[4,2,5] w) => (float[2,B] y) { y = Einsum<equation="...ij,jkl->k...">(x, w) }',
+        "ReduceSum ReduceSum MatMul Transpose",
+    ),
+    (
+        "decompose-einsum",
+        'g (float[B,2,4] x, float[2,4,3,5] w) => (float[B,3,5] y) { y = Einsum<equation="bhd,hdij->bij">(x, w) }',
+        "Reshape Reshape MatMul Reshape",
+    ),
+    (
+        "decompose-einsum",
+        'g (float[B,4] x, float[4,S] w, float[S,3] v) => (float[B,3] y) { y = Einsum<equation="ij,jk,kl">(x, w, v) }',
+        "MatMul MatMul",
+    ),
+    ("decompose-einsum", 'g (float[B,4] x) => (float[4,B] y) { y = Einsum<equation="ij->ji">(x) }', "Transpose"),
+    (
+        "decompose-einsum",  # a vector times a vector
+        'g (float[S] x, float[S] w) => (float y) { y = Einsum<equation="i,i">(x, w) }',
+        "Unsqueeze Unsqueeze MatMul Squeeze",
+    ),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float two = {2}> { y = Pow(x, two) }", "Mul"),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float c = {8}> { y = Div(x, c) }", "Mul"),
     ("simplify-arithmetic", "g (float[B,4] x) => (float[B,4] y) <float c = {0.3}> { y = Sub(x, c) }", "Add"),

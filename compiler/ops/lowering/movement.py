@@ -176,14 +176,14 @@ def _lower_trilu(ctx: Context) -> Operand:
 @lowering("DepthToSpace")
 def _lower_depth_to_space(ctx: Context) -> Operand:
     """``DCR``: the block's position is the slow part of a channel; ``CRD``: the fast one."""
-    x, b = ctx.input(0), ctx.attribute("blocksize")
+    b = ctx.attribute("blocksize")
     deep = ctx.attribute("mode", "DCR") == "DCR"
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, h, w = (i for i in index if isinstance(i, Expr))
         within = (h % b) * b + w % b
         channel = within * ctx.outputs[0].shape[1] + c if deep else c * (b * b) + within
-        return x.at((n, channel, h // b, w // b))
+        return _read_whole_blocks(ctx, (n, channel, h // b, w // b))
 
     return ctx.result(at)
 
@@ -191,17 +191,24 @@ def _lower_depth_to_space(ctx: Context) -> Operand:
 @lowering("SpaceToDepth")
 def _lower_space_to_depth(ctx: Context) -> Operand:
     """``DCR``: the block's position is the slow part of a channel of the result; ``CRD``: the fast one."""
-    x, b = ctx.input(0), ctx.attribute("blocksize")
-    channels, deep = x.type.shape[1], ctx.attribute("mode", "DCR") == "DCR"
+    b = ctx.attribute("blocksize")
+    channels, deep = ctx.input(0).type.shape[1], ctx.attribute("mode", "DCR") == "DCR"
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, h, w = (i for i in index if isinstance(i, Expr))
         if b == 1:
             return x.at(index)
         within, channel = (c // channels, c % channels) if deep else (c % (b * b), c // (b * b))
-        return x.at((n, channel, h * b + within // b, w * b + within % b))
+        return _read_whole_blocks(ctx, (n, channel, h * b + within // b, w * b + within % b))
 
     return ctx.result(at)
+
+
+def _read_whole_blocks(ctx: Context, index: tuple[Expr, ...]) -> Value:
+    """A read of the input, of which a run has seen that it is cut into blocks without a rest."""
+    x = ctx.input(0)
+    sure = all(s.is_constant for s in x.type.shape[1:])
+    return x.at(index) if sure else ctx.composer.padded(x, index, 0)
 
 
 @lowering("ReverseSequence")
