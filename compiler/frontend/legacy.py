@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
 from tilewright.frontend.old_resize import is_old_resize, todays_resize
+from tilewright.frontend.revised import revised
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +39,12 @@ def park(proto: onnx.ModelProto, opset: int, where: str) -> None:
             nodes += todays_resize(node, opset, proto.graph, where)
             for made in nodes:
                 made.domain = PARKED if made.op_type == "Resize" else made.domain
+            continue
+        made_today = revised(node, opset, where) if node.domain in ("", "ai.onnx") else None
+        if made_today is not None:
+            for new in made_today:
+                new.domain = PARKED if new.op_type != "Constant" else ""
+            nodes += made_today
             continue
         broadcasting = opset < 7 and node.op_type in _BROADCASTING
         if node.domain not in ("", "ai.onnx") or not (broadcasting or _is_old(node, opset)):

@@ -147,6 +147,16 @@ class Composer:
         self.params.append(Param(name, type_.dtype, type_.shape, role))  # type: ignore[arg-type]
         return Operand(type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ()))
 
+    def sized(self, x: Operand, shape: Sequence[Expr]) -> Operand | None:
+        """``x`` under sizes that a run has seen to be equal to its own; ``None`` when it is no input in memory."""
+        place = x.at([ZERO] * x.type.rank) if x.origin[0] == PARAMETER else None
+        name = place.tensor if isinstance(place, Load) else ""
+        for n, p in enumerate(self.params):
+            if p.name == name and p.role == "in":
+                self.params[n] = Param(p.name, p.dtype, tuple(shape), p.role)
+                return Operand(TensorType(p.dtype, tuple(shape)), x.compute, origin=x.origin)
+        return None
+
     def _simplified(self, index: Sequence[Index]) -> tuple[Index, ...]:
         return tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
 

@@ -142,6 +142,9 @@ class Program:
         """A constant of this node's own."""
         self._temporaries += 1
         name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        taken = {o.name for node in self.model.graph for o in node.outputs} | set(self.model.graph.initializers)
+        while name in taken:  # constants are known by name
+            name += "_"
         value = ir.val(name, const_value=ir.tensor(array, name=name))
         set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
         return value
