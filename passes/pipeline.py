@@ -18,6 +18,7 @@ from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.collect_scales import CollectScales
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
+from tilewright.passes.canonicalize.decompose_conv_transpose import DecomposeConvTranspose
 from tilewright.passes.canonicalize.decompose_einsum import DecomposeEinsum
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
@@ -78,6 +79,7 @@ def canonicalization() -> list[Pass]:
         ComposeTransposes(),  # of heads that were shared, and of what is turned
         MergeViews(),  # what composing and sinking brought together
         CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
+        DecomposeConvTranspose(),  # after CanonicalizeSizes, as it spells sizes; takes a BatchNormalization with it
         FoldBatchNorm(),
         SimplifyArithmetic(),
         FoldConstants(),  # constants that the rules above transposed, scaled or compared

@@ -185,6 +185,7 @@ _TOLD = {
     "ok": "as the oracles have it",
     "unsupported": "refused as unsupported",
     "oracles": "the oracles differ (or one of them fails); one agrees with us",
+    "assumed": "a run is refused: sizes that only it tells were taken to be equal, and one of them is 1",
     "unstable": "amplifies rounding",
     "no-oracle": "no oracle can run it",
     "empty": "nothing was generated",

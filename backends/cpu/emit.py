@@ -375,7 +375,7 @@ _LIBM_CALLS = (
 )
 #: Headers that are left out where nothing of theirs is called.
 _HEADERS = {
-    "vec_narrow.h": ("f8e", "f4e", "_packed("),
+    "vec_narrow.h": ("f8e4m3", "f8e5m2", "f8e8m0", "f4e2m1", "wrap_", "_packed("),
     "vec_libm.h": _LIBM_CALLS,
     "matvec.h": ("few_f32(",),
     "dot.h": ("dot_f32(",),

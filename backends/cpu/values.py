@@ -295,7 +295,21 @@ class Values:
             read = f"{inside} ? {read} : {self._fill(v)}"
         count = self.live or "TW_LANES"
         self.out.line(f"{ctype}v {name} = set_{ctype}(0);")
-        self.out.line(f"for (int l = 0; l < TW_LANES && l < {count}; l++) {name}[l] = {read};")
+        steps, otherwise = [self.lane.stride(e) for e in (offset, *(e for e, _ in checks))], ""
+        if checks and not self._lane_reads and v.dtype.bits >= 8 and steps[0] == 1 and None not in steps:
+            # Between two positions that are inside, all are: the border alone is read lane by lane.
+            last = {**names, "l": f"(min_int({count}, TW_LANES) - 1)" if self.live else "(TW_LANES - 1)"}
+            tests = [self._check(e, size) for e, size in checks]
+            tests += [
+                f"(uint64_t)({index_text(self._in_lane(e), last)}) < (uint64_t)({index_text(size, names)})"
+                for e, size in checks
+                if self._varies(e)
+            ]
+            part, rest = ("_part", f", {self.live}") if self.live else ("", "")
+            whole = f"load{part}_{ctype}({pointer} + {self.index(offset)}{rest})"
+            self.out.line(f"if ({' && '.join(tests)}) {name} = {whole};")
+            otherwise = "else "
+        self.out.line(f"{otherwise}for (int l = 0; l < TW_LANES && l < {count}; l++) {name}[l] = {read};")
         return name
 
     # -- expressions -------------------------------------------------------------------------------------------------
@@ -332,12 +346,15 @@ class Values:
                 return _cast(dtype, x.dtype, self._value(x))
 
     def _positions(self, op: str, a: Expr, b: Expr) -> str | None:
-        """The comparison of two positions that move by one from lane to lane: how many lanes hold, not 64-bit lanes."""
+        """The comparison of two positions that are the same in all lanes or move by one from lane to lane: one or how
+        many lanes hold, not 64-bit lanes."""
         if op not in ("lt", "le", "gt", "ge"):
             return None
         slack = (b - a if op in ("lt", "le") else a - b) - (op in ("lt", "gt"))  # holds where it is not negative
         slack = slack.substitute(self.at)
         step = self.lane.stride(slack)
+        if step == 0:
+            return f"set_i32(-(({self.index(slack)}) >= 0))"
         if step == -1:
             return f"live(max_int({self.index(slack + 1)}, 0))"
         return f"(~live(max_int({self.index(-slack)}, 0)))" if step == 1 else None

@@ -153,6 +153,9 @@ def _opset(proto: onnx.ModelProto, where: str) -> int:
     import onnx
 
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    if not versions and proto.opset_import and all(n.domain not in ("", "ai.onnx") for n in _nodes([proto.graph])):
+        proto.opset_import.add(version=CANONICAL_OPSET)  # nothing in it is of that domain
+        return CANONICAL_OPSET
     newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not 1 <= versions[0] <= newest:
         raise CompileError(

@@ -199,9 +199,9 @@ def _repeated(node: ir.Node, scope: Scope) -> Part:
     if goes_on is None or (limit is None and given[0] is not None):
         raise Unsupported("only a run tells how often it runs: make the number of turns and its condition constants")
     part = Part()
-    if not goes_on or turns.done == limit:
+    if not goes_on or (limit is not None and turns.done >= limit):
         if turns.stacks and not turns.done:
-            raise Unsupported("it never runs, so its results have no sizes")
+            raise Unsupported("it never runs, so what it stacks has no size")
         part.results = [*(v for v in turns.states if v is not None)]
         part.results += [_stacked(part, stack, 0) for stack in turns.stacks]
         return part

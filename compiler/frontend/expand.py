@@ -66,6 +66,8 @@ class Expander:
         if self._added > _TOTAL_LIMIT:
             raise Unsupported(f"definitions and loops would add more than {_TOTAL_LIMIT} nodes to the graph")
         results = None if part.results is None else _made_once(part)
+        if results is not None and len(results) < len(node.outputs):
+            raise Unsupported(f"it has {len(node.outputs)} outputs, and its body gives {len(results)}")
         origin = origin_of(node) or f"{node.op_type} {node.name or node.outputs[0].name!r}"
         root = node.outputs[0].name or node.name
         for value in [*part.constants, *_made_by(part.nodes)]:

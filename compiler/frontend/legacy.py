@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
 from tilewright.frontend.old_resize import is_old_resize, todays_resize
+from tilewright.frontend.revised import revised
 
 if TYPE_CHECKING:
     import onnx
@@ -39,8 +40,11 @@ def park(proto: onnx.ModelProto, opset: int, where: str) -> None:
             for made in nodes:
                 made.domain = PARKED if made.op_type == "Resize" else made.domain
             continue
-        if node.domain in ("", "ai.onnx") and node.op_type == "Hardmax" and opset < 13:
-            nodes += _flattened(node)
+        made_today = revised(node, opset, where) if node.domain in ("", "ai.onnx") else None
+        if made_today is not None:
+            for new in made_today:
+                new.domain = PARKED if new.op_type != "Constant" else ""
+            nodes += made_today
             continue
         broadcasting = opset < 7 and node.op_type in _BROADCASTING
         if node.domain not in ("", "ai.onnx") or not (broadcasting or _is_old(node, opset)):
@@ -68,23 +72,6 @@ def unpark(proto: onnx.ModelProto) -> None:
     kept = [o for o in proto.opset_import if o.domain != PARKED]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
-
-
-def _flattened(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Before opset 13 all axes from ``axis`` on were one; the converter knows this of Softmax and LogSoftmax only."""
-    from onnx import helper
-
-    (x, *_), (y, *_) = node.input, node.output
-    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1)
-    made = [
-        helper.make_node("Flatten", [x], [f"{y}_flat"], axis=axis),
-        helper.make_node("Hardmax", [f"{y}_flat"], [f"{y}_hard"], node.name, axis=-1),
-        helper.make_node("Shape", [x], [f"{y}_shape"]),
-        helper.make_node("Reshape", [f"{y}_hard", f"{y}_shape"], [y]),
-    ]
-    for part in made:
-        part.domain = PARKED
-    return made
 
 
 def _is_old(node: onnx.NodeProto, opset: int) -> bool:

@@ -19,7 +19,7 @@ from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value, operands
 from tilewright.kernel.tile import Axis, Carry, Define, Kernel, Param, Reduction, Scan, Statement, Store
 from tilewright.ops.share import share_subexpressions
-from tilewright.ops.simplify import simplify
+from tilewright.ops.simplify import simplify, simplify_type
 
 #: Origin of an operand that is in memory.
 PARAMETER = "parameter"
@@ -91,11 +91,16 @@ class Operand:
 
 
 class Composer:
-    """Collects the axes, parameters and statements of one kernel."""
+    """Collects the axes, parameters and statements of one kernel.
 
-    def __init__(self, name: str, facts: Mapping[str, Range]):
+    ``equal`` gives sizes that a run has confirmed to be others the spelling of those: loops over one are then loops
+    over the other.
+    """
+
+    def __init__(self, name: str, facts: Mapping[str, Range], equal: Mapping[Expr, Expr] | None = None):
         self.name = name
         self.facts = dict(facts)
+        self.equal = dict(equal or {})
         self.params: list[Param] = []
         self.axes: dict[str, Expr] = {}
         self.ranges: dict[str, Range] = dict(facts)
@@ -115,6 +120,10 @@ class Composer:
             name = hint if count == 0 else f"{hint}{count}"
             if name not in taken:
                 return name
+
+    def spelled(self, type_: TensorType) -> TensorType:
+        """A type in the spelling of this kernel: equal sizes alike, simplified by the facts."""
+        return simplify_type(TensorType(type_.dtype, tuple(self.equal.get(s, s) for s in type_.shape)), self.facts)
 
     def axis(self, extent: IntLike, hint: str, avoid: Sequence[Index] | None = None) -> Expr:
         """An index variable over ``0 .. extent - 1``.
@@ -137,6 +146,16 @@ class Composer:
         """A tensor in memory as an operand."""
         self.params.append(Param(name, type_.dtype, type_.shape, role))  # type: ignore[arg-type]
         return Operand(type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ()))
+
+    def sized(self, x: Operand, shape: Sequence[Expr]) -> Operand | None:
+        """``x`` under sizes that a run has seen to be equal to its own; ``None`` when it is no input in memory."""
+        place = x.at([ZERO] * x.type.rank) if x.origin[0] == PARAMETER else None
+        name = place.tensor if isinstance(place, Load) else ""
+        for n, p in enumerate(self.params):
+            if p.name == name and p.role == "in":
+                self.params[n] = Param(p.name, p.dtype, tuple(shape), p.role)
+                return Operand(TensorType(p.dtype, tuple(shape)), x.compute, origin=x.origin)
+        return None
 
     def _simplified(self, index: Sequence[Index]) -> tuple[Index, ...]:
         return tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum
+from tilewright.ir.symbolic import Expr, ceildiv, constant, maximum, minimum, product
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
 from tilewright.ops.quantize import check_channel_parameters, check_single
@@ -65,7 +65,7 @@ def _slid(ctx: Infer, w: Window, axis: int, size: Expr) -> Expr:
     if ctx.bounds(size - least)[1] < 0:
         ctx.fail(f"a window of {w.extent(axis)} does not fit {size} with padding {before} and {after}")
     if ctx.bounds(size - least)[0] < 0:
-        size = ctx.equal(size, maximum(size, least))
+        ctx.equal(size, maximum(size, least))
     room = size - least
     if not w.ceil_mode:
         slid = room // stride + 1
@@ -89,7 +89,10 @@ def _kernel(ctx: Infer, weight: TensorType) -> list[int]:
 def _convolved(ctx: Infer, x: TensorType, weight: TensorType) -> tuple[Expr, ...]:
     if x.rank < 3 or x.rank != weight.rank:
         ctx.fail(f"input rank {x.rank} and weight rank {weight.rank}")
-    ctx.equal(x.shape[1], weight.shape[1] * ctx.integer("group", 1))
+    group = ctx.integer("group", 1)
+    if group < 1 or (weight.shape[0].is_constant and weight.shape[0].value % group):
+        ctx.fail(f"{weight.shape[0]} filters in {group} groups")
+    ctx.equal(x.shape[1], weight.shape[1] * group)
     return (x.shape[0], weight.shape[0], *window_sizes(ctx, window(ctx, _kernel(ctx, weight)), x.shape[2:]))
 
 
@@ -121,8 +124,20 @@ def qlinear_conv(ctx: Infer) -> TensorType:
 
 @shape_rule("DeformConv")
 def deform_conv(ctx: Infer) -> TensorType:
-    """A convolution with offsets per position."""
-    return TensorType(ctx.input(0).dtype, _convolved(ctx, ctx.input(0), ctx.input(1)))
+    """A convolution with offsets per position, and maybe a weight."""
+    x, weight, offset = ctx.input(0), ctx.input(1), ctx.input(2)
+    shape = _convolved(ctx, x, weight)
+    moved, taps, rank = ctx.integer("offset_group", 1), product(weight.shape[2:]), x.rank - 2
+    if moved < 1 or (x.shape[1].is_constant and x.shape[1].value % moved):
+        ctx.fail(f"{x.shape[1]} channels in {moved} groups of offsets")
+    if ctx.has(3):
+        ctx.equal(ctx.input(3).shape[0], weight.shape[0])
+    for given, count in ((offset, rank), *([(ctx.input(4), 1)] if ctx.has(4) else [])):
+        if given.rank != x.rank:
+            ctx.fail(f"offsets or weights {given} of images {x}")
+        for a, b in zip(given.shape, (x.shape[0], taps * moved * count, *shape[2:]), strict=True):
+            ctx.equal(a, b)
+    return TensorType(x.dtype, shape)
 
 
 @dataclass(frozen=True, slots=True)

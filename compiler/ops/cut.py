@@ -23,7 +23,7 @@ def slice_(ctx: Infer) -> TensorType:
     """``x[start:end:step]`` along the given axes, all others whole.
 
     What is not plain is defined for axis D: ``beginD``, the first position; ``strideD``, the distance from one to the
-    next; ``backD``, 1 where they go down.
+    next; ``backD``, 1 where they go down; ``restD``, how many are left behind the last one.
     """
     x = ctx.input(0)
     starts, ends = ctx.known_list(1, "starts"), ctx.known_list(2, "ends")
@@ -82,7 +82,15 @@ def _cut_size(ctx: Infer, d: int, size: Expr, start: Expr, end: Expr, step: Expr
     if not start.is_constant:
         ctx.define(f"begin{d}", first, -1)
     taken = maximum(0, ceildiv(last - first if step.value > 0 else first - last, abs(step.value)))
-    return ctx.define(f"size{d}", taken) if ctx.hangs_on_run(taken) else taken
+    return _taken(ctx, d, size, step, taken) if ctx.hangs_on_run(taken) else taken
+
+
+def _taken(ctx: Infer, d: int, size: Expr, step: Expr, taken: Expr) -> Expr:
+    """The size of a piece; and what is left behind it, where each position is taken."""
+    taken = ctx.define(f"size{d}", taken)
+    if step == 1 and f"begin{d}" in ctx.defined:
+        ctx.define(f"rest{d}", size - ctx.defined[f"begin{d}"] - taken)
+    return taken
 
 
 def _has_a_sign(ctx: Infer, index: Expr) -> bool:
@@ -107,7 +115,7 @@ def _cut_size_at_run_time(ctx: Infer, d: int, size: Expr, start: Expr, end: Expr
     first = minimum(maximum(start + size * is_negative(start), 0), size - back)
     last = minimum(maximum(end + size * is_negative(end), -back), size - back)
     begin, stop = ctx.define(f"begin{d}", first, -1), ctx.define(f"stop{d}", last, -1)
-    return ctx.define(f"size{d}", maximum(0, ceildiv((stop - begin) * (1 - 2 * back), stride)))
+    return _taken(ctx, d, size, step, maximum(0, ceildiv((stop - begin) * (1 - 2 * back), stride)))
 
 
 @shape_rule("Split")
@@ -120,7 +128,7 @@ def split(ctx: Infer) -> list[TensorType | None]:
         parts = ctx.known_list(1, "the sizes", 0)
         if any(ctx.bounds(p)[1] < 0 for p in parts):
             ctx.fail("a negative size")
-        parts = [ctx.define(f"part{n}", maximum(p, 0)) for n, p in enumerate(parts)]
+        parts = [p if p.is_constant else ctx.define(f"part{n}", maximum(p, 0)) for n, p in enumerate(parts)]
         ctx.equal(sum(parts, constant(0)), size)
     else:
         count = ctx.integer("num_outputs", ctx.outputs)

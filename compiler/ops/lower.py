@@ -22,6 +22,7 @@ from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import IndexValue, Load, Value
 from tilewright.kernel.tile import Kernel
+from tilewright.kernel.verify import InvalidKernel, verify_kernel
 from tilewright.ops.compose import (
     PARAMETER,
     Composer,
@@ -41,7 +42,6 @@ from tilewright.ops.digits import split_digits
 from tilewright.ops.dimensions import is_least
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
-from tilewright.ops.simplify import simplify_type
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
@@ -165,13 +165,23 @@ class Lowered:
 def lower(model: ir.Model, node: ir.Node) -> Lowered:
     """Lower one node of ``model``. Raises :class:`UnsupportedError` for a form that no rule covers."""
     load_lowerings()
-    composer = Composer(_kernel_name(node.op_type), facts(model))
+    if equal := _equal_sizes(model, node):
+        lowered = _lowered(model, node, equal)
+        try:
+            verify_kernel(lowered.kernel)
+            return lowered
+        except InvalidKernel:  # what is equal is not always what shows that an index is inside
+            pass
+    return _lowered(model, node, {})
+
+
+def _lowered(model: ir.Model, node: ir.Node, equal: Mapping[Expr, Expr]) -> Lowered:
+    composer = Composer(_kernel_name(node.op_type), facts(model), equal)
     values: list[ir.Value] = []
     operands: dict[ir.Value, Operand] = {}
-    equal = _equal_sizes(model, node)
     for value in node.inputs:
         if value is not None and value not in operands:
-            operands[value] = _leaf(composer, value, values, equal)
+            operands[value] = _leaf(composer, value, values)
     inputs = [None if v is None else operands[v] for v in node.inputs]
     results: Sequence[Operand | None]
     if all(is_empty(type_of(o)) for o in node.outputs if o.name):
@@ -200,20 +210,21 @@ def compose(model: ir.Model, name: str, inputs: Sequence[ir.Value], output: ir.V
     """A kernel that computes ``output`` from ``inputs`` as ``build`` says: a part of an operator."""
     composer = Composer(name, facts(model))
     values: list[ir.Value] = []
-    operands = [_leaf(composer, value, values, {}) for value in inputs]
+    operands = [_leaf(composer, value, values) for value in inputs]
     _store(composer, output, build(composer, operands), values)
     return _finish(composer, [*values, output])
 
 
 def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
-    """Sizes of the node's inputs that a run has confirmed to be others of them: spelled alike, loops over one are loops
-    over the other. The left side of an assumption is what its users were given for both."""
+    """Sizes of the node's values that a run has confirmed to be others of them, or numbers, and those. The left side of
+    an assumption is what its users were given for both."""
     held = [a for a in assumptions(model) if not is_least(a)]
     if not held:
         return {}
-    symbols = {s for v in node.inputs if v is not None and has_type(v) for e in type_of(v).shape for s in e.symbols}
-    held = [a for a in held if not a.right.is_constant and a.left.symbols | a.right.symbols <= symbols]
-    return {a.right: a.left for a in held}
+    values = [v for v in (*node.inputs, *node.outputs) if v is not None and has_type(v)]
+    symbols = {s for v in values for e in type_of(v).shape for s in e.symbols}
+    mine = [a for a in held if a.left.symbols | a.right.symbols <= symbols]
+    return {a.left if a.right.is_constant else a.right: a.right if a.right.is_constant else a.left for a in mine}
 
 
 def _kernel_name(operator: str) -> str:
@@ -222,10 +233,9 @@ def _kernel_name(operator: str) -> str:
     return words.lower()
 
 
-def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value], equal: Mapping[Expr, Expr]) -> Operand:
+def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operand:
     """A value from outside: a parameter, or a literal when it is a small constant."""
-    own = type_of(value)
-    type_ = simplify_type(TensorType(own.dtype, tuple(equal.get(s, s) for s in own.shape)), composer.facts)
+    type_ = composer.spelled(type_of(value))
     array = _known_array(value, type_)
     if array is not None and array.size <= INLINE_ELEMENTS:
         scalar = array.reshape(-1)[0].item() if array.size else 0
@@ -266,7 +276,7 @@ def _apply(
     for n, t in enumerate(outputs):
         if t is None and any(outputs[n:]):
             raise unsupported(node, f"output {n} is left out and has no type")
-        simple += [] if t is None else [simplify_type(t, composer.facts)]
+        simple += [] if t is None else [composer.spelled(t)]
     result = rule(Context(composer, node, tuple(inputs), tuple(simple), definitions))
     if isinstance(result, tuple):
         return result
@@ -347,7 +357,7 @@ def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir
         root, forward = root.view
         maps.append(forward)
     stored = result.type if result.reshaped else type_of(value)
-    composer.output(name, simplify_type(stored, composer.facts))
+    composer.output(name, composer.spelled(stored))
     order = _memory_order(root, maps)
     created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
     for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):

@@ -9,6 +9,9 @@ from typing import Any
 #: Longest n-gram; far beyond what anybody counts.
 _LONGEST = 64
 
+#: More items than any row has.
+_MOST_SKIPS = 2**48
+
 #: Columns of the result; a hostile index would ask for memory without end.
 _MOST_COLUMNS = 2**24
 
@@ -42,6 +45,7 @@ class NGrams:
         )
         if not 1 <= shortest <= longest <= _LONGEST or skips < 0:
             raise ValueError(f"n-grams of length {shortest} to {longest} with {skips} skips")
+        skips = min(skips, _MOST_SKIPS)
         pool, starts = [int(v) for v in attribute("pool_int64s")], [int(v) for v in attribute("ngram_counts")]
         indexes = [int(v) for v in attribute("ngram_indexes")]
         weights = [float(v) for v in attribute("weights") or ()]

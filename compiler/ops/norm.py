@@ -99,8 +99,8 @@ def layer_norm(ctx: Infer) -> list[TensorType | None]:
     axis = ctx.axis(ctx.integer("axis", -1), x.rank)
     for i in (1, 2):
         operand = ctx.optional(i)
-        if operand is not None and ctx.broadcast(x.shape, operand.shape) != x.shape:
-            ctx.fail(f"{operand} does not broadcast to {x}")
+        if operand is not None:
+            _require_beside(ctx, operand, x)
     statistics = TensorType(ctx.dtype("stash_type", DType.F32), x.shape[:axis] + (constant(1),) * (x.rank - axis))
     return [x, statistics, statistics]
 
@@ -109,8 +109,7 @@ def layer_norm(ctx: Infer) -> list[TensorType | None]:
 def rms_norm(ctx: Infer) -> TensorType:
     """Same shape as the input, element type of the scale."""
     x, scale = ctx.input(0), ctx.input(1)
-    if ctx.broadcast(x.shape, scale.shape) != x.shape:
-        ctx.fail(f"scale {scale} does not broadcast to {x}")
+    _require_beside(ctx, scale, x)
     return TensorType(scale.dtype, x.shape)
 
 
@@ -130,3 +129,10 @@ def loss(ctx: Infer) -> list[TensorType | None]:
         ctx.fail(f"reduction is {reduction!r}")
     shape = labels.shape if ctx.string("reduction", "mean") == "none" else ()
     return [TensorType(x.dtype, shape), x]
+
+
+def _require_beside(ctx: Infer, operand: TensorType, x: TensorType) -> None:
+    """``operand`` broadcasts to the shape of ``x``, and makes it no larger."""
+    whole = ctx.broadcast(x.shape, operand.shape)
+    if len(whole) > x.rank or any(a == 1 != b for a, b in zip(x.shape, whole, strict=True)):
+        ctx.fail(f"{operand} does not broadcast to {x}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tilewright.ir.symbolic import constant, maximum
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.context import Infer
@@ -13,15 +15,22 @@ from tilewright.ops.registry import shape_rule
 def pool(ctx: Infer) -> list[TensorType | None]:
     """``[N, C, *spatial]``; MaxPool may also give positions."""
     x = ctx.input(0)
+    _check_norm(ctx)
     kernel = ctx.integers("kernel_shape") or ctx.fail("kernel_shape is missing")
     shape = (*x.shape[:2], *window_sizes(ctx, window(ctx, kernel), x.shape[2:]))
     return [TensorType(x.dtype, shape), TensorType(DType.I64, shape)]
+
+
+def _check_norm(ctx: Infer) -> None:
+    if not 0 < float(ctx.attribute("p", 2)) < math.inf:
+        ctx.fail(f"p is {ctx.attribute('p')}")
 
 
 @shape_rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def global_pool(ctx: Infer) -> TensorType:
     """Every spatial size becomes 1."""
     x = ctx.input(0)
+    _check_norm(ctx)
     return TensorType(x.dtype, x.shape[:2] + (constant(1),) * (x.rank - 2))
 
 

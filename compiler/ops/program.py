@@ -55,8 +55,13 @@ def lower_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, list[Step] | Unsuppo
 
 
 def _carriers(model: ir.Model, late: Mapping[str, Late]) -> dict[str, ir.Value]:
-    """For each symbol that is read from a tensor, the first value that has it among its elements."""
+    """For each symbol that is read from a tensor, the first value that has it among its elements, or a result of the
+    node that reads it."""
     found: dict[str, ir.Value] = {}
+    for node in model.graph if late else ():  # sizes that a program reads while it runs
+        for e in defined(node).values() if program_of(node) is not None else ():
+            if str(e) in late and late[str(e)].expr is None:
+                found.setdefault(str(e), node.outputs[0])
     for value in (v for node in model.graph for v in node.outputs) if late else ():
         known = None if is_constant(value) else known_value(value)
         for element in () if known is None else known.flat:

@@ -15,8 +15,8 @@ def quantize_linear(ctx: Infer) -> TensorType:
     given = ctx.dtype("output_dtype") if ctx.integer("output_dtype", 0) else None
     if zero is not None and given not in (None, zero.dtype):
         ctx.fail(f"output_dtype is {given}, the zero point {zero.dtype}")
-    if ctx.integer("precision", 0) and not (precise := ctx.dtype("precision")).is_float:
-        ctx.fail(f"precision {precise} is no floating-point type")
+    if ctx.integer("precision", 0) and (not (precise := ctx.dtype("precision")).is_float or precise.bits < 16):
+        ctx.fail(f"precision {precise} is no floating-point type of 16 bits or more")
     _check_granularity(ctx)
     return TensorType(zero.dtype if zero is not None else given or DType.U8, ctx.input(0).shape)
 
@@ -29,7 +29,9 @@ def dequantize_linear(ctx: Infer) -> TensorType:
         ctx.fail(f"the zero point is {zero.dtype}, the input {x.dtype}")
     _check_granularity(ctx)
     dtype = ctx.dtype("output_dtype") if ctx.integer("output_dtype", 0) else ctx.input(1).dtype
-    return TensorType(dtype, x.shape) if dtype.is_float else ctx.fail(f"output_dtype {dtype} is no floating-point type")
+    if not dtype.is_float or dtype.bits < 16:
+        ctx.fail(f"the output would be {dtype}; output_dtype has to be a floating-point type of 16 or 32 bits")
+    return TensorType(dtype, x.shape)
 
 
 def _check_granularity(ctx: Infer) -> None:

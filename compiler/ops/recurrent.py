@@ -83,7 +83,11 @@ def recurrent(ctx: Infer) -> list[TensorType | None]:
     ctx.equal(w.shape[2], x.shape[2])
     if ctx.attribute("hidden_size") is not None:
         ctx.equal(hidden, ctx.integer("hidden_size"))
-    batch_first = ctx.integer("layout", 0)
+    batch_first, clip = ctx.integer("layout", 0), ctx.attribute("clip")
+    if batch_first not in (0, 1):
+        ctx.fail(f"layout {batch_first}")
+    if clip is not None and not clip >= 0:
+        ctx.fail(f"clip threshold {clip}")
     batch, sequence = x.shape[:2] if batch_first else x.shape[1::-1]
     last = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
     states = (batch, sequence, directions, hidden) if batch_first else (sequence, directions, batch, hidden)

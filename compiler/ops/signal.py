@@ -32,7 +32,8 @@ def dft(ctx: Infer) -> TensorType:
     x, onesided, inverse = ctx.input(0), ctx.integer("onesided", 0), ctx.integer("inverse", 0)
     if x.rank < 2:
         ctx.fail("the input needs an axis for the signal and one for complex numbers")
-    if onesided and _is_complex(ctx, x) != bool(inverse):
+    complex_input = _is_complex(ctx, x)
+    if onesided and complex_input != bool(inverse):
         ctx.fail(f"one-sided is a transform of {'complex' if inverse else 'real'} input")
     signal = x.shape[:-1]
     axis = _axis(ctx, x.rank)

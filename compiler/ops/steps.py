@@ -118,6 +118,10 @@ class Program:
         """What the shape rule defined under ``hint``."""
         return defined(self.node)[hint]
 
+    def defines(self, hint: str) -> bool:
+        """Whether the shape rule left something open under ``hint``."""
+        return hint in defined(self.node)
+
     def expressions(self, index: int) -> list[Expr]:
         """The elements of an integer input that the shape rule asked for: constants, or symbols read at run time."""
         known = known_value(self.input(index))
@@ -138,6 +142,9 @@ class Program:
         """A constant of this node's own."""
         self._temporaries += 1
         name = f"{self.node.outputs[0].name}__{self._temporaries}"
+        taken = {o.name for node in self.model.graph for o in node.outputs} | set(self.model.graph.initializers)
+        while name in taken:  # constants are known by name
+            name += "_"
         value = ir.val(name, const_value=ir.tensor(array, name=name))
         set_type(value, TensorType.of(DType.from_numpy(array.dtype), *array.shape))
         return value

@@ -81,8 +81,9 @@ class Session:
 
         Args:
             output_names: which outputs to return, in this order; all of them when ``None``.
-            inputs: an array for each input, of its element type. Contiguous arrays are not copied. ``bf16`` and 8-bit
-                float arrays are those of ml_dtypes, or unsigned integers of the same size; outputs are the latter.
+            inputs: an array for each input, of its element type. Contiguous arrays are not copied. ``bf16`` and
+                narrower floats are arrays of ml_dtypes or the bits as unsigned integers, integers of less than 8 bits
+                are those of ml_dtypes or of 8 bits; outputs are the latter.
             out: arrays that outputs are written to. For a state, the input's own array updates it in place.
             entry: name of the entry point; the first when ``None``.
 
@@ -169,7 +170,9 @@ class Session:
                 results[i] = copy_out(outputs[i], info.outputs[i])
                 plan.table.release(outputs[i].data)
             elif info.outputs[i].dtype in PACKED:
-                result[...] = copy_out(outputs[i], info.outputs[i])
+                numbers = copy_out(outputs[i], info.outputs[i])
+                target = result if numbers.dtype.kind == "i" else result.view(numbers.dtype)
+                target[...] = numbers
         del memory
         return [r for r in results if r is not None]
 

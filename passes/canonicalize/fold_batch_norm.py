@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Affine:
+class Affine:
     """``x·scale + shift`` per channel, in f64."""
 
     scale: Array
@@ -39,12 +39,12 @@ class FoldBatchNorm(RewritePass):
     operators: ClassVar[frozenset[str]] = frozenset(["BatchNormalization"])
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
-        if len(node.outputs) > 1 or ("training_mode" in node.attributes and node.attributes["training_mode"].as_int()):
+        if _trains(node):
             return Miss.at(node, "it is in training mode")
-        if not all(v is not None and is_constant(v) for v in node.inputs[1:5]):
+        if not normalizes(node):
             return Miss.at(node, "its statistics are no constants")
         x = required(node, 0)
-        affine = _affine(node)
+        affine = affine_of(node)
         before, after = x.producer(), only_consumer(node.outputs[0])
         if before is not None and _takes(before) and only_consumer(x) is node:
             rewriter.replace(node.outputs[0], _scaled_output(before, affine, rewriter, node))
@@ -57,11 +57,24 @@ class FoldBatchNorm(RewritePass):
         return True
 
 
-def _affine(node: ir.Node) -> _Affine:
+def _trains(node: ir.Node) -> bool:
+    return len(node.outputs) > 1 or (
+        "training_mode" in node.attributes and bool(node.attributes["training_mode"].as_int())
+    )
+
+
+def normalizes(node: ir.Node) -> bool:
+    """Whether ``node`` is a BatchNormalization whose statistics are constants."""
+    constant = all(v is not None and is_constant(v) for v in node.inputs[1:5])
+    return node.op_type == "BatchNormalization" and node.domain == "" and constant and not _trains(node)
+
+
+def affine_of(node: ir.Node) -> Affine:
+    """What a BatchNormalization with constant statistics computes."""
     scale, bias, mean, variance = (constant_array(required(node, i)).astype(np.float64) for i in range(1, 5))
     epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
     factor = scale / np.sqrt(variance + epsilon)
-    return _Affine(factor, bias - mean * factor)
+    return Affine(factor, bias - mean * factor)
 
 
 def _takes(node: ir.Node) -> bool:
@@ -75,13 +88,13 @@ def _unpadded(conv: ir.Node) -> bool:
     return mode == "VALID" or (mode in ("", "NOTSET") and not any(pads))
 
 
-def _scaled_output(conv: ir.Node, affine: _Affine, rewriter: Rewriter, before: ir.Node) -> ir.Value:
+def _scaled_output(conv: ir.Node, affine: Affine, rewriter: Rewriter, before: ir.Node) -> ir.Value:
     filters, bias = _filters(conv), _bias(conv)
     factor = affine.scale.reshape(-1, *[1] * (filters.ndim - 1))
     return _convolved(conv, required(conv, 0), filters * factor, bias * affine.scale + affine.shift, rewriter, before)
 
 
-def _scaled_input(conv: ir.Node, x: ir.Value, affine: _Affine, rewriter: Rewriter) -> ir.Value:
+def _scaled_input(conv: ir.Node, x: ir.Value, affine: Affine, rewriter: Rewriter) -> ir.Value:
     filters, bias = _filters(conv).astype(np.float64), _bias(conv)
     outputs, per_group = filters.shape[:2]
     groups = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
@@ -94,7 +107,7 @@ def _scaled_input(conv: ir.Node, x: ir.Value, affine: _Affine, rewriter: Rewrite
     return _convolved(conv, x, filters * scale, moved, rewriter, conv)
 
 
-def _scale_and_shift(node: ir.Node, x: ir.Value, affine: _Affine, rewriter: Rewriter) -> ir.Value:
+def _scale_and_shift(node: ir.Node, x: ir.Value, affine: Affine, rewriter: Rewriter) -> ir.Value:
     dtype, name = type_of(x).dtype.numpy, required(node, 1).name
     shape = (-1, *[1] * (type_of(x).rank - 2))
     scale = rewriter.constant(affine.scale.astype(dtype).reshape(shape), f"{name}_bn")

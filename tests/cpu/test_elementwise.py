@@ -143,12 +143,13 @@ def test_half_values_survive_and_round_to_even(name: str, dtype: DType, level: s
     np.testing.assert_array_equal(got[~nan].view(np.uint16), expected[~nan].view(np.uint16))
 
 
-def test_a_double_is_rounded_once() -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_double_is_rounded_once(level: str) -> None:
     kernel = _kernel("once", {"a": DType.F64}, {"y": Cast(DType.F16, _load("a", DType.F64))})
     halfway = np.array([1 + 2**-11, 1 + 3 * 2**-11, 2**-25, 65520 - 2**-40, 0.0, np.inf, 1e300])
     values = np.concatenate([halfway, halfway * (1 + 2**-40), halfway * (1 - 2**-40)])
     values = np.concatenate([values, -values, [np.nan]])
-    got = compile_kernel(kernel, LEVELS[-1])({"a": values}, {"N": values.size})["y"]
+    got = compile_kernel(kernel, level)({"a": values}, {"N": values.size})["y"]
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(got, values.astype(np.float16))
 
@@ -159,18 +160,18 @@ def _numbers(dtype: DType) -> np.ndarray:
     return codes.view(dtype.numpy)
 
 
-@pytest.mark.parametrize("dtype", NARROW, ids=str)
-def test_every_number_of_a_narrow_type(dtype: DType) -> None:
+@pytest.mark.parametrize("dtype, level", by_level(NARROW, ()))
+def test_every_number_of_a_narrow_type(dtype: DType, level: str) -> None:
     every = np.resize(_numbers(dtype), 261)  # an odd number: the last byte is not full
     wide = DType.F32 if dtype.is_float else DType.I32
     kernel = _kernel(f"widen_{dtype}", {"a": dtype}, {"y": Cast(wide, _load("a", dtype)), "z": _load("a", dtype)})
-    got = compile_kernel(kernel, LEVELS[-1])({"a": every}, {"N": every.size})
+    got = compile_kernel(kernel, level)({"a": every}, {"N": every.size})
     np.testing.assert_array_equal(got["y"], every.astype(wide.numpy))
     np.testing.assert_array_equal(got["z"].astype(np.float32), every.astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", [d for d in NARROW if d.is_float], ids=str)
-def test_narrow_floats_round_to_even(dtype: DType) -> None:
+@pytest.mark.parametrize("dtype, level", by_level([d for d in NARROW if d.is_float], ()))
+def test_narrow_floats_round_to_even(dtype: DType, level: str) -> None:
     kernel = _kernel(f"narrow_{dtype}", {"a": DType.F32}, {"y": Cast(dtype, _load("a", DType.F32))})
     with np.errstate(all="ignore"):
         numbers = np.unique(_numbers(dtype).astype(np.float32))
@@ -184,16 +185,16 @@ def test_narrow_floats_round_to_even(dtype: DType) -> None:
             values = np.concatenate([values, np.float32([-1, 2.0**127 * 1.4, 2.0**127 * 1.6])])
             values = values[~((values > 2.0**-127) & (values < 2.0**-126))]  # NumPy's type rounds all of these up
         expected = values.astype(dtype.numpy).astype(np.float32)
-    got = compile_kernel(kernel, LEVELS[-1])({"a": values}, {"N": values.size})["y"].astype(np.float32)
+    got = compile_kernel(kernel, level)({"a": values}, {"N": values.size})["y"].astype(np.float32)
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("dtype", [d for d in NARROW if d.is_integer], ids=str)
-def test_narrow_integers_keep_their_low_bits(dtype: DType) -> None:
+@pytest.mark.parametrize("dtype, level", by_level([d for d in NARROW if d.is_integer], ()))
+def test_narrow_integers_keep_their_low_bits(dtype: DType, level: str) -> None:
     values = np.arange(-70, 71, dtype=np.int32)
     results = {"y": Cast(dtype, _load("a", DType.I32)), "z": Cast(dtype, Cast(DType.F32, _load("a", DType.I32)))}
     kernel = _kernel(f"narrow_{dtype}", {"a": DType.I32}, results)
-    got = compile_kernel(kernel, LEVELS[-1])({"a": values}, {"N": values.size})
+    got = compile_kernel(kernel, level)({"a": values}, {"N": values.size})
     offset = 1 << (dtype.bits - 1) if dtype.is_signed else 0
     for result in got.values():
         np.testing.assert_array_equal(result.astype(np.int32), ((values + offset) & ((1 << dtype.bits) - 1)) - offset)

@@ -71,6 +71,28 @@ def test_tensors_are_moved_and_converted(code: int) -> None:
         bits = x.view(np.uint8) if y.dtype == np.uint8 else x.astype(np.int8)
         np.testing.assert_array_equal(y, bits)
         np.testing.assert_array_equal(t, bits.T)
+        given = np.zeros((7, rows), x.dtype)
+        assert session.run(["t"], {"x": x}, out={"t": given})[0] is given
+        np.testing.assert_array_equal(given.astype(np.float32), x.astype(np.float32).T)
+
+
+@pytest.mark.parametrize("code", TYPES, ids=TensorProto.DataType.Name)
+def test_a_conversion_inside_a_kernel_rounds(code: int) -> None:
+    """There and back, fused with what stands around."""
+    session = _compiled(
+        [
+            helper.make_node("Mul", ["x", "x"], ["s"]),
+            helper.make_node("Cast", ["s"], ["c"], to=code),
+            helper.make_node("Cast", ["c"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["f", "s"], ["y"]),
+        ],
+        [helper.make_tensor_value_info("x", 1, ("N",))],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [],
+    )
+    x = np.random.default_rng(2).uniform(0, 1.2, 29).astype(np.float32)
+    (y,) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(y, (x * x).astype(TYPES[code]).astype(np.float32) - x * x)
 
 
 def test_a_number_that_does_not_fit_is_refused() -> None:

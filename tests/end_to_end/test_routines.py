@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 from tilewright import driver
+from tilewright.errors import TilewrightError
 from tilewright.options import Options
 from tilewright.runtime import load
 from tilewright.runtime.errors import InputError
@@ -86,6 +87,25 @@ def test_layouts_agree() -> None:
     np.testing.assert_array_equal(yc, zc.swapaxes(0, 1))
 
 
+def test_constants_of_a_layer_are_not_those_of_the_model() -> None:
+    """Weights that are rearranged while compiling get names that no other constant has."""
+    arrays = {"w": normal(1, 20, 4), "r": normal(1, 20, 5), "b": normal(1, 40)}
+    results = []
+    for names in (["w", "r", "b"], ["y__1", "y__3", "y__2"]):
+        text = (
+            f"g (float[S,B,4] x) => (float[S,1,B,5] y) <float[1,20,4] {names[0]}, float[1,20,5] {names[1]}, "
+            f"float[1,40] {names[2]}> {{ y = LSTM<hidden_size=5>(x, {', '.join(names)}) }}"
+        )
+        model = model_of(text)
+        del model.graph.initializer[:]
+        del model.graph.value_info[:]
+        for name, array in zip(names, arrays.values(), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        session = load(driver.compile(model, options=Options(targets=("cpu:native",))).to_bytes())
+        results.append(session.run(None, {"x": np.ones((3, 2, 4), np.float32)})[0])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
 @pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
 def test_layers_of_other_types(operator: str) -> None:
     """f64 beside f16, whose sums are wide: the difference is that of rounding inputs and outputs."""
@@ -143,3 +163,38 @@ def test_runs_that_are_refused(name: str) -> None:
     text, feeds = REFUSED[name]
     with pytest.raises(InputError):
         session_of(text).run(None, feeds)
+
+
+LAYER = "float[S,B,4] x, float[1,20,4] w, float[1,20,5] r"
+GRAMS = "min_gram_length=1, max_gram_length=2, max_skip_count=0"
+
+#: Graphs that make no sense, and a word of the reason.
+WRONG = {
+    "y = LSTM<hidden_size=-1>(x, w, r)": (LAYER, "must be equal"),
+    'y = LSTM<direction="up">(x, w, r)': (LAYER, "direction"),
+    'y = LSTM<direction="bidirectional">(x, w, r)': (LAYER, "must be equal"),
+    'y = LSTM<activations=["Foo", "Tanh", "Tanh"]>(x, w, r)': (LAYER, "no activation"),
+    'y = LSTM<activations=["Tanh"]>(x, w, r)': (LAYER, "activations"),
+    "y = GRU(x, w, r)": (LAYER, "must be equal"),
+    "y = LSTM<clip=-1.0>(x, w, r)": (LAYER, "clip"),
+    "y = LSTM<layout=7>(x, w, r)": (LAYER, "layout"),
+    "y = LSTM(x, w, r, w)": (LAYER, "input 3"),
+    "y = Unique<axis=9>(x)": ("float[A,4] x", "axis 9"),
+    "y, i = TopK<axis=9>(x, k)": ("float[A,4] x, int64[1] k", "axis 9"),
+    "y = DFT(x)": ("float[A,4] x", "a last axis of 4"),
+    f'y = TfIdfVectorizer<mode="TF", {GRAMS}, ngram_counts=[0, 9], ngram_indexes=[0], pool_int64s=[1]>(x)': (
+        "int64[A] x",
+        "no n-grams",
+    ),
+    f'y = TfIdfVectorizer<mode="TF", {GRAMS}, ngram_counts=[0], ngram_indexes=[9223372036854775807], '
+    "pool_int64s=[1]>(x)": ("int64[A] x", "no columns"),
+    "y = ImageDecoder(x)": ("uint8[A] x", "compressed images"),
+    "y = RandomUniformLike(x)": ("float[A] x", "random numbers"),
+}
+
+
+@pytest.mark.parametrize("node", WRONG)
+def test_graphs_that_make_no_sense(node: str) -> None:
+    inputs, reason = WRONG[node]
+    with pytest.raises(TilewrightError, match=reason):
+        driver.compile(model_of(f"g ({inputs}) => (float[P,Q] y) {{ {node} }}"), options=Options())

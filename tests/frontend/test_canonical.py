@@ -17,6 +17,14 @@ X = "float[n,3,8,8] x"
 CASES = [
     (7, 'y = Upsample<scales=[1.0,1.0,2.0,2.0],mode="nearest">(x)'),
     (9, 'a = Constant<value=float[4]{1.0,1.0,2.0,2.0}>() y = Upsample<mode="nearest">(x, a)'),
+    (7, 'y = Upsample<scales=[1.0,1.0,2.0,3.0],mode="linear">(x)'),  # from the first element on
+    (9, 'a = Constant<value=float[4]{1.0,1.0,1.5,2.0}>() y = Upsample<mode="linear">(x, a)'),
+    (10, 'a = Constant<value=float[4]{1.0,1.0,0.6,0.4}>() y = Resize<mode="linear">(x, a)'),
+    (10, 'a = Constant<value=float[4]{1.0,1.0,0.6,0.4}>() y = Resize<mode="nearest">(x, a)'),
+    (10, 'a = Constant<value=float[4]{1.0,1.0,3.0,1.5}>() y = Resize<mode="nearest">(x, a)'),
+    (8, "y = Hardmax(x)"),  # of all axes but the first
+    (11, "y = Hardmax<axis=-2>(x)"),
+    (13, "y = Hardmax<axis=2>(x)"),
     (9, "y = Slice<starts=[0,1],ends=[2,7],axes=[1,3]>(x)"),
     (9, "y, i = TopK<axis=3,k=2>(x)"),
     (8, "a, b, c = Split<axis=1>(x) d = Sum(a, b) y = Concat<axis=1>(d, c)"),
@@ -83,3 +91,37 @@ def test_the_given_message_is_not_changed() -> None:
     before = proto.SerializeToString()
     import_model(proto)
     assert proto.SerializeToString() == before
+
+
+_SEQUENCE = (
+    "t = Constant<value=int64[3]{8,-1,3}>() r = Reshape(x, t) k = Constant<value=float[1,4,1]{0.1,0.2,0.3,0.4}>() "
+    "w = Constant<value=float[1,4,3]{1,2,3,4,5,6,7,8,9,1,2,3}>() "
+)
+#: Forms of the first opsets, which ONNX Runtime does not have either, and what they are today.
+OLD = [
+    (1, 'y = Pad<paddings=[0,0,1,0,0,0,2,1],value=3.0>(x)',
+     "p = Constant<value_ints=[0,0,1,0,0,0,2,1]>() v = Constant<value_float=3.0>() y = Pad(x, p, v)"),
+    (1, "a, y = Split<axis=2,split=[3,5]>(x)", "p = Constant<value_ints=[3,5]>() a, y = Split<axis=2>(x, p)"),
+    (1, "a, y = Split<axis=3>(x)", "a, y = Split<axis=3,num_outputs=2>(x)"),
+    (1, "y = LpPool<kernel_shape=[2,2],p=3.0>(x)", "y = LpPool<kernel_shape=[2,2],p=3>(x)"),
+    (3, "y = Concat(x, x)", "y = Concat<axis=1>(x, x)"),
+    (1, 'y = Upsample<height_scale=2.0,width_scale=3.0,mode="bilinear">(x)',
+     's = Constant<value_floats=[1.0,1.0,2.0,3.0]>() '
+     'y = Resize<mode="linear",coordinate_transformation_mode="asymmetric">(x, , s)'),
+    (6, _SEQUENCE + "y, h = LSTM<hidden_size=1,output_sequence=1>(r, w, k)",
+     _SEQUENCE + "y, h = LSTM<hidden_size=1>(r, w, k)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("opset", "old", "new"), OLD, ids=[f"{v} {b.split('(')[0]}" for v, b, _ in OLD])
+def test_first_forms(opset: int, old: str, new: str) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    results = []
+    for version, body in ((opset, old), (CANONICAL_OPSET, new)):
+        text = f'<ir_version: 8, opset_import: ["": {version}]> g ({X}) => (float y) {{ {body} }}'
+        proto = onnx.parser.parse_model(text)
+        proto.graph.output[0].type.tensor_type.ClearField("shape")
+        model = import_model(proto)
+        verify(model)
+        results.append(Evaluator(model).all_values({"x": x})[model.graph.outputs[0].name or ""])
+    np.testing.assert_array_equal(*results)

@@ -27,10 +27,10 @@ CASES = [
     (24, "float[n,2,k,4] x", "y = Attention(x, x, x)", "Nothing"),  # a pass does better than the definition
     (23, "float[n,2,4,k] x", "y = Attention<is_causal=1>(x, x, x)", "Attention"),  # of unknown head size
     (
-        27,  # a definition with a loop in it
+        27,  # whose definition has a loop in it
         "float[n,3,4] x, float[n,3,4] g",
         'y, s = LinearAttention<q_num_heads=2, kv_num_heads=2, update_rule="gated">(x, x, x, , g)',
-        "LinearAttention Scan",
+        "Scan",
     ),
     (
         20,  # a branch that is known, as a size of the input tells

@@ -18,7 +18,7 @@ PATIENCE = 10.0
 
 
 def small_model(opset: int) -> bytes:
-    """A model of many features: functions, shapes computed from shapes, weights, attributes of every kind."""
+    """A model of many features: functions, shapes computed from shapes, weights, attributes of every kind, graphs."""
     weights = np.arange(24 * 24, dtype=np.float32).reshape(24, 24)
     constants = {
         "zero": np.array([0], np.int64),
@@ -26,7 +26,25 @@ def small_model(opset: int) -> bytes:
         "starts": np.array([0], np.int64),
         "ends": np.array([2], np.int64),
         "axes": np.array([1], np.int64),
+        "turns": np.array(3, np.int64),
+        "flag": np.array(True),
     }
+
+    def branch(operator: str, result: str) -> onnx.GraphProto:
+        made = [helper.make_node(operator, ["q"], [result])]
+        return helper.make_graph(made, f"b_{result}", [], [helper.make_empty_tensor_value_info(result)])
+
+    turn = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["state", "c"], ["next"])]
+    loop = helper.make_graph(
+        turn,
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_empty_tensor_value_info("next")],
+    )
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"], name="matmul"),
         helper.make_node("Twice", ["h"], ["t"], domain="local"),
@@ -37,12 +55,17 @@ def small_model(opset: int) -> bytes:
         helper.make_node("Reshape", ["s", "target"], ["r"]),
         helper.make_node("Transpose", ["r"], ["p"], perm=[0, 2, 1, 3]),
         helper.make_node("Slice", ["p", "starts", "ends", "axes"], ["q"]),
-        helper.make_node("Relu", ["q"], ["y"]),
+        helper.make_node("If", ["flag"], ["c"], then_branch=branch("Relu", "c0"), else_branch=branch("Neg", "c1")),
+        helper.make_node("Loop", ["turns", "flag", "c"], ["l"], body=loop),
+        helper.make_node("If", ["late"], ["y"], then_branch=branch("Abs", "y0"), else_branch=branch("Neg", "y1")),
     ]
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "seq", 24])],
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "seq", 24]),
+            helper.make_tensor_value_info("late", TensorProto.BOOL, [1]),
+        ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "two", "seq", 6])],
         [numpy_helper.from_array(weights, "w"), *(numpy_helper.from_array(v, k) for k, v in constants.items())],
     )

@@ -142,6 +142,45 @@ ENDLESS = {
 }
 
 
+#: Control flow whose graphs do not fit.
+CROOKED = {
+    """(bool c, float[4] x) => (float[4] y, float[4] z) {
+        y, z = If(c) <then_branch = t () => (float[4] a) { a = Relu(x) },
+                      else_branch = e () => (float[4] b) { b = Abs(x) }> }""": "its body gives 1",
+    """(float[4] x) => (float[4] y) {
+        y = Scan<num_scan_inputs=0, body = b (float[4] s) => (float[4] t) { t = Relu(s) }>(x) }""": "0 inputs to scan",
+    """(float[4] x) => (float[4] y) {
+        y = Scan<num_scan_inputs=1, body = b (float[4] s) => (float[4] t) { t = Relu(s) }>(x, x) }""": "takes 1 inputs",
+    """(float[4] x) => (float[4] y) {
+        y = Scan<num_scan_inputs=1, scan_input_axes=[3], body = b (float s, float r) => (float t) {
+            t = Add(s, r) }>(x, x) }""": "scans axis 3",
+    """(float[4] x) => (float[n,4] y) <int64 m = {-3}> {
+        a, y = Loop(m, , x) <body = b (int64 i, bool c, float[4] s) => (bool d, float[4] t, float[4] u) {
+            d = Identity(c) t = Relu(s) u = Abs(s) }> }""": "it never runs",
+    """(float[4] x) => (float[4] y) <int64 m = {3}> {
+        y = Loop(m, , x) <body = b (int64 i, bool c) => (bool d) { d = Identity(c) }> }""": "does not fit its inputs",
+}
+
+
+@pytest.mark.parametrize("graph", CROOKED)
+def test_control_flow_that_does_not_fit(graph: str) -> None:
+    with pytest.raises(TilewrightError) as error:
+        import_model(text(graph))
+    assert CROOKED[graph] in str(error.value) or error.value.code == "invalid-model"
+
+
+def test_a_model_without_operators_of_onnx_names_those_it_has() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", keys_int64s=[1], values_int64s=[2])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [3])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [3])],
+    )
+    with pytest.raises(UnsupportedError) as error:
+        import_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 4)], ir_version=8))
+    assert "ai.onnx.ml::LabelEncoder" in error.value.problems[0]
+
+
 @pytest.mark.parametrize("graph", ENDLESS)
 def test_control_flow_that_a_run_decides(graph: str) -> None:
     with pytest.raises(TilewrightError) as error:

@@ -200,7 +200,7 @@ class Graph:
         ]
         graph = helper.make_graph([node], "one", infos, [helper.make_empty_tensor_value_info(n) for n in node.output])
         try:
-            model = onnx.shape_inference.infer_shapes(self.model_of(graph), check_type=True)
+            model = onnx.shape_inference.infer_shapes(self.model_of(graph), check_type=True, strict_mode=True)
             onnx.checker.check_model(model)
         except Exception:
             raise Skip from None

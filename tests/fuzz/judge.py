@@ -30,8 +30,9 @@ BAD = ("wrong", "refused", "broken", "crash", "hang")
 class Verdict:
     """What became of a model.
 
-    ``status`` is ``ok``, ``unsupported``, ``unstable``, ``oracles`` (they differ, we agree with one), ``no-oracle``, or
-    one of :data:`BAD`: ``wrong`` numbers, a valid model or run ``refused``, ``broken`` (an internal error).
+    ``status`` is ``ok``, ``unsupported``, ``unstable``, ``oracles`` (they differ, we agree with one), ``no-oracle``,
+    ``assumed`` (a run is refused: sizes that only it tells were taken to be equal, and one of them is 1), or one of
+    :data:`BAD`: ``wrong`` numbers, a valid model or run ``refused``, ``broken`` (an internal error).
     """
 
     status: str
@@ -68,6 +69,9 @@ def judge(
         try:
             results = [dict(zip([o.name for o in s.outputs], s.run(None, dict(feeds)), strict=True)) for s in sessions]
         except (TilewrightError, RunError) as error:
+            if re.search(r"needs .+ == .+: ", str(error)):
+                notes.append(Verdict("assumed", _line(error)))
+                continue
             return Verdict("refused", f"run {number}: {_line(error)}")
         except Exception as error:
             return Verdict("broken", f"run {number}: {_line(error)}")
@@ -79,9 +83,9 @@ def judge(
             return Verdict("wrong", f"run {number}: {verdict.reason}")
         if verdict.status != "ok":
             notes.append(verdict)
-    if not compared:
-        return Verdict("no-oracle")
-    return notes[0] if notes else Verdict("ok")
+    if notes:
+        return notes[0]
+    return Verdict("ok" if compared else "no-oracle")
 
 
 def _answers(

@@ -360,7 +360,7 @@ def slice_(g: Graph) -> None:
     axes = some_axes(g, x)
     steps = [g.pick([1, 1, 2, -1, -2]) for _ in axes]
     n = [g.values[x].shape[a] for a in axes]
-    starts = [g.integer(-s - 1, s + 1) for s in n]
+    starts = [g.integer(-s, s + 1) for s in n]  # further below, NumPy and the standard differ for negative steps
     ends = [g.pick([2**40, -(2**40), g.integer(-s, s)]) for s in n]
     run_time = g.pick([0.0, 0.0, 0.5])
     dtype = "int64"

@@ -222,6 +222,25 @@ REWRITES = [
         "MatMul Squeeze",
     ),
     (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x) => (float[B,1,4,4] y) <float[1,1,3,3] w = {1,2,3,4,5,6,7,8,9}, float[1] c = {1}> "
+        "{ y = ConvTranspose<strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]>(x, w, c) }",
+        "Conv Reshape Transpose Reshape Slice",
+    ),
+    (
+        "decompose-conv-transpose",  # turned around, and nothing to move
+        "g (float[B,2,3,3] x) => (float[B,1,3,3] y) <float[2,1,2,2] w = {1,2,3,4,5,6,7,8}> "
+        "{ y = ConvTranspose<dilations=[2,2], pads=[1,1,1,1]>(x, w) }",
+        "Conv",
+    ),
+    (
+        "decompose-conv-transpose",  # with what normalizes it
+        "g (float[B,2,2] x) => (float[B,4,4] y) <float[2,4,2] w = {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}, "
+        + _NORM
+        + "{ a = ConvTranspose<strides=[2]>(x, w) y = BatchNormalization(a, s, b, m, v) }",
+        "Conv Reshape Transpose Reshape",
+    ),
+    (
         "fold-batch-norm",
         "g (float[B,1,4,4] x) => (float[B,2,2,2] y) <float[2,1,3,3] w = {1,2,3,4,5,6,7,8,9,9,8,7,6,5,4,3,2,1}, "
         "float[2] c = {1,2}, float[2] s = {0.5,2}, float[2] b = {1,-1}, float[2] m = {0.1,0.2}, float[2] v = {1,4}> "
@@ -403,6 +422,23 @@ REFUSALS = [
         "float[1] b = {0}, float[1] m = {0}, float[1] v = {1}> { a = Conv(x, w) "
         "y = BatchNormalization(a, s, b, m, v) }",
         "statistics are no constants",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x, float[1,1,2,2] w) => (float[B,1,3,3] y) { y = ConvTranspose(x, w) }",
+        "no constants",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,2,2] x) => (float[B,1,4,4] y) <float[1,1,1,1] w = {2}> "
+        "{ y = ConvTranspose<strides=[3,3]>(x, w) }",
+        "meet no entry",
+    ),
+    (
+        "decompose-conv-transpose",
+        "g (float[B,1,S] x) => (float[B,1,M] y) <float[1,1,3] w = {1,2,3}> "
+        "{ y = ConvTranspose<pads=[2,2]>(x, w) }",  # nothing comes of two elements, and a window needs three
+        "hangs on sizes",
     ),
     (
         "fold-index-tensors",

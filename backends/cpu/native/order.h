@@ -8,21 +8,23 @@
 
 #include "routine.h"
 
-TW_INLINE uint64_t tw_key_f32(float x) {
-    if (x != x) return UINT32_MAX;
+TW_INLINE uint32_t tw_key_f32(float x) {
     uint32_t b = tw_float_to_bits(x + 0.0f);
-    return b >> 31 ? ~b : b | 0x80000000u;
+    return x != x ? UINT32_MAX : b ^ ((uint32_t)((int32_t)b >> 31) | 0x80000000u);
 }
 TW_INLINE uint64_t tw_key_f64(double x) {
-    if (x != x) return UINT64_MAX;
     uint64_t b;
     x += 0.0;
     memcpy(&b, &x, sizeof b);
-    return b >> 63 ? ~b : b | (uint64_t)1 << 63;
+    return x != x ? UINT64_MAX : b ^ ((uint64_t)((int64_t)b >> 63) | (uint64_t)1 << 63);
 }
+TW_INLINE uint32_t tw_key_u32(uint32_t x) { return x; }
 TW_INLINE uint64_t tw_key_u64(uint64_t x) { return x; }
-TW_INLINE uint64_t tw_key_int(int64_t x) { return (uint64_t)x ^ (uint64_t)1 << 63; }
-#define TW_KEY(v) _Generic((v), float: tw_key_f32, double: tw_key_f64, uint64_t: tw_key_u64, default: tw_key_int)(v)
+TW_INLINE uint32_t tw_key_i32(int32_t x) { return (uint32_t)x ^ 0x80000000u; }
+TW_INLINE uint64_t tw_key_i64(int64_t x) { return (uint64_t)x ^ (uint64_t)1 << 63; }
+#define TW_KEY(v)                                                                                                    \
+    _Generic((v), float: tw_key_f32, double: tw_key_f64, uint8_t: tw_key_u32, uint16_t: tw_key_u32,                  \
+             uint32_t: tw_key_u32, uint64_t: tw_key_u64, int64_t: tw_key_i64, default: tw_key_i32)(v)
 
 /* An element's key and where it stands. */
 typedef struct {

@@ -67,8 +67,8 @@ __attribute__((noinline)) static void activate(activation f, const number *x, nu
 }
 
 /* Adds to `panels` panels of `rows` rows of y what the state h (`hidden` numbers a row) makes of the weights w. */
-TW_INLINE void multiply(int rows, int panels, int64_t hidden, const number *h, int64_t h_row, const number *w, number *y,
-                        int64_t y_row) {
+TW_INLINE void multiply(int rows, int panels, int64_t hidden, const number *h, int64_t h_row, const number *w,
+                        number *y, int64_t y_row) {
     vec sum[ROWS][4 * VECTORS];
     TW_UNROLL TW_FOR(r, rows) TW_UNROLL TW_FOR(v, panels * VECTORS) sum[r][v] = LOAD(y + r * y_row + v * TW_LANES);
     for (int64_t k = 0; k < hidden; k++) {
@@ -162,12 +162,14 @@ TW_INLINE void multiply_gates(const tw_args *args, const layer *l, int64_t rows,
     int64_t first = DIM(7) ? 3 : 2;
     product(rows, first * panels, l->hidden, l->h, wide, weights, l->gates, y_row);
     for (int64_t r = 0; r < rows; r++) {
-        number *gate = l->gates + r * y_row, *reset = gate + wide, *hidden = gate + 2 * wide, *other = l->other + r * wide;
+        number *gate = l->gates + r * y_row, *reset = gate + wide, *hidden = gate + 2 * wide;
+        number *other = l->other + r * wide;
         activate(l->f, gate, gate, 2 * wide);
         if (DIM(7)) FOR_VECTORS(j, wide) STORE(hidden + j, LOAD(hidden + j) * LOAD(reset + j) + LOAD(other + j));
         else FOR_VECTORS(j, wide) STORE(other + j, LOAD(reset + j) * LOAD(l->h + r * wide + j));
     }
-    if (!DIM(7)) product(rows, panels, l->hidden, l->other, wide, weights + 2 * wide * l->hidden, l->gates + 2 * wide, y_row);
+    weights += 2 * wide * l->hidden;
+    if (!DIM(7)) product(rows, panels, l->hidden, l->other, wide, weights, l->gates + 2 * wide, y_row);
 #else
     product(rows, GATES * panels, l->hidden, l->h, wide, weights, l->gates, y_row);
 #endif

@@ -13,15 +13,15 @@ from tilewright.ops.lower import Context, lowering, unsupported
 Moves = Mapping[int, Callable[[Expr], Expr]]
 
 
-def _moved(ctx: Context, moves: Moves, output: int = 0) -> Operand:
-    """Reads of the input with the index along each dimension of ``moves`` replaced. An index is always inside, but
-    where a run decides that is not to be seen from the kernel, which then reads with care.
+def _moved(ctx: Context, moves: Moves, output: int = 0, sure: bool = True, x: Operand | None = None) -> Operand:
+    """Reads of the input, or of ``x``, with the index along each dimension of ``moves`` replaced. An index is always
+    inside, but unless that is ``sure`` from the kernel alone it reads with care.
     """
-    x, sure = ctx.input(0), not ctx.definitions
+    source = ctx.input(0) if x is None else x
 
     def at(index: tuple[Index, ...]) -> Value:
         moved = tuple(moves[d](i) if d in moves and isinstance(i, Expr) else i for d, i in enumerate(index))
-        return x.at(moved) if sure else ctx.composer.padded(x, moved, 0)
+        return source.at(moved) if sure else ctx.composer.padded(source, moved, 0)
 
     return ctx.result(at, output)
 
@@ -39,13 +39,18 @@ def _lower_slice(ctx: Context) -> Operand:
     starts = ctx.expressions(1)
     axes = _axes_of(ctx, 3, len(starts))
     if axes is None:
-        return _moved(ctx, {d: _stepping(ctx, d) for d in range(ctx.input(0).type.rank)})
+        return _moved(ctx, {d: _stepping(ctx, d) for d in range(ctx.input(0).type.rank)}, sure=False)
     steps = ctx.expressions(4) if ctx.optional(4) is not None else [constant(1)] * len(starts)
-    moves = {}
+    moves, shape, sure = {}, list(ctx.input(0).type.shape), True
     for d, start, step in zip(axes, starts, steps, strict=True):
         fixed = start.is_constant and step.is_constant and f"begin{d}" not in ctx.definitions
         moves[d] = _stepping(ctx, d, start.value, step.value) if fixed else _stepping(ctx, d, step=step)
-    return _moved(ctx, moves)
+        if f"rest{d}" in ctx.definitions:
+            shape[d] = ctx.defined(f"begin{d}") + ctx.outputs[0].shape[d] + ctx.defined(f"rest{d}")
+        else:
+            sure = sure and fixed
+    x = ctx.composer.sized(ctx.input(0), shape) if ctx.definitions and sure else None
+    return _moved(ctx, moves, sure=x is not None or not ctx.definitions, x=x)
 
 
 def _stepping(ctx: Context, d: int, start: int | None = None, step: Expr | int = 0) -> Callable[[Expr], Expr]:
@@ -67,10 +72,12 @@ def _stepping(ctx: Context, d: int, start: int | None = None, step: Expr | int =
 
 @lowering("Split")
 def _lower_split(ctx: Context) -> tuple[Operand, ...]:
-    axis = ctx.attribute("axis", 0) % ctx.input(0).type.rank
+    axis, shape = ctx.attribute("axis", 0) % ctx.input(0).type.rank, list(ctx.input(0).type.shape)
     results, start = [], constant(0)
+    shape[axis] = sum((t.shape[axis] for t in ctx.outputs), constant(0))
+    x = ctx.composer.sized(ctx.input(0), shape) if ctx.definitions else None
     for n, type_ in enumerate(ctx.outputs):
-        results.append(_moved(ctx, {axis: _shifted(start)}, n))
+        results.append(_moved(ctx, {axis: _shifted(start)}, n, x is not None or not ctx.definitions, x))
         start = start + type_.shape[axis]
     return tuple(results)
 
@@ -86,8 +93,9 @@ def _lower_pad(ctx: Context) -> Operand:
     named = {} if axes is None else dict(zip(axes, amounts, strict=False))
     before = {d: ctx.definitions.get(f"before{d}", named.get(d, constant(0))) for d in range(x.type.rank)}
     if mode in _OUTSIDE:
-        moves = {d: _repeating(ctx, mode, d, before[d]) for d in (axes if axes is not None else before)}
-        return _moved(ctx, moves)
+        touched = [d for d, b in before.items() if b != 0 or ctx.outputs[0].shape[d] != x.type.shape[d]]
+        some = all(bounds(x.type.shape[d], ctx.composer.facts)[0] >= 1 for d in touched)
+        return _moved(ctx, {d: _repeating(ctx, mode, d, before[d]) for d in touched}, sure=some)
     if mode != "constant":
         raise unsupported(ctx.node, f"pad mode {mode}")
     value = ctx.optional(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Const, IndexValue, Value
@@ -12,7 +13,9 @@ from tilewright.ops.lower import Context, lowering
 def wrapped(ctx: Context, index: Value, size: Expr) -> Index:
     """A run-time index into a dimension, negative ones counted from its end."""
     if isinstance(index, Const):
-        return constant(int(index.value)) if index.value >= 0 else size + int(index.value)
+        at, ranges = constant(int(index.value)) if index.value >= 0 else size + int(index.value), ctx.composer.ranges
+        if bounds(at, ranges)[0] >= 0 and bounds(size - at, ranges)[0] > 0:
+            return at  # else only a run can tell whether there is such an element
     wide = cast(index, DType.I64)
     return select(binary("lt", wide, 0), binary("add", wide, IndexValue(size)), wide)
 

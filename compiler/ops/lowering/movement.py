@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilewright.ir.symbolic import Expr, constant, minimum
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, maximum, minimum
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import PERMUTED, Index, Operand, binary, cast, const, select
@@ -149,10 +150,18 @@ def _lower_concat(ctx: Context) -> Operand:
 
 @lowering("Tile")
 def _lower_tile(ctx: Context) -> Operand:
-    x = ctx.input(0)
-    return ctx.result(
-        lambda i: x.at([e % s if isinstance(e, Expr) else e for e, s in zip(i, x.type.shape, strict=True)])
-    )
+    """Modulo the size; an axis that may be empty is not divided by."""
+    x, facts = ctx.input(0), ctx.composer.facts
+    sure = all(bounds(s, facts)[0] >= 1 for s in x.type.shape)
+
+    def at(index: tuple[Index, ...]) -> Value:
+        within = tuple(
+            e % (s if sure else maximum(s, 1)) if isinstance(e, Expr) else e
+            for e, s in zip(index, x.type.shape, strict=True)
+        )
+        return x.at(within) if sure else ctx.composer.padded(x, within, 0)
+
+    return ctx.result(at)
 
 
 @lowering("Trilu")
@@ -196,6 +205,8 @@ def _lower_space_to_depth(ctx: Context) -> Operand:
 
     def at(index: tuple[Index, ...]) -> Value:
         n, c, h, w = (i for i in index if isinstance(i, Expr))
+        if b == 1:
+            return x.at(index)
         within, channel = (c // channels, c % channels) if deep else (c % (b * b), c // (b * b))
         return _read_whole_blocks(ctx, (n, channel, h * b + within // b, w * b + within % b))
 

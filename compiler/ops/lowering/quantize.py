@@ -35,9 +35,10 @@ def _lower_quantize(ctx: Context) -> Operand:
 
     def at(index: tuple[Index, ...]) -> Value:
         scaled = binary("div", cast(x.at(index), precise), cast(scale(index), precise))
-        if dtype.is_float:  # the zero point of these is 0
-            return converted(scaled, dtype, saturate)
-        return _saturated(cast(scaled, DType.F32), None if zero is None else zero(index), dtype)
+        offset = None if zero is None else zero(index)
+        if dtype.is_float:
+            return converted(_shifted(cast(scaled, DType.F32), offset), dtype, saturate)
+        return _saturated(cast(scaled, DType.F32), offset, dtype)
 
     return ctx.result(at)
 
@@ -77,11 +78,16 @@ def _by_granularity(ctx: Context, i: int) -> Parameter:
 
 def _saturated(scaled: Value, zero: Value | None, to: DType) -> Value:
     """An f32 rounded to an integer of ``to``, ties to even, plus the zero point, within the bounds of ``to``."""
-    whole = unary("round", scaled)
-    if zero is not None and not (isinstance(zero, Const) and zero.value == 0):
-        whole = binary("add", whole, cast(zero, DType.F32))
+    whole = _shifted(unary("round", scaled), zero)
     low = -(2 ** (to.bits - 1)) if to.is_signed else 0
     return cast(binary("min", binary("max", whole, low), low + 2**to.bits - 1), to)
+
+
+def _shifted(x: Value, zero: Value | None) -> Value:
+    """An f32 plus the zero point."""
+    if zero is None or (isinstance(zero, Const) and zero.value == 0):
+        return x
+    return binary("add", x, cast(zero, DType.F32))
 
 
 @lowering("DynamicQuantizeLinear")

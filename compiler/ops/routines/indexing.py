@@ -58,7 +58,7 @@ def one_hot(ctx: Program) -> None:
 @program("Range")
 def arange(ctx: Program) -> None:
     """How many floating-point numbers there are is computed first."""
-    if ctx.type(0).dtype.is_float:
+    if ctx.type(0).dtype.is_float and ctx.defines("count"):
         count = ctx.temporary(DType.I64, 1)
         ctx.call("range_count", [ctx.input(0), ctx.input(1), ctx.input(2), count])
         ctx.read("count", count)

@@ -48,6 +48,10 @@ def _f(*values: float) -> Array:
     return np.array(values, np.float32)
 
 
+def _weights(*shape: int) -> Array:
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
 X = ("N", 4, "H", "W")
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 
@@ -68,6 +72,22 @@ CONVOLUTIONS = [
     Image("ConvTranspose", [("N", 4, "W"), (4, 1, 5)], {"group": 4, "strides": [2]}),
     Image("ConvTranspose", [("N", 2, 3, "H", 4), (2, 3, 2, 3, 2)], {"strides": [2, 1, 2]}),
     Image("ConvTranspose", [X, (4, 3, 3, 3)], {"strides": [2, 2]}, dtype="float64", reference=True),
+    *(
+        Image("ConvTranspose", [shape, _weights(4, 3, *kernel), _weights(3)], attributes)
+        for shape, kernel, attributes in (
+            (X, (3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+            (X, (4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+            (X, (2, 2), {"strides": [2, 2]}),
+            (X, (3, 4), {"strides": [2, 3], "pads": [2, 0, 1, 3]}),
+            (X, (3, 2), {"dilations": [2, 1], "pads": [1, 0, 2, 1]}),
+            (X, (3, 3), {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
+            (("N", 4, 6, 5), (3, 4), {"strides": [3, 2], "output_shape": [20, 13]}),
+            (("N", 4, "W"), (5,), {"strides": [2], "pads": [1, 2]}),
+            (("N", 4, 3, "H", 4), (2, 3, 2), {"strides": [2, 1, 2]}),
+        )
+    ),
+    Image("ConvTranspose", [X, _weights(4, 3, 3, 4), _weights(6)], {"group": 2, "strides": [2, 2]}),
+    Image("ConvTranspose", [X, _weights(4, 1, 4, 4)], {"group": 4, "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     Image("DeformConv", [("N", 4, 7, 8), (6, 2, 3, 3), ("N", 36, 3, 3), (6,), ("N", 18, 3, 3)],
           {"group": 2, "offset_group": 2, "strides": [2, 3], "pads": [1, 1, 0, 2]}, opset=19, scale=(1, 1, 2)),
     *(

@@ -13,7 +13,8 @@ TW_DEFINE(ROUTINE) {
     tw_fft fft = tw_fft_of(n, BUFFER(1));
     double *work = args->scratch, *re = work, *im = work + fft.size;
     for (int64_t row = begin; row < end; row++) {
-        int64_t x = (row / after * at * after + row % after) * from, y = (row / after * found * after + row % after) * to;
+        int64_t x = (row / after * at * after + row % after) * from;
+        int64_t y = (row / after * found * after + row % after) * to;
         int64_t given = min_int(at, DIM(7) ? n / 2 + 1 : n);
         for (int64_t k = 0; k < n; k++) {
             re[k] = k < given ? (double)GET0(x + k * after * from) : 0;

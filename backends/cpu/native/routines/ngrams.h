@@ -10,7 +10,8 @@
 #include "routine.h"
 
 /* The number of the n-gram of `length` items that starts at x and takes every `stride`-th; -1 where there is none. */
-TW_INLINE int64_t find_gram(const tw_args *args, int64_t x, int64_t stride, int64_t length, int64_t start, int64_t count) {
+TW_INLINE int64_t find_gram(const tw_args *args, int64_t x, int64_t stride, int64_t length, int64_t start,
+                            int64_t count) {
     int64_t low = 0, high = count;
     while (low < high) {
         int64_t middle = (low + high) / 2, order = 0;
