@@ -206,7 +206,7 @@ def _lower_space_to_depth(ctx: Context) -> Operand:
     def at(index: tuple[Index, ...]) -> Value:
         n, c, h, w = (i for i in index if isinstance(i, Expr))
         if b == 1:
-            return x.at(index)
+            return ctx.input(0).at(index)
         within, channel = (c // channels, c % channels) if deep else (c % (b * b), c // (b * b))
         return _read_whole_blocks(ctx, (n, channel, h * b + within // b, w * b + within % b))
 
