@@ -1,13 +1,12 @@
-"""From a graph node to a kernel: look up each operator's rule, compose, tidy."""
+"""From a graph node to a kernel: look up each operator's rule, compose, store."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pkgutil import iter_modules
 from typing import Any
 
@@ -17,31 +16,25 @@ from tilewright.errors import InternalError, UnsupportedError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
 from tilewright.ir.late import defined
-from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, symbol
+from tilewright.ir.symbolic import Expr, as_expr
 from tilewright.ir.types import DType, TensorType
-from tilewright.kernel.analysis import gathered, loads_of
-from tilewright.kernel.expr import IndexValue, Load, Value
+from tilewright.kernel.expr import IndexValue, Value
 from tilewright.kernel.tile import Kernel
 from tilewright.kernel.verify import InvalidKernel, verify_kernel
 from tilewright.ops.compose import (
-    PARAMETER,
     Composer,
-    Forward,
     Index,
     Operand,
-    Update,
     binary,
     const,
-    free_axes,
     is_empty,
     select,
     size_of,
 )
 from tilewright.ops.context import Scope
-from tilewright.ops.digits import split_digits
 from tilewright.ops.dimensions import is_least
-from tilewright.ops.flatten import flatten_axes, name_axes, values_of
 from tilewright.ops.infer import infer_body
+from tilewright.ops.store import store, tidy
 
 #: Constants of at most this many elements are written into the kernel's text instead of being read from memory.
 INLINE_ELEMENTS = 1
@@ -193,9 +186,9 @@ def _lowered(model: ir.Model, node: ir.Node, equal: Mapping[Expr, Expr]) -> Lowe
         results = _apply(composer, node, inputs, types, defined(node))
     for value, result in zip(node.outputs, results, strict=False):
         if value.name and result is not None:
-            _store(composer, value, result, values)
+            store(composer, value, result, values)
             values.append(value)
-    return _finish(composer, values)
+    return Lowered(*tidy(composer, values))
 
 
 def _no_element(index: tuple[Index, ...]) -> Any:
@@ -211,8 +204,8 @@ def compose(model: ir.Model, name: str, inputs: Sequence[ir.Value], output: ir.V
     composer = Composer(name, facts(model))
     values: list[ir.Value] = []
     operands = [_leaf(composer, value, values) for value in inputs]
-    _store(composer, output, build(composer, operands), values)
-    return _finish(composer, [*values, output])
+    store(composer, output, build(composer, operands), values)
+    return Lowered(*tidy(composer, [*values, output]))
 
 
 def _equal_sizes(model: ir.Model, node: ir.Node) -> dict[Expr, Expr]:
@@ -340,107 +333,3 @@ def _listed(elements: list[int], index: Index, dtype: DType) -> Value:
     for n, element in reversed(list(enumerate(elements[:-1]))):
         result = select(binary("eq", position, n), const(element, dtype), result)
     return result
-
-
-_OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
-
-
-def _store(composer: Composer, value: ir.Value, result: Operand, values: list[ir.Value]) -> None:
-    """Write an operand out, iterating over the tensor it is a rearrangement of, each piece of that by itself."""
-    name = composer.fresh(f"y{sum(p.role == 'out' for p in composer.params)}")
-    if result.update is not None and result.update.base.origin[0] == PARAMETER:
-        _store_update(composer, name, result.type, result.update, values)
-        return
-    maps = []
-    root = result
-    while root.view is not None:
-        root, forward = root.view
-        maps.append(forward)
-    stored = result.type if result.reshaped else type_of(value)
-    composer.output(name, composer.spelled(stored))
-    order = _memory_order(root, maps)
-    created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
-    for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):
-        index: tuple[Expr, ...] = position
-        for forward in reversed(maps):
-            index = forward(index)
-        composer.store(name, [over[d] for d in order if over[d] != ZERO], index, root.at(position))
-
-
-#: Pieces of a tensor that are stored by themselves at most; beyond, where an element falls is asked for each.
-_MOST_PIECES = 4
-
-
-def _pieces(composer: Composer, root: Operand, axes: list[Expr]) -> Iterator[tuple[list[Expr], tuple[Expr, ...]]]:
-    """The axes of each piece of ``root``, one a dimension (0 where there is one element), and the positions that they
-    run over."""
-    choices: list[list[tuple[Expr, Expr]]] = []
-    count = 1
-    for d, axis in enumerate(axes):
-        starts = root.cuts.get(d, ())
-        if not starts or count * (len(starts) + 1) > _MOST_PIECES:
-            choices.append([(axis, axis)])
-            continue
-        count *= len(starts) + 1
-        ends, own = (*starts, root.type.shape[d]), dict[Expr, Expr]()
-        choices.append([])
-        for start, end in zip((constant(0), *starts), ends, strict=True):
-            if end - start not in own:  # pieces of equal length share an axis, and so a loop
-                own[end - start] = ZERO if end - start == 1 else composer.axis(end - start, str(axis))
-            choices[-1].append((own[end - start], own[end - start] + start))
-    for piece in product(*choices):
-        yield [axis for axis, _ in piece], tuple(position for _, position in piece)
-
-
-def _memory_order(root: Operand, maps: Sequence[Forward]) -> list[int]:
-    """The axes of what is computed in the order in which they lie where it is stored: a convolution that is stored
-    channels-last has its channels last. A mere copy goes in the order of what it reads.
-    """
-    probes = tuple(symbol(f"axis{d}") for d in range(root.type.rank))
-    index: tuple[Expr, ...] = probes
-    for forward in reversed(maps):
-        index = forward(index)
-    permuted = len(index) == len(probes) and set(index) == set(probes)
-    if not permuted or root.origin[0] == PARAMETER:
-        return list(range(root.type.rank))
-    return [probes.index(i) for i in index]
-
-
-def _store_update(composer: Composer, name: str, type_: TensorType, update: Update, values: list[ir.Value]) -> None:
-    """Write what is new only; the output has the other elements already."""
-    hints = _OUTPUT_AXES[-len(update.shape) :]
-    axes = tuple(composer.axis(size, hint) for size, hint in zip(update.shape, hints, strict=True))
-    base = update.base.at([ZERO] * type_.rank)
-    assert isinstance(base, Load)
-    place, value, alias = update.place(axes), update.value(axes), base.tensor
-    if any(load.tensor == alias for v in (value, *gathered(place)) for load in loads_of(v)):
-        # What is read must not change meanwhile: the tensor is a parameter twice.
-        values.append(values[[p.name for p in composer.params].index(alias)])
-        alias = composer.fresh("x")
-        composer.param(alias, type_, "in")
-    composer.output(name, type_, alias)
-    composer.store(name, axes, place, value)
-
-
-def _axis_hints(root: Operand) -> Sequence[str]:
-    rank = root.type.rank
-    return _OUTPUT_AXES[6 - rank :] if rank <= 6 else [f"i{d}_" for d in range(rank)]
-
-
-def _finish(composer: Composer, values: list[ir.Value]) -> Lowered:
-    """Drop parameters that nothing reads, split and merge axes as memory tells them apart."""
-    kernel = composer.kernel()
-    read = {v.tensor for s in kernel.body for v in values_of(s) if isinstance(v, Load)}
-    read |= {p.alias for p in kernel.params if p.alias is not None}
-    kept = [i for i, p in enumerate(kernel.params) if p.role == "out" or p.name in read]
-    symbols = {s for p in (kernel.params[i] for i in kept) for e in p.shape for s in e.symbols}
-    symbols |= {s for a in kernel.axes for s in a.extent.symbols}
-    symbols |= {s for statement in kernel.body for v in values_of(statement) for s in free_axes(v)}
-    slim = Kernel(
-        kernel.name,
-        tuple(kernel.params[i] for i in kept),
-        tuple((n, r) for n, r in kernel.facts if n in symbols),
-        kernel.axes,
-        kernel.body,
-    )
-    return Lowered(name_axes(flatten_axes(split_digits(slim)), _OUTPUT_AXES), tuple(values[i] for i in kept))
