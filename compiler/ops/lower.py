@@ -15,7 +15,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError, UnsupportedError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import KNOWN_LIMIT, body_of, constant_array, has_type, is_constant, known_value, type_of
-from tilewright.ir.late import defined
+from tilewright.ir.late import defined, late_symbols
 from tilewright.ir.symbolic import Expr, as_expr
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import IndexValue, Value
@@ -165,7 +165,14 @@ def lower(model: ir.Model, node: ir.Node) -> Lowered:
             return lowered
         except InvalidKernel:  # what is equal is not always what shows that an index is inside
             pass
-    return _lowered(model, node, {})
+    lowered = _lowered(model, node, {})
+    if equal or late_symbols(model):
+        try:
+            verify_kernel(lowered.kernel)
+        except InvalidKernel as error:
+            cause = f"only a run tells how its sizes hang together, and so not that {error.problems[0]}"
+            raise unsupported(node, cause) from None
+    return lowered
 
 
 def _lowered(model: ir.Model, node: ir.Node, equal: Mapping[Expr, Expr]) -> Lowered:
