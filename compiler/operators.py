@@ -16,7 +16,13 @@ from tilewright.ways import ABSENT
 _REWRITTEN = frozenset(["Attention"])
 
 #: What the import brings to another operator.
-_IMPORTED = {"Constant": "an initializer", "Scatter": "as ScatterElements", "Upsample": "as Resize"}
+_IMPORTED = {
+    "Constant": "an initializer",
+    "If": "the branch that is known, else both and a choice",
+    **dict.fromkeys(("Loop", "Scan"), "turn by turn, when their number is known"),
+    "Scatter": "as ScatterElements",
+    "Upsample": "as Resize",
+}
 
 
 @dataclass(frozen=True, slots=True)

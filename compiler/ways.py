@@ -22,7 +22,6 @@ _OTHERWISE = "export the model with another opset or exporter, which may write t
 
 #: Why operators of the ONNX domain are not supported, where there is a reason of their own.
 ABSENT: dict[str, str] = {
-    **dict.fromkeys(("If", "Loop", "Scan"), "control flow: graphs inside a node are not compiled"),
     **dict.fromkeys(
         (
             "ConcatFromSequence",

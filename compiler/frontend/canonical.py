@@ -64,6 +64,7 @@ def canonical_proto(
     if every_operator:
         require_operators(proto, where)
     _require_inner(proto, version, where)
+    _require_sizes(proto, where)
     kept = [] if convert else [(f.domain, f.name) for f in proto.functions if f.domain == FUSED_DOMAIN]
     try:
         if len(kept) < len(proto.functions):
@@ -147,6 +148,21 @@ def _require_inner(proto: onnx.ModelProto, opset: int, where: str) -> None:
                 cause="only the weights of the graph may be in another file, not what is inside a node",
                 fix="save the model with convert_attribute=False",
             )
+
+
+def _require_sizes(proto: onnx.ModelProto, where: str) -> None:
+    """No negative sizes: native code that is used after this ends the process on them."""
+    inner = [g for n in _nodes([proto.graph, *proto.functions]) for a in n.attribute for g in (a.g, *a.graphs)]
+    for graph in (proto.graph, *inner):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            sizes = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            if min(sizes, default=0) < 0:
+                raise CompileError(
+                    "invalid-model",
+                    where=f"{where}: {value.name!r}",
+                    cause=f"negative size in {sizes}",
+                    fix="export the model again",
+                )
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from tilewright.ir.graph import has_type, is_constant, known_value, type_of
 from tilewright.ir.parse import parse
 from tilewright.ir.symbolic import Expr
 
@@ -37,6 +38,11 @@ class Late:
     where: str
     expr: Expr | None = None
     element: int | None = None
+
+    @property
+    def is_size(self) -> bool:
+        """True for a size that a program finds."""
+        return self.expr is None and self.element is None
 
 
 def late_symbols(model: ir.Model) -> dict[str, Late]:
@@ -69,6 +75,27 @@ def closure(expressions: Iterable[Expr], late: Mapping[str, Late]) -> set[str]:
             expr = late[name].expr
             pending += [] if expr is None else [s for s in expr.symbols if s in late]
     return found
+
+
+def live_symbols(model: ir.Model) -> set[str]:
+    """The late symbols that the nodes need from which the outputs are computed: of their types, of what their rules
+    defined, and what those stand for. Symbols that only dead nodes brought in are not among them.
+    """
+    late = late_symbols(model)
+    if not late:
+        return set()
+    live = {v for v in model.graph.outputs if v is not None}
+    sizes: list[Expr] = []
+    for node in reversed(list(model.graph)):
+        if live.isdisjoint(node.outputs):
+            continue
+        live.update(v for v in node.inputs if v is not None)
+        values = [v for v in (*node.inputs, *node.outputs) if v is not None]
+        sizes += [s for v in values if has_type(v) for s in type_of(v).shape]
+        sizes += defined(node).values()
+        if is_late(node):
+            sizes += [e for v in values if not is_constant(v) and (k := known_value(v)) is not None for e in k.flat]
+    return closure(sizes, late)
 
 
 def is_late(node: ir.Node) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import onnx_ir as ir
 from tilewright.errors import UnsupportedError
-from tilewright.ir.graph import body_of, has_type, is_constant, known_value, type_of
-from tilewright.ir.late import Late, closure, defined, is_late, late_symbols
+from tilewright.ir.graph import body_of, is_constant, known_value
+from tilewright.ir.late import defined, is_late, late_symbols, live_symbols
 from tilewright.ops.infer import unsupported_error
 from tilewright.ops.lower import has_lowering, lower, unsupported
 from tilewright.ops.steps import Call, Program, Read, Run, Step, View, program_of
@@ -36,8 +36,9 @@ def lower_graph(model: ir.Model) -> tuple[Step, ...]:
 def lower_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, list[Step] | UnsupportedError]]:
     """What each node becomes that an output needs, or why there is no way; from the last node to the first."""
     needed = {v for v in model.graph.outputs if v is not None}
-    late = late_symbols(model)
-    carriers = _carriers(model, late)
+    # What sizes are read from, though no kernel may read it.
+    carriers = _carriers(model)
+    needed.update(carriers[s] for s in live_symbols(model) if s in carriers)
     for node in reversed(list(model.graph)):
         if not any(o in needed for o in node.outputs) or all(is_constant(o) for o in node.outputs):
             continue
@@ -50,17 +51,15 @@ def lower_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, list[Step] | Unsuppo
         # Where there is no way, what comes before the node is to be named as well.
         needed.update(v for v in node.inputs if v is not None and not made)
         needed.update(v for step in made for v in values_of(step))
-        # What sizes are read from, though no kernel may read it.
-        needed.update(carriers[s] for s in _sizes_of(node, late) if s in carriers)
 
 
-def _carriers(model: ir.Model, late: Mapping[str, Late]) -> dict[str, ir.Value]:
-    """For each symbol that is read from a tensor, the first value that has it among its elements, or a result of the
-    node that reads it."""
-    found: dict[str, ir.Value] = {}
-    for node in model.graph if late else ():  # sizes that a program reads while it runs
-        for e in defined(node).values() if program_of(node) is not None else ():
-            if str(e) in late and late[str(e)].expr is None:
+def _carriers(model: ir.Model) -> dict[str, ir.Value]:
+    """For each symbol that is read from a tensor, the first value that has it among its elements; for each size that a
+    program finds, a result of its node."""
+    late, found = late_symbols(model), dict[str, ir.Value]()
+    for node in model.graph if late else ():
+        for e in defined(node).values():
+            if str(e) in late and late[str(e)].is_size:
                 found.setdefault(str(e), node.outputs[0])
     for value in (v for node in model.graph for v in node.outputs) if late else ():
         known = None if is_constant(value) else known_value(value)
@@ -68,15 +67,6 @@ def _carriers(model: ir.Model, late: Mapping[str, Late]) -> dict[str, ir.Value]:
             if str(element) in late:
                 found.setdefault(str(element), value)
     return found
-
-
-def _sizes_of(node: ir.Node, late: Mapping[str, Late]) -> set[str]:
-    """Late symbols that running ``node`` needs: of its types, of what its rule defined, and of what those stand for."""
-    if not late:
-        return set()
-    sizes = [s for v in (*node.inputs, *node.outputs) if v is not None and has_type(v) for s in type_of(v).shape]
-    known = [known_value(v) for v in node.inputs if v is not None] if is_late(node) else []
-    return closure([*sizes, *defined(node).values(), *(e for k in known if k is not None for e in k.flat)], late)
 
 
 def _steps(model: ir.Model, node: ir.Node, needed: Collection[ir.Value]) -> list[Step]:

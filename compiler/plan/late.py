@@ -12,7 +12,7 @@ import onnx_ir as ir
 from tilewright.errors import InternalError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, known_value, type_of
-from tilewright.ir.late import closure, late_symbols
+from tilewright.ir.late import closure, late_symbols, live_symbols
 from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.plan.plan import (
@@ -38,10 +38,11 @@ class LateSymbols:
     """The late symbols of a model that its program needs: which are set by now, which definitions and checks wait."""
 
     def __init__(self, model: ir.Model, used: Iterable[Expr]):
-        """``used`` are the sizes and integers of the whole program. What only dead nodes needed is left out."""
+        """``used`` are the sizes and integers of the whole program. What only dead nodes needed is left out; what live
+        ones defined is set even where no kernel uses it, since its bounds are what they ask of a run."""
         self._facts = facts(model)
         every = late_symbols(model)
-        wanted = closure(used, every)
+        wanted = closure(used, every) | live_symbols(model)
         self._late = {n: late for n, late in every.items() if n in wanted}
         self._set = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols} - every.keys()
         self._definitions = {n: late.expr for n, late in self._late.items() if late.expr is not None}
@@ -60,9 +61,7 @@ class LateSymbols:
         return [*code, *self._settle()]
 
     def read(self, name: str, value: ir.Value, element: int, buffer: BufferOf) -> list[Instruction]:
-        """Set a size from an element of ``value``, where something needs it."""
-        if name not in self._late:
-            return []
+        """Set a size from an element of ``value``."""
         return [*self._load(name, value, element, buffer), *self._settle()]
 
     def require(self, expressions: Iterable[Expr], what: str) -> None:

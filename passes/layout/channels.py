@@ -19,8 +19,9 @@ from tilewright.passes.elementwise import ELEMENTWISE
 from tilewright.passes.reductions import REDUCTIONS
 from tilewright.passes.views import VIEWS
 
-#: Operators that slide a window over the image of each channel.
-WINDOWED = frozenset("Conv ConvTranspose MaxPool AveragePool LpPool".split())
+#: Operators that slide a window over the image of each channel. A ConvTranspose that is left over has filters that a
+#: run gives: with its channels last no template of the CPU reads them.
+WINDOWED = frozenset("Conv MaxPool AveragePool LpPool".split())
 #: Others that take axis 1 for the channels.
 _BY_CHANNEL = frozenset("BatchNormalization InstanceNormalization GlobalAveragePool GlobalMaxPool".split())
 #: Operators whose output has the axes of input 0, in their order.

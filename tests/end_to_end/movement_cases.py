@@ -228,6 +228,39 @@ GRAPHS: dict[str, Graph] = {
         "{ y = EyeLike(x) z = EyeLike<k=-1>(i) w = EyeLike<k=2, dtype=11>(x) d = EyeLike(x) b = Cast<to=9>(d) }",
         [{"x": normal(a, b), "i": below(3, b, a)} for a, b in ((3, 4), (1, 1), (5, 2))],
     ),
+    "tensors that are empty whatever comes": Graph(
+        "g (float[0,3] x, float[4,3] z, int64[0] i, int64[0,2] j, float[0] u, bool[0] c, int64[1] a) => "
+        "(float[3,0] t, float[4,3] cat, float[0,3] g, float[0] n, float[4,3] s, float[4,3] add, float[0,3] cut, "
+        " float[0,3] back, float[2,3] pad, float[0,7] edge, float[0,9] tile, float[2,0,3] wide, float[K,3] kept, "
+        " float[0,3] tri, float[1,0] flat, float[P,Q,R] more) "
+        "<int64[1] zero = {0}, int64[1] end = {5}, int64[1] last = {-1}, int64[1] first = {-99}, "
+        " int64[4] p = {1, 0, 1, 0}, int64[4] q = {0, 2, 0, 2}, int64[2] r = {2, 3}, int64[3] w = {2, 0, 3}> "
+        "{ t = Transpose(x) cat = Concat<axis=0>(x, z) g = Gather(z, i) n = GatherND(z, j) s = ScatterND(z, j, u) "
+        '  add = ScatterND<reduction="add">(z, j, u) cut = Slice(x, zero, end) '
+        "  back = Slice(x, last, first, zero, last) "
+        '  pad = Pad(x, p) edge = Pad<mode="edge">(x, q) tile = Tile(x, r) wide = Expand(x, w) '
+        "  kept = Compress<axis=0>(x, c) tri = Trilu(x) flat = Flatten<axis=0>(x) more = Unsqueeze(x, a) }",
+        [
+            {
+                "x": normal(0, 3),
+                "z": normal(4, 3),
+                "i": ints(),
+                "j": ints().reshape(0, 2),
+                "u": normal(0),
+                "c": np.zeros(0, bool),
+                "a": ints(a),
+            }
+            for a in (0, -1)
+        ],
+    ),
+    "numbers without axes": Graph(
+        "g (float x, int64[2] a, int64[0] n, int64[2] s) => (float e, float t, float[M,N] u, float[K,L] w) "
+        "{ e = Expand(x, n) t = Tile(x, n) u = Unsqueeze(x, a) w = Expand(x, s) }",
+        [
+            {"x": np.float32(2), "a": ints(*a), "n": ints(), "s": ints(*s)}
+            for a, s in (((0, 1), (2, 0)), ((-1, 0), (1, 3)))
+        ],
+    ),
 }  # fmt: skip
 
 

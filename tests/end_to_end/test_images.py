@@ -53,6 +53,31 @@ def _reference(case: Image, model: onnx.ModelProto, feeds: dict[str, Array]) -> 
     return list(onnxruntime.InferenceSession(data, options).run(None, feeds))
 
 
+#: What image networks make of these operators: down and up again, with what was there before beside it.
+NETWORK = """<ir_version: 9, opset_import: ["": 19]> g (float[N,3,H,W] x, float[32,16,2,2] t) =>
+(float[N,8,P,Q] y, int64[N,8,R,S] i, float[N,8,14,12] z, float[N,4,U,V] v) <int64[2] s = {14, 12}> {
+    a = Conv<pads=[1,1,1,1]>(x, w1)  b = Relu(a)  c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
+    d = Conv<pads=[1,1,1,1]>(c, w2)  e = Relu(d)  f = ConvTranspose<strides=[2,2]>(e, t)  h = Concat<axis=1>(f, b)
+    j = Conv<pads=[1,1,1,1]>(h, w3)  y = Relu(j)  v = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(y, w4)
+    k, i = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(y)  z = Resize<mode="cubic", axes=[2,3]>(k, , , s)
+}"""
+
+
+def test_a_network_of_them() -> None:
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(NETWORK)
+    for name, *shape in (("w1", 16, 3, 3, 3), ("w2", 32, 16, 3, 3), ("w3", 8, 32, 3, 3), ("w4", 8, 4, 4, 4)):
+        weights = (rng.standard_normal(shape) * 0.1).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    session = load(driver.compile(model, options=Options(targets=("cpu:native",))).to_bytes())
+    reference = onnxruntime.InferenceSession(model.SerializeToString())
+    for n, h, w in ((2, 32, 32), (1, 16, 24)):
+        feeds = {"x": rng.standard_normal((n, 3, h, w)), "t": rng.standard_normal((32, 16, 2, 2)) * 0.1}
+        feeds = {k: v.astype(np.float32) for k, v in feeds.items()}
+        for got, expected in zip(session.run(None, feeds), reference.run(None, feeds), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
 #: As many samples as the regions ask for.
 _ADAPTIVE = next(c for c in GROUPS["sampled"] if c.op == "RoiAlign" and c.attributes.get("sampling_ratio") == 0)
 

@@ -61,6 +61,11 @@ GRAPHS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "g (float[B,6] x, int64[2] s) => (float[B,6] y) { c = Reshape(x, s) d = Relu(c) y = Exp(x) }",
         [{"x": F((2, 6)), "s": [3, 4]}],
     ),
+    "a size that is found, of what no kernel reads": (
+        "g (float[B,4] x, float[C,2] z) => (float[M,N] y) "
+        "{ p = NonZero(x) s = Shape(p) q = Relu(z) y = Reshape(q, s) }",
+        [{"x": np.eye(4)[:3], "z": F((3, 2))}, {"x": np.ones((2, 4)), "z": F((8, 2))}],
+    ),
     "two sizes that a run must find equal": (
         "g (float[A] x, float[B,C] z, int64[2] s) => (float[B,C] y) { a = Reshape(x, s) b = Relu(a) y = Add(b, z) }",
         [{"x": F(12), "z": F((3, 4)), "s": [3, 4]}, {"x": F(6), "z": F((2, 3)), "s": [-1, 3]}],

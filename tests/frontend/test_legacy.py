@@ -83,3 +83,11 @@ def test_a_rank_that_nothing_tells() -> None:
     model = helper.make_model(graph, opset_imports=[onnx.OperatorSetIdProto(domain="", version=6)], ir_version=4)
     with pytest.raises(CompileError, match="how its operands line up hangs on their ranks"):
         import_model(model)
+
+
+@pytest.mark.parametrize("opset", [1, 11, 12])
+def test_axes_from_one_on_were_one(opset: int) -> None:
+    for axis in (0, 1, 2):
+        rows = X.reshape(int(np.prod(X.shape[:axis])), -1)
+        expected = (np.arange(rows.shape[1]) == rows.argmax(1)[:, None]).astype(np.float32).reshape(X.shape)
+        np.testing.assert_array_equal(_run(opset, "Hardmax", [X], axis=axis), expected)

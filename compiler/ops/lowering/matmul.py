@@ -97,16 +97,22 @@ def _lower_gemm(ctx: Context) -> Operand:
     alpha, beta = ctx.attribute("alpha", 1.0), ctx.attribute("beta", 1.0)
     trans_a, trans_b = ctx.attribute("transA", 0), ctx.attribute("transB", 0)
     wide = accumulator(a.type.dtype)
+    # Integers times a fraction are no integers until the end.
+    whole = wide.is_float or all(f.is_integer() and abs(f) < 2**31 for f in (alpha, beta))
+    scaled = wide if whole else DType.F64
 
     def at(index: tuple[Index, ...]) -> Value:
         m, n = index
         k = ctx.composer.axis(a.type.shape[0 if trans_a else 1], "k")
         left, right = a.at((k, m) if trans_a else (m, k)), b.at((n, k) if trans_b else (k, n))
         acc = ctx.composer.reduce("sum", [k], binary("mul", cast(left, wide), cast(right, wide)), "acc")
-        acc = acc if alpha == 1 else binary("mul", acc, alpha)
+        acc = _scaled(cast(acc, scaled), alpha)
         if c is not None:
-            bias = cast(c.broadcast(index), wide)
-            acc = binary("add", acc, bias if beta == 1 else binary("mul", bias, beta))
+            acc = binary("add", acc, _scaled(cast(c.broadcast(index), scaled), beta))
         return cast(acc, a.type.dtype)
 
     return ctx.result(at)
+
+
+def _scaled(x: Value, factor: float) -> Value:
+    return x if factor == 1 else binary("mul", x, factor if x.dtype.is_float else int(factor))

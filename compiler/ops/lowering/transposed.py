@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, maximum, minimum
 from tilewright.kernel.expr import IndexValue, Value
 from tilewright.ops.compose import Index, Operand, binary, cast, select
 from tilewright.ops.conv import Spread, spread
@@ -70,16 +70,6 @@ def _plain(i: Index) -> Expr:
 
 def _clamped(i: Expr, size: Expr) -> Expr:
     return maximum(0, minimum(i, size - 1))
-
-
-def _by_phase(shape: Sequence[Expr], how: Sequence[Spread]) -> list[Expr] | None:
-    """The spatial sizes as pairs of steps and remainders, or ``None`` where a stride does not divide a size."""
-    sizes: list[Expr] = []
-    for size, s in zip(shape, how, strict=True):
-        if size % s.stride != 0:
-            return None
-        sizes += [size // s.stride, constant(s.stride)]
-    return sizes
 
 
 @lowering("ConvTranspose")

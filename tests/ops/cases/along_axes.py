@@ -95,7 +95,7 @@ GROUPS = {
         ),
     ),
     "products": Group(
-        "T[N,3,M] x, T[M,2] y, T[M] v, T[3] u, T[2,4] z, T[4] c, T[N,M,3] w, T[N,3,3] q, T[5,M] r",
+        "T[N,3,M] x, T[M,2] y, T[M] v, T[3] u, T[2,4] z, T[4] c, T[N,M,3] w, T[5,M] r",
         "",
         (
             "MatMul(x, y)",
@@ -105,6 +105,13 @@ GROUPS = {
             "MatMul(x, w)",
             "Gemm<alpha=2.0, beta=3.0>(y, z, c)",
             "Gemm<transA=1, transB=1>(y, r)",
+        ),
+        ("float", "double", "float16", "bfloat16", "int32", "uint64"),
+    ),
+    "einstein sums": Group(
+        "T[N,3,M] x, T[M,2] y, T[M] v, T[3] u, T[2,4] z, T[N,M,3] w, T[N,3,3] q",
+        "",
+        (
             'Einsum<equation="nim,mk->nki">(x, y)',
             'Einsum<equation="...im,...mi->...">(x, w)',
             'Einsum<equation="nim,mk,kl->il">(x, y, z)',
@@ -113,7 +120,13 @@ GROUPS = {
             'Einsum<equation="m,i->im">(v, u)',
             'Einsum<equation="...i,i">(q, u)',
         ),
-        ("float", "double", "float16", "bfloat16", "int32", "uint64"),
+        ("float", "double", "float16", "int32", "int8"),
+    ),
+    "products of integers with fractions": Group(
+        "T[N,M] x, T[M,4] y, T[4] c",
+        "",
+        ("Gemm<alpha=1.5, beta=0.5>(x, y, c)", "Gemm<alpha=-3.0>(x, y, c)", "Gemm<alpha=0.25>(x, y)"),
+        ("int32", "int64"),
     ),
     "determinants": Group("T[N,3,3] q, T[4,4] r", "", ("Det(q)", "Det(r)"), ("float", "double")),
 }
