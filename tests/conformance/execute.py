@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx
 
-from tests.conformance.cases import Case, cases, read_values
+from tests.conformance.cases import FOLDER, Case, cases, read_values
 
 #: What would compute for us.
 FORBIDDEN = ("onnxruntime", "onnx.reference", "torch")
@@ -119,8 +119,9 @@ def _difference(expected: list[np.ndarray], got: list[np.ndarray], case: Case) -
 
 
 def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines()]
-    return " ".join(line for line in lines if line)[:300]
+    """The error on one line, without the folder where the suite lies."""
+    text = f"{type(error).__name__}: {error}".replace(f"{FOLDER}/", "")
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:300]
 
 
 def _cpu() -> float:
