@@ -30,6 +30,8 @@ def shrink(model: onnx.ModelProto, runs: Sequence[Run], fails: Fails) -> Case:
     while progress:
         progress = False
         for candidate in _smaller(*best):
+            if _size(*candidate) >= _size(*best):
+                continue
             try:
                 onnx.checker.check_model(candidate[0])
             except onnx.checker.ValidationError:
@@ -38,6 +40,14 @@ def shrink(model: onnx.ModelProto, runs: Sequence[Run], fails: Fails) -> Case:
                 best, progress = candidate, True
                 break
     return best
+
+
+def _size(model: onnx.ModelProto, runs: Sequence[Run]) -> tuple[int, ...]:
+    """What a step has to make less of; that it does is why shrinking ends."""
+    nodes, inputs = model.graph.node, model.graph.input
+    open_sizes = sum(bool(d.dim_param) for v in inputs for d in v.type.tensor_type.shape.dim)
+    attributes = sum(len(n.attribute) for n in nodes)
+    return len(nodes), len(model.graph.output), len(runs), attributes, open_sizes
 
 
 def _smaller(model: onnx.ModelProto, runs: list[dict[str, Array]]) -> Iterator[Case]:
