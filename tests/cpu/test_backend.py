@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from tilewright.backends.cpu import machine
 from tilewright.backends.cpu.backend import LIBRARY, CpuBackend
+from tilewright.codegen.cstyle import C_TYPES
 from tilewright.codegen.toolchain import Toolchain, default_toolchain
 from tilewright.errors import InternalError, UsageError
+from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
-from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Scheduled
 from tilewright.target import Target
 
@@ -71,12 +73,15 @@ def test_library_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
     assert all(FUNCTION(f) for f in table)
 
 
-def test_element_type_without_kernels_is_refused() -> None:
-    kernel = parse_kernel(
-        "@kernel\ndef f(X: f8e4m3[N], Y: out[f8e4m3[N]]):\n    where(1 <= N <= 9)\n    n: N\n    Y[n] = X[n]\n"
-    )
-    support = CpuBackend().supports(kernel, machine.targets()["cpu:x86-64-v3"])
-    assert not support.ok and "f8e4m3" in support.reason
+def test_a_routine_that_is_not_there_is_refused() -> None:
+    target = machine.targets()["cpu:x86-64-v3"]
+    support = CpuBackend().supports(Routine("sort_by_magic", (DType.F32, DType.F32)), target)
+    assert not support.ok and "sort_by_magic" in support.reason
+    assert CpuBackend().supports(Routine("nonzero_count", (DType.F32, DType.I64)), target).ok
+
+
+def test_every_element_type_has_a_c_type() -> None:
+    assert set(C_TYPES) == set(DType)
 
 
 def test_broken_c_leaves_a_bundle(tmp_path: Path) -> None:
