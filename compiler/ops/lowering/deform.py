@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tilewright.ir.symbolic import Expr, constant, product
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, select, size_of
-from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lower import Context, lowering, unsupported
 from tilewright.ops.lowering.conv import sliding
 from tilewright.ops.lowering.reduction import accumulator
 from tilewright.ops.lowering.sampling import all_of, clamp, interpolated, is_inside, neighbours
@@ -25,6 +25,8 @@ def _lower_deform_conv(ctx: Context) -> Operand:
     windows = sliding(ctx, [s.value for s in taps])
     per_group, per_offset = w.type.shape[0] // groups, x.type.shape[1] // moved
     rank = len(taps)
+    if moved > 1 and not per_offset.is_constant:
+        raise unsupported(ctx.node, f"{moved} groups of offsets over an open number of channels")
 
     def at(index: tuple[Index, ...]) -> Value:
         b, o, *where = index
@@ -32,7 +34,7 @@ def _lower_deform_conv(ctx: Context) -> Operand:
         window = [constant(0) if s == 1 else ctx.composer.axis(s, "k") for s in taps]
         i = ctx.composer.axis(w.type.shape[1], "c")
         channel = i if groups == 1 else (o // per_group) * w.type.shape[1] + i
-        tap = _flat(window, taps) + (channel // per_offset) * product(taps)
+        tap = _flat(window, taps) + (channel // per_offset if moved > 1 else 0) * product(taps)
         near = []
         for d, place in enumerate(windows.place(where, window)):
             assert isinstance(place, Expr)
