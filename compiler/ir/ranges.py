@@ -103,12 +103,6 @@ def _interval_product(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]
     return min(corners), max(corners)
 
 
-def _sums(args: tuple[Expr, ...]) -> list[int]:
-    """Sums of two arguments that are constant: the larger of ``e`` and ``-e`` is not negative, whatever ``e`` is."""
-    pairs = [a + b for i, a in enumerate(args) for b in args[i + 1 :]]
-    return [s.value for s in pairs if s.is_constant]
-
-
 def _atom_bounds(atom: Atom, facts: Facts) -> tuple[int, int]:
     if isinstance(atom, Symbol):
         r = facts.get(atom.name, Range())
@@ -116,9 +110,9 @@ def _atom_bounds(atom: Atom, facts: Facts) -> tuple[int, int]:
     args = [bounds(a, facts) for a in atom.args]
     match atom.op:
         case "min":
-            return min(a[0] for a in args), min(*(a[1] for a in args), *(s // 2 for s in _sums(atom.args)))
+            return min(a[0] for a in args), min(a[1] for a in args)
         case "max":
-            return max(*(a[0] for a in args), *(-(-s // 2) for s in _sums(atom.args))), max(a[1] for a in args)
+            return max(a[0] for a in args), max(a[1] for a in args)
         case "//" if args[1][0] > 0:
             corners = [x if abs(x) == POSITIVE_INFINITY else x // y for x in args[0] for y in args[1]]
             return min(corners), max(corners)

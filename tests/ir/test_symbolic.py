@@ -168,13 +168,6 @@ def test_bounds(e: Expr, lo: int, hi: int) -> None:
     assert bounds(e, POSITIVE) == (lo, hi)
 
 
-def test_the_larger_of_a_number_and_its_negative_is_not_negative() -> None:
-    q = symbol("Q")
-    assert bounds(maximum(q - 6, 6 - q), {}) == (0, POSITIVE_INFINITY)
-    assert bounds(minimum(q - 5, 6 - q), {}) == (NEGATIVE_INFINITY, 0)
-    assert bounds(minimum(1, maximum(q, -q)), {}) == (0, 1)
-
-
 DIVISORS = [
     (N, 8), (N + 4, 4), (3 * N, 24), (M * N, 8), (N // 4, 2), (N // 16, 1), (minimum(N, 24), 8), (N % 12, 4),
     (constant(0), 0), (N * N, 64), (maximum(N, M), 1), (N // symbol("Q"), 1),
