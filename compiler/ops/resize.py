@@ -149,7 +149,8 @@ def _taps(ctx: Infer, current: Sequence[Expr], targets: Sequence[Expr], ratios: 
             ctx.new_size(f"taps{n}", 2 * LARGEST)  # a scale near 1 may keep the size and still change the pixels
             continue
         else:
-            taps = choose(is_equal(size, out), 1, whole)
+            # At least 1 either way, which the bounds of a choice do not tell.
+            taps = maximum(1, choose(is_equal(size, out), 1, whole))
         ctx.define(f"taps{n}", taps, lo=1)
 
 
