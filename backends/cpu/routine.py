@@ -33,12 +33,12 @@ def emit_routine(routine: Routine, symbol: str, target: Target) -> str:
     lines += ['#include "routine.h"', f"#define ROUTINE {symbol}"]
     for n, dtype in enumerate(routine.dtypes):
         c = C_TYPES[dtype]
-        element = f"((T{n} *)BUFFER({n}))[i]"
+        element = f"((T{n} *)BUFFER({n}))[(i)]"
         load, store = _HALF.get(dtype, ("", ""))
         lines.append(f"#define T{n} {c}")
         lines.append(f"#define V{n} {'float' if load else c}")
-        lines.append(f"#define GET{n}(i) {load}({element.replace('[i]', '[(i)]')})")
-        lines.append(f"#define PUT{n}(i, v) ({element.replace('[i]', '[(i)]')} = {store or f'(T{n})'}(v))")
+        lines.append(f"#define GET{n}(i) {load}({element})")
+        lines.append(f"#define PUT{n}(i, v) ({element} = {store or f'(T{n})'}(v))")
     return "\n".join(lines) + f"\n{text}"
 
 

@@ -31,10 +31,7 @@ from tilewright.plan.plan import (
 
 @dataclass(frozen=True, slots=True)
 class KernelLaunch:
-    """One launch: the kernel's index, its integers, grid and scratch, and the layout of each packed constant.
-
-    ``outputs`` are the positions among ``values`` of what is written.
-    """
+    """One launch: the kernel's index, its integers, grid and scratch, and the layout of each packed constant."""
 
     kernel: int
     name: str
@@ -123,7 +120,6 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
                 code += late.read(name, value, element, builder.whole)
     late.require_all()
     code = [*code, *builder.copies, *builder.updates]
-    known = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols}
     return EntryPoint(
         name=entry.name,
         inputs=tuple(_signature(v) for v in model.graph.inputs),
@@ -131,7 +127,7 @@ def _entry_point(entry: EntrySteps, constants: _Constants) -> EntryPoint:
         states=entry.states,
         symbols=_symbols(model),
         buffers=tuple(builder.buffers),
-        code=(*with_allocations(code, builder.buffers, known), Return()),
+        code=(*with_allocations(code, builder.buffers, late.given), Return()),
     )
 
 

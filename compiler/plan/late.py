@@ -15,18 +15,8 @@ from tilewright.ir.graph import is_constant, known_value, type_of
 from tilewright.ir.late import closure, late_symbols, live_symbols
 from tilewright.ir.ranges import NEGATIVE_INFINITY, POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
-from tilewright.plan.plan import (
-    Allocate,
-    Assert,
-    Buffer,
-    Call,
-    Copy,
-    Free,
-    Instruction,
-    Launch,
-    LoadScalar,
-    SetScalar,
-)
+from tilewright.plan.memory import buffers_used, root_of
+from tilewright.plan.plan import Allocate, Assert, Buffer, Free, Instruction, LoadScalar, SetScalar
 
 BufferOf = Callable[[ir.Value], int]
 
@@ -44,7 +34,11 @@ class LateSymbols:
         every = late_symbols(model)
         wanted = closure(used, every) | live_symbols(model)
         self._late = {n: late for n, late in every.items() if n in wanted}
-        self._set = {n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols} - every.keys()
+        #: Symbols that are known before the program starts, from the shapes of its inputs.
+        self.given = (
+            frozenset(n for v in model.graph.inputs for s in type_of(v).shape for n in s.symbols) - every.keys()
+        )
+        self._set = set(self.given)
         self._definitions = {n: late.expr for n, late in self._late.items() if late.expr is not None}
         there = self._set | wanted
         self._checks = [a for a in assumptions(model) if a.left.symbols | a.right.symbols <= there]
@@ -112,34 +106,11 @@ def with_allocations(
     first use to its last."""
     own = [i for i, b in enumerate(buffers) if b.kind == "temporary" and b.base is None]
     late = {i for i in own if buffers[i].size.symbols - set(known)}
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for at, instruction in enumerate(code):
-        for buffer in _used(instruction, buffers):
-            if buffer in late:
-                first.setdefault(buffer, at)
-                last[buffer] = at
-    for at, instruction in enumerate(code):
-        yield from (Allocate(b) for b, start in first.items() if start == at)
+    used = [{root_of(buffers, b) for b in buffers_used(instruction)} & late for instruction in code]
+    last = {buffer: at for at, roots in enumerate(used) for buffer in roots}
+    given: set[int] = set()
+    for at, (instruction, roots) in enumerate(zip(code, used, strict=True)):
+        yield from map(Allocate, sorted(roots - given))
+        given |= roots
         yield instruction
-        yield from (Free(b) for b, end in last.items() if end == at)
-
-
-def _used(instruction: Instruction, buffers: Sequence[Buffer]) -> Iterator[int]:
-    """The roots of the buffers of an instruction."""
-    match instruction:
-        case Launch(buffers=used):
-            named: Iterable[int] = used
-        case Copy(source=source, target=target):
-            named = (source, target)
-        case LoadScalar(buffer=buffer):
-            named = (buffer,)
-        case Call(inputs=inputs, outputs=outputs):
-            named = (*inputs, *outputs)
-        case _:
-            named = ()
-    for index in named:
-        root = index
-        while (base := buffers[root].base) is not None:
-            root = base
-        yield root
+        yield from map(Free, sorted(b for b in roots if last[b] == at))

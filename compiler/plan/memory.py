@@ -14,6 +14,7 @@ from itertools import accumulate
 from tilewright.ir.symbolic import Expr
 from tilewright.plan.plan import (
     Allocate,
+    Buffer,
     Call,
     Copy,
     EntryPoint,
@@ -52,9 +53,9 @@ def expressions_used(instruction: Instruction) -> Iterator[Expr]:
             yield from (v for v in value if isinstance(v, Expr))
 
 
-def root_of(entry: EntryPoint, buffer: int) -> int:
+def root_of(buffers: Sequence[Buffer], buffer: int) -> int:
     """The buffer whose memory ``buffer`` lies in: the end of its chain of views."""
-    while (base := entry.buffers[buffer].base) is not None:
+    while (base := buffers[buffer].base) is not None:
         buffer = base
     return buffer
 
@@ -74,7 +75,7 @@ def live_intervals(entry: EntryPoint) -> dict[int, tuple[int, int]]:
     live: dict[int, tuple[int, int]] = {}
     for at, instruction in enumerate(entry.code):
         for used in buffers_used(instruction):
-            buffer = root_of(entry, used)
+            buffer = root_of(entry.buffers, used)
             if entry.buffers[buffer].kind == "temporary" and buffer not in own:
                 first, last = live.get(buffer, (at, at))
                 live[buffer] = (min(first, at), max(last, at))

@@ -159,7 +159,7 @@ class _EntryCheck:
                 self._call(instruction)
 
     def _writable(self, buffer: int) -> None:
-        kind = self._entry.buffers[root_of(self._entry, buffer)].kind
+        kind = self._entry.buffers[root_of(self._entry.buffers, buffer)].kind
         _require(kind not in ("input", "constant"), f"writes to buffer {buffer}, which is an {kind}")
 
     def _call(self, call: Call) -> None:
