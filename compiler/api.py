@@ -305,6 +305,7 @@ def verify(
     feeds: Sequence[Mapping[str, Array]] | None = None,
     sizes: Mapping[str, Sequence[int]] | None = None,
     tolerance: float | None = None,
+    min_accuracy: float | None = None,
     engine: str = "auto",
     entry: str | None = None,
 ) -> Verification:
@@ -316,6 +317,7 @@ def verify(
         feeds: samples, arrays by input name; ``None`` makes some up.
         sizes: concrete shapes of made-up inputs.
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+        min_accuracy: smallest cosine of each output of each sample; decides in place of the tolerance.
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
         entry: the entry point that was made from the model; the first when ``None``.
     """
@@ -327,7 +329,7 @@ def verify(
         info = _entry(path, entry)
         _check_feeds(path, info, given)
         require_inputs(model, given[0])
-        return compare(path, model, given, tolerance=tolerance, engine=engine, entry=entry)
+        return compare(path, model, given, tolerance=tolerance, minimum=min_accuracy, engine=engine, entry=entry)
 
 
 def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:
