@@ -57,8 +57,18 @@ def _target(target: TargetFacts) -> str:
 
 def numbers(c: Comparison) -> str:
     """A comparison on one line."""
-    ratio = f"{c.snr:.1f} dB" if math.isfinite(c.snr) else "exact" if c.snr > 0 else "no signal"
-    return c.problem or f"cosine {c.cosine:.7f}  SNR {ratio}  max|err| {c.max_error:.2e}  relative {c.relative:.2e}"
+    parts = (
+        f"cosine {c.cosine:.7f}",
+        f"SNR {decibels(c)}",
+        f"max|err| {c.max_error:.2e}",
+        f"relative {c.relative:.2e}",
+    )
+    return c.problem or "  ".join(parts)
+
+
+def decibels(c: Comparison) -> str:
+    """The signal-to-noise ratio for a reader."""
+    return f"{c.snr:.1f} dB" if math.isfinite(c.snr) else "exact" if c.snr > 0 else "no signal"
 
 
 def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
