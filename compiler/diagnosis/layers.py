@@ -68,7 +68,9 @@ class Layers:
         if bad:
             told = "; ".join(c.problem or f"{c.name} {c.distance}" for c in bad[:5])
             lost = ", ".join(x.name for x in self.worst())
-            fix = f"leave layers in float that lose most ({lost}), or calibrate on other data" if lost else "see tilewright bisect"
+            fix = "see tilewright bisect"
+            if lost:
+                fix = f"leave layers in float that lose most ({lost}), or calibrate on other data"
             raise AccuracyError("accuracy-below", where=where, cause=f"{told}, beside the reference", fix=fix)
 
     def as_dict(self) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def quantized(c_range: float = 8.0, renamed: str = "") -> onnx.ModelProto:
     return model(
         f"""net (float[N,16] x) => (float[N,16] y) {{
           xi = QuantizeLinear(x, sx, mid) xf = DequantizeLinear(xi, sx, mid)
-          f1 = DequantizeLinear<axis=1>(q1, s1) f2 = DequantizeLinear<axis=1>(q2, s2) f3 = DequantizeLinear<axis=1>(q3, s3)
+          f1 = DequantizeLinear<axis=1>(q1, s1) f2 = DequantizeLinear<axis=1>(q2, s2)
+          f3 = DequantizeLinear<axis=1>(q3, s3)
           b{n} = MatMul(xf, f1)
           bi = QuantizeLinear(b{n}, sa, zero) bf = DequantizeLinear(bi, sa, zero) bg = DequantizeLinear(bi, sa, zero)
           c{n} = MatMul(bf, f2)
