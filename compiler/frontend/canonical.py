@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend.blocks import is_block_operator
 from tilewright.frontend.control import CONTROL_FLOW
 from tilewright.frontend.definition import has_definition
 from tilewright.frontend.legacy import park, unpark
@@ -94,6 +95,8 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
     for node in _nodes([proto.graph, *proto.functions]):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED | CONTROL_FLOW):
+            continue
+        if is_block_operator(domain, node.op_type):
             continue
         opset = opsets.get(domain, 0)
         if find_shape_rule(domain, node.op_type) is None and not has_definition(domain, node.op_type, opset):
