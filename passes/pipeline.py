@@ -54,6 +54,7 @@ from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
 from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
+from tilewright.passes.fusion.quantized_pool import FuseQuantizedPool
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 from tilewright.passes.layout.assign_layouts import AssignLayouts
@@ -116,6 +117,7 @@ def fusion(level: int) -> list[Pass]:
         FuseDequantizedWeights(),  # likewise; with the epilogue that the next one knows
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
+        FuseQuantizedPool(),  # after contractions, whose results it reads as integers
         FuseDynamicQuantize(),  # after norms, which take the quantization of their rows; before what takes its ends
         FuseReduction(),  # before chains, which would take its ends
         FuseSoftmax(),
