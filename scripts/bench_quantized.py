@@ -4,7 +4,7 @@
 ``./scripts/test`` made.
 
 Engines run in turns within one process. ResNet-50 is one QDQ file that all three engines get (made by ONNX Runtime's
-quantizer: u8 activations, s8 weights per channel). BERT-base: ours are what ``int8-dynamic`` and ``int8`` make; the peers
+quantizer: u8 activations, s8 weights per channel). BERT-base: ours are what ``int8-dynamic`` and ``int8`` make; peers
 run what suits them best of three files of ONNX Runtime's quantizer (dynamic; static; static for products with weights
 only), and are judged by their fastest. The same models in fp32 run along. Weights are random: the cosine beside fp32
 says that kernels compute what they should, not what accuracy a trained model keeps.
