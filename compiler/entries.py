@@ -14,6 +14,7 @@ from tilewright.errors import UsageError
 from tilewright.frontend.input_shapes import unknown_input
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.skeleton import skeleton_bytes
 from tilewright.ops.program import values_of
 from tilewright.options import Options
 
@@ -122,5 +123,10 @@ def digest_of(model: Model) -> str:
     if isinstance(model, str | os.PathLike):
         with Path(model).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    if not isinstance(model, ir.Model):
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    found = hashlib.sha256(skeleton_bytes(model))  # one message holds 2 GB at most, weights may be more
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            found.update(value.const_value.tobytes())
+    return found.hexdigest()

@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "build": BELOW_DRIVER | {"observe"},
     "entries": BELOW_DRIVER | {"build"},
     "driver": BELOW_DRIVER | {"artifact", "build", "entries", "facts", "observe", "selection", "__version__"},
+    "runner": BELOW_DRIVER | {"driver", "runtime"},
     "ways": {"ops"},
     "operators": {"frontend", "ops", "ways"},
     "support": BELOW_DRIVER | {"entries", "observe", "selection", "ways"},
