@@ -106,7 +106,7 @@ def _random(text: str, model: ir.Model) -> list[Feed]:
         raise UsageError("calibration-unreadable", where=text, cause=cause, fix=fix)
     inputs, known = inputs_of(model), model_facts.facts(model)
     symbols = sample.symbols_of(inputs)
-    feeds = []
+    feeds: list[Feed] = []
     for seed in range(int(match[1])):
         sizes = {}
         for i, name in enumerate(symbols):
@@ -318,7 +318,7 @@ def _checked(feeds: Sequence[Feed], model: ir.Model, source: str) -> list[Feed]:
         fix = "give some samples of what the model is to be run on"
         raise UsageError("calibration-empty", where=source, cause="there are no samples", fix=fix)
     known = model_facts.facts(model)
-    checked = []
+    checked: list[Feed] = []
     for number, feed in enumerate(feeds):
         where = f"{source}, sample {number}"
         _require_names(feed, inputs, where)

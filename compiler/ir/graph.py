@@ -193,7 +193,7 @@ def set_origin(node: ir.Node, origin: str) -> None:
 
 def layers_of(node: ir.Node) -> tuple[str, ...]:
     """The layers (names of nodes before fusion) that ``node`` computes, where :func:`set_layers` said so."""
-    return node.meta.get(_LAYERS, ())
+    return node.meta.get(_LAYERS, ())  # type: ignore[no-any-return]
 
 
 def set_layers(node: ir.Node, names: tuple[str, ...]) -> None:

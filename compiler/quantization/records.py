@@ -54,7 +54,9 @@ def read_records(path: Path) -> Records:
     fix = "write the file anew with `tilewright quantize --measure-records`"
     try:
         if path.stat().st_size > LIMIT_BYTES:
-            raise UsageError("records-unreadable", where=str(path), cause="it is no file of records: too large", fix=fix)
+            raise UsageError(
+                "records-unreadable", where=str(path), cause="it is no file of records: too large", fix=fix
+            )
         data = path.read_bytes()
     except OSError as error:
         cause = (error.strerror or "it cannot be read").lower()

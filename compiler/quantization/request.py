@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from numpy.typing import NDArray
 from tilewright.errors import UsageError
@@ -72,7 +72,10 @@ def precision_of_method(method: str) -> str:
             return precision
     known = ("auto", *get_args(Method))
     raise UsageError(
-        "quantize-method", where=f"method {method!r}", cause="there is no such method", fix=f"use one of {', '.join(known)}"
+        "unknown-method",
+        where=f"method {method!r}",
+        cause="there is no such method",
+        fix=f"use one of {', '.join(known)}",
     )
 
 
@@ -82,8 +85,8 @@ def settings_of(precision: Precision) -> Settings:
     method = precision.method or methods[0]
     if method not in methods:
         cause, fix = f"{method} is no way to {precision.asked}", f"use one of {', '.join(methods)}"
-        raise UsageError("quantize-method", where=f"precision {precision.asked}", cause=cause, fix=fix)
-    return _with(Settings(cast(Method, method)), precision.settings)
+        raise UsageError("unknown-method", where=f"precision {precision.asked}", cause=cause, fix=fix)
+    return _with(Settings(method), precision.settings)
 
 
 def settings_for(precision: Precision, method: Method) -> Settings:
@@ -117,7 +120,9 @@ def _require_number(name: str, value: Any, where: str) -> None:
             fix = f"give a number from {low:g} to {high:g}"
             raise UsageError("quantize-setting", where=where, cause="it is out of range", fix=fix)
     if name == "group" and value not in _GROUPS:
-        raise UsageError("quantize-setting", where=where, cause="there is no such group", fix=_listed(map(str, _GROUPS)))
+        raise UsageError(
+            "quantize-setting", where=where, cause="there is no such group", fix=_listed(map(str, _GROUPS))
+        )
 
 
 def _listed(names: Any) -> str:
@@ -137,7 +142,7 @@ def check(precision: Precision) -> None:
     if precision.asked == "auto":
         if precision.method:
             cause, fix = "auto chooses the method", "leave the method out, or ask for its precision"
-            raise UsageError("quantize-method", where=f"method {precision.method}", cause=cause, fix=fix)
+            raise UsageError("unknown-method", where=f"method {precision.method}", cause=cause, fix=fix)
         if precision.max_drop is None:
             cause, fix = "auto has no bound", "say how much worse outputs may be: --max-drop 0.01 (max_drop=0.01)"
             raise UsageError("auto-needs", where="precision auto", cause=cause, fix=fix)
@@ -146,7 +151,7 @@ def check(precision: Precision) -> None:
     elif precision.method or precision.settings:
         fix = "leave them out"
         raise UsageError(
-            "quantize-method", where=f"precision {precision.asked}", cause="it has no methods or settings", fix=fix
+            "unknown-method", where=f"precision {precision.asked}", cause="it has no methods or settings", fix=fix
         )
 
 
@@ -162,10 +167,12 @@ def require_data(precision: Precision, calibration: Calibration | None, where: s
     settings = settings_of(precision)
     if settings.method in CALIBRATED:
         cause = f"{settings.method} takes ranges from calibration data, and there is none"
-        raise UsageError("calibration-needed", where=where, cause=cause, fix=fix)
+        raise UsageError("calibration-missing", where=where, cause=cause, fix=fix)
     if settings.method in WEIGHT_ONLY and settings.algorithm != "rtn":
         cause = f"{settings.method} with {settings.algorithm} needs calibration data, and there is none"
-        raise UsageError("calibration-needed", where=where, cause=cause, fix=f"{fix}; or round plainly: --algorithm rtn")
+        raise UsageError(
+            "calibration-missing", where=where, cause=cause, fix=f"{fix}; or round plainly: --algorithm rtn"
+        )
     if precision.max_drop is not None:
         cause = "a bound is judged on calibration data, and there is none"
-        raise UsageError("calibration-needed", where=where, cause=cause, fix=fix)
+        raise UsageError("calibration-missing", where=where, cause=cause, fix=fix)
