@@ -40,6 +40,8 @@ from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
+from tilewright.passes.fusion.duplicate_dequantize import DuplicateDequantize
+from tilewright.passes.fusion.dynamic_quantize import FuseDynamicQuantize
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
@@ -92,10 +94,12 @@ def canonicalization() -> list[Pass]:
 def fusion(level: int) -> list[Pass]:
     """Passes that decide what becomes one kernel; the most particular pattern first."""
     return [
+        DuplicateDequantize(),  # before all others, which take what only they read
         *([MergeParallelMatMuls()] if level > 2 else []),  # before attention, which takes the Split that it leaves
         FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
+        FuseDynamicQuantize(),  # after norms, which take the quantization of their rows; before what takes its ends
         FuseReduction(),  # before chains, which would take its ends
         FuseSoftmax(),
         FuseElementwise(),  # what is left over
