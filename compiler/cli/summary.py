@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tilewright.cli import precision
 from tilewright.cli.screen import duration, size
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
-    yield "precision", f"requested the model’s own → actual {counts}"
+    if report.requested is None:
+        yield "precision", f"requested the model’s own → actual {counts}"
+    else:
+        yield from precision.lines(report.requested)
+        yield "", f"kernels compute in {counts}"
     yield from accuracy(checked, reason)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"

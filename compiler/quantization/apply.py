@@ -102,7 +102,7 @@ class Quantizer:
     def _searched(self, capability: Capability, targets: Sequence[Target], level: int) -> Quantized:
         assert self.calibration is not None
         assert self.precision.max_drop is not None
-        methods = [m for m in request.CANDIDATES if _NEEDS[m](capability) and self._known(m)]
+        methods = candidates(capability, self.quantize)
         if not methods:
             cause = f"{', '.join(t.spelling for t in targets)} absorbs nothing that is quantized"
             raise UsageError("nothing-to-quantize", where="precision auto", cause=cause, fix="leave --precision out")
@@ -116,14 +116,6 @@ class Quantizer:
         model = trials.state(found.layers)[0]
         method = trials.settings.method if found.layers else ""
         return Quantized(model, rows, method, found.score, self._told(), found.seconds, found.float_seconds)
-
-    def _known(self, method: Method) -> bool:
-        """Whether there is such a method; a stand-in for all of them is asked for each."""
-        if self.quantize is not None:
-            return True
-        from tilewright.passes.quantize.methods import METHODS
-
-        return method in METHODS
 
     def _of(self, settings: Settings, capability: Capability) -> Trials:
         key = (settings, capability)
@@ -181,3 +173,10 @@ def _row(row: Layer, trials: Trials, asked: str) -> Layer:
     if row.name in trials.excepted:
         return replace(row, asked=asked, why="excepted")
     return replace(row, asked=asked)
+
+
+def candidates(capability: Capability, quantize: Quantize | None = None) -> list[Method]:
+    """The methods that ``auto`` tries for targets of ``capability``; a stand-in for all of them is asked for each."""
+    from tilewright.passes.quantize.methods import METHODS
+
+    return [m for m in request.CANDIDATES if _NEEDS[m](capability) and (quantize is not None or m in METHODS)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 from tilewright.calibration import calibration_of
 from tilewright.cost import kind_of, work_of
-from tilewright.errors import PrecisionError, UsageError
+from tilewright.errors import PrecisionError
 from tilewright.ops.program import Run, Step
 from tilewright.options import Precision
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Runner
@@ -234,11 +234,3 @@ def _type(text: str) -> str:
     """The type at the beginning of what a layer got, in one spelling."""
     first = text.split(" ", 1)[0].strip("(),")
     return _SAME.get(first, first)
-
-
-def require_entries(given: Given, entries: Sequence[str]) -> None:
-    """Raise :class:`UsageError` for calibration data of an entry point that there is not."""
-    for name in given.calibration:
-        if name not in entries:
-            cause, fix = f"there is no entry point {name!r}", f"give data for {', '.join(entries)}"
-            raise UsageError("unknown-entry-point", where="calibration", cause=cause, fix=fix)

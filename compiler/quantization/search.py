@@ -70,7 +70,7 @@ class Speed:
             for at in range(len(self.places)):
                 slow = self._filtered(kept, at)
                 reasons |= slow
-                kept -= slow.keys()
+                kept -= frozenset(slow)
         return kept, reasons, sum(c.total for at in range(len(self.places)) if (c := self._of(kept, at)) is not None)
 
     def _filtered(self, layers: frozenset[str], at: int) -> dict[str, str]:
@@ -83,7 +83,7 @@ class Speed:
                 return reasons | dict.fromkeys(sorted(kept), f"{self._named(at)} has no kernel for it")
             slow = {n: told for n in sorted(kept) if (told := self._slower(n, costs, at))}
             reasons |= slow
-            kept -= slow.keys()
+            kept -= frozenset(slow)
             if not slow or not kept:
                 break
         costs = self._of(kept, at)
@@ -150,10 +150,13 @@ def search_methods(every: Sequence[Trials], places: Sequence[Place], bound: floa
     The result may miss the bound: then nothing but float is left, and even that misses it.
     """
     first = every[0]
+    floated = first.score(frozenset())
+    if not within(floated, bound):
+        return Mixture(first.settings, frozenset(), floated, {}), first
     names = frozenset(row.name for row in first.rows)
     plain = tuple(costs_of(first.graph.clone(), names, place) for place in places)
     total = sum(c.total for c in plain)
-    best, chosen = Mixture(first.settings, frozenset(), first.score(frozenset()), {}, total, total), first
+    best, chosen = Mixture(first.settings, frozenset(), floated, {}, total, total), first
     speeds = [Speed(trials, tuple(places), plain) for trials in every]
     reasons: dict[str, str] = {}
     tried = [(speed, *speed.faster(speed.trials.layers)) for speed in speeds]
