@@ -14,6 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from tilewright.api import bench, check, compile, load, quantize, verify
     from tilewright.errors import (
         AccuracyError,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
         TilewrightError,
         UsageError,
     )
+=======
+    from tilewright.api import bench, check, compare_layers, compile, load, verify
+    from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
+>>>>>>> main
     from tilewright.runtime.errors import ArtifactError, InputError
 
 __all__ = [
@@ -36,13 +41,18 @@ __all__ = [
     "UsageError",
     "bench",
     "check",
+    "compare_layers",
     "compile",
     "load",
     "quantize",
     "verify",
 ]
 
+<<<<<<< HEAD
 _HOME = dict.fromkeys(("bench", "check", "compile", "load", "quantize", "verify"), "tilewright.api")
+=======
+_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
+>>>>>>> main
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -1,8 +1,8 @@
 """What a kernel would compute from constants alone in every run is computed once, while compiling.
 
-The sum of each column of quantized weights, a product of two scales, weights moved by 128: parts of a statement that hang
-on constants only become constants themselves, where these take no more memory than what they are made of. The kernel's own
-text is evaluated, by the interpreter of the tile IR, when somebody asks for the elements.
+The sum of each column of quantized weights, a product of two scales, weights moved by 128: parts of a statement that
+hang on constants only become constants themselves, where these take no more memory than what they are made of. The
+kernel's own text is evaluated, by the interpreter of the tile IR, when somebody asks for the elements.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class _Hoister:
 
     def _fits(self, s: Define) -> bool:
         steps = self._count(frozenset(s.axes) | free_axes(s.value))
-        return steps <= _STEP_LIMIT and self._count(frozenset(s.axes)) * s.value.dtype.bits <= self._source_bits(s.value)
+        return steps <= _STEP_LIMIT and self._count(frozenset(s.axes)) * s.value.dtype.bits <= self._source_bits(
+            s.value
+        )
 
     def _source_bits(self, v: Value) -> int:
         """Of the largest tensor that ``v`` is made of."""
@@ -144,7 +146,7 @@ class _Hoister:
         kernel = self._kernel_of(v, axes, type_)
         values = {p.name: self.values[p.name] for p in kernel.params if p.role != "out"}
 
-        def evaluate() -> ir.Tensor:
+        def evaluate() -> ir.TensorProtocol:
             arrays = {n: constant_array(x).reshape([e.value for e in kernel.param(n).shape]) for n, x in values.items()}
             result = run_lowered(kernel, arrays)["result"]
             return ir.tensor(np.ascontiguousarray(result.astype(type_.dtype.numpy)), name=name)
@@ -164,16 +166,20 @@ class _Hoister:
             if tile not in needed:
                 needed.insert(0, tile)
                 pending += refs_of(tile.value)
-        order = [s for s in self.kernel.body if s in needed]
+        order = [s for s in self.kernel.body if isinstance(s, Define) and s in needed]
         store = Store("result", axes, tuple(symbol(a) for a in axes), v)
-        body = (*(s for s in order if isinstance(s, Define)), store)
+        body: tuple[Define | Store, ...] = (*order, store)
         read = {load.tensor for s in body for load in loads_of(s.value)}
         used = {a for s in body for a in (*s.axes, *free_axes(s.value))}
         used |= {a for s in body if isinstance(s, Define) and s.reduce for a in s.reduce.axes}
         params = tuple(p for p in self.kernel.params if p.name in read)
         result = Param("result", v.dtype, type_.shape, "out")
         return Kernel(
-            "constant", (*params, result), (), tuple(Axis(a.name, a.extent) for a in self.kernel.axes if a.name in used), body
+            "constant",
+            (*params, result),
+            (),
+            tuple(Axis(a.name, a.extent) for a in self.kernel.axes if a.name in used),
+            body,
         )
 
 

@@ -37,6 +37,7 @@ from tilewright.ir.types import DType
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
+from tilewright.passes.fusion.quantization import quantizers
 from tilewright.passes.fusion.region import moves
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import Rewriter, candidates, required
@@ -78,6 +79,7 @@ class FuseAttention(Pass):
         for softmax in list(candidates(model, frozenset(["Softmax"]))):
             try:
                 found, inputs, output = _find(softmax)
+                output = _quantized(output, found)
                 # The scores themselves may be the values, or their own mask.
                 within = next((v for v in inputs if v.producer() in found.nodes), None)
                 if within is not None:
@@ -131,6 +133,14 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     sources = _unpacked([query, key, value], found)
     found.attributes["packed"] = int(len(sources) == 1)
     return found, [*sources, *masks], output
+
+
+def _quantized(output: ir.Value, found: _Found) -> ir.Value:
+    """What quantizes the result, by one scale that is known and where nobody else reads it; else the result."""
+    reader = only_consumer(output)
+    if reader is None or quantizers(output) != [reader] or type_of(required(reader, 1)).elements != 1:
+        return output
+    return found.take(reader).outputs[0]
 
 
 def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:

@@ -2,7 +2,8 @@
 
     Q → DQ → Conv, Add      →      Q → DQ → Conv, Q → DQ → Add
 
-A dequantization costs nothing where it is part of the kernel that reads it, and a float tensor in memory where it is not.
+A dequantization costs nothing where it is part of the kernel that reads it, and a float tensor in memory where it is
+not.
 """
 
 from __future__ import annotations

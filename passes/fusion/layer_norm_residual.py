@@ -4,8 +4,8 @@
     LayerNormalization(Gather(T, ids) + Gather(P, positions) + …, w, b)     →  FusedLayerNorm(T, ids, P, positions, …)
 
 Check: what it takes has at most the shape of the normalized value and is read by nothing else; a sum that something
-else reads as well (the residual stream of a pre-norm block) becomes a second output. What quantizes the normalized rows goes
-along: their scales are known while they are in registers.
+else reads as well (the residual stream of a pre-norm block) becomes a second output. What quantizes the normalized rows
+goes along: their scales are known while they are in registers.
 """
 
 from __future__ import annotations

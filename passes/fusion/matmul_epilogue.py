@@ -3,9 +3,9 @@
     MatMul(x, W) → Add bias → Gelu → Add residual   →   FusedMatMul(x, W, bias, residual)
 
 Check: each operator keeps the shape of the product (so whatever it reads besides is broadcast to it, residuals have its
-full shape), all uses of each value between are inside, and no path leaves and returns. Where both factors are dequantized
-integers, their DequantizeLinears and those of residuals go along, and what quantizes the result does. Conv likewise
-(``FusedConv``); there a Transpose may stand between, as in a graph that is written channels-last, since any order can be stored.
+full shape), all uses of each value between are inside, and no path leaves and returns. Where both factors are
+dequantized integers, their DequantizeLinears and those of residuals go along. Conv likewise (``FusedConv``);
+there a Transpose may stand between, as in a graph that is written channels-last, since any order can be stored.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def quantizers(value: ir.Value) -> list[ir.Node]:
 
 
 def _from(value: ir.Value, scale: ir.Value) -> list[ir.Node] | None:
-    """The nodes that make ``scale`` of ``value`` and constants, row by row; ``None`` where it hangs on anything else."""
+    """The nodes that make ``scale`` of ``value`` and constants, row by row; ``None`` where it hangs on more."""
     found: dict[ir.Node, None] = {}
     pending = [scale]
     while pending:

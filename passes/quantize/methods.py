@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from tilewright.errors import UsageError
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Method, Runner, Settings
+from tilewright.passes.quantize.int8 import dynamic_int8, static_int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,10 @@ class Request:
 #: Changes the graph and tells what became of every layer.
 Quantizer = Callable[[Request], list[Layer]]
 
-METHODS: Mapping[Method, Quantizer] = {}
+METHODS: Mapping[Method, Quantizer] = {
+    "int8": static_int8,
+    "int8-dynamic": dynamic_int8,
+}
 
 
 def quantize(

@@ -1,7 +1,7 @@
 """Products of dequantized tensors, computed on their integers.
 
-``Σ (a - za)·sa · (b - zb)·sb`` is ``(Σ a·b - za·Σb - zb·Σa + K·za·zb) · sa·sb`` where scales and zero points do not change
-along the sum. The sums are exact in 32 bits; what hangs on weights only is computed while compiling
+``Σ (a - za)·sa · (b - zb)·sb`` is ``(Σ a·b - za·Σb - zb·Σa + K·za·zb) · sa·sb`` where scales and zero points do not
+change along the sum. The sums are exact in 32 bits; what hangs on weights only is computed while compiling
 (:mod:`tilewright.ops.hoist`).
 """
 
