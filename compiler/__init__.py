@@ -14,8 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from tilewright.api import bench, check, compile, load, quantize, verify
+    from tilewright.api import bench, check, compare_layers, compile, load, quantize, verify
     from tilewright.errors import (
         AccuracyError,
         CompileError,
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
         TilewrightError,
         UsageError,
     )
-=======
-    from tilewright.api import bench, check, compare_layers, compile, load, verify
-    from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
->>>>>>> main
     from tilewright.runtime.errors import ArtifactError, InputError
 
 __all__ = [
@@ -48,11 +43,7 @@ __all__ = [
     "verify",
 ]
 
-<<<<<<< HEAD
-_HOME = dict.fromkeys(("bench", "check", "compile", "load", "quantize", "verify"), "tilewright.api")
-=======
-_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
->>>>>>> main
+_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "quantize", "verify"), "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -6,6 +6,7 @@ Activations u8 by the least and the largest value of all samples, weights i8 wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def chain(folder: Path, widths: Sequence[int], spoiled: int | None = None, seed:
     """Products one after the other with Relu between; what enters layer ``spoiled`` has one value far from the rest."""
     random = np.random.default_rng(seed)
     nodes, weights, value = [], [], "x"
-    for i, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inner, outer) in enumerate(pairwise(widths)):
         matrix = (random.standard_normal((inner, outer)) / np.sqrt(inner)).astype(np.float32)
         if spoiled is not None and i == spoiled:
             matrix[0] = 0.0  # a column that nobody reads, but that stretches the range of what is quantized
@@ -97,8 +98,7 @@ def chain(folder: Path, widths: Sequence[int], spoiled: int | None = None, seed:
         nodes.append(helper.make_node("Identity" if last else "Relu", [f"h{i}"], ["y" if last else f"r{i}"]))
         value = f"r{i}"
     ends = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", w])
-        for n, w in (("x", widths[0]), ("y", widths[-1]))
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", w]) for n, w in (("x", widths[0]), ("y", widths[-1]))
     ]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
     path = folder / "chain.onnx"
