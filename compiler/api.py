@@ -244,7 +244,9 @@ def _require_equal(
 
     name = artifact.report.entries[entry].name
     try:
-        if _is_onnx(model):
+        if artifact.evidence is not None and _is_onnx(model):
+            checked = verify_quantized(artifact, model, entry=entry)
+        elif _is_onnx(model):
             checked = verify(artifact, model, tolerance=tolerance, entry=entry)
         else:
             checked = verify_torch(artifact, model, example_args, tolerance=tolerance, entry=entry)
@@ -477,6 +479,29 @@ def compare_layers(
         require_fitting(theirs, given, str(beside))
         source = "made up" if feeds is None else "given"
         return compare(ours, theirs, given, GraphRunner(), source, limits=(tolerance, min_accuracy))
+
+
+def verify_quantized(
+    artifact: Artifact, reference: Model, *, feeds: Sequence[Mapping[str, Array]] | None = None, entry: str
+) -> Verification:
+    """Compare an artifact that was quantized while it was compiled with the float model, by the bound that was asked.
+
+    Also with its own quantized graph; see :mod:`tilewright.quantization.verification`. ``feeds`` are samples; the held
+    out ones of the calibration data when ``None``, made-up inputs where there are none.
+    """
+    from tilewright.quantization.verification import verify_quantized as compare
+    from tilewright.verification import require_inputs
+
+    assert artifact.evidence is not None
+    with _file_of(artifact) as path, _onnx_file(reference) as model:
+        told = f"{len(feeds)} samples that were given" if feeds else artifact.evidence.told.get(entry, "")
+        given = feeds or artifact.evidence.feeds.get(entry)
+        if not given:
+            given = samples(path, entry=entry)
+            told = f"{len(given)} made-up inputs"
+        _check_feeds(path, _entry(path, entry), given)
+        require_inputs(model, given[0])
+        return compare(path, model, artifact.evidence, given, told, entry)
 
 
 def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:

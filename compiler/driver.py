@@ -39,6 +39,7 @@ from tilewright.target import Target
 
 if TYPE_CHECKING:
     from tilewright.quantization.request import Given
+    from tilewright.quantization.verification import Evidence
 
 STAGES = ("import", "quantize", "optimize", "lower", "build")
 
@@ -97,6 +98,7 @@ class _Whole:
 
     entries: Mapping[str, tuple[Lowered, ...]]
     precision: PrecisionFacts | None = None
+    evidence: Evidence | None = None
 
 
 def _names(lowered: _Whole) -> Mapping[ir.Value, str]:
@@ -140,7 +142,7 @@ def _lowered(
         shared |= {t.spelling: entries for t in group.targets}
     _told([e for entries in dict.fromkeys(shared.values()) for e in entries], observer)
     chosen.require()
-    return _Whole({t.spelling: shared[t.spelling] for t in targets}, chosen.facts())
+    return _Whole({t.spelling: shared[t.spelling] for t in targets}, chosen.facts(), chosen.evidence())
 
 
 def _entries(
@@ -243,4 +245,5 @@ def _package(
         kernels={
             name_of_code(k): record_of(k.kernel if isinstance(k, Scheduled) else k) for b in builds for k in b.kernels
         },
+        evidence=lowered.evidence,
     )

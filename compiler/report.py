@@ -104,10 +104,14 @@ class PrecisionFacts:
     records: tuple[str, str] = ("", "")
 
     def provenance(self) -> dict[str, Any]:
-        """What decides the bytes of the artifact: what was asked, and the hashes of the data that went with it."""
-        told: dict[str, Any] = {"asked": self.asked, "settings": dict(self.settings)}
+        """What decides the bytes of the artifact: what was asked, and the hashes of the data that went with it.
+
+        Numbers that are no integers are text: a manifest has none.
+        """
+        settings = {name: repr(v) if isinstance(v, float) else v for name, v in self.settings.items()}
+        told: dict[str, Any] = {"asked": self.asked, "settings": settings}
         if self.max_drop is not None:
-            told |= {"max_drop": self.max_drop, "metric": self.metric}
+            told |= {"max_drop": repr(float(self.max_drop)), "metric": self.metric}
         if self.calibration:
             told["calibration"] = {entry: sha256 for entry, (_, sha256) in self.calibration.items()}
             told["random_calibration"] = self.random

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
-    "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
+    "artifact": {"package", "plan", "kernel", "ir", "quantization", "report", "errors"},
     "facts": {"backends.base", "cost", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "sample", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},

@@ -160,14 +160,17 @@ def _verified(
     tolerance: float | None,
 ) -> tuple[Verification | None, str]:
     """Check an artifact that is not on disk yet; ``None`` and the reason where nothing can be run to compare."""
-    from tilewright.api import verify
+    from tilewright.api import verify, verify_quantized
     from tilewright.engines import EngineError
     from tilewright.verification import NO_REFERENCE, together
 
     checks = {}
     try:
         for entry, model in models.items():
-            checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)
+            if artifact.evidence is not None:
+                checks[entry] = verify_quantized(artifact, model, feeds=feeds, entry=entry)
+            else:
+                checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)
             feeds = None  # those of MODEL; the other entry points get made-up inputs
         return together(checks), ""
     except EngineError as error:

@@ -120,7 +120,7 @@ def lines(facts: PrecisionFacts) -> Iterator[Line]:
         entry = f"{group.entry}: " if len({g.entry for g in facts.groups}) > 1 else ""
         yield "precision", f"{entry}requested {facts.asked} → actual {counted(group.layers)}{named}"
         if group.cosine is not None:
-            yield "", _quality(group, facts)
+            yield from (("", text) for text in _quality(group, facts))
         if group.seconds is not None and group.float_seconds is not None:
             times = f"{duration(group.seconds)} a run, {duration(group.float_seconds)} in float"
             yield "", f"predicted, not measured: {times} ({', '.join(group.targets)})"
@@ -149,7 +149,7 @@ def _short(text: str) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
-def _quality(group: GroupFacts, facts: PrecisionFacts) -> str:
+def _quality(group: GroupFacts, facts: PrecisionFacts) -> list[str]:
     assert group.cosine is not None
     parts = [f"cosine {group.cosine:.6f}", f"SNR {group.snr:.1f} dB"]
     if group.top1 is not None:
@@ -157,7 +157,7 @@ def _quality(group: GroupFacts, facts: PrecisionFacts) -> str:
     if facts.max_drop is not None:
         of = {"given": "your metric"}.get(facts.metric, facts.metric)
         parts.append(f"drop {group.drop:.2g} (may be {facts.max_drop:g}, {of})")
-    return f"{'  '.join(parts)}  on {group.judged}"
+    return ["  ".join(parts), f"on {group.judged}"]
 
 
 def table(facts: PrecisionFacts) -> None:

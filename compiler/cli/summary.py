@@ -12,7 +12,7 @@ from tilewright.cli.screen import duration, size
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
     from tilewright.report import ModelFacts, Report, TargetFacts
-    from tilewright.verification import Verification
+    from tilewright.verification import Judged, Verification
 
 Line = tuple[str, str]
 
@@ -73,7 +73,12 @@ def numbers(c: Comparison) -> str:
 
 def decibels(c: Comparison) -> str:
     """The signal-to-noise ratio for a reader."""
-    return f"{c.snr:.1f} dB" if math.isfinite(c.snr) else "exact" if c.snr > 0 else "no signal"
+    return decibels_of(c.snr)
+
+
+def decibels_of(snr: float) -> str:
+    """The same of a number."""
+    return f"{snr:.1f} dB" if math.isfinite(snr) else "exact" if snr > 0 else "no signal"
 
 
 def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
@@ -81,10 +86,13 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     if checked is None:
         yield "accuracy", f"not checked: {reason}"
         return
+    if checked.judged is not None:
+        yield from _judged(checked.judged)
     worst = checked.worst
     agreement = "" if checked.top1 is None else f"  top-1 agreement {checked.top1:.2%}"
-    judged = f"{'PASS' if checked.ok else 'FAIL'} ({worst.limit})"
-    yield "accuracy", f"{numbers(worst)}{agreement}   {judged}"
+    passed = all(c.ok for c in checked.comparisons)
+    judged = f"{'PASS' if passed else 'FAIL'} ({worst.limit})"
+    yield "" if checked.judged is not None else "accuracy", f"{numbers(worst)}{agreement}   {judged}"
     samples = len(checked.parts[0].comparisons)
     where = " and ".join(part.target for part in checked.parts)
     cost = ""
@@ -94,3 +102,13 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"
+
+
+def _judged(j: Judged) -> Iterator[Line]:
+    """A quantized artifact beside the float model."""
+    parts = [f"cosine {j.cosine:.7f}", f"SNR {decibels_of(j.snr)}"]
+    if j.top1 is not None:
+        parts.append(f"top-1 agreement {j.top1:.2%}")
+    bound = f"drop {j.drop:.2g}, may be {j.bound:g}{'' if j.stated else ' by default'}"
+    yield "accuracy", f"{'  '.join(parts)}   {'PASS' if j.ok else 'FAIL'} ({bound})"
+    yield "", f"beside the float model in {j.reference}, on {j.samples}; and beside its own quantized graph:"

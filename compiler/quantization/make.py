@@ -90,7 +90,7 @@ def quantize_model(
 
         runner = GraphRunner(options.level)
     progress("quantize", f"{precision.method or precision.asked}{_on(data)}")
-    maker = Quantizer(graph, precision, data, runner, given, lambda line: progress("observe", f"  {line}"), quantize)
+    maker = Quantizer(graph, precision, data, runner, given, lambda line: progress("search", line), quantize)
     found = maker.quantized(Capability.common(targets), targets, options.level)
     facts = PrecisionFacts(
         asked=precision.asked,

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
-from tilewright.calibration import calibration_of
+from tilewright.calibration import calibration_of, held_out
 from tilewright.cost import kind_of, work_of
 from tilewright.errors import PrecisionError
+from tilewright.ir.graph import layers_of
 from tilewright.ops.program import Run, Step
 from tilewright.options import Precision
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Runner
@@ -18,6 +19,7 @@ from tilewright.quantization.apply import Quantized, Quantizer
 from tilewright.quantization.costs import computed_in, mark_layers
 from tilewright.quantization.request import Given
 from tilewright.quantization.trials import Quantize
+from tilewright.quantization.verification import Evidence
 from tilewright.report import GroupFacts, LayerFacts, PrecisionFacts
 from tilewright.target import Target
 
@@ -29,11 +31,12 @@ _SAME = {"fp32": "f32", "float32": "f32", "fp16": "f16", "float16": "f16", "fp8"
 
 @dataclass(slots=True)
 class Group:
-    """Targets that share graphs: the graph of each entry point, and what was quantized in it."""
+    """Targets that share graphs: the graph of each entry point, to be lowered and as it was quantized; its layers."""
 
     targets: tuple[Target, ...]
     capability: Capability
     graphs: dict[str, ir.Model]
+    originals: dict[str, ir.Model]
     quantized: dict[str, Quantized]
 
 
@@ -82,8 +85,9 @@ class PrecisionPlan:
                 continue
             copies = {e: q.model.clone() for e, q in found.items()}
             for entry, copy in copies.items():
-                mark_layers(copy, frozenset(row.name for row in found[entry].rows))
-            shared[key] = Group(alike, capability, copies, found)
+                names = [row.name for row in found[entry].rows] or [str(n.name) for n in copy.graph]
+                mark_layers(copy, frozenset(names))
+            shared[key] = Group(alike, capability, copies, {e: q.model for e, q in found.items()}, found)
         self._groups = list(shared.values())
         return self._groups
 
@@ -138,6 +142,20 @@ class PrecisionPlan:
             records=(records.source, records.sha256),
         )
 
+    def evidence(self) -> Evidence | None:
+        """What a check needs; ``None`` where nothing is quantized and the ordinary one serves."""
+        if not any(q.method for g in self._groups for q in g.quantized.values()):
+            return None
+        found = {e: held_out(c)[1] for e, c in self._calibrations.items()}
+        first = self._groups[0].quantized
+        return Evidence(
+            precision=self._precision,
+            metric=self._given.metric,
+            models={t.spelling: g.originals for g in self._groups for t in g.targets},
+            feeds=found,
+            told={e: first[e].judged for e in found},
+        )
+
     def _maker(self, entry: str, graph: ir.Model) -> Quantizer:
         source = self._given.calibration.get(entry)
         if source is not None:
@@ -148,7 +166,7 @@ class PrecisionPlan:
             self._calibrations.get(entry),
             self._runner,
             self._given,
-            lambda line: self._say("observe", f"  {line}"),
+            lambda line: self._say("search", line),
             self._quantize,
         )
 
@@ -222,7 +240,7 @@ def _kernel_rows(steps: Sequence[Step], asked: str, group: Group) -> list[Layer]
             why = f"{', '.join(t.spelling for t in group.targets)} has no tf32"
         elif asked == "fp32" and got not in request.SPELLED["fp32"]:
             why = "the model has it so"
-        rows.append(Layer(step.node.name or str(step.node.outputs[0].name), step.node.op_type, asked, got, why))
+        rows.append(Layer(" + ".join(layers_of(step.node)), step.node.op_type, asked, got, why))
     return rows
 
 
