@@ -21,7 +21,7 @@ from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
 from tilewright.passes.canonicalize.decompose_conv_transpose import DecomposeConvTranspose
 from tilewright.passes.canonicalize.decompose_einsum import DecomposeEinsum
-from tilewright.passes.canonicalize.decompose_qlinear import DecomposeQLinear
+from tilewright.passes.canonicalize.decompose_qlinear import DecomposeQlinear
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
 from tilewright.passes.canonicalize.eliminate_identity import EliminateIdentity
@@ -54,6 +54,7 @@ from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
 from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
+from tilewright.passes.fusion.quantized_pool import FuseQuantizedPool
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 from tilewright.passes.layout.assign_layouts import AssignLayouts
@@ -66,7 +67,7 @@ def canonicalization() -> list[Pass]:
         CanonicalizeCasts(),  # before FoldConstants: a literal that is cast like a run-time value is a literal
         FoldConstants(),  # early: known sizes and axes as constants are what every other rule asks for
         EliminateIdentity(),  # before any pattern, so that no pattern has to skip over them
-        DecomposeQLinear(),  # early: Q and DQ around ordinary operators are what all rules below know
+        DecomposeQlinear(),  # early: Q and DQ around ordinary operators are what all rules below know
         RecogniseIntegerProducts(),  # before CollectScales and SimplifyArithmetic, which move the scales
         CanonicalizeQuantization(),  # before what compares the parameters of one Q or DQ with another's
         DecomposeAttention(),  # before views and transposes: it makes some
@@ -116,6 +117,7 @@ def fusion(level: int) -> list[Pass]:
         FuseDequantizedWeights(),  # likewise; with the epilogue that the next one knows
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
+        FuseQuantizedPool(),  # after contractions, whose results it reads as integers
         FuseDynamicQuantize(),  # after norms, which take the quantization of their rows; before what takes its ends
         FuseReduction(),  # before chains, which would take its ends
         FuseSoftmax(),

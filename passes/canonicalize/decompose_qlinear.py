@@ -20,7 +20,7 @@ from tilewright.passes.quantized import Parameters, as_f32, as_scalar, dequantiz
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 
-class DecomposeQLinear(RewritePass):
+class DecomposeQlinear(RewritePass):
     """Those with one scale, one a row or column, or one an output channel; others are kernels of their own."""
 
     name: ClassVar[str] = "decompose-qlinear"

@@ -8,7 +8,7 @@ import pytest
 from tilewright.ir.graph import constant_array, constant_tensor, is_constant
 from tilewright.passes.base import Pass
 from tilewright.passes.canonicalize.canonicalize_quantization import CanonicalizeQuantization
-from tilewright.passes.canonicalize.decompose_qlinear import DecomposeQLinear
+from tilewright.passes.canonicalize.decompose_qlinear import DecomposeQlinear
 from tilewright.passes.canonicalize.eliminate_requantization import EliminateRequantization
 from tilewright.passes.canonicalize.fold_dequantization import FoldDequantization
 from tilewright.passes.canonicalize.move_quantization import MoveQuantization
@@ -27,15 +27,15 @@ WS = "float[3] ws = {0.1,0.2,0.3}"
 #: What a pass makes of a graph: inputs → outputs, constants, nodes, and the operators in order afterwards.
 CASES: list[tuple[str, Pass, str, str, str, str]] = [
     # products
-    ("qlinear-matmul", DecomposeQLinear(), "uint8[B,4] a => uint8[B,3] y", f"{S}, {W}",
+    ("qlinear-matmul", DecomposeQlinear(), "uint8[B,4] a => uint8[B,3] y", f"{S}, {W}",
      "y = QLinearMatMul(a, s, z, w, t, i, s, u)", "DequantizeLinear DequantizeLinear MatMul QuantizeLinear"),
-    ("qlinear-matmul-columns", DecomposeQLinear(), "uint8[B,4] a => uint8[B,3] y",
+    ("qlinear-matmul-columns", DecomposeQlinear(), "uint8[B,4] a => uint8[B,3] y",
      f"{S}, {W}, {WS}, int8[3] zs = {{0,0,0}}",
      "y = QLinearMatMul(a, s, z, w, ws, zs, s, u)", "DequantizeLinear DequantizeLinear MatMul QuantizeLinear"),
-    ("qlinear-matmul-f16", DecomposeQLinear(), "uint8[B,4] a, float16 h => uint8[B,3] y", f"{S}, {W}",
+    ("qlinear-matmul-f16", DecomposeQlinear(), "uint8[B,4] a, float16 h => uint8[B,3] y", f"{S}, {W}",
      "y = QLinearMatMul(a, h, z, w, h, i, h, u)",
      "Cast Cast DequantizeLinear DequantizeLinear MatMul Cast QuantizeLinear"),
-    ("qlinear-conv", DecomposeQLinear(), "uint8[B,1,5,5] a => uint8[B,2,3,3] y",
+    ("qlinear-conv", DecomposeQlinear(), "uint8[B,1,5,5] a => uint8[B,2,3,3] y",
      f"{S}, int8[2,1,3,3] w = {{1,2,3,4,5,6,7,8,9,-1,-2,-3,-4,-5,-6,-7,-8,-9}}, int32[2] b = {{7,-900}}",
      "y = QLinearConv(a, s, z, w, t, i, s, u, b)",
      "DequantizeLinear DequantizeLinear DequantizeLinear Conv QuantizeLinear"),
@@ -189,7 +189,7 @@ EXPORTS = [
      "d = DequantizeLinear<axis=1>(c, ws, zs) y = MatMul(b, d)",
      "QuantizeLinear DequantizeLinear DequantizeLinear MatMul"),
     # a Linear: weights lie transposed
-    ("linear", "float[B,3] x => float[B,4] y", 
+    ("linear", "float[B,3] x => float[B,4] y",
      f"{S}, {W}, float[4] ws = {{0.1,0.2,0.3,0.4}}, float[4] c = {{1,2,3,4}}",
      "a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) d = DequantizeLinear<axis=0>(w, ws) "
      "y = Gemm<transB=1>(b, d, c)", "QuantizeLinear DequantizeLinear DequantizeLinear MatMul Add"),
@@ -198,7 +198,7 @@ EXPORTS = [
      "e = Transpose(d) y = MatMul(b, e)", "QuantizeLinear DequantizeLinear DequantizeLinear MatMul"),
     # bounds on integers (Brevitas)
     ("narrow-weights", "float[B,4] x => float[B,3] y",
-     f"{S}, float[4,3] w = {{9,-9,0.3,-0.4,0.5,-0.6,0.7,-0.8,0.9,-0.1,0.11,-0.12}}, int8 lo = {{-127}}, int8 hi = {{127}}",
+     f"{S}, float[4,3] w = {{9,-9,0.3,-0.4,0.5,-0.6,0.7,-0.8,0.9,-0.1,0.1,0.2}}, int8 lo = {{-127}}, int8 hi = {{127}}",
      "a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) c = QuantizeLinear(w, t, i) e = Clip(c, lo, hi) "
      "d = DequantizeLinear(e, t, i) y = MatMul(b, d)", "QuantizeLinear DequantizeLinear DequantizeLinear MatMul"),
     # one DQ a reader
