@@ -14,7 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-    from tilewright.api import bench, check, compile, load, verify
+    from tilewright.api import bench, check, compare_layers, compile, load, verify
     from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
     from tilewright.runtime.errors import ArtifactError, InputError
 
@@ -28,12 +28,13 @@ __all__ = [
     "UsageError",
     "bench",
     "check",
+    "compare_layers",
     "compile",
     "load",
     "verify",
 ]
 
-_HOME = dict.fromkeys(("bench", "check", "compile", "load", "verify"), "tilewright.api")
+_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from tilewright.artifact import Artifact
     from tilewright.benchmark import Benchmark
+    from tilewright.diagnosis.layers import Layers
     from tilewright.driver import Progress
     from tilewright.runtime import Session
     from tilewright.runtime.manifest import EntryInfo
@@ -252,7 +253,7 @@ def sizes(
 def _free(entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int]) -> dict[str, int]:
     """Every symbol at one of ``sizes``, in turn, within its bounds."""
     bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
-    return {s: _within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+    return {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
 
 
 def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:
@@ -267,10 +268,6 @@ def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[
             fix = "give sizes that the file takes"
             raise UsageError("input-shape-conflict", where=f"entry {entry.name!r}", cause=cause, fix=fix)
     return inputs, bound
-
-
-def _within(size: int, low: int, high: int, multiple: int) -> int:
-    return min(max(-(-size // multiple) * multiple, low), high)
 
 
 @contextmanager
@@ -305,6 +302,7 @@ def verify(
     feeds: Sequence[Mapping[str, Array]] | None = None,
     sizes: Mapping[str, Sequence[int]] | None = None,
     tolerance: float | None = None,
+    min_accuracy: float | None = None,
     engine: str = "auto",
     entry: str | None = None,
 ) -> Verification:
@@ -316,6 +314,7 @@ def verify(
         feeds: samples, arrays by input name; ``None`` makes some up.
         sizes: concrete shapes of made-up inputs.
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
+        min_accuracy: smallest cosine of each output of each sample; decides in place of the tolerance.
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
         entry: the entry point that was made from the model; the first when ``None``.
     """
@@ -327,7 +326,40 @@ def verify(
         info = _entry(path, entry)
         _check_feeds(path, info, given)
         require_inputs(model, given[0])
-        return compare(path, model, given, tolerance=tolerance, engine=engine, entry=entry)
+        return compare(path, model, given, tolerance=tolerance, minimum=min_accuracy, engine=engine, entry=entry)
+
+
+def compare_layers(
+    model: Model,
+    reference: Model,
+    *,
+    feeds: Sequence[Mapping[str, Array]] | None = None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    tolerance: float | None = None,
+    min_accuracy: float | None = None,
+) -> Layers:
+    """Compare a quantized ONNX model with the float model it was made from, layer by layer.
+
+    Each layer alone (fed with what the reference gives it) and as the model runs; both are compiled for this machine.
+
+    Args:
+        model: an ONNX file or ``ModelProto``, quantized (or rewritten otherwise).
+        reference: the model that it was made from; the inputs are the same.
+        feeds: samples, arrays by input name; ``None`` makes some up, which the result tells.
+        sizes: concrete shapes of made-up inputs.
+        tolerance, min_accuracy: what outputs are judged by, as for :func:`verify`.
+    """
+    from tilewright.diagnosis.layers import compare_layers as compare
+    from tilewright.diagnosis.samples import made_up, require_fitting
+    from tilewright.frontend.onnx import import_model
+    from tilewright.runner import GraphRunner
+
+    with _onnx_file(model) as path, _onnx_file(reference) as beside:
+        ours, theirs = import_model(path), import_model(beside)
+        given = made_up(theirs, sizes or {}) if feeds is None else feeds
+        require_fitting(theirs, given, str(beside))
+        source = "made up" if feeds is None else "given"
+        return compare(ours, theirs, given, GraphRunner(), source, limits=(tolerance, min_accuracy))
 
 
 def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:

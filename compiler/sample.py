@@ -73,6 +73,11 @@ def bind(inputs: Sequence[Input], shapes: Mapping[str, Sequence[int]]) -> dict[s
     return sizes
 
 
+def within(size: int, low: int, high: int, multiple: int = 1) -> int:
+    """The size that is nearest to ``size`` among the multiples from ``low`` to ``high``."""
+    return min(max(-(-size // multiple) * multiple, low), high)
+
+
 def make_inputs(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
     """Seeded values for every input, at these sizes of the symbols."""
     return {i.name: sample_input(i.name, i.dtype, [_expr(s).evaluate(sizes) for s in i.shape], seed) for i in inputs}

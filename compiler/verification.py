@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright import accuracy, engines
-from tilewright.accuracy import Comparison
+from tilewright import engines
+from tilewright.accuracy import Agreement, Comparison, compare
 from tilewright.engines import EngineError
 from tilewright.errors import AccuracyError, ExitCode, InternalError, UsageError
 from tilewright.runtime import open_artifact
@@ -28,12 +28,14 @@ class Part:
     Attributes:
         target: its spelling.
         comparisons: per sample, per output.
+        totals: per output, over all samples.
         load_seconds: loading it, the runtime being imported already.
         peak_rss: highest memory of the process that ran it, Python and NumPy included; bytes.
     """
 
     target: str
     comparisons: tuple[tuple[Comparison, ...], ...]
+    totals: tuple[Comparison, ...]
     load_seconds: float
     peak_rss: int
 
@@ -69,8 +71,8 @@ class Verification:
 
     @property
     def worst(self) -> Comparison:
-        """The comparison that uses most of its tolerance."""
-        return max(self.comparisons, key=lambda c: (not c.ok, c.relative / c.tolerance if c.tolerance else c.relative))
+        """The comparison that uses most of what it may."""
+        return max(self.comparisons, key=lambda c: (c.used, c.relative))
 
     @property
     def top1(self) -> float | None:
@@ -86,14 +88,12 @@ class Verification:
         """Raise :class:`AccuracyError` naming every output that is off."""
         bad = [c for c in self.comparisons if not c.ok]
         if bad:
-            told = "; ".join(
-                c.problem or f"{c.name} off by {c.relative:.2e} (may be {c.tolerance:.0e})" for c in bad[:5]
-            )
+            told = "; ".join(c.problem or f"{c.name} {c.distance}" for c in bad[:5])
             raise AccuracyError(
                 "accuracy-below",
                 where=where,
                 cause=f"{told}, beside {self.reference}",
-                fix="compile with --verify-each to find the pass that changes numbers, or state --tolerance",
+                fix="find the tensor and the pass with tilewright bisect, or state --tolerance or --min-accuracy",
             )
 
 
@@ -103,6 +103,7 @@ def verify(
     feeds: Sequence[Mapping[str, Array]],
     *,
     tolerance: float | None = None,
+    minimum: float | None = None,
     engine: str = "auto",
     entry: str | None = None,
 ) -> Verification:
@@ -114,6 +115,7 @@ def verify(
         feeds: samples, arrays by input name.
         tolerance: largest error relative to the largest reference value; ``None`` is the table of
             :data:`tilewright.accuracy.TOLERANCE`.
+        minimum: smallest cosine of each output of each sample; decides in place of the tolerance.
         engine: ``onnxruntime``, ``onnx.reference`` or ``auto`` (the first that is installed and takes the model).
         entry: the entry point that was made from it; the first when ``None``.
 
@@ -128,7 +130,8 @@ def verify(
     want, note = _reference(Path(reference), feeds, engine)
     cost = (want.load_seconds + sum(want.seconds), want.peak_rss)
     name = f"{want.engine} {want.version}"
-    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, tolerance=tolerance, entry=entry)
+    limits = {"tolerance": tolerance, "minimum": minimum}
+    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, entry=entry, **limits)
 
 
 def verify_outputs(
@@ -140,6 +143,7 @@ def verify_outputs(
     cost: tuple[float, int] | None = None,
     note: str = "",
     tolerance: float | None = None,
+    minimum: float | None = None,
     entry: str | None = None,
 ) -> Verification:
     """Compare an artifact with outputs that are known.
@@ -151,7 +155,7 @@ def verify_outputs(
         reference: who gave them.
         cost: seconds and bytes of memory that they took, where that was in a process of its own.
         note: why the reference was not another one.
-        tolerance, entry: as for :func:`verify`.
+        tolerance, minimum, entry: as for :func:`verify`.
 
     Raises:
         EngineError: no part of the artifact can be run here, or inputs do not fit.
@@ -161,7 +165,7 @@ def verify_outputs(
     missing: EngineError | None = None
     for target in (t.target for t in open_artifact(artifact).manifest.targets):
         try:
-            parts.append(_part(Path(artifact), target, feeds, want, reference, tolerance, entry))
+            parts.append(_part(Path(artifact), target, feeds, want, reference, (tolerance, minimum), entry))
         except EngineError as error:
             if error.exit_code != ExitCode.DEVICE:
                 raise
@@ -182,15 +186,14 @@ def together(checks: Mapping[str, Verification]) -> Verification:
     if not others:
         return first
     named: dict[str, list[tuple[Comparison, ...]]] = {}
+    totals: dict[str, tuple[Comparison, ...]] = {}
     for entry, check in checks.items():
         for part in check.parts:
-            samples = [tuple(replace(c, name=f"{entry}: {c.name}") for c in sample) for sample in part.comparisons]
-            named.setdefault(part.target, []).extend(samples)
+            named.setdefault(part.target, []).extend(_named(entry, sample) for sample in part.comparisons)
+            totals[part.target] = (*totals.get(part.target, ()), *_named(entry, part.totals))
+    peak = max(p.peak_rss for c in checks.values() for p in c.parts)
     parts = [
-        replace(
-            p, comparisons=tuple(named[p.target]), peak_rss=max(q.peak_rss for c in checks.values() for q in c.parts)
-        )
-        for p in first.parts
+        replace(p, comparisons=tuple(named[p.target]), totals=totals[p.target], peak_rss=peak) for p in first.parts
     ]
     return Verification(
         tuple(parts),
@@ -200,6 +203,10 @@ def together(checks: Mapping[str, Verification]) -> Verification:
         max(c.reference_rss for c in checks.values()),
         "; ".join(f"{entry}: {c.reference_note}" for entry, c in checks.items() if c.reference_note),
     )
+
+
+def _named(entry: str, comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    return tuple(replace(c, name=f"{entry}: {c.name}") for c in comparisons)
 
 
 def require_inputs(reference: Path, names: Iterable[str]) -> None:
@@ -222,11 +229,12 @@ def _part(
     feeds: Sequence[Mapping[str, Array]],
     want: Sequence[Mapping[str, Array]],
     reference: str,
-    tolerance: float | None,
+    limits: tuple[float | None, float | None],
     entry: str | None,
 ) -> Part:
     got = engines.run_apart("tilewright", artifact, feeds, target, entry)
     comparisons = []
+    totals = {name: Agreement(name, *limits) for name in want[0]}
     for mine, theirs in zip(got.outputs, want, strict=True):
         if set(mine) != set(theirs):
             raise UsageError(
@@ -235,8 +243,10 @@ def _part(
                 cause=f"the artifact gives {sorted(mine)}, the reference {sorted(theirs)}",
                 fix="give the model that the artifact was compiled from",
             )
-        comparisons.append(tuple(accuracy.compare(n, mine[n], theirs[n], tolerance) for n in mine))
-    return Part(target, tuple(comparisons), got.load_seconds, got.peak_rss)
+        comparisons.append(tuple(compare(n, mine[n], theirs[n], *limits) for n in mine))
+        for name, total in totals.items():
+            total.add(mine[name], theirs[name])
+    return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
 
 
 def _reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str) -> tuple[engines.Runs, str]:

@@ -14,21 +14,27 @@ from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.canonicalize_casts import CanonicalizeCasts
 from tilewright.passes.canonicalize.canonicalize_gemm import CanonicalizeGemm
 from tilewright.passes.canonicalize.canonicalize_masks import CanonicalizeMasks
+from tilewright.passes.canonicalize.canonicalize_quantization import CanonicalizeQuantization
 from tilewright.passes.canonicalize.canonicalize_sizes import CanonicalizeSizes
 from tilewright.passes.canonicalize.collect_scales import CollectScales
 from tilewright.passes.canonicalize.compose_transposes import ComposeTransposes
 from tilewright.passes.canonicalize.decompose_attention import DecomposeAttention
 from tilewright.passes.canonicalize.decompose_conv_transpose import DecomposeConvTranspose
 from tilewright.passes.canonicalize.decompose_einsum import DecomposeEinsum
+from tilewright.passes.canonicalize.decompose_qlinear import DecomposeQlinear
 from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
 from tilewright.passes.canonicalize.eliminate_identity import EliminateIdentity
 from tilewright.passes.canonicalize.eliminate_nan_guard import EliminateNanGuard
+from tilewright.passes.canonicalize.eliminate_requantization import EliminateRequantization
 from tilewright.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from tilewright.passes.canonicalize.fold_constants import FoldConstants
+from tilewright.passes.canonicalize.fold_dequantization import FoldDequantization
 from tilewright.passes.canonicalize.fold_index_tensors import FoldIndexTensors
 from tilewright.passes.canonicalize.merge_views import MergeViews
+from tilewright.passes.canonicalize.move_quantization import MoveQuantization
 from tilewright.passes.canonicalize.recognise_gelu import RecogniseGelu
+from tilewright.passes.canonicalize.recognise_integer_products import RecogniseIntegerProducts
 from tilewright.passes.canonicalize.recognise_layer_norm import RecogniseLayerNorm
 from tilewright.passes.canonicalize.recognise_rms_norm import RecogniseRmsNorm
 from tilewright.passes.canonicalize.recognise_rotary import RecogniseRotary
@@ -40,11 +46,15 @@ from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
+from tilewright.passes.fusion.dequantized_weights import FuseDequantizedWeights
+from tilewright.passes.fusion.duplicate_dequantize import DuplicateDequantize
+from tilewright.passes.fusion.dynamic_quantize import FuseDynamicQuantize
 from tilewright.passes.fusion.elementwise import FuseElementwise
 from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
 from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
+from tilewright.passes.fusion.quantized_pool import FuseQuantizedPool
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 from tilewright.passes.layout.assign_layouts import AssignLayouts
@@ -57,12 +67,17 @@ def canonicalization() -> list[Pass]:
         CanonicalizeCasts(),  # before FoldConstants: a literal that is cast like a run-time value is a literal
         FoldConstants(),  # early: known sizes and axes as constants are what every other rule asks for
         EliminateIdentity(),  # before any pattern, so that no pattern has to skip over them
+        DecomposeQlinear(),  # early: Q and DQ around ordinary operators are what all rules below know
+        RecogniseIntegerProducts(),  # before CollectScales and SimplifyArithmetic, which move the scales
+        CanonicalizeQuantization(),  # before what compares the parameters of one Q or DQ with another's
         DecomposeAttention(),  # before views and transposes: it makes some
         DecomposeEinsum(),  # likewise
         FoldIndexTensors(),  # needs constants; makes views and Expands
         SinkExpand(),  # after FoldIndexTensors, whose Expands it moves out of the masks
         EliminateIdentity(),  # And(True, x) is left where a comparison was always true, and masks are read below
         CanonicalizeGemm(),  # before SinkViews, which knows MatMul only
+        MoveQuantization(),  # after CanonicalizeGemm, which makes Transposes; before transposes and views are composed
+        EliminateRequantization(),  # what movement stood between is next to each other now
         RecogniseLayerNorm(),  # before SimplifyArithmetic, which rewrites the Pow in it
         RecogniseRmsNorm(),  # likewise
         RecogniseGelu(),  # likewise
@@ -75,12 +90,16 @@ def canonicalization() -> list[Pass]:
         CanonicalizeMasks(),
         ShareHeads(),  # before MergeViews takes the repetition of heads apart
         SinkViews(),  # after Gemm became MatMul; brings views together that MergeViews cancels
+        MoveQuantization(),  # behind views that came down to it
+        EliminateRequantization(),
         RecogniseRotary(),  # its Transposes cancel below
         ComposeTransposes(),  # of heads that were shared, and of what is turned
         MergeViews(),  # what composing and sinking brought together
         CanonicalizeSizes(),  # sizes that views needed are constants by now; the rest are read from inputs
         DecomposeConvTranspose(),  # after CanonicalizeSizes, as it spells sizes; takes a BatchNormalization with it
         FoldBatchNorm(),
+        CanonicalizeQuantization(),  # weights have found their products: those in u8 become i8
+        FoldDequantization(),  # the DQs of constants that are left of no use to a product
         SimplifyArithmetic(),
         FoldConstants(),  # constants that the rules above transposed, scaled or compared
         EliminateIdentity(),
@@ -92,10 +111,14 @@ def canonicalization() -> list[Pass]:
 def fusion(level: int) -> list[Pass]:
     """Passes that decide what becomes one kernel; the most particular pattern first."""
     return [
+        DuplicateDequantize(),  # before all others, which take what only they read
         *([MergeParallelMatMuls()] if level > 2 else []),  # before attention, which takes the Split that it leaves
         FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
+        FuseDequantizedWeights(),  # likewise; with the epilogue that the next one knows
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
+        FuseQuantizedPool(),  # after contractions, whose results it reads as integers
+        FuseDynamicQuantize(),  # after norms, which take the quantization of their rows; before what takes its ends
         FuseReduction(),  # before chains, which would take its ends
         FuseSoftmax(),
         FuseElementwise(),  # what is left over

@@ -51,6 +51,9 @@ ALLOWED: dict[str, set[str]] = {
     "facts": {"backends.base", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "sample", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
+    "diagnosis": BELOW_DRIVER
+    | {"driver", "build", "entries", "runner", "observe", "selection", "accuracy", "engines", "verification", "sample"}
+    | {"artifact", "runtime"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
     | {"cost", "plan", "ir", "target", "selection"},
     "api": {
@@ -62,6 +65,8 @@ ALLOWED: dict[str, set[str]] = {
         "frontend",
         "verification",
         "benchmark",
+        "diagnosis",
+        "runner",
         "sample",
         "runtime",
         "options",

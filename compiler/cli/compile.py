@@ -153,5 +153,5 @@ def record(outcome: Outcome, checked: Verification) -> None:
     for part in checked.parts:
         for sample, comparisons in enumerate(part.comparisons):
             for c in comparisons:
-                failure = "" if c.ok else c.problem or f"relative error {c.relative:.3e} above {c.tolerance:.0e}"
+                failure = "" if c.ok else c.problem or c.distance
                 outcome.cases.append(Case(f"{c.name} on {part.target}, sample {sample}", failure=failure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,18 @@ def _target(target: TargetFacts) -> str:
 
 def numbers(c: Comparison) -> str:
     """A comparison on one line."""
-    return c.problem or f"cosine {c.cosine:.7f}  max|err| {c.max_error:.2e}  relative {c.relative:.2e}"
+    parts = (
+        f"cosine {c.cosine:.7f}",
+        f"SNR {decibels(c)}",
+        f"max|err| {c.max_error:.2e}",
+        f"relative {c.relative:.2e}",
+    )
+    return c.problem or "  ".join(parts)
+
+
+def decibels(c: Comparison) -> str:
+    """The signal-to-noise ratio for a reader."""
+    return f"{c.snr:.1f} dB" if math.isfinite(c.snr) else "exact" if c.snr > 0 else "no signal"
 
 
 def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
@@ -66,11 +78,8 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
         return
     worst = checked.worst
     agreement = "" if checked.top1 is None else f"  top-1 agreement {checked.top1:.2%}"
-    judged = f"{'PASS' if checked.ok else 'FAIL'} (max relative {worst.tolerance:.0e})"
-    numbers = (
-        worst.problem or f"cosine {worst.cosine:.7f}  max|err| {worst.max_error:.2e}  relative {worst.relative:.2e}"
-    )
-    yield "accuracy", f"{numbers}{agreement}   {judged}"
+    judged = f"{'PASS' if checked.ok else 'FAIL'} ({worst.limit})"
+    yield "accuracy", f"{numbers(worst)}{agreement}   {judged}"
     samples = len(checked.parts[0].comparisons)
     where = " and ".join(part.target for part in checked.parts)
     cost = ""

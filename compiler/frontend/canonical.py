@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
+from tilewright.frontend import contrib
+from tilewright.frontend.blocks import is_block_operator
 from tilewright.frontend.control import CONTROL_FLOW
 from tilewright.frontend.definition import has_definition
 from tilewright.frontend.legacy import park, unpark
@@ -95,12 +97,16 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED | CONTROL_FLOW):
             continue
+        if contrib.is_expanded(domain, node.op_type) or is_block_operator(domain, node.op_type):
+            continue
         opset = opsets.get(domain, 0)
         if find_shape_rule(domain, node.op_type) is None and not has_definition(domain, node.op_type, opset):
             name = f"{domain}::{node.op_type}" if domain else node.op_type
             problems.setdefault(name, []).append(node.name or (node.output[0] if node.output else "?"))
     if problems:
-        raise unsupported_error([f"{name} ({len(at)}: {_listed(at)})" for name, at in problems.items()], where)
+        reasons = {f"{contrib.DOMAIN}::{name}": f": {reason}" for name, reason in contrib.REFUSED.items()}
+        lines = [f"{name} ({len(at)}: {_listed(at)}){reasons.get(name, '')}" for name, at in problems.items()]
+        raise unsupported_error(lines, where)
 
 
 def _listed(names: list[str]) -> str:

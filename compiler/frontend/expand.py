@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
+from tilewright.frontend.blocks import in_blocks
+from tilewright.frontend.contrib import expanded
 from tilewright.frontend.control import Part, check_choice, written_out
 from tilewright.frontend.definition import definition_of
 from tilewright.ir.graph import origin_of, set_origin
@@ -45,7 +47,7 @@ class Expander:
         check_choice(node, scope)
         if node.op_identifier() in self._model.functions or has_lowering(self._model, node) or program_of(node):
             return None
-        part = written_out(node, scope)
+        part = written_out(node, scope) or expanded(node, scope) or in_blocks(node, scope)
         if part is None:
             types = [None if v is None else scope.type_of(v) for v in node.inputs]
             part = None if _is_decomposed(node, types) else self._definition(node, types)
@@ -68,7 +70,8 @@ class Expander:
         results = None if part.results is None else _made_once(part)
         if results is not None and len(results) < len(node.outputs):
             raise Unsupported(f"it has {len(node.outputs)} outputs, and its body gives {len(results)}")
-        origin = origin_of(node) or f"{node.op_type} {node.name or node.outputs[0].name!r}"
+        operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        origin = origin_of(node) or f"{operator} {node.name or node.outputs[0].name!r}"
         root = node.outputs[0].name or node.name
         for value in [*part.constants, *_made_by(part.nodes)]:
             value.name = self._unique(f"{root}/{(value.name or 'value').rpartition('/')[2]}")

@@ -41,6 +41,18 @@ class Update:
     value: At
 
 
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """``(stored - zero) · scale``: one scale and zero point for all, or, with ``axis``, one for each position of that
+    axis of ``stored``, or for each ``block`` positions of it (then both have the rank of ``stored``)."""
+
+    stored: Operand
+    scale: Operand
+    zero: Operand | None
+    axis: int | None
+    block: int
+
+
 @dataclass(slots=True, eq=False)
 class Operand:
     """A tensor that is not computed yet.
@@ -52,6 +64,7 @@ class Operand:
         origin: the operator that made it and its operands, for rules that look one step back (softmax · V).
         view: when this is a bijective rearrangement of another operand, that operand and the map from its indices to
             ours: a kernel that stores a rearranged tensor iterates over the original.
+        quantized: the integers (or narrow floats) that this is, scaled, for products that are computed on those.
         cuts: per dimension, the positions where another formula begins (the joints of a concatenation): a kernel that
             stores the tensor may store each piece by itself.
     """
@@ -63,6 +76,7 @@ class Operand:
     symbols: np.ndarray | None = None
     origin: tuple[str, tuple[Operand, ...]] = ("", ())
     view: tuple[Operand, Forward] | None = None
+    quantized: Quantized | None = None
     cuts: Mapping[int, tuple[Expr, ...]] = field(default_factory=dict)
     #: When this is another tensor with some elements replaced, how; a kernel that stores it writes those only.
     update: Update | None = None
@@ -108,6 +122,8 @@ class Composer:
         self._scopes: list[list[Statement]] = [self.body]
         self._names: dict[str, int] = {}
         self._scanned: set[str] = set()
+        #: Whether a sum of products of integers is among the statements.
+        self.integral = False
 
     # -- names, axes, parameters ---------------------------------------------------------------------------------
 
@@ -159,6 +175,14 @@ class Composer:
 
     def _simplified(self, index: Sequence[Index]) -> tuple[Index, ...]:
         return tuple(simplify(i, self.ranges) if isinstance(i, Expr) else i for i in index)
+
+    def is_weight(self, x: Operand) -> bool:
+        """Whether ``x`` is a constant in memory, in whatever order of axes."""
+        if not _in_memory(x):
+            return False
+        place = x.at([ZERO] * x.type.rank)
+        roles = {p.name: p.role for p in self.params}
+        return isinstance(place, Load) and roles[place.tensor] == "const"
 
     def padded(self, x: Operand, index: Sequence[Index], fill: float | int) -> Value:
         """The element of ``x`` at ``index``, ``fill`` outside it. A gathered index is taken to be inside."""

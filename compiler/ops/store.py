@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import onnx_ir as ir
@@ -11,10 +12,11 @@ from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 from tilewright.ir.types import TensorType
 from tilewright.kernel.analysis import gathered, loads_of
 from tilewright.kernel.expr import Load
-from tilewright.kernel.tile import Kernel
-from tilewright.ops.compose import PARAMETER, Composer, Forward, Operand, Update, free_axes
+from tilewright.kernel.tile import Axis, Kernel
+from tilewright.ops.compose import PARAMETER, Composer, Forward, Operand, Update, free_axes, statement_axes
 from tilewright.ops.digits import split_digits
 from tilewright.ops.flatten import flatten_axes, name_axes, values_of
+from tilewright.ops.hoist import hoist_constants
 
 _OUTPUT_AXES = ("g", "h", "a", "b", "m", "n")
 
@@ -119,4 +121,15 @@ def tidy(composer: Composer, values: list[ir.Value]) -> tuple[Kernel, tuple[ir.V
         kernel.axes,
         kernel.body,
     )
-    return name_axes(flatten_axes(split_digits(slim)), _OUTPUT_AXES), tuple(values[i] for i in kept)
+    slim, given = hoist_constants(slim, [values[i] for i in kept], str(values[kept[-1]].name))
+    read = {v.tensor for s in slim.body for v in values_of(s) if isinstance(v, Load)} | {
+        p.alias for p in slim.params if p.alias is not None
+    }
+    kept = [i for i, p in enumerate(slim.params) if p.role == "out" or p.name in read]
+    slim = replace(slim, params=tuple(slim.params[i] for i in kept), axes=_axes_used(slim))
+    return name_axes(flatten_axes(split_digits(slim)), _OUTPUT_AXES), tuple(given[i] for i in kept)
+
+
+def _axes_used(kernel: Kernel) -> tuple[Axis, ...]:
+    used = {a for s in kernel.body for a in statement_axes(s)}
+    return tuple(a for a in kernel.axes if a.name in used)

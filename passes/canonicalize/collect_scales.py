@@ -13,10 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.ir.graph import is_constant, only_consumer, type_of
+from tilewright.ir.graph import only_consumer, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Miss
 from tilewright.passes.match import scalar_of
+from tilewright.passes.quantized import is_weight
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 
@@ -28,7 +29,7 @@ class CollectScales(RewritePass):
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         a, b = required(node, 0), required(node, 1)
-        if is_constant(a) or is_constant(b) or not type_of(a).dtype.is_float:
+        if is_weight(a) or is_weight(b) or not type_of(a).dtype.is_float:
             return False
         (left, first), (right, second) = _unscaled(a), _unscaled(b)
         if left is a and right is b:

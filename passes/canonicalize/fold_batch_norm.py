@@ -2,6 +2,7 @@
 
     BatchNormalization(Conv(x, W, c), scale, bias, mean, var)  →  Conv(x, W·s, c·s + t)
     Conv(BatchNormalization(x, …), W, c)                       →  Conv(x, W·s, c + Σ W·t)      without padding
+    BatchNormalization(Conv(x, DQ(W, q), c), …)                →  Conv(x, DQ(W, q·s), c·s + t) where s is positive
     BatchNormalization(x, …)                                   →  x·s + t                      which chains take up
 
     s = scale / √(var + ε),  t = bias - mean·s
@@ -11,7 +12,7 @@ Padding is of zeros after the normalization: it would have to be of -t/s before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from tilewright.ir.graph import constant_array, is_constant, only_consumer, type_of
 from tilewright.passes.base import Miss
+from tilewright.passes.quantized import dequantize_of, dequantized, is_weight, parameters
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 
 Array = NDArray[Any]
@@ -48,6 +50,8 @@ class FoldBatchNorm(RewritePass):
         before, after = x.producer(), only_consumer(node.outputs[0])
         if before is not None and _takes(before) and only_consumer(x) is node:
             rewriter.replace(node.outputs[0], _scaled_output(before, affine, rewriter, node))
+        elif before is not None and _takes_scale(before, affine) and only_consumer(x) is node:
+            rewriter.replace(node.outputs[0], _scaled_integers(before, affine, rewriter, node))
         elif after is not None and _takes(after) and after.inputs[0] is node.outputs[0] and _unpadded(after):
             rewriter.replace(after.outputs[0], _scaled_input(after, x, affine, rewriter))
         elif required(node, 3).dtype != x.dtype:
@@ -80,6 +84,44 @@ def affine_of(node: ir.Node) -> Affine:
 def _takes(node: ir.Node) -> bool:
     """A convolution with constant filters and bias."""
     return node.op_type == "Conv" and node.domain == "" and all(v is None or is_constant(v) for v in node.inputs[1:])
+
+
+def _takes_scale(node: ir.Node, affine: Affine) -> bool:
+    """A convolution with integer filters under a DQ, whose scale can be another for each of them."""
+    if node.op_type != "Conv" or node.domain != "" or not all(v is None or is_weight(v) for v in node.inputs[1:]):
+        return False
+    inner = dequantize_of(node.inputs[1])
+    if inner is None:
+        return False
+    p = parameters(inner)
+    zero_fits = p.zero is None or p.axis is not None
+    return p.axis in (None, 0) and not p.block and not p.result and zero_fits and bool((affine.scale > 0).all())
+
+
+def _scaled_integers(conv: ir.Node, affine: Affine, rewriter: Rewriter, before: ir.Node) -> ir.Value:
+    inner = dequantize_of(required(conv, 1))
+    assert inner is not None
+    integers, p = required(inner, 0), parameters(inner)
+    dtype = constant_array(p.scale).dtype
+    scale = (constant_array(p.scale).astype(np.float64) * affine.scale).astype(dtype)
+    scaled = replace(p, scale=rewriter.constant(scale, f"{p.scale.name}_bn"), axis=0)
+    bias = (_real_bias(conv) * affine.scale + affine.shift).astype(type_of(required(conv, 0)).dtype.numpy)
+    filters = dequantized(rewriter, integers, scaled, before=before)
+    inputs = [required(conv, 0), filters, rewriter.constant(bias, f"{integers.name}_bn_bias")]
+    attributes = {key: a.value for key, a in conv.attributes.items()}
+    return rewriter.new("Conv", inputs, before=before, attributes=attributes)
+
+
+def _real_bias(conv: ir.Node) -> Array:
+    """The bias of a convolution, dequantized if need be."""
+    given = conv.inputs[2] if len(conv.inputs) > 2 else None
+    inner = dequantize_of(given)
+    if given is None or inner is None:
+        return np.zeros(1) if given is None else constant_array(given).astype(np.float64)
+    p = parameters(inner)
+    zero = 0.0 if p.zero is None else constant_array(p.zero).astype(np.float64)
+    integers = constant_array(required(inner, 0)).astype(np.float64)
+    return np.asarray((integers - zero) * constant_array(p.scale).astype(np.float64))
 
 
 def _unpadded(conv: ir.Node) -> bool:

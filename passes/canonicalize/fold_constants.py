@@ -21,8 +21,9 @@ from tilewright.passes.rewrite import RewritePass, Rewriter
 _RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
 )
-#: Not folded though constant: these say that a tensor is quantized, which the quantize pass and kernels need to see.
-_KEPT = frozenset(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"])
+#: Not folded though constant: it says that a tensor is quantized, which the quantize pass and kernels need to see.
+#: A QuantizeLinear of a constant is folded: its integers say so as well.
+_KEPT = frozenset(["DequantizeLinear"])
 
 
 @dataclass(frozen=True, slots=True)

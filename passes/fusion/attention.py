@@ -37,6 +37,7 @@ from tilewright.ir.types import DType
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
+from tilewright.passes.fusion.quantization import quantizers
 from tilewright.passes.fusion.region import moves
 from tilewright.passes.match import is_number, scalar_of
 from tilewright.passes.rewrite import Rewriter, candidates, required
@@ -119,18 +120,28 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     v = required(context, 1)
     query_heads, heads = _check_sizes(q, k, v)
     query, key, value = (_before_movement(x, found) for x in (q, k, v))
-    output = _after_movement(context.outputs[0], found)
+    result = _quantized(context.outputs[0], found)
+    output = _after_movement(result, found)
     found.attributes["q_layout"] = _layout(query, q, (2, 3), query_heads)
     heads = _repeated_heads(key, k, heads)
     found.attributes["k_layout"] = "bhds" if key is k else _layout(key, k, (3, 2), heads)
     found.attributes["v_layout"] = _layout(value, v, (2, 3), heads)
-    found.attributes["out_layout"] = _layout(output, context.outputs[0], (2, 3), query_heads)
+    found.attributes["out_layout"] = _layout(output, result, (2, 3), query_heads)
+    output = _quantized(output, found)
     found.attributes |= {"num_heads": query_heads, "kv_num_heads": heads, "scale": found.scale}
     found.attributes["mask"] = sum({2 if type_of(m).dtype is DType.BOOL else 1 for m in masks})
     found.attributes["causal"] = 0
     sources = _unpacked([query, key, value], found)
     found.attributes["packed"] = int(len(sources) == 1)
     return found, [*sources, *masks], output
+
+
+def _quantized(output: ir.Value, found: _Found) -> ir.Value:
+    """What quantizes the result, by one scale that is known and where nobody else reads it; else the result."""
+    reader = only_consumer(output)
+    if reader is None or quantizers(output) != [reader] or type_of(required(reader, 1)).elements != 1:
+        return output
+    return found.take(reader).outputs[0]
 
 
 def _after_softmax(softmax: ir.Node, found: _Found) -> ir.Value:

@@ -4,7 +4,8 @@
     LayerNormalization(Gather(T, ids) + Gather(P, positions) + …, w, b)     →  FusedLayerNorm(T, ids, P, positions, …)
 
 Check: what it takes has at most the shape of the normalized value and is read by nothing else; a sum that something
-else reads as well (the residual stream of a pre-norm block) becomes a second output.
+else reads as well (the residual stream of a pre-norm block) becomes a second output. What quantizes the normalized rows
+goes along: their scales are known while they are in registers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tilewright.ir.graph import is_constant, type_of
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.fusion.order import Order
 from tilewright.passes.fusion.outline import obstacle, outline
+from tilewright.passes.fusion.quantization import quantizers
 from tilewright.passes.fusion.region import grow_backward, is_elementwise, visible
 from tilewright.passes.rewrite import Rewriter, candidates, required
 
@@ -38,6 +40,7 @@ class FuseLayerNormResidual(Pass):
             if node.graph is None:
                 continue
             region = _region(node)
+            region = [*region, *(n for n in quantizers(node.outputs[0]) if n not in region)]
             outputs = visible(region)
             reason = _reason(order, node, region, outputs)
             if reason is not None:
@@ -79,7 +82,7 @@ def is_look_up(node: ir.Node) -> bool:
 
 def _reason(order: Order, node: ir.Node, region: list[ir.Node], outputs: list[ir.Value]) -> str | None:
     if len(region) == 1:
-        return "no sum in front of it that only it reads"
-    if node.outputs[0] not in outputs or any(v in outputs for v in node.outputs[1:]):
+        return "no sum in front of it that only it reads, and nothing quantizes it"
+    if not outputs or any(v in outputs for v in node.outputs[1:]):
         return "its mean or deviation is read, or nothing reads it"
     return obstacle(order, region, outputs)

@@ -123,9 +123,15 @@ def visible(nodes: Collection[ir.Node]) -> list[ir.Value]:
     ]
 
 
+#: Position by position as well, each with the scale that belongs to it.
+_QUANTIZING = frozenset(["QuantizeLinear", "DequantizeLinear"])
+
+
 def is_elementwise(node: ir.Node) -> bool:
     """True for operators that work position by position."""
-    return node.domain == "" and node.op_type in ELEMENTWISE and len(node.outputs) == 1 and not is_late(node)
+    return (
+        node.domain == "" and node.op_type in ELEMENTWISE | _QUANTIZING and len(node.outputs) == 1 and not is_late(node)
+    )
 
 
 def moves(node: ir.Node) -> bool:

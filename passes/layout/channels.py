@@ -26,7 +26,8 @@ WINDOWED = frozenset("Conv MaxPool AveragePool LpPool".split())
 _BY_CHANNEL = frozenset("BatchNormalization InstanceNormalization GlobalAveragePool GlobalMaxPool".split())
 #: Operators whose output has the axes of input 0, in their order.
 _SAME_AXES = REDUCTIONS | set(
-    "Concat Split Slice Pad Resize Expand Softmax LogSoftmax LayerNormalization Identity Dropout".split()
+    """Concat Split Slice Pad Resize Expand Softmax LogSoftmax LayerNormalization Identity Dropout QuantizeLinear
+    DequantizeLinear""".split()
 )
 #: Operators all of whose inputs have the axes of the output.
 _ALL_INPUTS = ELEMENTWISE | {"Concat"}

@@ -111,6 +111,26 @@ def test_a_wrong_model_fails_verification(compiled: Compiled, cli: Run, tmp_path
     assert json.loads(told.read_text(encoding="utf-8"))["error"]["code"] == "accuracy-below"
 
 
+def test_a_bound_on_the_cosine_judges_several_samples(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
+    from models import minilm
+
+    other, told = minilm.build_small(tmp_path, seed=1), tmp_path / "v.json"
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    data = []
+    for i, length in enumerate((5, 9)):
+        np.savez(tmp_path / f"{i}.npz", **{n: np.ones((2, length), np.int64) for n in names})
+        data += ["--data", tmp_path / f"{i}.npz"]
+    passed = cli("verify", compiled.artifact, "--ref", other, *data, "--min-accuracy", "-1")
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    assert "PASS (cosine at least -1)" in passed.stdout
+    assert re.search(r"^ +all +sentence_embedding +cosine \S+ +SNR \S+ dB", passed.stdout, re.MULTILINE)
+    failed = cli("verify", compiled.artifact, "--ref", other, *data, "--min-accuracy", "0.999", "--json", told)
+    assert failed.returncode == 5
+    verification = json.loads(told.read_text(encoding="utf-8"))["verification"]
+    assert len(verification["parts"][0]["comparisons"]) == 2
+    assert verification["parts"][0]["totals"][0]["minimum"] == 0.999
+
+
 def test_every_part_of_an_artifact_is_verified(compiled: Compiled, cli: Run, tmp_path: Path) -> None:
     targets = ("-t", "cpu:x86-64-v2", "-t", "cpu:native", "-t", "cpu:aarch64")
     done = cli("compile", tiny(tmp_path), "-o", tmp_path / "m.tw", *targets)

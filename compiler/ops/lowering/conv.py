@@ -9,6 +9,7 @@ from tilewright.ir.symbolic import Expr, constant, maximum
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast
 from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lowering.integer import Factor, factors, padding, scaled_product
 from tilewright.ops.lowering.reduction import accumulator
 
 
@@ -19,6 +20,7 @@ def _lower_conv(ctx: Context) -> Operand:
     groups, wide = ctx.attribute("group", 1), accumulator(x.type.dtype)
     windows = sliding(ctx, [s.value for s in w.type.shape[2:]])
     per_group = w.type.shape[0] // groups
+    sides = factors(ctx, x, w, (range(1, x.type.rank), range(1, w.type.rank)))
 
     def at(index: tuple[Index, ...]) -> Value:
         b, o, *where = index
@@ -27,12 +29,26 @@ def _lower_conv(ctx: Context) -> Operand:
         i = ctx.composer.axis(w.type.shape[1], "c")
         place = windows.place(where, window)
         channel = i if groups == 1 else (o // per_group) * w.type.shape[1] + i
+        if sides is not None:
+            y = _quantized(ctx, sides, (b, channel, *place), (o, i, *window))
+            return y if bias is None else binary("add", y, bias.at((o,)))
         left = ctx.composer.padded(x, (b, channel, *place), 0)
         acc = binary("mul", cast(left, wide), cast(w.at((o, i, *window)), wide))
         y = cast(ctx.composer.reduce("sum", [k for k in (*window, i) if not k.is_constant], acc, "acc"), x.type.dtype)
         return y if bias is None else binary("add", y, bias.at((o,)))
 
     return ctx.result(at)
+
+
+def _quantized(ctx: Context, sides: tuple[Factor, Factor], where: Sequence[Index], weight: Sequence[Index]) -> Value:
+    """The sum over a window of products of dequantized integers."""
+    _, i, *window = weight
+    over = [k for k in (*window, i) if isinstance(k, Expr)]
+
+    def places(k: Sequence[Expr]) -> Sequence[Index]:
+        return weight[0], k[-1], *k[:-1]
+
+    return scaled_product(ctx, sides, (lambda _: where, places), over, padding(ctx, sides[0], where))
 
 
 @dataclass(frozen=True, slots=True)

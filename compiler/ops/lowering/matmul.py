@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from tilewright.ir.symbolic import ZERO
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, free_axes, select, unary
 from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lowering.blocks import block_product
+from tilewright.ops.lowering.integer import Factor, Place, factors, scaled_product
 from tilewright.ops.lowering.reduction import accumulator
 
 
@@ -18,6 +21,10 @@ def _lower_matmul(ctx: Context) -> Operand:
     if a.origin[0] == "Softmax" and a.type.rank > 1 and b.type.rank > 1:
         return _lower_softmax_matmul(ctx, a.origin[1][0], b, "keep" if len(a.origin[1]) == 1 else "zero")
 
+    if (by_blocks := block_product(ctx, a, b)) is not None:
+        return by_blocks
+    if (sides := factors(ctx, a, b, ({a.type.rank - 1}, {max(0, b.type.rank - 2)}))) is not None:
+        return ctx.result(_quantized_products(ctx, sides))
     wide = accumulator(a.type.dtype)
     at = products(ctx, _widened(a, wide), _widened(b, wide))
     return ctx.result(lambda index: cast(at(index), a.type.dtype))
@@ -31,13 +38,31 @@ def products(ctx: Context, a: Operand, b: Operand) -> Callable[[tuple[Index, ...
     """The elements of ``numpy.matmul(a, b)``, for operands of the element type that the sums run in."""
 
     def at(index: tuple[Index, ...]) -> Value:
-        batch, rest = _split(index, a.type.rank, b.type.rank)
+        left, right = _places(index, a, b)
         k = ctx.composer.axis(a.type.shape[-1], "k")
-        left = a.at((*_tail(batch, a), *rest[: a.type.rank > 1], k))
-        right = b.at((*_tail(batch, b), k, *rest[len(rest) - (b.type.rank > 1) :]))
-        return ctx.composer.reduce("sum", [k], binary("mul", left, right), "acc")
+        return ctx.composer.reduce("sum", [k], binary("mul", a.at(left([k])), b.at(right([k]))), "acc")
 
     return at
+
+
+def _quantized_products(ctx: Context, sides: tuple[Factor, Factor]) -> Callable[[tuple[Index, ...]], Value]:
+    """The same for dequantized integers."""
+    a, b = (side.stored for side in sides)
+
+    def at(index: tuple[Index, ...]) -> Value:
+        places = _places(index, a, b)
+        k = [ctx.composer.axis(a.type.shape[-1], "k")]
+        return scaled_product(ctx, sides, places, k, cast(a.at(places[0](k)), DType.I32))
+
+    return at
+
+
+def _places(index: tuple[Index, ...], a: Operand, b: Operand) -> tuple[Place, Place]:
+    """Where both operands are read for an element of the result, by the position along the sum."""
+    batch, rest = _split(index, a.type.rank, b.type.rank)
+    row, column = rest[: a.type.rank > 1], rest[len(rest) - (b.type.rank > 1) :]
+    left, right = _tail(batch, a), _tail(batch, b)
+    return lambda k: (*left, *row, *k), lambda k: (*right, *k, *column)
 
 
 def _split(index: tuple[Index, ...], rank_a: int, rank_b: int) -> tuple[tuple[Index, ...], tuple[Index, ...]]:
@@ -46,10 +71,10 @@ def _split(index: tuple[Index, ...], rank_a: int, rank_b: int) -> tuple[tuple[In
     return index[: len(index) - matrix], index[len(index) - matrix :]
 
 
-def _tail(batch: tuple[Index, ...], operand: Operand) -> tuple[Index | int, ...]:
+def _tail(batch: tuple[Index, ...], operand: Operand) -> tuple[Index, ...]:
     count = max(0, operand.type.rank - 2)
     sizes = operand.type.shape[:count]
-    return tuple(0 if size == 1 else i for i, size in zip(batch[len(batch) - count :], sizes, strict=True))
+    return tuple(ZERO if size == 1 else i for i, size in zip(batch[len(batch) - count :], sizes, strict=True))
 
 
 def _lower_softmax_matmul(ctx: Context, scores: Operand, v: Operand, empty: str) -> Operand:

@@ -6,12 +6,14 @@ or given at run time, one for all, one a row, column or channel, or one a block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Const, Value
-from tilewright.ops.compose import Index, Operand, binary, cast, const, select, unary
+from tilewright.ops.compose import Index, Operand, Quantized, binary, cast, const, select, unary
 from tilewright.ops.lower import Context, lowering
 from tilewright.ops.lowering.cast import converted
 from tilewright.ops.lowering.conv import sliding
@@ -34,7 +36,7 @@ def _lower_quantize(ctx: Context) -> Operand:
     precise = given if given.bits > 8 else DType.F32  # scales that are exponents are no type to divide in
 
     def at(index: tuple[Index, ...]) -> Value:
-        scaled = binary("div", cast(x.at(index), precise), cast(scale(index), precise))
+        scaled = _divided(cast(x.at(index), precise), cast(scale(index), precise), ctx.composer.integral)
         offset = None if zero is None else zero(index)
         if dtype.is_float:
             return converted(_shifted(cast(scaled, DType.F32), offset), dtype, saturate)
@@ -55,14 +57,21 @@ def _lower_dequantize(ctx: Context) -> Operand:
             value = binary("sub", value, cast(zero(index), DType.F32))
         return cast(binary("mul", value, cast(scale(index), DType.F32)), dtype)
 
-    return ctx.result(at)
+    whole = _is_single(ctx.input(1))
+    axis = None if whole else ctx.attribute("axis", 1) % x.type.rank
+    block = 0 if whole else ctx.attribute("block_size", 0)
+    return ctx.result(at, quantized=Quantized(x, ctx.input(1), ctx.optional(2), axis, block))
+
+
+def _is_single(parameter: Operand) -> bool:
+    return parameter.type.rank == 0 or (parameter.type.rank == 1 and parameter.type.shape[0] == 1)
 
 
 def _by_granularity(ctx: Context, i: int) -> Parameter:
     """Input ``i``, of the shape of the scale: one number, one a position of ``axis``, or one for each ``block_size``
     positions of it."""
     x, parameter = ctx.input(0), ctx.input(i)
-    if parameter.type.rank == 0 or (parameter.type.rank == 1 and parameter.type.shape[0] == 1):
+    if _is_single(parameter):
         return lambda index: parameter.scalar()
     axis, block = ctx.attribute("axis", 1) % x.type.rank, ctx.attribute("block_size", 0)
     if not block:
@@ -74,6 +83,17 @@ def _by_granularity(ctx: Context, i: int) -> Parameter:
         return parameter.at((*index[:axis], position // block, *index[axis + 1 :]))
 
     return at
+
+
+def _divided(x: Value, scale: Value, integral: bool) -> Value:
+    """``x / scale``. What follows a product of integers is multiplied by the reciprocal of a constant scale, as a
+    requantization is defined here: a division an element would cost as much as a product of 64 terms."""
+    if integral and isinstance(scale, Const) and scale.value and scale.dtype is DType.F32:
+        with np.errstate(over="ignore"):
+            reciprocal = float(np.float32(1) / np.float32(scale.value))
+        if math.isfinite(reciprocal):
+            return binary("mul", x, reciprocal)
+    return binary("div", x, scale)
 
 
 def _saturated(scaled: Value, zero: Value | None, to: DType) -> Value:
