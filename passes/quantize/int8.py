@@ -47,11 +47,7 @@ def static_int8(request: Request) -> list[Layer]:
 def dynamic_int8(request: Request) -> list[Layer]:
     """Scales of rows at run time; needs no calibration data."""
     settings, capability = request.settings, request.capability
-    refused = {
-        n: why
-        for n in contractions(request.model)
-        if (why := dynamic_obstacle(n, capability, settings.layers))
-    }
+    refused = {n: why for n in contractions(request.model) if (why := dynamic_obstacle(n, capability, settings.layers))}
     layers = _report(request.model, refused)
     QuantizeDynamic(capability, settings.calibrator == "mse", settings.layers).run(request.model)
     return layers
