@@ -14,7 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-    from tilewright.api import bench, check, compare_layers, compile, load, verify
+    from tilewright.api import bench, bisect, check, compare_layers, compile, load, verify
     from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
     from tilewright.runtime.errors import ArtifactError, InputError
 
@@ -27,6 +27,7 @@ __all__ = [
     "TilewrightError",
     "UsageError",
     "bench",
+    "bisect",
     "check",
     "compare_layers",
     "compile",
@@ -34,7 +35,7 @@ __all__ = [
     "verify",
 ]
 
-_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
+_HOME = dict.fromkeys(("bench", "bisect", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -26,6 +26,7 @@ from tilewright.ops.program import Run, Step, lower_graph
 from tilewright.options import Options
 from tilewright.package.native import build_runtime
 from tilewright.package.writer import Part, cpu_requirements
+from tilewright.passes.base import Pass
 from tilewright.passes.layout.cost import traffic_on
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
 from tilewright.plan.constants import constant_names
@@ -40,20 +41,25 @@ Progress = Callable[[str, str], None]
 
 
 def compile(
-    model: Model | Mapping[str, Model], *, options: Options | None = None, progress: Progress | None = None
+    model: Model | Mapping[str, Model],
+    *,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    passes: Sequence[Pass] | None = None,
 ) -> Artifact:
     """Compile an ONNX model for every target of ``options``, or several models, each an entry point under its name.
 
-    Entry points share kernels and equal constants. Raises :class:`~tilewright.errors.TilewrightError` for what the user
-    can mend, :class:`InternalError` for our bugs, :class:`~tilewright.observe.Stopped` at the stage or pass of
-    ``stop_after`` (of the first entry point that comes to it).
+    Entry points share kernels and equal constants. ``passes`` run in place of those of the level: none for a graph that
+    is to become kernels as it is. Raises :class:`~tilewright.errors.TilewrightError` for what the user can mend,
+    :class:`InternalError` for our bugs, :class:`~tilewright.observe.Stopped` at the stage or pass of ``stop_after`` (of
+    the first entry point that comes to it).
     """
     options = options or Options()
     clock = Clock(progress or (lambda stage, detail: None))
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    entries = _lowered(models, options, [target for _, target in targets], observer, clock)
+    entries = _lowered(models, options, [target for _, target in targets], observer, clock, passes)
     # Hashing all weights is worth its time only where another entry point may have the same ones.
     names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
     builds = []
@@ -82,10 +88,15 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
 
 
 def _lowered(
-    models: Mapping[str, Model], options: Options, targets: Sequence[Target], observer: Observer, clock: Clock
+    models: Mapping[str, Model],
+    options: Options,
+    targets: Sequence[Target],
+    observer: Observer,
+    clock: Clock,
+    passes: Sequence[Pass] | None = None,
 ) -> tuple[Lowered, ...]:
     """Every entry point imported, optimized and lowered, once for all targets."""
-    passes = default_pipeline(options.level, traffic_on(targets))
+    passes = default_pipeline(options.level, traffic_on(targets)) if passes is None else passes
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)

@@ -70,6 +70,8 @@ class Observer:
 
     def start(self, model: ir.Model) -> None:
         """The graph as imported: dumped as number 0, and what every later state is compared with."""
+        if self.observe.watch:
+            self.observe.watch("import", model)
         if self._folder:
             path = self._dump(model, "import")
             if self.observe.verify_each:
@@ -88,6 +90,8 @@ class Observer:
             self.say(f"{name}: {'changed the graph' if result.modified else 'found nothing to change'}")
             for miss in result.misses:
                 self.say(f"  {name}: {miss}")
+        if result.modified and self.observe.watch:
+            self.observe.watch(name, model)
         if result.modified and self._folder:
             path = self._dump(model, name)
             if self.observe.verify_each:

@@ -97,6 +97,20 @@ class Verification:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Outputs of each sample by name, from an engine; seconds and bytes that it took; why it was not another one."""
+
+    engine: str
+    version: str
+    outputs: tuple[dict[str, Array], ...]
+    cost: tuple[float, int]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.version}"
+
+
 def verify(
     artifact: Path | str,
     reference: Path | str,
@@ -127,11 +141,18 @@ def verify(
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
-    want, note = _reference(Path(reference), feeds, engine)
-    cost = (want.load_seconds + sum(want.seconds), want.peak_rss)
-    name = f"{want.engine} {want.version}"
-    limits = {"tolerance": tolerance, "minimum": minimum}
-    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, entry=entry, **limits)
+    want = reference_outputs(Path(reference), feeds, engine)
+    return verify_outputs(
+        artifact,
+        feeds,
+        want.outputs,
+        str(want),
+        cost=want.cost,
+        note=want.note,
+        tolerance=tolerance,
+        minimum=minimum,
+        entry=entry,
+    )
 
 
 def verify_outputs(
@@ -249,18 +270,24 @@ def _part(
     return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
 
 
-def _reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str) -> tuple[engines.Runs, str]:
+def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:
+    """What ``engine`` (as for :func:`verify`) makes of the samples. Raises :class:`EngineError`."""
     if engine != "auto":
-        return _run_reference(engine, path, feeds), ""
+        return _told(_run_reference(engine, path, feeds))
     note = "onnxruntime is not installed"
     if engines.available("onnxruntime"):
         try:
-            return _run_reference("onnxruntime", path, feeds), ""
+            return _told(_run_reference("onnxruntime", path, feeds))
         except EngineError as error:
             if error.code != NO_REFERENCE:
                 raise
             note = error.cause.splitlines()[-1]
-    return _run_reference("onnx.reference", path, feeds), note
+    return _told(_run_reference("onnx.reference", path, feeds), note)
+
+
+def _told(runs: engines.Runs, note: str = "") -> Reference:
+    cost = (runs.load_seconds + sum(runs.seconds), runs.peak_rss)
+    return Reference(runs.engine, runs.version, runs.outputs, cost, note)
 
 
 def _run_reference(engine: str, path: Path, feeds: Sequence[Mapping[str, Array]]) -> engines.Runs:

@@ -46,6 +46,7 @@ from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
+from tilewright.passes.fusion.dequantized_weights import FuseDequantizedWeights
 from tilewright.passes.fusion.duplicate_dequantize import DuplicateDequantize
 from tilewright.passes.fusion.dynamic_quantize import FuseDynamicQuantize
 from tilewright.passes.fusion.elementwise import FuseElementwise
@@ -53,6 +54,7 @@ from tilewright.passes.fusion.gated_matmul import FuseGatedMatMul
 from tilewright.passes.fusion.layer_norm_residual import FuseLayerNormResidual
 from tilewright.passes.fusion.matmul_epilogue import FuseMatMulEpilogue
 from tilewright.passes.fusion.merge_parallel_matmuls import MergeParallelMatMuls
+from tilewright.passes.fusion.quantized_pool import FuseQuantizedPool
 from tilewright.passes.fusion.reduction import FuseReduction
 from tilewright.passes.fusion.softmax import FuseSoftmax
 from tilewright.passes.layout.assign_layouts import AssignLayouts
@@ -112,8 +114,10 @@ def fusion(level: int) -> list[Pass]:
         DuplicateDequantize(),  # before all others, which take what only they read
         *([MergeParallelMatMuls()] if level > 2 else []),  # before attention, which takes the Split that it leaves
         FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
+        FuseDequantizedWeights(),  # likewise; with the epilogue that the next one knows
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take
+        FuseQuantizedPool(),  # after contractions, whose results it reads as integers
         FuseDynamicQuantize(),  # after norms, which take the quantization of their rows; before what takes its ends
         FuseReduction(),  # before chains, which would take its ends
         FuseSoftmax(),

@@ -211,6 +211,20 @@ class ContractionEmitter:
         name = self._copy(place, c.a, f"{c.node.tile}_a", strides, rows * stride)
         return Operand(name, symbol(c.depth) - place.start(c.depth), stride, constant(1))
 
+    def stage_rows(self, place: Place, v: Value, tile: str, row: str | None, block: str | None, inner: str) -> Operand:
+        """Copy all rows of ``v``, whose reduction runs over ``inner``, or over blocks of it, into f32 rows."""
+        size = place.scope.ranges[inner].size
+        blocks = constant(1) if block is None else place.scope.kernel.extent(block)
+        stride = ceildiv(blocks * size, place.lanes) * place.lanes
+        strides, rows, offset = {inner: constant(1)}, constant(1), symbol(inner)
+        if block is not None:
+            strides, offset = {block: size, **strides}, offset + symbol(block) * size
+        if row is not None:
+            strides, rows = {row: stride, **strides}, place.scope.ranges[row].size
+            offset = offset + (symbol(row) - place.start(row)) * stride
+        name = self._copy(place, v, f"{tile}_x", strides, rows * stride)
+        return Operand(name, offset, stride if row is not None else constant(0), constant(1))
+
     def _copy(self, place: Place, v: Value, label: str, strides: dict[str, Expr], size: Expr) -> str:
         """Spell ``v`` over the axes of ``strides`` into a buffer of ``size`` elements; its name."""
         name, axes = place.fresh(label), tuple(strides)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.errors import CompileError
 from tilewright.frontend import contrib
+from tilewright.frontend.blocks import is_block_operator
 from tilewright.frontend.control import CONTROL_FLOW
 from tilewright.frontend.definition import has_definition
 from tilewright.frontend.legacy import park, unpark
@@ -96,7 +97,7 @@ def require_operators(proto: onnx.ModelProto, where: str) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in functions or (not domain and node.op_type in _CONVERTED | CONTROL_FLOW):
             continue
-        if contrib.is_expanded(domain, node.op_type):
+        if contrib.is_expanded(domain, node.op_type) or is_block_operator(domain, node.op_type):
             continue
         opset = opsets.get(domain, 0)
         if find_shape_rule(domain, node.op_type) is None and not has_definition(domain, node.op_type, opset):

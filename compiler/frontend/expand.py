@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
+from tilewright.frontend.blocks import in_blocks
 from tilewright.frontend.contrib import expanded
 from tilewright.frontend.control import Part, check_choice, written_out
 from tilewright.frontend.definition import definition_of
@@ -46,7 +47,7 @@ class Expander:
         check_choice(node, scope)
         if node.op_identifier() in self._model.functions or has_lowering(self._model, node) or program_of(node):
             return None
-        part = written_out(node, scope) or expanded(node, scope)
+        part = written_out(node, scope) or expanded(node, scope) or in_blocks(node, scope)
         if part is None:
             types = [None if v is None else scope.type_of(v) for v in node.inputs]
             part = None if _is_decomposed(node, types) else self._definition(node, types)

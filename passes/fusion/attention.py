@@ -79,7 +79,6 @@ class FuseAttention(Pass):
         for softmax in list(candidates(model, frozenset(["Softmax"]))):
             try:
                 found, inputs, output = _find(softmax)
-                output = _quantized(output, found)
                 # The scores themselves may be the values, or their own mask.
                 within = next((v for v in inputs if v.producer() in found.nodes), None)
                 if within is not None:
@@ -121,12 +120,14 @@ def _find(softmax: ir.Node) -> tuple[_Found, list[ir.Value], ir.Value]:
     v = required(context, 1)
     query_heads, heads = _check_sizes(q, k, v)
     query, key, value = (_before_movement(x, found) for x in (q, k, v))
-    output = _after_movement(context.outputs[0], found)
+    result = _quantized(context.outputs[0], found)
+    output = _after_movement(result, found)
     found.attributes["q_layout"] = _layout(query, q, (2, 3), query_heads)
     heads = _repeated_heads(key, k, heads)
     found.attributes["k_layout"] = "bhds" if key is k else _layout(key, k, (3, 2), heads)
     found.attributes["v_layout"] = _layout(value, v, (2, 3), heads)
-    found.attributes["out_layout"] = _layout(output, context.outputs[0], (2, 3), query_heads)
+    found.attributes["out_layout"] = _layout(output, result, (2, 3), query_heads)
+    output = _quantized(output, found)
     found.attributes |= {"num_heads": query_heads, "kv_num_heads": heads, "scale": found.scale}
     found.attributes["mask"] = sum({2 if type_of(m).dtype is DType.BOOL else 1 for m in masks})
     found.attributes["causal"] = 0

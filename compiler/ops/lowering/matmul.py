@@ -10,6 +10,7 @@ from tilewright.ir.types import DType, TensorType
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, binary, cast, const, free_axes, select, unary
 from tilewright.ops.lower import Context, lowering
+from tilewright.ops.lowering.blocks import block_product
 from tilewright.ops.lowering.integer import Factor, Place, factors, scaled_product
 from tilewright.ops.lowering.reduction import accumulator
 
@@ -20,6 +21,8 @@ def _lower_matmul(ctx: Context) -> Operand:
     if a.origin[0] == "Softmax" and a.type.rank > 1 and b.type.rank > 1:
         return _lower_softmax_matmul(ctx, a.origin[1][0], b, "keep" if len(a.origin[1]) == 1 else "zero")
 
+    if (by_blocks := block_product(ctx, a, b)) is not None:
+        return by_blocks
     if (sides := factors(ctx, a, b, ({a.type.rank - 1}, {max(0, b.type.rank - 2)}))) is not None:
         return ctx.result(_quantized_products(ctx, sides))
     wide = accumulator(a.type.dtype)

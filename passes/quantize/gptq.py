@@ -1,0 +1,145 @@
+"""``gptq``: weights in 8 or 4 bits, each rounding's error made good by the weights that are rounded after it.
+
+With rows ``X`` of the calibration data, the error ``‖X (W - Ŵ)‖²`` is ``tr (W - Ŵ)ᵀ H (W - Ŵ)``, ``H = Xᵀ X``.
+Inputs are rounded one after another; what is left of ``W`` then moves to where that error is least (Frantar et al.
+2022, "GPTQ"). The way through is the Cholesky factor of ``H⁻¹``, which no later step changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from tilewright.passes.base import Pass, PassResult
+from tilewright.passes.quantize.base import Array, Calibration, Capability, Layer, Runner, Settings
+from tilewright.passes.quantize.quantize_weights import grid_of, plain, put, store_of
+from tilewright.passes.quantize.rounding import Grid, Rounded, Scales, fit_scales, nearest
+from tilewright.passes.quantize.second_moments import bytes_of, moments_of
+from tilewright.passes.quantize.weights import Weight, weights_of
+from tilewright.passes.rewrite import Rewriter
+
+#: Inputs whose corrections are applied to the rest of the matrix in one product (the paper's B).
+_AT_ONCE = 128
+
+
+@dataclass(slots=True)
+class Gptq(Pass):
+    """Second-order rounding of weights.
+
+    Attributes:
+        calibration, runner: data, and what runs the graph on it.
+        settings: as for ``quantize-weights``.
+        damping: added to the diagonal of H, as a share of its mean: the paper's 1 %.
+        order: round inputs of large magnitude first (the paper's code calls it act-order).
+        budget: bytes of second moments that are held at once. Layers are taken in stages of that much; each stage's
+            moments are those of the graph whose earlier stages are quantized already.
+        capability: what the target absorbs; ``None`` leaves nothing alone on its account.
+        layers: what became of each layer, once :meth:`run` is done.
+    """
+
+    name: ClassVar[str] = "gptq"
+    calibration: Calibration
+    runner: Runner
+    settings: Settings = field(default_factory=lambda: Settings("int4"))
+    damping: float = 0.01
+    order: bool = True
+    budget: int = 1 << 30
+    capability: Capability | None = None
+    layers: list[Layer] = field(default_factory=list)
+
+    def run(self, model: ir.Model) -> PassResult:
+        rewriter = Rewriter(model)
+        weights, left = weights_of(model, self.settings, self.capability)
+        self.layers = left
+        for stage in stages(weights, self.budget):
+            for together, moments in list(moments_of(model, stage, self.runner, self.calibration)):
+                for weight in together:
+                    self.layers += put(weight, self._rounded(weight, moments.products), self.settings, rewriter)
+        for weight in (w for w in weights if not w.inputs):
+            self.layers += put(weight, plain(weight, self.settings), self.settings, rewriter)
+        return PassResult(bool(weights))
+
+    def _rounded(self, weight: Weight, products: Array) -> Rounded:
+        """Each group of a convolution has its own inputs: its columns are rounded by themselves."""
+        grid, group, store = grid_of(weight, self.settings), self.settings.group, store_of(weight)
+        parts = [
+            second_order(columns, product, grid, group, damping=self.damping, order=self.order, store=store)
+            for columns, product in zip(np.split(weight.matrix(), weight.parts, axis=1), products, strict=True)
+        ]
+        return join(parts)
+
+
+def join(parts: list[Rounded]) -> Rounded:
+    """Matrices beside each other."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0].scales
+    zero = None if first.zero is None else np.concatenate([p.scales.zero for p in parts], 1)
+    scales = Scales(np.concatenate([p.scales.scale for p in parts], 1), zero, first.group)
+    return Rounded(np.concatenate([p.integers for p in parts], 1), scales, parts[0].grid)
+
+
+def stages(weights: list[Weight], budget: int) -> list[list[Weight]]:
+    """Weights with inputs, in order, as many at a time as have moments of ``budget`` bytes (at least one)."""
+    found: list[list[Weight]] = []
+    left, last = 0, None
+    for weight in (w for w in weights if w.inputs):
+        size = 0 if weight.inputs == last else bytes_of(weight)
+        if not found or size > left:
+            found.append([])
+            left = budget
+        found[-1].append(weight)
+        left, last = left - size, weight.inputs
+    return found
+
+
+def second_order(
+    matrix: Array,
+    products: Array,
+    grid: Grid,
+    group: int,
+    *,
+    damping: float = 0.01,
+    order: bool = True,
+    store: object = None,
+) -> Rounded:
+    """``matrix`` ``[K, N]`` on ``grid`` with little error under ``products`` ``[K, K]``.
+
+    Scales are those of the least error weighted by the diagonal of ``products``, found before the first rounding, so
+    that the order of rounding is free.
+    """
+    k = len(matrix)
+    h = products.astype(np.float64)
+    diagonal = np.diagonal(h).copy()
+    scales = fit_scales(matrix, grid, group, np.maximum(diagonal / (diagonal.mean() or 1.0), 1e-6), store)
+    unused = diagonal <= 0
+    h[unused, unused] = 1.0
+    h[np.diag_indices(k)] += damping * np.diagonal(h).mean()
+    places = np.argsort(-diagonal, kind="stable") if order else np.arange(k)
+    inverse = np.linalg.inv(h[np.ix_(places, places)])
+    factor = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
+    integers = np.empty(matrix.shape, np.float32)
+    integers[places] = _rounded(matrix[places].astype(np.float32), factor, scales, places, grid)
+    return Rounded(integers.astype(grid.dtype), scales, grid)
+
+
+def _rounded(work: Array, factor: Array, scales: Scales, places: Array, grid: Grid) -> Array:
+    """Whole numbers for the rows of ``work`` (which is used up), from the first to the last.
+
+    ``factor`` is the upper Cholesky factor of the inverse of H in this order of rows.
+    """
+    blocks = places // scales.group
+    whole = np.empty_like(work)
+    for start in range(0, len(work), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(work))
+        errors = np.empty((stop - start, work.shape[1]), np.float32)
+        for i in range(start, stop):
+            scale = scales.scale[blocks[i]]
+            zero = 0.0 if scales.zero is None else scales.zero[blocks[i]]
+            whole[i] = nearest(work[i], scale, zero, grid)
+            errors[i - start] = (work[i] - (whole[i] - zero) * scale) / factor[i, i]
+            work[i + 1 : stop] -= factor[i, i + 1 : stop, None] * errors[i - start]
+        work[stop:] -= factor[start:stop, stop:].T @ errors
+    return whole
