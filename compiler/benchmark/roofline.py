@@ -49,8 +49,8 @@ double tw_fma(int64_t rounds, float *sink) {
     return 2.0 * LANES * CHAINS * (double)rounds;
 }
 
-/* Operations done: exact multiply-adds of 8-bit integers into 32 bits. Below VNNI those are products of 16-bit integers:
- * what multiplies bytes saturates. */
+/* Operations done: exact multiply-adds of 8-bit integers into 32 bits. Below VNNI those are products of 16-bit
+ * integers: what multiplies bytes saturates. */
 #if defined(__AVX512VNNI__)
 #define STEP(acc) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(acc) : "v"(a))
 #define STEP_LANES 64
@@ -115,8 +115,8 @@ SHARED_CALLS = 10  # of a timed loop on several threads, where they share what i
 class Roofline:
     """Highest rates measured on ``threads`` threads: float32 operations (a multiply-add is two) and bytes a second.
 
-    ``integers`` are operations a second on 8-bit integers, 0 where they were not measured. ``bandwidth`` is that of main
-    memory; ``near`` has that of smaller amounts: bytes of all threads together, and bytes a second, ascending.
+    ``integers`` are operations a second on 8-bit integers, 0 where they were not measured. ``bandwidth`` is that of
+    main memory; ``near`` has that of smaller amounts: bytes of all threads together, and bytes a second, ascending.
     """
 
     threads: int
