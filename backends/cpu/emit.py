@@ -11,7 +11,7 @@ from tilewright.backends.cpu.byte_product import ByteEmitter, BytePlan, plan_byt
 from tilewright.backends.cpu.contraction import ContractionEmitter
 from tilewright.backends.cpu.finish import finishing, spell_finish
 from tilewright.backends.cpu.integer import IntegerProduct, form_of, packed_product
-from tilewright.backends.cpu.integer_tile import IntegerEmitter
+from tilewright.backends.cpu.integer_tile import IntegerEmitter, in_pieces
 from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
@@ -286,7 +286,7 @@ class _KernelEmitter:
                 done = None
                 if integer.row is not None:
                     done = finishing(place, product, body[n + 1 :], self.uses, tiles=True)
-                if done is not None:
+                if done is not None and not in_pieces(integer, self.kernel):
                     allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
                 flush()
                 finish = spell_finish(place, product, done) if done is not None else None
@@ -416,7 +416,7 @@ _LIBM_CALLS = (
 _HEADERS = {
     "vec_narrow.h": ("f8e4m3", "f8e5m2", "f8e8m0", "f4e2m1", "wrap_", "_packed("),
     "vec_libm.h": _LIBM_CALLS,
-    "bytes.h": ("dot_4(", "dot_8(", "dot_float("),
+    "bytes.h": ("dot_4(", "dot_8(", "dot_float(", "dot_f16(", "dot_bf16("),
     "matvec.h": ("few_f32(",),
     "dot.h": ("dot_f32(",),
     "transpose.h": ("transpose_f32(",),
