@@ -11,7 +11,7 @@ from tilewright.backends.cpu.byte_product import ByteEmitter, BytePlan, plan_byt
 from tilewright.backends.cpu.contraction import ContractionEmitter
 from tilewright.backends.cpu.finish import finishing, spell_finish
 from tilewright.backends.cpu.integer import IntegerProduct, form_of, packed_product
-from tilewright.backends.cpu.integer_tile import IntegerEmitter
+from tilewright.backends.cpu.integer_tile import IntegerEmitter, in_pieces
 from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
@@ -286,7 +286,7 @@ class _KernelEmitter:
                 done = None
                 if integer.row is not None:
                     done = finishing(place, product, body[n + 1 :], self.uses, tiles=True)
-                if done is not None:
+                if done is not None and not in_pieces(integer, self.kernel):
                     allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
                 flush()
                 finish = spell_finish(place, product, done) if done is not None else None

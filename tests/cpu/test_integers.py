@@ -130,12 +130,15 @@ CASES = (
     Case("matmul-i8-u8", matmul(33, 40, "i8", "u8"), ROWS[2:5]),
     Case("matmul-tiny", matmul(1, 1), ROWS[:4]),
     Case("matmul-whole", matmul(64, 128, out="f32"), ROWS),
+    Case("matmul-deep", matmul(1605, 40, "i8"), ROWS[3:6]),
+    Case("matmul-deep-sums", matmul(1605, 40, out="i32"), ROWS[3:6]),
     Case("matmul-sums", matmul(96, 65, "i8", out="i32"), ROWS),
     Case("matmul-quantized", matmul(67, 96, "f32", read=QUANTIZED), ROWS),
     Case("dynamic", parse_kernel(DYNAMIC), ROWS),
     Case("vector", parse_kernel(VECTOR), ({},)),
     Case("heads", parse_kernel(HEADS), ({"B": 1, "M": 1}, {"B": 2, "M": 17})),
     Case("conv", convolution(9, 32, 40, residual=True), BATCHES),
+    Case("conv-deep", convolution(5, 96, 40), BATCHES),
     Case("conv-i8", convolution(9, 16, 33, a="i8", fill=-128), BATCHES),
     Case("conv-odd-channels", convolution(8, 5, 34, fill=255), BATCHES),
     Case("conv-strided-dilated", convolution(13, 16, 32, stride=2, dilation=2, pad=2), BATCHES),
@@ -146,7 +149,7 @@ CASES = (
     Case("conv-planes", convolution(15, 3, 24, 7, stride=2, pad=3, planes=True), BATCHES),
 )  # fmt: skip
 #: What runs on the other levels in the ordinary suite.
-QUICK = ("matmul-u8", "matmul-i8", "matmul-u8-u8", "conv")
+QUICK = ("matmul-u8", "matmul-i8", "matmul-u8-u8", "matmul-deep", "conv")
 PAIRS = [
     pytest.param(
         c, level, id=f"{c.name}-{level}",

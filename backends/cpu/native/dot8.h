@@ -170,8 +170,12 @@ TW_INLINE void balance_strip(const int vectors, const int64_t quads, const void 
 
 /* ---- register tiles: rows and vectors are literals, `stride` rows in a chunk of a ------------------------------------ */
 
-TW_INLINE void start_sums_i32(const int rows, const int vectors, const int32_t *start, i32v (*sum)[TW_PANEL_VECTORS]) {
-    TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
+/* Sums start at 0, or what `start` has for each column, when `first`, else where they were kept. */
+TW_INLINE void start_sums_i32(const int rows, const int vectors, const int first, const int32_t *start,
+                              const int32_t *c, const int64_t c_row, i32v (*sum)[TW_PANEL_VECTORS]) {
+    if (!first) TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
+        sum[i][j] = load_i32(c + i * c_row + j * TW_LANES);
+    else TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
         sum[i][j] = start ? load_i32(start + j * TW_LANES) : set_i32(0);
 }
 
@@ -182,7 +186,8 @@ TW_INLINE void keep_sums_i32(const int rows, const int vectors, i32v (*sum)[TW_P
 
 /* A strip that was widened, `width` vectors of it. */
 TW_INLINE void add_widened(const int rows, const int vectors, const int stride, const int width, int64_t chunks,
-                           const int16_t *a, const int32_t *b, i32v (*sum)[TW_PANEL_VECTORS]) {
+                           const int16_t *a, const void *widened, i32v (*sum)[TW_PANEL_VECTORS]) {
+    const int32_t *b = widened;
     TW_ROLLED for (; chunks > 0; chunks--, a += stride * TW_CHUNK, b += TW_CHUNK / 2 * width * TW_LANES) {
         TW_UNROLL TW_FOR(t, TW_CHUNK / 2) {
             i32v y[TW_PANEL_VECTORS];

@@ -13,8 +13,9 @@ from tilewright.target import Target
 
 #: Row tiles of one block: so often a widened strip of columns is used.
 ROW_TILES = 9
-#: Bytes of the staged rows of one block: half of an L2 of 256 KB, the other half is for columns.
-STAGED_BYTES = 131072
+#: Bytes of the staged rows of one block: 54 rows of 512 channels under a window of 3 x 3. A piece of the depth of them
+#: is used at a time, 83 KB.
+STAGED_BYTES = 524288
 #: Panels of columns of a block at the least: staging a row takes a twentieth of the time of its products with two, and
 #: computing one (a quantization) as much with eight.
 LEAST_PANELS = 2
