@@ -17,7 +17,10 @@ from tilewright.cli.bundle import write_bundle
 from tilewright.cli.outcome import Outcome
 from tilewright.errors import ExitCode
 
-COMMANDS = ("compile", "check", "run", "bench", "verify", "inspect", "export", "opt", "targets", "doctor", "explain")
+COMMANDS = (
+    *("compile", "check", "quantize", "run", "bench", "verify", "bisect", "inspect", "export", "opt"),
+    *("targets", "doctor", "explain"),
+)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EPILOG = (
     "Exit codes: 0 ok, 1 internal error, 2 usage, 3 invalid or unsafe model, 4 unsupported on the target, 5 accuracy, "

@@ -17,8 +17,8 @@ _OTHERWISE = frozenset(["Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"
 
 def converted_inputs(node: ir.Node, kind: DType, version: int) -> frozenset[int]:
     """Positions of the f32 inputs of ``node`` that become ``kind`` so that its f32 outputs do too: all that may, so
-    that no operator has floats of two types where it need not. Empty where the
-    definition, of opset ``version``, has no such form, and for control flow.
+    that no operator has floats of two types where it need not. Empty where the definition, of opset ``version``, has no
+    such form, and for control flow.
     """
     if node.domain not in ("", "ai.onnx") or node.op_type in _OTHERWISE:
         return frozenset()

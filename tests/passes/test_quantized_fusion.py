@@ -62,7 +62,8 @@ CASES: list[tuple[str, list[Pass], str, dict[str, int]]] = [
         f"""g (float[B,S,4] x) => (float[B,S,6] y) {WEIGHTS}
         {{ m = Abs(x)  t = ReduceMax(m, last)  u = Max(t, tiny)  s = Div(u, full)
            q = QuantizeLinear<axis=-1, block_size=4, output_dtype=3>(x, s)
-           a = DequantizeLinear<axis=-1, block_size=4>(q, s)  b = DequantizeLinear<axis=1>(w, sw)  y = MatMul(a, b) }}""",
+           a = DequantizeLinear<axis=-1, block_size=4>(q, s)  b = DequantizeLinear<axis=1>(w, sw)
+           y = MatMul(a, b) }}""",
         {"FusedQuantize": 1, "FusedMatMul": 1},
     ),
     (
