@@ -14,7 +14,7 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-    from tilewright.api import bench, check, compare_layers, compile, load, quantize, verify
+    from tilewright.api import bench, bisect, check, compare_layers, compile, load, quantize, verify
     from tilewright.errors import (
         AccuracyError,
         CompileError,
@@ -35,6 +35,7 @@ __all__ = [
     "TilewrightError",
     "UsageError",
     "bench",
+    "bisect",
     "check",
     "compare_layers",
     "compile",
@@ -43,7 +44,8 @@ __all__ = [
     "verify",
 ]
 
-_HOME = dict.fromkeys(("bench", "check", "compare_layers", "compile", "load", "quantize", "verify"), "tilewright.api")
+_FUNCTIONS = ("bench", "bisect", "check", "compare_layers", "compile", "load", "quantize", "verify")
+_HOME = dict.fromkeys(_FUNCTIONS, "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

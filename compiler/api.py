@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from tilewright.artifact import Artifact
     from tilewright.benchmark import Benchmark
+    from tilewright.diagnosis.bisection import Bisection
     from tilewright.diagnosis.layers import Layers
     from tilewright.driver import Progress
     from tilewright.quantization.make import QuantizedModel
@@ -479,6 +480,54 @@ def compare_layers(
         require_fitting(theirs, given, str(beside))
         source = "made up" if feeds is None else "given"
         return compare(ours, theirs, given, GraphRunner(), source, limits=(tolerance, min_accuracy))
+
+
+def bisect(
+    artifact: Runnable,
+    reference: Model,
+    *,
+    model: Model | None = None,
+    feeds: Sequence[Mapping[str, Array]] | None = None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    tolerance: float | None = None,
+    min_accuracy: float | None = None,
+    engine: str = "auto",
+    entry: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Bisection:
+    """Find the first tensor where an artifact diverges from its model, the pass or kernel at fault, a minimal model.
+
+    Args:
+        artifact: a path or a compiled artifact; it is compiled again with the options that it records.
+        reference: an ONNX file or ``ModelProto`` that is right.
+        model: what the artifact was compiled from, where that was made from the reference: quantized.
+        feeds, sizes, engine, entry: as for :func:`verify`.
+        tolerance, min_accuracy: how far a tensor may be from its reference, as for :func:`verify`.
+        progress: takes a line.
+    """
+    from tilewright.diagnosis.bisection import bisect as search
+    from tilewright.diagnosis.states import Limits
+    from tilewright.verification import require_inputs
+
+    made_from = reference if model is None else model
+    with _file_of(artifact) as path, _onnx_file(reference) as right, _onnx_file(made_from) as source:
+        given = samples(path, sizes, entry=entry) if feeds is None else feeds
+        if not given:
+            fix = "give at least one sample"
+            raise UsageError("no-samples", where="bisect", cause="no inputs to compare on", fix=fix)
+        _check_feeds(path, _entry(path, entry), given)
+        for each in (right, source):
+            require_inputs(each, given[0])
+        return search(
+            path,
+            right,
+            given,
+            model=None if model is None else source,
+            limits=Limits(tolerance, min_accuracy),
+            engine=engine,
+            entry=entry,
+            say=progress or (lambda line: None),
+        )
 
 
 def verify_quantized(

@@ -53,10 +53,12 @@ def compile(
     options: Options | None = None,
     progress: Progress | None = None,
     given: Given | None = None,
+    passes: Sequence[Pass] | None = None,
 ) -> Artifact:
     """Compile an ONNX model for every target of ``options``, or several models, each an entry point under its name.
 
-    Entry points share kernels and equal constants. ``given`` is the data that a precision of ``options`` needs. Raises
+    Entry points share kernels and equal constants. ``given`` is the data that a precision of ``options`` needs.
+    ``passes`` run in place of those of the level: none for a graph that is to become kernels as it is. Raises
     :class:`~tilewright.errors.TilewrightError` for what the user can mend, :class:`InternalError` for our bugs,
     :class:`~tilewright.observe.Stopped` at the stage or pass of ``stop_after`` (of the first entry point that comes to
     it).
@@ -66,7 +68,7 @@ def compile(
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    lowered = _lowered(models, options, [target for _, target in targets], observer, clock, given)
+    lowered = _lowered(models, options, [target for _, target in targets], observer, clock, given, passes)
     names = _names(lowered)
     builds = []
     for backend, target in targets:
@@ -114,9 +116,10 @@ def _lowered(
     observer: Observer,
     clock: Clock,
     given: Given | None,
+    passes: Sequence[Pass] | None = None,
 ) -> _Whole:
     """Every entry point imported, optimized and lowered: once for all targets that get the same precision."""
-    passes = default_pipeline(options.level, traffic_on(targets))
+    passes = default_pipeline(options.level, traffic_on(targets)) if passes is None else passes
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)

@@ -69,7 +69,9 @@ class Observer:
             _require_known(self.observe.stop_after, sorted({*names, *stages}), "no pass or stage of this name")
 
     def start(self, model: ir.Model, name: str = "import") -> None:
-        """The graph as imported, or as quantized: dumped, and what every later state is compared with."""
+        """The graph as imported (``name`` says otherwise), dumped; what every later state is compared with."""
+        if self.observe.watch:
+            self.observe.watch(name, model)
         if self._folder:
             path = self._dump(model, name)
             if self.observe.verify_each:
@@ -88,6 +90,8 @@ class Observer:
             self.say(f"{name}: {'changed the graph' if result.modified else 'found nothing to change'}")
             for miss in result.misses:
                 self.say(f"  {name}: {miss}")
+        if result.modified and self.observe.watch:
+            self.observe.watch(name, model)
         if result.modified and self._folder:
             path = self._dump(model, name)
             if self.observe.verify_each:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class Observation:
     explain: tuple[str, ...] = ()  # pass names whose non-matches are told
     stop_after: str | None = None  # a stage or pass name
     time_passes: bool = False
+    watch: Callable[[str, Any], None] | None = None  # given each state of a graph (an ``ir.Model``) and what made it
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,20 @@ class Verification:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Outputs of each sample by name, from an engine; seconds and bytes that it took; why it was not another one."""
+
+    engine: str
+    version: str
+    outputs: tuple[dict[str, Array], ...]
+    cost: tuple[float, int]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.version}"
+
+
 def verify(
     artifact: Path | str,
     reference: Path | str,
@@ -169,11 +183,18 @@ def verify(
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
-    want, note = run_reference(Path(reference), feeds, engine)
-    cost = (want.load_seconds + sum(want.seconds), want.peak_rss)
-    name = f"{want.engine} {want.version}"
-    limits = {"tolerance": tolerance, "minimum": minimum}
-    return verify_outputs(artifact, feeds, want.outputs, name, cost=cost, note=note, entry=entry, **limits)
+    want = reference_outputs(Path(reference), feeds, engine)
+    return verify_outputs(
+        artifact,
+        feeds,
+        want.outputs,
+        str(want),
+        cost=want.cost,
+        note=want.note,
+        tolerance=tolerance,
+        minimum=minimum,
+        entry=entry,
+    )
 
 
 def verify_outputs(
@@ -292,23 +313,28 @@ def _part(
     return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
 
 
-def run_reference(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> tuple[engines.Runs, str]:
-    """Outputs of an ONNX model by ``engine``, and why it was not another one.
+def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:
+    """What ``engine`` makes of the samples, as for :func:`verify`; ``onnxruntime.plain`` (where nothing is fused) makes
+    way for ``onnx.reference`` as ``auto`` does.
 
-    ``auto`` is the first that is installed and takes the model; ``onnxruntime.plain`` (where nothing is fused) makes
-    way for ``onnx.reference`` likewise. Raises :class:`EngineError` (:data:`NO_REFERENCE`) where none does.
+    Raises :class:`EngineError` (:data:`NO_REFERENCE`) where none runs the model.
     """
     if engine not in ("auto", "onnxruntime.plain"):
-        return _run_reference(engine, path, feeds), ""
+        return _told(_run_reference(engine, path, feeds))
     note = "onnxruntime is not installed"
     if engines.available("onnxruntime"):
         try:
-            return _run_reference("onnxruntime" if engine == "auto" else engine, path, feeds), ""
+            return _told(_run_reference("onnxruntime" if engine == "auto" else engine, path, feeds))
         except EngineError as error:
             if error.code != NO_REFERENCE:
                 raise
             note = error.cause.splitlines()[-1]
-    return _run_reference("onnx.reference", path, feeds), note
+    return _told(_run_reference("onnx.reference", path, feeds), note)
+
+
+def _told(runs: engines.Runs, note: str = "") -> Reference:
+    cost = (runs.load_seconds + sum(runs.seconds), runs.peak_rss)
+    return Reference(runs.engine, runs.version, runs.outputs, cost, note)
 
 
 def _run_reference(engine: str, path: Path, feeds: Sequence[Mapping[str, Array]]) -> engines.Runs:

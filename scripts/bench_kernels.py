@@ -219,6 +219,102 @@ def _convolutions(batch: int) -> Iterator[Case]:
         yield name, convolution(c), {"B": batch}, tensors, flops, peer
 
 
+REQUANTIZED = """
+    y[{axes}] = f32(acc[{axes}] + shift[{o}]) * scale[{o}]{residual}
+    z[{axes}] = max(y[{axes}], f32(0.0))
+    Y[{axes}] = u8(min(max(round(z[{axes}] * f32(37.5)) + f32(3.0), f32(0.0)), f32(255.0)))
+"""
+
+
+def integer_convolution(c: Conv) -> Kernel:
+    """The same with 8-bit integers; outside the image lies the zero point of the input."""
+    read = f"X[b, oh*{c.stride} + kh - {c.pad}, ow*{c.stride} + kw - {c.pad}, i]"
+    shape = f"u8[B, {c.out}, {c.out}, {c.co}]"
+    residual = " + (f32(R[b, oh, ow, o]) - f32(7.0)) * f32(0.02)" if c.residual else ""
+    return name_axes(
+        flatten_axes(
+            parse_kernel(
+                f"""
+@kernel
+def conv8(X: u8[B, {c.size}, {c.size}, {c.ci}], W: const[i8[{c.co}, {c.ci}, {c.window}, {c.window}]],
+          shift: const[i32[{c.co}]], scale: const[f32[{c.co}]],
+          {f"R: {shape}, " if c.residual else ""}Y: out[{shape}]):
+    where(1 <= B <= 32)
+    b: B
+    oh: {c.out}
+    ow: {c.out}
+    o: {c.co}
+    kh: {c.window}
+    kw: {c.window}
+    i: {c.ci}
+    acc[b, oh, ow, o] = sum((kh, kw, i), i32({f"({read} or 128)" if c.pad else read}) * i32(W[o, i, kh, kw]))
+"""
+                + REQUANTIZED.format(axes="b, oh, ow, o", o="o", residual=residual)
+            )
+        ),
+        ("m", "n"),
+    )
+
+
+def integer_matmul(k: int, n: int, kind: str) -> Kernel:
+    """Rows of ``kind``: u8, or f32 that is quantized on the way."""
+    read = "X[m, k]" if kind == "u8" else "u8(min(max(round(X[m, k] * f32(40.0)) + f32(128.0), f32(0.0)), f32(255.0)))"
+    return parse_kernel(
+        f"""
+@kernel
+def matmul8_{k}_{n}(X: {kind}[M, {k}], W: const[i8[{k}, {n}]], shift: const[i32[{n}]], scale: const[f32[{n}]],
+                    Y: out[u8[M, {n}]]):
+    where(1 <= M <= 8192)
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, i32({read}) * i32(W[k, n]))
+"""
+        + REQUANTIZED.format(axes="m, n", o="n", residual="")
+    )
+
+
+def _bytes(*shape: int, dtype: Any = np.uint8) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return np.random.default_rng(0).integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+
+def _epilogue(n: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {"shift": rng.integers(-999, 999, n).astype(np.int32), "scale": (rng.random(n) * 1e-4).astype(np.float32)}
+
+
+def _float_peer(kernel: Kernel, dims: dict[str, int], tensors: dict[str, np.ndarray]) -> Callable[[], object]:
+    """Our own f32 kernel of the same shape."""
+    made: list[Bound] = []
+
+    def run() -> object:
+        if not made:
+            made.append(bind(compile_kernel(kernel, LEVEL[0]), tensors, dims, unguarded))
+        return made[0].run()
+
+    return run
+
+
+def _integer_convolution(c: Conv, batch: int) -> Case:
+    tensors = {"X": _bytes(batch, c.size, c.size, c.ci), "W": _bytes(c.co, c.ci, c.window, c.window, dtype=np.int8)}
+    floats = {name: _random(*x.shape) for name, x in tensors.items()} | {"bias": _random(c.co)}
+    if c.residual:
+        tensors["R"] = _bytes(batch, c.out, c.out, c.co)
+        floats["R"] = _random(batch, c.out, c.out, c.co)
+    flops = 2.0 * batch * c.out**2 * c.co * c.ci * c.window**2
+    name = f"i8-conv{batch} {c.window}x{c.window}/{c.stride} {c.size} {c.ci}->{c.co}{'+r' if c.residual else ''}"
+    peer = _float_peer(convolution(c), {"B": batch}, floats)
+    return name, integer_convolution(c), {"B": batch}, tensors | _epilogue(c.co), flops, peer
+
+
+def _integer_matmul(m: int, k: int, n: int, kind: str) -> Case:
+    x = _bytes(m, k) if kind == "u8" else _random(m, k)
+    tensors = {"X": x, "W": _bytes(k, n, dtype=np.int8)} | _epilogue(n)
+    peer = _float_peer(matmul(k, n, gelu=False), {"M": m}, {"A": _random(m, k), "B": _random(k, n), "bias": _random(n)})
+    return f"i8-matmul {kind} {m}x{k}x{n}", integer_matmul(k, n, kind), {"M": m}, tensors, 2.0 * m * k * n, peer
+
+
 def _torch_convolution(conv: Any, x: Any, r: Any) -> Callable[[], object]:
     """The same by PyTorch."""
 
@@ -230,6 +326,8 @@ def _torch_convolution(conv: Any, x: Any, r: Any) -> Callable[[], object]:
     return run
 
 
+#: The level that is measured.
+LEVEL = [machine.runnable()[-1].spelling]
 Case = tuple[str, Kernel, dict[str, int], dict[str, np.ndarray], float, Callable[[], object] | None]
 
 
@@ -260,6 +358,16 @@ def cases() -> list[Case]:
             (f"attention {b}x{s}", parse_kernel(ATTENTION), {"B": b, "S": s}, tensors, 4.0 * b * 12 * s * s * 32, peer)
         )
     found += [*_convolutions(1), *_convolutions(8)]
+    found += [_integer_convolution(c, batch) for batch in (1, 8) for c in RESNET if not c.planes]
+    for m, k, n in (
+        (1, 768, 3072),
+        (4, 768, 3072),
+        (16, 768, 768),
+        (128, 768, 768),
+        (128, 768, 3072),
+        (128, 3072, 768),
+    ):
+        found += [_integer_matmul(m, k, n, "u8"), _integer_matmul(m, k, n, "f32")]
     for m in (8, 128, 4096):
         tensors = {"X": _random(m, 384), "R": _random(m, 384), "g": _random(384), "beta": _random(384)}
         peer = None
@@ -302,11 +410,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     target = machine.targets()[options.level]
+    LEVEL[0] = options.level
+    wide = target.peak["i8"] / target.peak["f32"]
     if torch is not None:
         torch.set_num_threads(1)
     peak = peak_loop(target)
     print(f"{target.spelling}: measured peak {max(peak() for _ in range(20)) / 1e9:.0f} GFLOP/s a core")
-    print(f"{'kernel':34} {'us':>9} {'GFLOP/s':>8} {'of peak':>8} {'torch/ours':>10}")
+    print(f"{'kernel':34} {'us':>9} {'GFLOP/s':>8} {'of peak':>8} {'torch/ours':>10}   (i8: f32/ours)")
     for name, kernel, dims, tensors, flops, peer in cases():
         if options.only not in name:
             continue
@@ -314,7 +424,8 @@ def main() -> None:
         found = measure(bound, peer, options.repeats, flops, peak)
         ratio = f"{found.ratio:10.2f}" if found.ratio is not None else ""
         gflops = flops / found.seconds / 1e9
-        print(f"{name:34} {found.seconds * 1e6:9.1f} {gflops:8.1f} {found.share:8.1%} {ratio}", flush=True)
+        share = found.share / wide if name.startswith("i8") else found.share
+        print(f"{name:34} {found.seconds * 1e6:9.1f} {gflops:8.1f} {share:8.1%} {ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "selection", "doctor", "explain", "support", "operators", "quantization"},
+    | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis", "quantization"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

@@ -250,7 +250,7 @@ class BlockEmitter:
         shared = ["int first", "int last", kind, "const float *b", "float *c", "const float *ahead", *rows.parameters]
         if finish is not None:
             shared += ["const tw_args *args", f"int64_t {finish.row}_at", f"int64_t {finish.column}_at"]
-            shared += [f"int64_t {x}" for x in finish.parameters]
+            shared += finish.parameters
         c_row = place.index(place.buffers[c.node.tile].strides[c.row])
         passed = ", ".join(p.split()[-1].lstrip("*") for p in shared)
         out.comment(f"{c.node.tile}: rows x columns of the result, a piece of the depth, in registers.")

@@ -10,6 +10,8 @@ from tilewright.backends.cpu.blocked import Block, BlockEmitter, plan_block
 from tilewright.backends.cpu.byte_product import ByteEmitter, BytePlan, plan_bytes
 from tilewright.backends.cpu.contraction import ContractionEmitter
 from tilewright.backends.cpu.finish import finishing, spell_finish
+from tilewright.backends.cpu.integer import IntegerProduct, form_of, packed_product
+from tilewright.backends.cpu.integer_tile import IntegerEmitter, in_pieces
 from tilewright.backends.cpu.keys import Keys, find_keys
 from tilewright.backends.cpu.machine import codegen, lanes
 from tilewright.backends.cpu.matvec import PIECE
@@ -57,7 +59,9 @@ class _KernelEmitter:
         self.contractions = ContractionEmitter(symbol, tiling, self.keys)
         piece = target.memory["l1"].size // (4 * self.columns)
         self.blocks = BlockEmitter(symbol, tiling, piece, self.contractions.tiles.functions)
+        self.integers = IntegerEmitter(symbol, self.contractions.tiles.functions)
         self.plans: dict[int, Contraction] = {}
+        self.integer_plans: dict[int, IntegerProduct] = {}
         plans = plan_bytes(scheduled)
         self.bytes: dict[str, BytePlan] = {p.product.total.tile: p for p in plans}
         self.partial = {p.product.part.tile for p in plans} - self.bytes.keys()  # sums that never leave the registers
@@ -94,8 +98,10 @@ class _KernelEmitter:
         head.lines('#include "vec.h"', '#include "vec_math.h"', '#include "vec_half.h"', '#include "vec_narrow.h"')
         head.line('#include "vec_libm.h"')
         head.line('#include "bytes.h"')
-        head.lines('#include "mma.h"', '#include "matvec.h"', '#include "dot.h"', '#include "transpose.h"', "")
-        text = str(head) + (str(self.contractions.tiles.functions) if self.plans else "") + str(out)
+        head.lines('#include "mma.h"', '#include "matvec.h"', '#include "dot.h"', '#include "transpose.h"')
+        head.lines('#include "dot8.h"', "")
+        functions = str(self.contractions.tiles.functions) if self.plans or self.integer_plans else ""
+        text = str(head) + functions + str(out)
         for header, calls in _HEADERS.items():
             if not any(word in text for word in calls):
                 text = text.replace(f'#include "{header}"\n', "")
@@ -118,7 +124,12 @@ class _KernelEmitter:
                 case Compute():
                     runs = next((self.runs[r.tile] for r in refs_of(node.value) if r.tile in self.runs), None)
                     plan = plan_contraction(node, runs.run if runs is not None else None)
-                    if plan is None:
+                    integer = packed_product(self.kernel, params, node)
+                    if integer is not None:
+                        self.integer_plans[id(node)] = integer
+                        wide.add(node.tile)
+                        innermost[node.tile] = integer.column
+                    elif plan is None:
                         self._follow_lanes(node, params, scope, innermost)
                     else:
                         self.plans[id(node)] = plan
@@ -269,6 +280,19 @@ class _KernelEmitter:
             elif isinstance(node, Compute) and node.tile in self.runs:
                 flush()
                 emit_runs(place, self.runs[node.tile], self.contractions.tiles.functions)
+            elif isinstance(node, Compute) and id(node) in self.integer_plans:
+                integer = self.integer_plans[id(node)]
+                product = integer.contraction(node)
+                done = None
+                if integer.row is not None:
+                    done = finishing(place, product, body[n + 1 :], self.uses, tiles=True)
+                if done is not None and not in_pieces(integer, self.kernel):
+                    allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
+                flush()
+                finish = spell_finish(place, product, done) if done is not None else None
+                self.integers.emit(place, node, integer, form_of(self.target, integer), finish)
+                if done is not None:
+                    return
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):
                 pending.append(node)
             elif (
@@ -392,8 +416,9 @@ _LIBM_CALLS = (
 _HEADERS = {
     "vec_narrow.h": ("f8e4m3", "f8e5m2", "f8e8m0", "f4e2m1", "wrap_", "_packed("),
     "vec_libm.h": _LIBM_CALLS,
-    "bytes.h": ("dot_4(", "dot_8(", "dot_float("),
+    "bytes.h": ("dot_4(", "dot_8(", "dot_float(", "dot_f16(", "dot_bf16("),
     "matvec.h": ("few_f32(",),
     "dot.h": ("dot_f32(",),
     "transpose.h": ("transpose_f32(",),
+    "dot8.h": ("start_sums_i32(",),
 }

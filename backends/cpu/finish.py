@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.register_tile import Contraction
-from tilewright.backends.cpu.values import pointer_type
-from tilewright.codegen.cstyle import Text
+from tilewright.backends.cpu.values import pointer_type, register_type
+from tilewright.codegen.cstyle import C_TYPES, Text
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import offset_of, refs_of, walk
@@ -17,18 +17,22 @@ from tilewright.kernel.expr import Binary, Load, Unary
 from tilewright.kernel.schedule import Alloc, Compute, Node, Write
 
 #: Operations of a few instructions: others are spelled once in a loop, not once for each register of the tile.
-CHEAP = frozenset("neg abs not isnan isinf add sub mul min max and or eq ne lt le gt ge".split())
+CHEAP = frozenset(
+    "neg abs not isnan isinf floor ceil round sign add sub mul div min max and or eq ne lt le gt ge".split()
+)
 #: Names that the functions of ``blocked.py`` have for themselves.
-RESERVED = frozenset("rows vectors columns first last a b c ahead taps depth shift a_row args sum i j live".split())
+RESERVED = frozenset(
+    "rows vectors columns first last a b c ahead taps depth shift a_row args sum i j live start".split()
+)
 #: Values in the statements of one element at the most.
 MOST_VALUES = 40
 
 
 def finishing(
-    place: Place, c: Contraction, rest: Sequence[Node], uses: Mapping[str, set[int]]
+    place: Place, c: Contraction, rest: Sequence[Node], uses: Mapping[str, set[int]], *, tiles: bool = False
 ) -> tuple[Compute | Write, ...] | None:
     """The statements after ``c`` when they are all of ``rest``, cheap, element by element and store in order along the
-    columns."""
+    columns; with ``tiles`` they may also read tiles that were computed before."""
     statements = tuple(s for s in rest if isinstance(s, Compute | Write))
     if not statements or any(not isinstance(s, Compute | Write | Alloc) for s in rest):
         return None
@@ -37,7 +41,7 @@ def finishing(
         ops = [v for v in walk(s.value) if isinstance(v, Unary | Binary)]
         if set(s.axes) != set(c.node.axes) or any(v.op not in CHEAP for v in ops):
             return None
-        if any(r.tile not in made for r in refs_of(s.value)):
+        if not tiles and any(r.tile not in made for r in refs_of(s.value)):
             return None
         if isinstance(s, Write) and not _in_order(place, s, c.column):
             return None
@@ -64,7 +68,7 @@ def _plain(access: Load | Write) -> tuple[Expr, ...]:
 @dataclass(frozen=True, slots=True)
 class Finish:
     """C text that stores what becomes of ``sum``: ``row`` and ``column`` are the identifiers of the two axes, which
-    start at ``row_at`` and ``column_at``; ``arguments`` are further integers that it reads as ``parameters``."""
+    start at ``row_at`` and ``column_at``; ``arguments`` are what else it reads, declared as ``parameters``."""
 
     row: str
     column: str
@@ -85,19 +89,25 @@ class Finish:
                 for address, write in self.addresses:
                     out.line(f"__builtin_prefetch({address}, {write}, 3);")
 
-    def spell(self, out: Text) -> None:
-        """Append the statements over the whole register tile."""
+    def spell(self, out: Text, *, ragged: bool = False) -> None:
+        """Append the statements over the whole register tile; a ``ragged`` one may have whole vectors too many."""
         out.lines(*self.setting)
         with out.block("TW_UNROLL TW_FOR(j, vectors) TW_UNROLL TW_FOR(i, rows)"):
             out.line(f"const int64_t {self.row} = {self.row}_at + i, {self.column} = {self.column}_at + j * TW_LANES;")
+            if ragged:
+                out.line("if (columns <= j * TW_LANES) continue;")
             out.lines(*self.body)
 
 
 def spell_finish(place: Place, c: Contraction, statements: Sequence[Compute | Write]) -> Finish:
     """The text of ``statements``."""
     assert c.row is not None
-    outside = place.names
-    place = replace(place, names={k: f"{n}_here" if n in RESERVED else n for k, n in outside.items()})
+    outside, tiles = place.names, place.buffers
+    place = replace(
+        place,
+        names={k: f"{n}_here" if n in RESERVED else n for k, n in outside.items()},
+        buffers={k: replace(b, name=f"{b.name}_here") if b.name in RESERVED else b for k, b in tiles.items()},
+    )
     text, row, column = Text(), place.names[c.row], place.names[c.column]
     count = place.count(c.column)
     whole = count is not None and count % place.lanes == 0
@@ -141,6 +151,10 @@ def spell_finish(place: Place, c: Contraction, statements: Sequence[Compute | Wr
         elif symbol_name in dims:
             setting.append(f"const int64_t {identifier} = args->dim[{dims[symbol_name]}];")
         else:
-            arguments.append((outside[symbol_name], identifier))
+            arguments.append((outside[symbol_name], f"int64_t {identifier}"))
+    for tile, memory in place.buffers.items():  # several tiles may share their memory
+        read = (tiles[tile].name, f"const {C_TYPES[register_type(memory.dtype)]} *{memory.name}")
+        if memory.name in words and tile not in values.local and read not in arguments:
+            arguments.append(read)
     outer, inner = zip(*arguments, strict=True) if arguments else ((), ())
     return Finish(row, column, outer, inner, tuple(setting), tuple(addresses.items()), tuple(body))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from tilewright.backends.cpu.templates.byte_product import byte_product
 from tilewright.backends.cpu.templates.contraction import contraction
+from tilewright.backends.cpu.templates.integer import integer_contraction
 from tilewright.backends.cpu.templates.matvec import rows_and_columns
 from tilewright.backends.cpu.templates.rows import rows
 from tilewright.backends.cpu.templates.scan import attention
@@ -37,6 +38,8 @@ def _candidates(kernel: Kernel, target: Target) -> Iterable[Schedule]:
         yield from attention(kernel, scans[0], target)
     yield from byte_product(kernel, target)
     for define in kernel.body:
+        if isinstance(define, Define):
+            yield from integer_contraction(kernel, define, target)
         if isinstance(define, Define) and (product := as_product(define)) is not None:
             product = rows_and_columns(kernel, product)
             if product.n:

@@ -18,7 +18,7 @@ from tilewright.cli.outcome import Outcome
 from tilewright.errors import ExitCode
 
 COMMANDS = (
-    *("compile", "check", "quantize", "run", "bench", "verify", "inspect", "export", "opt"),
+    *("compile", "check", "quantize", "run", "bench", "verify", "bisect", "inspect", "export", "opt"),
     *("targets", "doctor", "explain"),
 )
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

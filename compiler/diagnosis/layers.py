@@ -101,8 +101,8 @@ def compare_layers(
     if not names:
         cause, fix = "no value of the one is one of the other", "give the float model that the other was made from"
         raise UsageError("layers-unmatched", where="layers", cause=cause, fix=fix)
-    stand_ins = _stand_ins(model, seen.values())
-    apart = split(model, stand_ins)
+    inputs = stand_ins(model, seen.values())
+    apart = split(model, inputs)
     finals = [str(v.name) for v in reference.graph.outputs]
     outputs = {n: Agreement(n, *limits) for n in finals}
     alone, accumulated = ({n: Agreement(n) for n in names} for _ in range(2))
@@ -110,7 +110,7 @@ def compare_layers(
         # One sample at a time: all values of a large model are kept for it.
         (want,) = run(reference, [feed], [*names, *finals])
         (got,) = run(model, [feed], [*seen.values(), *finals])
-        given = {stand_ins[theirs]: want[mine] for mine, theirs in seen.items()}
+        given = {inputs[theirs]: want[mine] for mine, theirs in seen.items()}
         (single,) = run(apart, [_fitting(given | dict(feed), apart)], list(seen.values()))
         for mine, theirs in seen.items():
             accumulated[mine].add(got[theirs].astype(want[mine].dtype), want[mine])
@@ -123,7 +123,7 @@ def compare_layers(
     return Layers(layers, judged, tuple(_others(reference, names)), len(feeds), source)
 
 
-def _stand_ins(model: ir.Model, values: Iterable[str]) -> dict[str, str]:
+def stand_ins(model: ir.Model, values: Iterable[str]) -> dict[str, str]:
     """A name that the graph has not for the input that stands for each value."""
     taken = {str(v.name) for v in model.graph.inputs} | {str(v.name) for n in model.graph for v in n.outputs}
     taken |= set(model.graph.initializers)

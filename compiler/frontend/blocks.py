@@ -1,4 +1,4 @@
-"""``MatMulNBits`` and ``GatherBlockQuantized`` of ``com.microsoft``, ONNX Runtime's domain, as DequantizeLinear in blocks.
+"""``MatMulNBits`` and ``GatherBlockQuantized`` of ONNX Runtime (``com.microsoft``) as DequantizeLinear in blocks.
 
     MatMulNBits(A, B, scales, zero points, bias)    →  MatMul(A, DQ(W[K, N], s[K/g, N], z, axis=0, block_size=g)) + bias
     … with accuracy_level 4                         →  A is quantized to i8 as well, one scale a block: max |A| / 127

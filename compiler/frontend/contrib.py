@@ -54,7 +54,10 @@ def expanded(node: ir.Node, scope: Scope) -> Part | None:
     if expansion is None:
         return None
     part = Part()
-    part.results = [expansion(Node(node, scope), part)]
+    try:
+        part.results = [expansion(Node(node, scope), part)]
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise Unsupported(f"its attributes make no sense: {error}") from None
     return part
 
 

@@ -122,6 +122,8 @@ class Composer:
         self._scopes: list[list[Statement]] = [self.body]
         self._names: dict[str, int] = {}
         self._scanned: set[str] = set()
+        #: The axes that the first output is stored over, one a dimension.
+        self.over: tuple[Expr, ...] = ()
         #: Whether a sum of products of integers is among the statements.
         self.integral = False
 

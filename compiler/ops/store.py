@@ -36,12 +36,29 @@ def store(composer: Composer, value: ir.Value, result: Operand, values: list[ir.
     stored = result.type if result.reshaped else type_of(value)
     composer.output(name, composer.spelled(stored))
     order = _memory_order(root, maps)
-    created = {d: composer.axis(root.type.shape[d], hint) for d, hint in zip(order, _axis_hints(root), strict=True)}
+    shared = _shared_axes(composer, root)
+    created = {
+        d: shared.get(d) or composer.axis(root.type.shape[d], hint)
+        for d, hint in zip(order, _axis_hints(root), strict=True)
+    }
+    composer.over = composer.over or tuple(created[d] for d in range(root.type.rank))
     for over, position in _pieces(composer, root, [created[d] for d in range(root.type.rank)]):
         index: tuple[Expr, ...] = position
         for forward in reversed(maps):
             index = forward(index)
         composer.store(name, [over[d] for d in order if over[d] != ZERO], index, root.at(position))
+
+
+def _shared_axes(composer: Composer, root: Operand) -> dict[int, Expr]:
+    """The axes of the first output for another one whose shape is that one's but for sizes of 1 (the scale of each row
+    beside the rows): what both are made of is then computed once, in one loop."""
+    sizes = root.type.shape
+    if len(composer.over) != len(sizes):
+        return {}
+    extents = [composer.axes[str(a)] for a in composer.over]
+    if any(size not in (1, extent) for size, extent in zip(sizes, extents, strict=True)):
+        return {}
+    return {d: axis for d, (axis, size) in enumerate(zip(composer.over, sizes, strict=True)) if size != 1}
 
 
 #: Pieces of a tensor that are stored by themselves at most; beyond, where an element falls is asked for each.

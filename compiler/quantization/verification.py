@@ -29,7 +29,7 @@ from tilewright.options import Precision
 from tilewright.quantization.request import Metric
 from tilewright.quantization.scores import score
 from tilewright.runtime import open_artifact
-from tilewright.verification import Judged, Part, Verification, run_reference
+from tilewright.verification import Judged, Part, Reference, Verification, reference_outputs
 
 Array = NDArray[Any]
 Feeds = Sequence[Mapping[str, Array]]
@@ -66,12 +66,12 @@ def verify_quantized(
     ``told`` says which samples these are. Raises :class:`EngineError` where no part of the artifact can be run here, or
     no reference runs the model.
     """
-    plain, note = run_reference(reference, feeds)
+    plain = reference_outputs(reference, feeds)
     parts: list[Part] = []
     judged: list[Judged] = []
     unchecked: list[tuple[str, str]] = []
     missing: EngineError | None = None
-    seen: dict[int, engines.Runs] = {}
+    seen: dict[int, Reference] = {}
     for target in (t.target for t in open_artifact(artifact).manifest.targets):
         try:
             got = engines.run_apart("tilewright", artifact, feeds, target, entry)
@@ -90,21 +90,20 @@ def verify_quantized(
         raise missing
     theirs = next(iter(seen.values()))
     name = f"the quantized graph in {theirs.engine} {theirs.version} (nothing fused)"
-    cost = plain.load_seconds + sum(plain.seconds), plain.peak_rss
     worst = max(judged, key=lambda j: j.drop)
-    return Verification(tuple(parts), tuple(unchecked), name, *cost, note, worst)
+    return Verification(tuple(parts), tuple(unchecked), name, *plain.cost, plain.note, worst)
 
 
-def _run_graph(graph: ir.Model, feeds: Feeds) -> engines.Runs:
+def _run_graph(graph: ir.Model, feeds: Feeds) -> Reference:
     """A quantized graph as ONNX means it: an engine must not fuse, since integer kernels of some machines saturate."""
     with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
         path = Path(folder) / "quantized.onnx"
         save_graph(graph, path)
-        found = run_reference(path, feeds, "onnxruntime.plain")[0]
+        found = reference_outputs(path, feeds, "onnxruntime.plain")
         return replace(found, engine=found.engine.removesuffix(".plain"))
 
 
-def _part(target: str, got: engines.Runs, theirs: engines.Runs, plain: engines.Runs) -> Part:
+def _part(target: str, got: engines.Runs, theirs: Reference, plain: Reference) -> Part:
     """A target's outputs beside those of the quantized graph, output by output."""
     limits = {name: _tolerance(name, theirs, plain) for name in theirs.outputs[0]}
     totals = {name: Agreement(name, limit) for name, limit in limits.items()}
@@ -116,13 +115,13 @@ def _part(target: str, got: engines.Runs, theirs: engines.Runs, plain: engines.R
     return Part(target, tuple(samples), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
 
 
-def _tolerance(name: str, theirs: engines.Runs, plain: engines.Runs) -> float:
+def _tolerance(name: str, theirs: Reference, plain: Reference) -> float:
     """What the quantized graph is off by beside the float model; at least what the type has. See the module."""
     found = [compare(name, a[name], b[name]) for a, b in zip(theirs.outputs, plain.outputs, strict=True)]
     return max(max(c.tolerance, c.relative if not c.problem else 0.0) for c in found)
 
 
-def _judged(evidence: Evidence, plain: engines.Runs, got: engines.Runs, told: str, target: str) -> Judged:
+def _judged(evidence: Evidence, plain: Reference, got: engines.Runs, told: str, target: str) -> Judged:
     precision = evidence.precision
     found = score(plain.outputs, got.outputs, precision.metric, evidence.metric)
     return Judged(

@@ -40,9 +40,22 @@ def testable() -> dict[str, Target]:
     return found
 
 
-TARGETS = testable()
 #: The most capable one that runs as it is comes last.
-LEVELS = list(TARGETS)
+LEVELS = list(testable())
+VNNI = "cpu:x86-64-v4+vnni"
+
+
+def vnni() -> dict[str, Target]:
+    """VNNI's register tiles and operands, in instructions that this machine has: those of VNNI are then emulated."""
+    here = testable().get("cpu:x86-64-v4")
+    if here is None or VNNI in {t.spelling for t in machine.runnable()}:
+        return {VNNI: machine.targets()[VNNI]}
+    wide = machine.targets()[VNNI]
+    options = {key: machine.codegen(here)[key] for key in ("mcpu", "march", "flags")}
+    return {VNNI: replace(wide, extra={**wide.extra, "codegen": {**machine.codegen(wide), **options}})}
+
+
+TARGETS = {**testable(), **vnni()}
 
 
 def by_level(cases: Collection[object], quick: Collection[str], name: Callable[..., str] = str) -> list[object]:

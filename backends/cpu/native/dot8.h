@@ -1,0 +1,285 @@
+/* Sums of products of 8-bit integers, exact in 32 bits, on any instruction set.
+ *
+ * Operand b is packed in quads: of four neighbours of the depth for each of 32 columns, 128 bytes (TW_QUADS) a step,
+ * zero beyond the last. Operand a is staged a tile of rows at a time, in chunks of 16 of the depth: chunk after chunk,
+ * in each the 16 elements of every row, so that addresses of a whole chunk are constants. There are two forms of it:
+ *
+ * pairs: 16-bit elements, of each quad in the order 0, 2, 1, 3. Bytes of b become pairs of 16 bits, (0, 2) and (1, 3), by
+ *        shifts; two products and their sum are one instruction (pmaddwd). An instruction that multiplies bytes without
+ *        loss is not there below VNNI: pmaddubsw saturates at 16 bits.
+ * bytes: unsigned bytes in order, for VNNI (vpdpbusd). Signed elements have 128 added, and sums start at -128 times the
+ *        sum of a column of b.
+ */
+#ifndef TW_DOT8_H
+#define TW_DOT8_H
+#include "mma.h"
+
+#define TW_QUADS 128
+#define TW_CHUNK 16
+#define TW_PANEL_VECTORS (32 / TW_LANES)
+
+/* Sums and operands fill the registers. Loads of one step stay behind those of the step before, and a sum is in its
+ * register after each addition: compilers would add products of several steps first, with spills. */
+#define TW_STEP __asm__ volatile("" ::: "memory")
+#if defined(__x86_64__) && defined(__AVX512F__)
+#define TW_IN_REGISTER(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__x86_64__) && (TW_LANES == 4 || (TW_LANES == 8 && defined(__AVX__)))
+#define TW_IN_REGISTER(x) __asm__ volatile("" : "+x"(x))
+#elif defined(__aarch64__) && TW_LANES == 4
+#define TW_IN_REGISTER(x) __asm__ volatile("" : "+w"(x))
+#else
+#define TW_IN_REGISTER(x) (void)0
+#endif
+
+/* ---- the products ------------------------------------------------------------------------------------------------ */
+
+#if defined(__SSE2__)
+typedef short s16x8 __attribute__((vector_size(16)));
+typedef int s32x4 __attribute__((vector_size(16)));
+#define TW_MADD_4(a, b) ((s32x4)__builtin_ia32_pmaddwd128((s16x8)(a), (s16x8)(b)))
+typedef short s16x16 __attribute__((vector_size(32)));
+typedef int s32x8 __attribute__((vector_size(32)));
+#if defined(__AVX2__)
+#define TW_MADD_8(a, b) ((s32x8)__builtin_ia32_pmaddwd256((s16x16)(a), (s16x16)(b)))
+#endif
+/* sum[l] += a0 * b[l][0] + a1 * b[l][1] for the pair (a0, a1) at a and a pair of b in each lane. */
+TW_INLINE i32v add_pair(i32v sum, const int16_t *a, i32v b) {
+    int32_t pair;
+    memcpy(&pair, a, 4);
+    const i32v x = set_i32(pair);
+#if TW_LANES == 4
+    return sum + TW_MADD_4(x, b);
+#elif TW_LANES == 8 && defined(__AVX2__)
+    return sum + TW_MADD_8(x, b);
+#elif TW_LANES == 16 && defined(__AVX512BW__) && defined(__clang__)
+    typedef short s16x32 __attribute__((vector_size(64)));
+    return sum + (i32v)__builtin_ia32_pmaddwd512((s16x32)x, (s16x32)b);
+#else /* in halves or quarters */
+    union { i32v v; s32x4 part[TW_LANES / 4]; } y = {b}, z;
+    TW_UNROLL TW_FOR(i, TW_LANES / 4) z.part[i] = TW_MADD_4(((s32x4){pair, pair, pair, pair}), y.part[i]);
+    return sum + z.v;
+#endif
+}
+/* Four bytes of b in each lane, as two pairs. */
+TW_INLINE void split_quads_i8(i32v b, i32v *even, i32v *odd) {
+    typedef short words __attribute__((vector_size(4 * TW_LANES)));
+    *even = (i32v)(((words)b << 8) >> 8);
+    *odd = (i32v)((words)b >> 8);
+}
+TW_INLINE void split_quads_u8(i32v b, i32v *even, i32v *odd) {
+    typedef unsigned short words __attribute__((vector_size(4 * TW_LANES)));
+    *even = b & 0x00ff00ff;
+    *odd = (i32v)((words)b >> 8);
+}
+#else
+/* The first half of a pair of b holds the elements of all lanes that belong to a0, the second those of a1: what widening
+ * multiply-adds by one element (smlal) take. */
+TW_INLINE i32v add_pair(i32v sum, const int16_t *a, i32v b) {
+    union { i32v v; i16v half[2]; } y = {b};
+    sum += to(i32, y.half[0]) * to(i32, set_i16(a[0]));
+    return sum + to(i32, y.half[1]) * to(i32, set_i16(a[1]));
+}
+#define TW_SPLIT_QUADS(T)                                                                                            \
+    TW_INLINE void split_quads_##T(i32v b, i32v *even, i32v *odd) {                                                  \
+        union { i32v v; i16v half[2]; } x = {0}, y = {0};                                                            \
+        TW_UNROLL TW_FOR(q, 2) {                                                                                     \
+            x.half[q] = to(i16, b << (24 - 16 * q) >> 24);                                                           \
+            y.half[q] = to(i16, b << (16 - 16 * q) >> 24);                                                           \
+            if (#T[0] == 'u') x.half[q] &= 255, y.half[q] &= 255;                                                    \
+        }                                                                                                            \
+        *even = x.v;                                                                                                 \
+        *odd = y.v;                                                                                                  \
+    }
+TW_SPLIT_QUADS(i8)
+TW_SPLIT_QUADS(u8)
+#endif
+
+/* sum[l] += the four unsigned bytes at a times the four signed ones in lane l of b. */
+TW_INLINE i32v add_quad(i32v sum, const uint8_t *a, i32v b) {
+#if defined(__AVX512VNNI__) && TW_LANES == 16
+    int32_t quad;
+    memcpy(&quad, a, 4);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(set_i32(quad)), "v"(b));
+    return sum;
+#else
+    TW_UNROLL TW_FOR(q, 4) sum += (b << (24 - 8 * q) >> 24) * (int32_t)a[q];
+    return sum;
+#endif
+}
+
+/* One row: sum[j] += the pair (quad) at a times y[j]. Two vectors are spelled in full where compilers run short of
+ * registers: 12 sums of 16, two operands, an element of a and a product. */
+TW_INLINE void add_pair_row(const int vectors, i32v *sum, const int16_t *a, const i32v *y) {
+#if defined(__AVX2__) && (TW_LANES == 8 || (TW_LANES == 16 && defined(__AVX512BW__)))
+    if (vectors == 2) {
+        i32v x, z;
+        __asm__ volatile(
+            "vpbroadcastd %[a], %[x]\n\tvpmaddwd %[y0], %[x], %[z]\n\tvpaddd %[z], %[s0], %[s0]\n\t"
+            "vpmaddwd %[y1], %[x], %[x]\n\tvpaddd %[x], %[s1], %[s1]"
+            : [s0] "+v"(sum[0]), [s1] "+v"(sum[1]), [x] "=&v"(x), [z] "=&v"(z)
+            : [a] "m"(*(const int32_t *)a), [y0] "v"(y[0]), [y1] "v"(y[1]));
+        return;
+    }
+#endif
+    TW_UNROLL TW_FOR(j, vectors) {
+        sum[j] = add_pair(sum[j], a, y[j]);
+        TW_IN_REGISTER(sum[j]);
+    }
+}
+TW_INLINE void add_quad_row(const int vectors, i32v *sum, const uint8_t *a, const i32v *y) {
+#if defined(__AVX512VNNI__) && TW_LANES == 16
+    if (vectors == 2) {
+        i32v x;
+        __asm__ volatile("vpbroadcastd %[a], %[x]\n\tvpdpbusd %[y0], %[x], %[s0]\n\tvpdpbusd %[y1], %[x], %[s1]"
+                         : [s0] "+v"(sum[0]), [s1] "+v"(sum[1]), [x] "=&v"(x)
+                         : [a] "m"(*(const int32_t *)a), [y0] "v"(y[0]), [y1] "v"(y[1]));
+        return;
+    }
+#endif
+    TW_UNROLL TW_FOR(j, vectors) sum[j] = add_quad(sum[j], a, y[j]);
+}
+
+/* ---- a strip of b as pairs --------------------------------------------------------------------------------------- */
+
+/* The columns of `vectors` vectors of b as pairs, in the order of use; zero up to whole chunks. */
+#define TW_WIDEN_STRIP(T)                                                                                            \
+    TW_INLINE void widen_strip_##T(const int vectors, const int64_t quads, const void *b, int32_t *TW_RESTRICT to) { \
+        for (int64_t q = 0; q < quads; q++, to += 2 * vectors * TW_LANES) {                                          \
+            TW_UNROLL TW_FOR(j, vectors) {                                                                           \
+                i32v even, odd;                                                                                      \
+                split_quads_##T(load_i32((const int32_t *)((const char *)b + q * TW_QUADS) + j * TW_LANES), &even, &odd); \
+                store_i32(to + j * TW_LANES, even);                                                                  \
+                store_i32(to + (vectors + j) * TW_LANES, odd);                                                       \
+            }                                                                                                        \
+        }                                                                                                            \
+        for (int64_t q = quads; q % (TW_CHUNK / 4); q++, to += 2 * vectors * TW_LANES)                               \
+            TW_UNROLL TW_FOR(j, 2 * vectors) store_i32(to + j * TW_LANES, set_i32(0));                               \
+    }
+TW_WIDEN_STRIP(i8)
+TW_WIDEN_STRIP(u8)
+
+/* -128 times the sum of each column of a strip of b: where sums start whose elements of a have 128 added. */
+TW_INLINE void balance_strip(const int vectors, const int64_t quads, const void *b, int32_t *TW_RESTRICT start) {
+    static const uint8_t ones[4] = {1, 1, 1, 1};
+    i32v sum[TW_PANEL_VECTORS];
+    TW_UNROLL TW_FOR(j, vectors) sum[j] = set_i32(0);
+    for (int64_t q = 0; q < quads; q++) TW_UNROLL TW_FOR(j, vectors)
+        sum[j] = add_quad(sum[j], ones, load_i32((const int32_t *)((const char *)b + q * TW_QUADS) + j * TW_LANES));
+    TW_UNROLL TW_FOR(j, vectors) store_i32(start + j * TW_LANES, sum[j] * -128);
+}
+
+/* ---- register tiles: rows and vectors are literals, `stride` rows in a chunk of a ------------------------------------ */
+
+/* Sums start at 0, or what `start` has for each column, when `first`, else where they were kept. */
+TW_INLINE void start_sums_i32(const int rows, const int vectors, const int first, const int32_t *start,
+                              const int32_t *c, const int64_t c_row, i32v (*sum)[TW_PANEL_VECTORS]) {
+    if (!first) TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
+        sum[i][j] = load_i32(c + i * c_row + j * TW_LANES);
+    else TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
+        sum[i][j] = start ? load_i32(start + j * TW_LANES) : set_i32(0);
+}
+
+TW_INLINE void keep_sums_i32(const int rows, const int vectors, i32v (*sum)[TW_PANEL_VECTORS], int32_t *c,
+                             const int64_t c_row) {
+    TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors) store_i32(c + i * c_row + j * TW_LANES, sum[i][j]);
+}
+
+/* A strip that was widened, `width` vectors of it. */
+TW_INLINE void add_widened(const int rows, const int vectors, const int stride, const int width, int64_t chunks,
+                           const int16_t *a, const void *widened, i32v (*sum)[TW_PANEL_VECTORS]) {
+    const int32_t *b = widened;
+    TW_ROLLED for (; chunks > 0; chunks--, a += stride * TW_CHUNK, b += TW_CHUNK / 2 * width * TW_LANES) {
+        TW_UNROLL TW_FOR(t, TW_CHUNK / 2) {
+            i32v y[TW_PANEL_VECTORS];
+            TW_UNROLL TW_FOR(j, vectors) y[j] = load_i32(b + (t * width + j) * TW_LANES);
+            TW_UNROLL TW_FOR(i, rows) add_pair_row(vectors, sum[i], a + i * TW_CHUNK + 2 * t, y);
+            TW_STEP;
+        }
+    }
+}
+
+/* One quad of packed b: number q % 4 of its chunk, where a and b are. */
+#define TW_ADD_PACKED(T)                                                                                             \
+    TW_INLINE void add_packed_quad_##T(const int rows, const int vectors, const int16_t *a, const char *b,           \
+                                       i32v (*sum)[TW_PANEL_VECTORS]) {                                              \
+        TW_UNROLL TW_FOR(j, vectors) {                                                                               \
+            i32v even, odd;                                                                                          \
+            split_quads_##T(load_i32((const int32_t *)b + j * TW_LANES), &even, &odd);                               \
+            TW_UNROLL TW_FOR(i, rows) {                                                                              \
+                sum[i][j] = add_pair(sum[i][j], a + i * TW_CHUNK, even);                                             \
+                TW_IN_REGISTER(sum[i][j]);                                                                           \
+                sum[i][j] = add_pair(sum[i][j], a + i * TW_CHUNK + 2, odd);                                          \
+                TW_IN_REGISTER(sum[i][j]);                                                                           \
+            }                                                                                                        \
+        }                                                                                                            \
+        TW_STEP;                                                                                                     \
+    }                                                                                                                \
+    TW_INLINE void add_packed_##T(const int rows, const int vectors, const int stride, const int64_t quads,          \
+                                  const int16_t *a, const void *packed, i32v (*sum)[TW_PANEL_VECTORS]) {             \
+        const char *b = packed;                                                                                      \
+        int64_t q = 0;                                                                                               \
+        TW_ROLLED for (; q + 4 <= quads; q += 4, a += stride * TW_CHUNK, b += 4 * TW_QUADS) TW_UNROLL TW_FOR(t, 4)   \
+            add_packed_quad_##T(rows, vectors, a + 4 * t, b + t * TW_QUADS, sum);                                    \
+        TW_ROLLED for (; q < quads; q++, a += 4, b += TW_QUADS) add_packed_quad_##T(rows, vectors, a, b, sum);       \
+    }
+TW_ADD_PACKED(i8)
+TW_ADD_PACKED(u8)
+
+/* The same for a in bytes. */
+TW_INLINE void add_bytes_quad(const int rows, const int vectors, const uint8_t *a, const char *b,
+                              i32v (*sum)[TW_PANEL_VECTORS]) {
+    i32v y[TW_PANEL_VECTORS];
+    TW_UNROLL TW_FOR(j, vectors) y[j] = load_i32((const int32_t *)b + j * TW_LANES);
+    TW_UNROLL TW_FOR(i, rows) add_quad_row(vectors, sum[i], a + i * TW_CHUNK, y);
+    TW_STEP;
+}
+TW_INLINE void add_bytes(const int rows, const int vectors, const int stride, const int64_t quads, const uint8_t *a,
+                         const void *packed, i32v (*sum)[TW_PANEL_VECTORS]) {
+    const char *b = packed;
+    int64_t q = 0;
+    TW_ROLLED for (; q + 4 <= quads; q += 4, a += stride * TW_CHUNK, b += 4 * TW_QUADS) TW_UNROLL TW_FOR(t, 4)
+        add_bytes_quad(rows, vectors, a + 4 * t, b + t * TW_QUADS, sum);
+    TW_ROLLED for (; q < quads; q++, a += 4, b += TW_QUADS) add_bytes_quad(rows, vectors, a, b, sum);
+}
+
+/* ---- staging of a: n elements of one row into its place in each chunk, step elements apart ------------------------ */
+
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef uint8_t u8x16_any __attribute__((vector_size(16), aligned(1)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef int16_t i16x16 __attribute__((vector_size(32)));
+typedef int16_t i16x16_any __attribute__((vector_size(32), aligned(2)));
+
+TW_INLINE void put_pairs_u8(int16_t *to, u8x16 x) {
+    x = __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    *(i16x16_any *)to = __builtin_convertvector(x, i16x16);
+}
+TW_INLINE void put_pairs_i8(int16_t *to, u8x16 x) {
+    x = __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    *(i16x16_any *)to = __builtin_convertvector((i8x16)x, i16x16);
+}
+TW_INLINE void put_bytes_u8(uint8_t *to, u8x16 x) { *(u8x16_any *)to = x; }
+TW_INLINE void put_bytes_i8(uint8_t *to, u8x16 x) { *(u8x16_any *)to = x ^ 128; }
+
+#define TW_STAGE(form, T, C)                                                                                         \
+    TW_INLINE void stage_##form##_##T(const int64_t n, const void *from, C *TW_RESTRICT to, const int64_t step) {    \
+        const uint8_t *x = from;                                                                                     \
+        int64_t k = 0;                                                                                               \
+        for (; k + TW_CHUNK <= n; k += TW_CHUNK, to += step) put_##form##_##T(to, *(const u8x16_any *)(x + k));      \
+        if (k < n) {                                                                                                 \
+            uint8_t rest[TW_CHUNK] = {0};                                                                            \
+            for (int64_t i = 0; i < n - k; i++) rest[i] = x[k + i];                                                  \
+            put_##form##_##T(to, *(const u8x16_any *)rest);                                                          \
+        }                                                                                                            \
+    }                                                                                                                \
+    TW_INLINE void stage_##form##_##T##_fill(const int64_t n, const uint8_t fill, C *TW_RESTRICT to,                 \
+                                             const int64_t step) {                                                   \
+        const u8x16 x = (u8x16){0} + fill;                                                                           \
+        for (int64_t k = 0; k < n; k += TW_CHUNK, to += step) put_##form##_##T(to, x);                               \
+    }
+TW_STAGE(pairs, u8, int16_t)
+TW_STAGE(pairs, i8, int16_t)
+TW_STAGE(bytes, u8, uint8_t)
+TW_STAGE(bytes, i8, uint8_t)
+
+#endif

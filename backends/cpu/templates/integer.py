@@ -1,0 +1,54 @@
+"""The template of products of 8-bit integers with a constant: blocks of rows that are staged once for many columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tilewright.backends.cpu.integer import PANEL, IntegerProduct, form_of, integer_product, quads
+from tilewright.backends.cpu.templates.axes import least_blocks, most, stored_axes
+from tilewright.kernel.expr import Load, Ref
+from tilewright.kernel.schedule import Loop, Schedule
+from tilewright.kernel.tile import Define, Kernel
+from tilewright.target import Target
+
+#: Row tiles of one block: so often a widened strip of columns is used.
+ROW_TILES = 9
+#: Bytes of the staged rows of one block: 54 rows of 512 channels under a window of 3 x 3. A piece of the depth of them
+#: is used at a time, 83 KB.
+STAGED_BYTES = 524288
+#: Panels of columns of a block at the least: staging a row takes a twentieth of the time of its products with two, and
+#: computing one (a quantization) as much with eight.
+LEAST_PANELS = 2
+LEAST_COMPUTED = 8
+#: Blocks for each core of a target at the least, so that cores finish together.
+BLOCKS_PER_UNIT = 4
+
+
+def integer_contraction(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]:
+    """Blocks of rows × groups of panels; the constant in panels of quads."""
+    found = integer_product(kernel, define)
+    pack = None if found is None else quads(kernel, found)
+    if found is None or pack is None:
+        return
+    free = stored_axes(kernel)
+    blocks = [Loop(a, 1, "block") for a in free if a not in (found.column, found.row)]
+    if found.row in free:
+        assert found.row is not None
+        blocks.append(Loop(found.row, _rows(kernel, found, target), "block", balanced=True))
+    if found.column in free:
+        panels = -(-most(kernel, found.column) // PANEL)
+        together, wanted = panels, BLOCKS_PER_UNIT * target.units
+        least = LEAST_PANELS if isinstance(found.a, Load | Ref) else LEAST_COMPUTED
+        while together > least and least_blocks(kernel, blocks) * -(-panels // together) < wanted:
+            together -= 1
+        together = -(-panels // -(-panels // together))
+        if together < panels:
+            yield Schedule(loops=(*blocks, Loop(found.column, together * PANEL, "block")), packs=(pack,))
+    yield Schedule(loops=tuple(blocks), packs=(pack,))
+
+
+def _rows(kernel: Kernel, found: IntegerProduct, target: Target) -> int:
+    """Rows of one block, whole register tiles."""
+    form = form_of(target, found)
+    row = found.length(kernel) * (2 if form.name == "pairs" else 1)
+    return form.tile.rows * max(1, min(ROW_TILES, STAGED_BYTES // (row * form.tile.rows)))

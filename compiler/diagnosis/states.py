@@ -1,0 +1,73 @@
+"""The states that a graph goes through while it is compiled, and their numbers by the definition of ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from tilewright import driver
+from tilewright.accuracy import Comparison, compare
+from tilewright.entries import Model
+from tilewright.errors import InternalError, UsageError
+from tilewright.observe import Stopped
+from tilewright.options import Observation, Options
+
+Array = NDArray[Any]
+Values = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A graph after a stage or pass that changed it. ``name`` is of that: ``import``, ``fuse-attention`` …"""
+
+    name: str
+    graph: ir.Model
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a tensor may be from its reference: ``tolerance`` (``None``: by element type), or a least cosine."""
+
+    tolerance: float | None = None
+    minimum: float | None = None
+
+    def compare(self, name: str, got: Array, want: Array) -> Comparison:
+        """A tensor beside its reference; a float of another width is compared as the reference's."""
+        if got.dtype != want.dtype and {got.dtype.kind, want.dtype.kind} <= {"f", "V"}:
+            got = got.astype(want.dtype)
+        return compare(name, got, want, self.tolerance, self.minimum)
+
+
+def trace(model: Model, options: Options) -> list[State]:
+    """Every state that compiling ``model`` goes through before it is lowered; the first is the imported graph.
+
+    Raises what :func:`tilewright.driver.compile` raises.
+    """
+    states: list[State] = []
+    watch = Observation(stop_after="optimize", watch=lambda name, graph: states.append(State(name, graph.clone())))
+    with suppress(Stopped):
+        driver.compile(model, options=replace(options, observe=watch))
+    return states
+
+
+def values_of(model: ir.Model | onnx.ModelProto, feed: Values) -> dict[str, Array]:
+    """Every value of a state in order of computation, by the reference evaluator.
+
+    Raises :class:`UsageError` for what it cannot run.
+    """
+    from tilewright.ir.evaluate import evaluate  # the reference evaluator takes half a second to import
+
+    try:
+        return evaluate(model, feed, every=True)
+    except InternalError as error:
+        raise UsageError(
+            "bisect-evaluate",
+            where="bisect",
+            cause=f"a state of the graph cannot be run as ONNX defines it: {str(error).splitlines()[0]}",
+            fix="compile with --dump-ir and compare the states in another engine",
+        ) from None
