@@ -14,8 +14,15 @@ if __name__ != "tilewright":
     raise ImportError(f"import tilewright, not {__name__}: a second import name would duplicate every class")
 
 if TYPE_CHECKING:
-    from tilewright.api import bench, bisect, check, compare_layers, compile, load, verify
-    from tilewright.errors import AccuracyError, CompileError, InternalError, TilewrightError, UsageError
+    from tilewright.api import bench, bisect, check, compare_layers, compile, load, quantize, verify
+    from tilewright.errors import (
+        AccuracyError,
+        CompileError,
+        InternalError,
+        PrecisionError,
+        TilewrightError,
+        UsageError,
+    )
     from tilewright.runtime.errors import ArtifactError, InputError
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "CompileError",
     "InputError",
     "InternalError",
+    "PrecisionError",
     "TilewrightError",
     "UsageError",
     "bench",
@@ -32,10 +40,12 @@ __all__ = [
     "compare_layers",
     "compile",
     "load",
+    "quantize",
     "verify",
 ]
 
-_HOME = dict.fromkeys(("bench", "bisect", "check", "compare_layers", "compile", "load", "verify"), "tilewright.api")
+_FUNCTIONS = ("bench", "bisect", "check", "compare_layers", "compile", "load", "quantize", "verify")
+_HOME = dict.fromkeys(_FUNCTIONS, "tilewright.api")
 _HOME |= dict.fromkeys(("ArtifactError", "InputError"), "tilewright.runtime.errors")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Union
 from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.errors import ExitCode, UsageError
-from tilewright.options import Options
+from tilewright.options import Options, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tilewright.diagnosis.bisection import Bisection
     from tilewright.diagnosis.layers import Layers
     from tilewright.driver import Progress
+    from tilewright.quantization.make import QuantizedModel
+    from tilewright.quantization.request import Given, Metric
     from tilewright.runtime import Session
     from tilewright.runtime.manifest import EntryInfo
     from tilewright.support import Checked
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 #: What can be compiled: a path, a ``ModelProto``, a ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
 Model = Union[str, "os.PathLike[str]", "onnx.ModelProto", Any]
+#: Calibration data (:data:`tilewright.calibration.Source`), or such data by entry point.
+Calibrating = Any
 #: What can be run: a path, or an artifact that was just compiled.
 Runnable = Union[str, "os.PathLike[str]", "Artifact"]
 
@@ -46,6 +50,15 @@ def compile(
     verify: bool = True,
     tolerance: float | None = None,
     progress: Progress | None = None,
+    precision: str | None = None,
+    calibration: Calibrating | None = None,
+    max_drop: float | None = None,
+    metric: str | Metric = "cosine",
+    method: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    allow_precision: Sequence[str] = (),
+    excepted: Sequence[str] = (),
+    records: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a model into one artifact.
 
@@ -63,10 +76,17 @@ def compile(
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
         progress: told every stage and what it works on.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4`` or ``auto``; ``None`` is the
+            model's own. Nothing is quantized without it.
+        calibration: samples, as :mod:`tilewright.calibration` takes them; for several entry points a mapping of their
+            names to samples.
+        max_drop, metric, method, settings, excepted, records: as for :func:`quantize`.
+        allow_precision: types that layers may have instead of what was asked for (``"f32"``).
 
     Raises:
         CompileError: the model is invalid or unsupported.
-        AccuracyError: ``verify`` found an output off by more than the tolerance.
+        PrecisionError: layers did not get ``precision``, and nothing allowed that.
+        AccuracyError: ``verify`` found an output off by more than the tolerance, or ``max_drop`` cannot be kept.
     """
     from tilewright import driver
     from tilewright.entries import entries_of
@@ -77,8 +97,10 @@ def compile(
         input_shapes=tuple(shapes.items()),
         level=level,
         states=tuple((states or {}).items()),
+        precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)
+    given = _given(calibration, metric, records, list(models)) if precision is not None else None
     if len(models) > 1 and (example_args is not None or dynamic_shapes is not None):
         cause, fix = "example arguments are those of one model", "give each model as a torch.export.ExportedProgram"
         raise UsageError("torch-arguments", where="compile", cause=cause, fix=fix)
@@ -92,11 +114,106 @@ def compile(
             sources[name] = import_module(
                 each, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes, every_shape=every
             )
-    artifact = driver.compile(sources, options=options, progress=progress or (lambda stage, detail: None))
+    artifact = driver.compile(sources, options=options, progress=progress or (lambda stage, detail: None), given=given)
     if verify:
         for name, each in models.items():
             _require_equal(artifact, name, each, example_args, tolerance)
     return artifact
+
+
+def quantize(
+    model: Model,
+    targets: Sequence[str] | None = None,
+    *,
+    method: str = "auto",
+    calibration: Calibrating | None = None,
+    max_drop: float | None = None,
+    metric: str | Metric = "cosine",
+    settings: Mapping[str, Any] | None = None,
+    excepted: Sequence[str] = (),
+    records: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """A quantized ONNX model and its accuracy beside the float one.
+
+    Args:
+        model: an ONNX file or a ``ModelProto``.
+        targets: whose kernels absorb what is quantized; what all targets can when ``None``.
+        method: ``int8``, ``int8-dynamic``, ``smoothquant``, ``int8-weights``, ``int4``, ``fp8``, ``fp16``, ``bf16``, or
+            ``auto``: the fastest mixture within ``max_drop``.
+        calibration: a path (``.npz``, or a folder of ``.npy``), ``"random:16"``, or an iterable of feeds; see
+            :mod:`tilewright.calibration`. Every fourth sample is held out and judges.
+        max_drop: how much worse outputs may be: one minus their mean cosine to those of the float model, or what
+            ``metric`` says.
+        metric: ``cosine``, ``top1`` (one minus the agreement of the largest element of rows), or a function of the
+            outputs of all samples, more being better: the drop is then its loss.
+        settings: fields of :class:`tilewright.passes.quantize.base.Settings`: ``{"calibrator": "entropy"}``.
+        excepted: patterns of names of layers that stay in float.
+        records: a file of measured times, which go before predictions.
+        input_shapes: as for :func:`compile`.
+        progress: told every stage and what it works on.
+
+    Raises:
+        UsageError: arguments or data that make no sense; a method that needs calibration data without any.
+        AccuracyError: ``max_drop`` cannot be kept; told with the best that could.
+    """
+    from tilewright.quantization.make import quantize_model
+    from tilewright.quantization.request import precision_of_method
+
+    if not _is_onnx(model):
+        cause, fix = "only ONNX models are quantized", "export it (torch.onnx.export), or compile it with precision="
+        raise UsageError("check-what", where=type(model).__name__, cause=cause, fix=fix)
+    shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
+    asked = precision_of_method(method)
+    options = Options(
+        targets=tuple(targets or ()),
+        input_shapes=tuple(shapes.items()),
+        precision=precision_of(asked, None if asked == "auto" else method, settings, max_drop, metric, (), excepted),
+    )
+    given = _given(calibration, metric, records, ["main"])
+    return quantize_model(model, options, given, progress or (lambda stage, detail: None))
+
+
+def precision_of(
+    asked: str | None,
+    method: str | None,
+    settings: Mapping[str, Any] | None,
+    max_drop: float | None,
+    metric: str | Metric,
+    allowed: Sequence[str],
+    excepted: Sequence[str],
+) -> Precision | None:
+    """The request as an option. Raises :class:`UsageError` for what says how to quantize without a precision."""
+    if asked is None:
+        if method or settings or max_drop is not None or allowed or excepted:
+            cause, fix = "it is said how to quantize, and not to what", "give precision="
+            raise UsageError("precision-missing", where="compile", cause=cause, fix=fix)
+        return None
+    named = metric if isinstance(metric, str) else "given"
+    stated = tuple(sorted((settings or {}).items()))
+    return Precision(asked, method or "", stated, max_drop, named, tuple(allowed), tuple(excepted))
+
+
+def _given(
+    calibration: Calibrating | None,
+    metric: str | Metric,
+    records: str | os.PathLike[str] | None,
+    entries: Sequence[str],
+) -> Given:
+    """The data of a request, by entry point; alone, calibration data is that of the first."""
+    from tilewright.quantization.records import Records, read_records
+    from tilewright.quantization.request import Given
+
+    sources: Mapping[str, Any] = {}
+    if calibration is not None:
+        sources = calibration if isinstance(calibration, Mapping) else {entries[0]: calibration}
+    for name in sources:
+        if name not in entries:
+            cause, fix = f"there is no entry point {name!r}", f"give data for {', '.join(entries)}"
+            raise UsageError("unknown-entry-point", where="calibration", cause=cause, fix=fix)
+    read = read_records(Path(records)) if records is not None else Records()
+    return Given(sources, None if isinstance(metric, str) else metric, read)
 
 
 def check(
@@ -128,7 +245,9 @@ def _require_equal(
 
     name = artifact.report.entries[entry].name
     try:
-        if _is_onnx(model):
+        if artifact.evidence is not None and _is_onnx(model):
+            checked = verify_quantized(artifact, model, entry=entry)
+        elif _is_onnx(model):
             checked = verify(artifact, model, tolerance=tolerance, entry=entry)
         else:
             checked = verify_torch(artifact, model, example_args, tolerance=tolerance, entry=entry)
@@ -409,6 +528,29 @@ def bisect(
             entry=entry,
             say=progress or (lambda line: None),
         )
+
+
+def verify_quantized(
+    artifact: Artifact, reference: Model, *, feeds: Sequence[Mapping[str, Array]] | None = None, entry: str
+) -> Verification:
+    """Compare an artifact that was quantized while it was compiled with the float model, by the bound that was asked.
+
+    Also with its own quantized graph; see :mod:`tilewright.quantization.verification`. ``feeds`` are samples; the held
+    out ones of the calibration data when ``None``, made-up inputs where there are none.
+    """
+    from tilewright.quantization.verification import verify_quantized as compare
+    from tilewright.verification import require_inputs
+
+    assert artifact.evidence is not None
+    with _file_of(artifact) as path, _onnx_file(reference) as model:
+        told = f"{len(feeds)} samples that were given" if feeds else artifact.evidence.told.get(entry, "")
+        given = feeds or artifact.evidence.feeds.get(entry)
+        if not given:
+            given = samples(path, entry=entry)
+            told = f"{len(given)} made-up inputs"
+        _check_feeds(path, _entry(path, entry), given)
+        require_inputs(model, given[0])
+        return compare(path, model, artifact.evidence, given, told, entry)
 
 
 def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from tilewright.errors import ResourceError
@@ -19,6 +19,9 @@ from tilewright.package.atomic import atomic_file
 from tilewright.package.writer import ArtifactSize, Contents, Part, compose_artifact
 from tilewright.plan.build import PackedConstant
 from tilewright.report import Report
+
+if TYPE_CHECKING:
+    from tilewright.quantization.verification import Evidence
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Artifact:
         provenance: where it comes from.
         facts: the report without what only the written file can tell.
         kernels: the record of each kernel's work (:func:`tilewright.cost.record_of`) by its name.
+        evidence: what a check of a quantized artifact needs beside it; not in the file.
     """
 
     parts: tuple[Part, ...]
@@ -40,6 +44,7 @@ class Artifact:
     provenance: Mapping[str, Any]
     facts: Report
     kernels: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all. Raises ``ResourceError`` for a full disk or a read-only folder."""

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import onnx_ir as ir
 from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
 from tilewright.backends.base import name_of as name_of_code
@@ -28,13 +30,18 @@ from tilewright.package.native import build_runtime
 from tilewright.package.writer import Part, cpu_requirements
 from tilewright.passes.base import Pass
 from tilewright.passes.layout.cost import traffic_on
-from tilewright.passes.pipeline import default_pipeline, run_pipeline
+from tilewright.passes.pipeline import canonicalization, default_pipeline, run_pipeline
 from tilewright.plan.constants import constant_names
 from tilewright.plan.verify import verify_plan
+from tilewright.report import PrecisionFacts
 from tilewright.selection import resolve_targets
 from tilewright.target import Target
 
-STAGES = ("import", "optimize", "lower", "build")
+if TYPE_CHECKING:
+    from tilewright.quantization.request import Given
+    from tilewright.quantization.verification import Evidence
+
+STAGES = ("import", "quantize", "optimize", "lower", "build")
 
 #: Told about every stage: its name, and what it works on.
 Progress = Callable[[str, str], None]
@@ -45,30 +52,31 @@ def compile(
     *,
     options: Options | None = None,
     progress: Progress | None = None,
+    given: Given | None = None,
     passes: Sequence[Pass] | None = None,
 ) -> Artifact:
     """Compile an ONNX model for every target of ``options``, or several models, each an entry point under its name.
 
-    Entry points share kernels and equal constants. ``passes`` run in place of those of the level: none for a graph that
-    is to become kernels as it is. Raises :class:`~tilewright.errors.TilewrightError` for what the user can mend,
-    :class:`InternalError` for our bugs, :class:`~tilewright.observe.Stopped` at the stage or pass of ``stop_after`` (of
-    the first entry point that comes to it).
+    Entry points share kernels and equal constants. ``given`` is the data that a precision of ``options`` needs.
+    ``passes`` run in place of those of the level: none for a graph that is to become kernels as it is. Raises
+    :class:`~tilewright.errors.TilewrightError` for what the user can mend, :class:`InternalError` for our bugs,
+    :class:`~tilewright.observe.Stopped` at the stage or pass of ``stop_after`` (of the first entry point that comes to
+    it).
     """
     options = options or Options()
     clock = Clock(progress or (lambda stage, detail: None))
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    entries = _lowered(models, options, [target for _, target in targets], observer, clock, passes)
-    # Hashing all weights is worth its time only where another entry point may have the same ones.
-    names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
+    lowered = _lowered(models, options, [target for _, target in targets], observer, clock, given, passes)
+    names = _names(lowered)
     builds = []
     for backend, target in targets:
         with clock.stage("build", target.spelling):
-            builds.append(build_target(entries, backend, target, observer, names))
+            builds.append(build_target(lowered.entries[target.spelling], backend, target, observer, names))
     observer.after_stage("build")
     with clock.stage("package", ""):
-        artifact = _package(models, options, entries, builds, clock)
+        artifact = _package(models, options, lowered, builds, clock)
     observer.finish()
     return artifact
 
@@ -82,9 +90,23 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
     clock = Clock(lambda stage, detail: None)
     targets = resolve_targets(options)
     observer = Observer(options.observe, lambda line: None)
-    entries = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock)
-    names = constant_names(constants_used(entries)) if len(entries) > 1 else {}
-    return {t.spelling: plan_target(entries, backend, t, names) for backend, t in targets}
+    lowered = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock, None)
+    return {t.spelling: plan_target(lowered.entries[t.spelling], b, t, _names(lowered)) for b, t in targets}
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """The entry points of each target by its spelling, the same for targets that share them; what was quantized."""
+
+    entries: Mapping[str, tuple[Lowered, ...]]
+    precision: PrecisionFacts | None = None
+    evidence: Evidence | None = None
+
+
+def _names(lowered: _Whole) -> Mapping[ir.Value, str]:
+    """The names of constants by content, where equal ones may come from different graphs: hashing takes its time."""
+    every = list({id(entry): entry for entries in lowered.entries.values() for entry in entries}.values())
+    return constant_names(constants_used(every)) if len(every) > 1 else {}
 
 
 def _lowered(
@@ -93,17 +115,51 @@ def _lowered(
     targets: Sequence[Target],
     observer: Observer,
     clock: Clock,
+    given: Given | None,
     passes: Sequence[Pass] | None = None,
-) -> tuple[Lowered, ...]:
-    """Every entry point imported, optimized and lowered, once for all targets."""
+) -> _Whole:
+    """Every entry point imported, optimized and lowered: once for all targets that get the same precision."""
     passes = default_pipeline(options.level, traffic_on(targets)) if passes is None else passes
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)
         states = states_of(graphs, options)
+    if options.precision is None:
+        entries = _entries(graphs, states, passes, observer, clock, "import")
+        _told(entries, observer)
+        return _Whole({t.spelling: entries for t in targets})
+    from tilewright.quantization.plan import PrecisionPlan  # it runs graphs, which are compiled by this module
+
     for graph in graphs.values():
         observer.start(graph)
         observer.after_stage("import")
+        run_pipeline(graph, canonicalization(), observer)
+    chosen = PrecisionPlan(options.precision, given, options.level, clock.progress)
+    with clock.stage("quantize", f"to {options.precision.asked}"):
+        groups = chosen.quantized(graphs, targets)
+    shared: dict[str, tuple[Lowered, ...]] = {}
+    for group in groups:
+        own = default_pipeline(options.level, traffic_on(group.targets))
+        entries = _entries(group.graphs, states, own, observer, clock, "quantize")
+        chosen.check(group, {e.name: e.steps for e in entries})
+        shared |= {t.spelling: entries for t in group.targets}
+    _told([e for entries in dict.fromkeys(shared.values()) for e in entries], observer)
+    chosen.require()
+    return _Whole({t.spelling: shared[t.spelling] for t in targets}, chosen.facts(), chosen.evidence())
+
+
+def _entries(
+    graphs: Mapping[str, ir.Model],
+    states: Mapping[str, tuple[tuple[int, int], ...]],
+    passes: Sequence[Pass],
+    observer: Observer,
+    clock: Clock,
+    state: str,
+) -> tuple[Lowered, ...]:
+    """Entry points optimized and lowered; ``state`` says what was done with the graphs so far."""
+    for graph in graphs.values():
+        observer.start(graph, state)
+        observer.after_stage(state)
         with clock.stage("optimize", f"{len(passes)} passes"):
             run_pipeline(graph, passes, observer)
     observer.after_stage("optimize")
@@ -111,10 +167,13 @@ def _lowered(
     for name, graph in graphs.items():
         with clock.stage("lower", f"{sum(1 for _ in graph.graph)} nodes"):
             entries.append(Lowered(name, graph, lower_graph(graph), states[name]))
+    return tuple(entries)
+
+
+def _told(entries: Sequence[Lowered], observer: Observer) -> None:
     for name, text in _texts([step for entry in entries for step in entry.steps]):
         observer.text(name, text)
     observer.after_stage("lower")
-    return tuple(entries)
 
 
 @dataclass(slots=True)
@@ -145,7 +204,7 @@ def _texts(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
 def _package(
     models: Mapping[str, Model],
     options: Options,
-    entries: Sequence[Lowered],
+    lowered: _Whole,
     builds: Sequence[TargetBuild],
     clock: Clock,
 ) -> Artifact:
@@ -165,7 +224,8 @@ def _package(
         verify_plan(part.plan)
     tools = default_toolchain(options.cc)
     triples = {b.target.family: b.target.triple for b in builds if b.target.family}
-    sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in entries]
+    first = next(iter(lowered.entries.values()))
+    sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
     provenance = {
         "compiler": __version__,
         "models": [{"entry": s.entry.name, "name": s.name, "sha256": s.sha256} for s in sources],
@@ -177,13 +237,16 @@ def _package(
         },
         "tools": {tool: version for b in builds for tool, version in b.binary.tools.items()},
     }
+    if lowered.precision is not None:
+        provenance["precision"] = lowered.precision.provenance()
     return Artifact(
         parts=tuple(parts),
         constants=contents_of([c for b in builds for c in b.built.constants]),
         runtimes={family: build_runtime(tools, triple) for family, triple in triples.items()},
         provenance=provenance,
-        facts=compilation_facts(sources, builds, clock.seconds),
+        facts=compilation_facts(sources, builds, clock.seconds, lowered.precision),
         kernels={
             name_of_code(k): record_of(k.kernel if isinstance(k, Scheduled) else k) for b in builds for k in b.kernels
         },
+        evidence=lowered.evidence,
     )

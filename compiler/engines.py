@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,10 +67,12 @@ def _numbers(spelling: str, array: Array) -> Array:
     return array.astype(dtype) if "int" in dtype.name else array.view(dtype)
 
 
-def _onnxruntime(path: Path, threads: int | None) -> Engine:
+def _onnxruntime(path: Path, threads: int | None, fused: bool = True) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.inter_op_num_threads = threads or 0, 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -128,6 +131,7 @@ def _torch(path: Path, threads: int | None) -> Engine:
 OPENERS: dict[str, Callable[[Path, int | None], Engine]] = {
     "tilewright": _tilewright,
     "onnxruntime": _onnxruntime,
+    "onnxruntime.plain": partial(_onnxruntime, fused=False),
     "onnx.reference": _onnx_reference,
     "openvino": _openvino,
     "torch": _torch,
@@ -221,7 +225,9 @@ def _arrays(path: Path) -> list[Array]:
 def _child(task: Mapping[str, Any]) -> dict[str, Any]:
     name, folder = task["engine"], Path(task["folder"])
     if available(name):
-        import_module("tilewright.runtime" if name == "tilewright" else name)  # not a part of loading
+        import_module(
+            "tilewright.runtime" if name == "tilewright" else name.removesuffix(".plain")
+        )  # not a part of loading
     start = time.perf_counter()
     path = Path(task["path"])
     ours = name == "tilewright"

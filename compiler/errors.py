@@ -75,6 +75,16 @@ class AccuracyError(TilewrightError):
     exit_code = ExitCode.ACCURACY
 
 
+class PrecisionError(TilewrightError):
+    """Layers did not get the precision that was asked for (exit 10). ``problems`` lists every one of them."""
+
+    exit_code = ExitCode.PRECISION
+
+    def __init__(self, code: str, *, where: str, cause: str, fix: str, problems: tuple[str, ...] = ()):
+        super().__init__(code, where=where, cause=cause, fix=fix)
+        self.problems = problems
+
+
 class DeviceError(TilewrightError):
     """A device or its driver is missing (exit 8)."""
 

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.cost import work_of
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
 from tilewright.ir.graph import type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
-from tilewright.ir.types import DType, TensorType
+from tilewright.ir.types import TensorType
 from tilewright.kernel.schedule import Scheduled
 from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
-from tilewright.report import ModelFacts, Report, TargetFacts
+from tilewright.report import ModelFacts, PrecisionFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -36,9 +37,14 @@ class Source:
     sha256: str
 
 
-def compilation_facts(sources: Sequence[Source], builds: Sequence[TargetBuild], seconds: Mapping[str, float]) -> Report:
+def compilation_facts(
+    sources: Sequence[Source],
+    builds: Sequence[TargetBuild],
+    seconds: Mapping[str, float],
+    requested: PrecisionFacts | None = None,
+) -> Report:
     """Everything that is known before the file is written."""
-    precision = Counter(str(_written(builds[0].kernels[i])) for i in builds[0].launches)
+    precision = Counter(_computed(builds[0].kernels[i]) for i in builds[0].launches)
     tools = {tool: version for b in builds for tool, version in b.binary.tools.items()}
     entries = {s.entry.name: _model(s) for s in sources}
     return Report(
@@ -49,12 +55,15 @@ def compilation_facts(sources: Sequence[Source], builds: Sequence[TargetBuild], 
         seconds=dict(seconds),
         peak_rss=peak_rss(),
         tools=tools,
+        requested=requested,
     )
 
 
-def _written(code: Code) -> DType:
-    """The element type of the last output of a kernel."""
-    return code.kernel.params[-1].dtype if isinstance(code, Scheduled) else code.dtypes[-1]
+def _computed(code: Code) -> str:
+    """The element type in which a kernel computes; of one that only moves elements, or a routine, what it writes."""
+    if not isinstance(code, Scheduled):
+        return str(code.dtypes[-1])
+    return work_of(code.kernel).dtype or str(code.kernel.params[-1].dtype)
 
 
 def _model(source: Source) -> ModelFacts:

@@ -68,12 +68,12 @@ class Observer:
         if self.observe.stop_after:
             _require_known(self.observe.stop_after, sorted({*names, *stages}), "no pass or stage of this name")
 
-    def start(self, model: ir.Model) -> None:
-        """The graph as imported: dumped as number 0, and what every later state is compared with."""
+    def start(self, model: ir.Model, name: str = "import") -> None:
+        """The graph as imported (``name`` says otherwise), dumped; what every later state is compared with."""
         if self.observe.watch:
-            self.observe.watch("import", model)
+            self.observe.watch(name, model)
         if self._folder:
-            path = self._dump(model, "import")
+            path = self._dump(model, name)
             if self.observe.verify_each:
                 self._feeds = _feeds(model)
                 self._before = _values(path, self._feeds)

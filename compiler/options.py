@@ -20,6 +20,30 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Precision:
+    """A precision that is asked for. The calibration data and records that go with it are data, like the model.
+
+    Attributes:
+        asked: ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4`` or ``auto``.
+        method: how that precision is come by, of :data:`tilewright.quantization.request.METHODS`; empty for the usual.
+        settings: fields of :class:`tilewright.passes.quantize.base.Settings` that differ from what is usual.
+        max_drop: how much worse outputs may be, in the terms of ``metric``; ``None`` sets no bound.
+        metric: ``cosine`` (one minus the mean cosine of outputs) or ``top1`` (share of rows whose largest element is
+            another); ``given`` where Python hands a function in.
+        allowed: types that layers may have instead of what is asked (``f32``).
+        excepted: patterns of names of layers that are to stay as they are.
+    """
+
+    asked: str
+    method: str = ""
+    settings: tuple[tuple[str, str | int | float | bool], ...] = ()
+    max_drop: float | None = None
+    metric: str = "cosine"
+    allowed: tuple[str, ...] = ()
+    excepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How to compile.
 
@@ -30,6 +54,7 @@ class Options:
         states: pairs of an input and the output that is its new value, in every entry point that has both; a caller may
             bind one memory to the two.
         cc: a C compiler command instead of the pinned default; ``None`` is the default.
+        precision: what is quantized, and how well; ``None`` leaves the model its own precision.
     """
 
     targets: tuple[str, ...] = ("cpu",)
@@ -37,4 +62,5 @@ class Options:
     level: int = 2
     states: tuple[tuple[str, str], ...] = ()
     cc: str | None = None
+    precision: Precision | None = None
     observe: Observation = field(default=Observation(), compare=False)

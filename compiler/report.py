@@ -42,6 +42,85 @@ class TargetFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """A layer of an entry point on some targets: the precision asked for, what it got, and why where they differ."""
+
+    name: str
+    op_type: str
+    asked: str
+    got: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """What targets that share a graph got.
+
+    Attributes:
+        targets: their spellings.
+        entry: the entry point.
+        method: by which layers were quantized; empty where none were.
+        layers: a line each.
+        drop, cosine, snr, top1: of the quantized graph beside the float one, before it was lowered; ``snr`` in
+            decibels. ``None`` where there was nothing to judge on.
+        judged: on which samples.
+        seconds, float_seconds: predicted for one run on these targets; ``None`` where nothing was predicted.
+    """
+
+    targets: tuple[str, ...]
+    entry: str
+    method: str
+    layers: tuple[LayerFacts, ...]
+    drop: float | None = None
+    cosine: float | None = None
+    snr: float | None = None
+    top1: float | None = None
+    judged: str = ""
+    seconds: float | None = None
+    float_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionFacts:
+    """A precision that was asked for, and what came of it.
+
+    Attributes:
+        asked: as it was spelled.
+        groups: one for each entry point of each graph.
+        settings: those that were stated.
+        max_drop, metric: the bound.
+        calibration: where samples came from, by entry point, with their SHA-256.
+        random: the samples were made up.
+        records: name and SHA-256 of the file of measured times.
+    """
+
+    asked: str
+    groups: tuple[GroupFacts, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_drop: float | None = None
+    metric: str = ""
+    calibration: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    random: bool = False
+    records: tuple[str, str] = ("", "")
+
+    def provenance(self) -> dict[str, Any]:
+        """What decides the bytes of the artifact: what was asked, and the hashes of the data that went with it.
+
+        Numbers that are no integers are text: a manifest has none.
+        """
+        settings = {name: repr(v) if isinstance(v, float) else v for name, v in self.settings.items()}
+        told: dict[str, Any] = {"asked": self.asked, "settings": settings}
+        if self.max_drop is not None:
+            told |= {"max_drop": repr(float(self.max_drop)), "metric": self.metric}
+        if self.calibration:
+            told["calibration"] = {entry: sha256 for entry, (_, sha256) in self.calibration.items()}
+            told["random_calibration"] = self.random
+        if self.records[1]:
+            told["records"] = self.records[1]
+        return told
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One compilation.
 
@@ -49,6 +128,7 @@ class Report:
         model: that of the first entry point.
         entries: the model of each entry point.
         precision: launches by the dtype they compute in.
+        requested: what precision was asked for, and what came of it; ``None`` where it was left out.
         seconds: of each stage, in order.
         peak_rss: highest resident memory of the compiling process, bytes.
         artifact_bytes, sha256: of the file.
@@ -65,6 +145,7 @@ class Report:
     weight_bytes: int = 0
     sha256: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
+    requested: PrecisionFacts | None = None
 
     @property
     def build_seconds(self) -> float:

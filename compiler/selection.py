@@ -31,6 +31,11 @@ def resolve_targets(options: Options, build: bool = True) -> list[tuple[KernelBa
     return list(found.values())
 
 
+def every_target() -> list[Target]:
+    """The data of every target that something can be compiled for, in the order of kinds and spellings."""
+    return [target for kind in backend_kinds() for target in find_backend(kind, build=False).targets().values()]
+
+
 def backend_kinds() -> dict[str, str]:
     """Every kind of target that there is a backend for, with the backend's place: ours and those of other packages."""
     where = dict(BACKENDS)

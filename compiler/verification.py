@@ -41,6 +41,36 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Outputs of a quantized artifact beside those of the float model, by a bound on what quantizing may cost.
+
+    Attributes:
+        target: the part that was run; of several the worst.
+        reference: the engine that ran the float model.
+        metric: what the drop is of.
+        drop: how much worse outputs are; ``bound`` what that may be, ``stated`` where somebody said so.
+        cosine, snr, top1: mean cosine, signal over noise in decibels, agreement of the largest element.
+        samples: which ones.
+    """
+
+    target: str
+    reference: str
+    metric: str
+    drop: float
+    bound: float
+    stated: bool
+    cosine: float
+    snr: float
+    top1: float | None
+    samples: str
+
+    @property
+    def ok(self) -> bool:
+        """Within the bound."""
+        return self.drop <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """Outcome of a check.
 
@@ -50,6 +80,7 @@ class Verification:
         reference: engine that gave the reference, with its version; ``reference_note`` why it was not the first choice.
         reference_seconds: loading and running it, ``reference_rss`` its highest memory (bytes); 0 where that was not
             in a process of its own.
+        judged: of a quantized artifact, its outputs beside the float model's; ``parts`` are then beside its own graph.
     """
 
     parts: tuple[Part, ...]
@@ -58,6 +89,7 @@ class Verification:
     reference_seconds: float
     reference_rss: int
     reference_note: str = ""
+    judged: Judged | None = None
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -67,7 +99,7 @@ class Verification:
     @property
     def ok(self) -> bool:
         """Every output of every sample within tolerance, on every part that could be run."""
-        return all(c.ok for c in self.comparisons)
+        return all(c.ok for c in self.comparisons) and (self.judged is None or self.judged.ok)
 
     @property
     def worst(self) -> Comparison:
@@ -86,6 +118,16 @@ class Verification:
 
     def require(self, where: str) -> None:
         """Raise :class:`AccuracyError` naming every output that is off."""
+        if self.judged is not None and not self.judged.ok:
+            j = self.judged
+            of = "by default" if not j.stated else "as was asked"
+            raise AccuracyError(
+                "bound-missed",
+                where=where,
+                cause=f"outputs are worse than the float model's by {j.drop:.3g} ({j.metric}), and may be by "
+                f"{j.bound:g} {of}, on {j.samples}",
+                fix="ask for auto, leave layers out with --except (the report lists them), or state --max-drop",
+            )
         bad = [c for c in self.comparisons if not c.ok]
         if bad:
             told = "; ".join(c.problem or f"{c.name} {c.distance}" for c in bad[:5])
@@ -223,6 +265,7 @@ def together(checks: Mapping[str, Verification]) -> Verification:
         sum(c.reference_seconds for c in checks.values()),
         max(c.reference_rss for c in checks.values()),
         "; ".join(f"{entry}: {c.reference_note}" for entry, c in checks.items() if c.reference_note),
+        max((c.judged for c in checks.values() if c.judged is not None), key=lambda j: j.drop, default=None),
     )
 
 
@@ -271,13 +314,17 @@ def _part(
 
 
 def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:
-    """What ``engine`` (as for :func:`verify`) makes of the samples. Raises :class:`EngineError`."""
-    if engine != "auto":
+    """What ``engine`` makes of the samples, as for :func:`verify`; ``onnxruntime.plain`` (where nothing is fused) makes
+    way for ``onnx.reference`` as ``auto`` does.
+
+    Raises :class:`EngineError` (:data:`NO_REFERENCE`) where none runs the model.
+    """
+    if engine not in ("auto", "onnxruntime.plain"):
         return _told(_run_reference(engine, path, feeds))
     note = "onnxruntime is not installed"
     if engines.available("onnxruntime"):
         try:
-            return _told(_run_reference("onnxruntime", path, feeds))
+            return _told(_run_reference("onnxruntime" if engine == "auto" else engine, path, feeds))
         except EngineError as error:
             if error.code != NO_REFERENCE:
                 raise

@@ -1,4 +1,4 @@
-"""Sentences with queries that ask for them, in topics: some to calibrate on, the others to judge a sentence encoder by."""
+"""Sentences with queries that ask for them, by topic: some to calibrate on, the others to judge an encoder by."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
+from tilewright.passes.fusion.dequantized_table import FuseDequantizedTable
 from tilewright.passes.fusion.dequantized_weights import FuseDequantizedWeights
 from tilewright.passes.fusion.duplicate_dequantize import DuplicateDequantize
 from tilewright.passes.fusion.dynamic_quantize import FuseDynamicQuantize
@@ -114,6 +115,7 @@ def fusion(level: int) -> list[Pass]:
         DuplicateDequantize(),  # before all others, which take what only they read
         *([MergeParallelMatMuls()] if level > 2 else []),  # before attention, which takes the Split that it leaves
         FuseAttention(),  # before the softmax or a product in it is taken by a simpler fusion
+        FuseDequantizedTable(),  # before norms, which take lookups, and chains, which would take the DequantizeLinear
         FuseDequantizedWeights(),  # likewise; with the epilogue that the next one knows
         FuseMatMulEpilogue(),  # before norms and chains: a residual costs nothing on the accumulator's way out
         FuseLayerNormResidual(),  # sums that no product could take

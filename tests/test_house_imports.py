@@ -39,7 +39,12 @@ ALLOWED: dict[str, set[str]] = {
     "selection": BELOW_DRIVER,
     "build": BELOW_DRIVER | {"observe"},
     "entries": BELOW_DRIVER | {"build"},
-    "driver": BELOW_DRIVER | {"artifact", "build", "entries", "facts", "observe", "selection", "__version__"},
+    "calibration": {"sample", "ir", "passes", "errors"},
+    "quantization": BELOW_DRIVER
+    | {"accuracy", "calibration", "driver", "engines", "entries", "observe", "report", "runner", "runtime", "selection"}
+    | {"sample", "verification"},
+    "driver": BELOW_DRIVER
+    | {"artifact", "build", "entries", "facts", "observe", "quantization", "report", "selection", "__version__"},
     "runner": BELOW_DRIVER | {"driver", "runtime"},
     "ways": {"ops"},
     "operators": {"frontend", "ops", "ways"},
@@ -47,8 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),
-    "artifact": {"package", "plan", "kernel", "ir", "report", "errors"},
-    "facts": {"backends.base", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
+    "artifact": {"package", "plan", "kernel", "ir", "quantization", "report", "errors"},
+    "facts": {"backends.base", "cost", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "sample", "__version__"},
     "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
     "diagnosis": BELOW_DRIVER
@@ -58,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"cost", "plan", "ir", "target", "selection"},
     "api": {
         "driver",
+        "quantization",
         "support",
         "entries",
         "engines",
@@ -76,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis"},
+    | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis", "quantization"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

@@ -1,4 +1,4 @@
-"""Products with constant weights of 4 and 8 bits: widened in registers, a block of the reduction at a time.
+"""Products with constant weights of 4, 8 and 16 bits: widened in registers, a block of the reduction at a time.
 
 Few rows read each weight once from memory; of many rows four share what was widened. What is done with the sum of a
 block (scales, zero points) is spelled from the kernel's own text.
@@ -14,7 +14,7 @@ from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.register_tile import Operand
 from tilewright.backends.cpu.values import Values
-from tilewright.backends.cpu.weights import INTEGERS, PANEL, byte_panels, steps
+from tilewright.backends.cpu.weights import HALVES, INTEGERS, PANEL, byte_panels, group_bytes, steps
 from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
@@ -24,7 +24,8 @@ from tilewright.kernel.print import print_node
 from tilewright.kernel.schedule import Compute, Scheduled
 from tilewright.kernel.tile import Define, Kernel
 
-#: Rows that share what was widened (``TW_BLOCK_ROWS``), and sums of a block that fit into 16 registers.
+#: Rows of integers that share what was widened, and their sums of a block, which fit into 16 registers beside it. Of
+#: floats it is the register tile of the target.
 ROWS = 4
 SUMS = 8
 #: Bytes ahead at which weights are fetched while few rows use them: 3.2 ms instead of 5.2 for 62 MB on one Zen 3 core,
@@ -60,7 +61,7 @@ def _product(kernel: Kernel, part: Define, defines: list[Define]) -> ByteProduct
     wide, (inner,) = part.value.dtype, part.reduce.axes
     for x, y in ((part.value.a, part.value.b), (part.value.b, part.value.a)):
         w = y.x if isinstance(y, Cast) else y
-        if not isinstance(w, Load) or w.dtype not in INTEGERS or w.fill is not None or len(w.index) != 2:
+        if not isinstance(w, Load) or w.dtype not in (*INTEGERS, *HALVES) or w.fill is not None or len(w.index) != 2:
             continue
         k, n = w.index
         if kernel.param(w.tensor).role != "const" or not isinstance(k, Expr) or not isinstance(n, Expr):
@@ -149,6 +150,8 @@ class ByteEmitter:
         self.depth = w.shape[0].value
         self.size = place.scope.kernel.extent(self.product.inner).value
         self.whole = self.product.part.value.dtype is DType.I32
+        tiling = contractions.tiling
+        self.rows, self.sums = (ROWS, SUMS) if self.whole else (tiling.rows, tiling.rows * tiling.vectors)
 
     def emit(self) -> None:
         """Append the nest."""
@@ -169,9 +172,9 @@ class ByteEmitter:
                 return
             m, last = place.names[self.plan.row], place.end(self.plan.row)
             first = place.index(place.start(self.plan.row))
-            head = f"for (int64_t {m} = {first}; {m} < {last}; {m} += {ROWS})"
-            most = min(ROWS, place.scope.ranges[self.plan.row].lanes or ROWS)
-            with place.out.block(head), place.out.block(f"switch (min_int({last} - {m}, {ROWS}))"):
+            head = f"for (int64_t {m} = {first}; {m} < {last}; {m} += {self.rows})"
+            most = min(self.rows, place.scope.ranges[self.plan.row].lanes or self.rows)
+            with place.out.block(head), place.out.block(f"switch (min_int({last} - {m}, {self.rows}))"):
                 for rows in range(1, most + 1):
                     with place.out.block(f"case {rows}:"):
                         self._rows(rows, x, sums, at, n)
@@ -224,7 +227,9 @@ class ByteEmitter:
     def _rows(self, rows: int, x: Operand, sums: str, at: str, n: str) -> None:
         """The sums of ``rows`` rows in one panel."""
         place, lanes = self.place, self.place.lanes
-        vectors = min(PANEL // lanes, max(1, SUMS // rows))
+        vectors = PANEL // lanes  # a power of two, so that pieces end where the panel does
+        while vectors > max(1, self.sums // rows):
+            vectors //= 2
         width = vectors * lanes
         end = f"min_int({at} + {PANEL}, {place.end(self.product.column)})"
         head = f"for (int64_t {n} = {at}; {n} < {end}; {n} += {width})"
@@ -239,8 +244,9 @@ class ByteEmitter:
         p, place, out = self.product, self.place, self.place.out
         w, left, part = place.fresh("w"), place.fresh("x"), place.fresh("part")
         spots = [(i, j) for i in range(rows) for j in range(vectors)]
-        panel = self.depth // self.group * 4 * PANEL
-        weights = f"(const uint8_t *){place.names[p.w.tensor]} + {n} / {PANEL} * {panel} + {n} % {PANEL} * 4"
+        group = group_bytes(p.w.dtype)
+        column = f"{n} / {PANEL} * {self.depth // self.group * group} + {n} % {PANEL} * {group // PANEL}"
+        weights = f"(const uint8_t *){place.names[p.w.tensor]} + {column}"
         out.line(f"const uint8_t *const {w} = {weights};")
         out.line(f"const {'int8_t' if self.whole else 'float'} *const {left} = {self._at(x)};")
         declared = f"{'i32v' if self.whole else 'f32v'} {part}[TW_BLOCK_ROWS][TW_BLOCK_VECTORS];"
@@ -269,7 +275,9 @@ class ByteEmitter:
         bits, signed = self.product.w.dtype.bits, int(self.product.w.dtype.is_signed)
         groups = self.size // self.group
         head = f"{rows}, {vectors}, {signed}, {AHEAD if rows < ROWS else 0}, {groups}"
-        at = f"{x} + {block} * {self.size}, {stride}, {w} + {block} * {groups * 4 * PANEL}"
+        at = f"{x} + {block} * {self.size}, {stride}, {w} + {block} * {groups * group_bytes(self.product.w.dtype)}"
+        if bits == 16:
+            return f"dot_{self.product.w.dtype}({head}, {at}, {part});"
         if not self.whole:
             return f"dot_float({bits}, {head}, {at}, {part});"
         if bits == 8:

@@ -207,7 +207,10 @@ class Place:
         if step(loop).is_constant:
             return self.index(step(loop))
         n = hi if loop.lo == 0 else f"{hi} - {parenthesized(self.index(loop.lo))}"
-        self.out.line(f"const int64_t {var}_step = ceil_int({n}, ceil_int({n}, {loop.size}));")
+        piece = f"ceil_int({n}, ceil_int({n}, {loop.size}))"
+        if loop.unit > 1:
+            piece = f"ceil_int({piece}, {loop.unit}) * {loop.unit}"
+        self.out.line(f"const int64_t {var}_step = {piece};")
         return f"{var}_step"
 
     def close(self, loop: For, var: str, by: str, hi: str) -> Place:

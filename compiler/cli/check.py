@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +13,6 @@ from tilewright.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tilewright.support import Checked, Issue
-
-Rows = Sequence[Sequence[str]]
 
 #: Columns of a plain table's text where no terminal tells its width.
 WIDTH = 100
@@ -65,7 +61,7 @@ def command(
     screen.block([("model", checked.model), ("targets", ", ".join(checked.targets))])
     if checked.operators:
         click.echo()
-        _table(("operator", "nodes", *checked.targets), _rows(checked))
+        screen.table(("operator", "nodes", *checked.targets), _rows(checked))
     for line in _issues(checked):
         click.echo(line)
     click.echo()
@@ -73,7 +69,7 @@ def command(
     return ExitCode.OK if checked.ok else ExitCode.UNSUPPORTED
 
 
-def _rows(checked: Checked) -> Rows:
+def _rows(checked: Checked) -> screen.Rows:
     rows = []
     for row in checked.operators:
         ways = ", ".join(way if n == row.nodes else f"{way} ({n})" for way, n in row.ways.items())
@@ -115,30 +111,14 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _operators() -> dict[str, dict[str, object]]:
-    from tilewright.operators import operator_table
+    from tilewright.operators import contributed_operators, operator_table
     from tilewright.support import WAYS
 
-    table = operator_table()
-    _table(("operator", "since", "how", "note"), [(o.name, str(o.since), o.way, o.note) for o in table])
+    table, contributed = operator_table(), contributed_operators()
+    rows = [(o.name, str(o.since), o.way, o.note) for o in (*table, *contributed)]
+    screen.table(("operator", "since", "how", "note"), rows)
     click.echo()
     screen.block([(f"{way:<15}", meaning) for way, meaning in WAYS.items()])
     some = sum(o.way != "no" for o in table)
     click.echo(f"\n{some} of {len(table)} operators; forms of one may be refused, which `tilewright check MODEL` tells")
-    return {o.name: {"since": o.since, "way": o.way, "note": o.note} for o in table}
-
-
-def _table(head: Sequence[str], rows: Rows) -> None:
-    """A table: drawn by rich on a terminal, in aligned columns elsewhere."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*head, box=None, header_style="bold", width=min(shutil.get_terminal_size().columns, 140))
-        for row in rows:
-            refused = any(cell == "no" or cell.startswith("no (") for cell in row[2:])
-            table.add_row(*row, style="red" if refused else None)
-        Console(highlight=False).print(table)
-        return
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    return {o.name: {"since": o.since, "way": o.way, "note": o.note} for o in (*table, *contributed)}

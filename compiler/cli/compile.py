@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from tilewright.cli import arguments, screen
+from tilewright.cli import arguments, precision, screen
 from tilewright.cli.outcome import Case, Outcome
 from tilewright.cli.summary import summary
 from tilewright.errors import ExitCode, UsageError
@@ -15,6 +15,9 @@ from tilewright.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from tilewright.artifact import Artifact
     from tilewright.verification import Verification
+
+
+_HOW = "it is said how to quantize, and not to what"
 
 
 @click.command("compile", short_help="Compile a model into one file.")
@@ -31,6 +34,15 @@ if TYPE_CHECKING:
     "--state", "states", multiple=True, metavar="INPUT=OUTPUT", help="An output that is an input's new value."
 )
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
+@click.option(
+    "--precision",
+    "asked",
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "int4", "auto"]),
+    help="auto is the fastest mixture within --max-drop. [default: the model's own]",
+)
+@click.option("--method", help="Of that precision: int8, smoothquant, int8-dynamic, int8-weights.")
+@click.option("--allow-precision", "allowed", multiple=True, metavar="TYPE", help="What layers may have instead: f32.")
+@precision.quantizing
 @click.option("--cc", help="A C compiler command instead of the pinned ziglang.")
 @click.option("--verify/--no-verify", default=True, help="Compare with a reference, in processes apart. [default: on]")
 @click.option("--data", type=arguments.FILE, help="An .npz to verify MODEL on, instead of made-up inputs.")
@@ -55,6 +67,15 @@ def command(
     entries: tuple[str, ...],
     states: tuple[str, ...],
     level: int,
+    asked: str | None,
+    method: str | None,
+    allowed: tuple[str, ...],
+    calibrations: tuple[str, ...],
+    max_drop: float | None,
+    metric: str,
+    excepted: tuple[str, ...],
+    records: Path | None,
+    settings: dict[str, Any],
     cc: str | None,
     verify: bool,
     data: Path | None,
@@ -75,6 +96,7 @@ def command(
     MODEL is the entry point main; every --entry adds one beside it.
     """
     from tilewright import driver
+    from tilewright.api import precision_of
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.observe import Stopped
     from tilewright.options import Observation, Options
@@ -86,11 +108,16 @@ def command(
     feeds = [arguments.read_samples(data)] if data else None
     watch = Observation(str(dump_ir) if dump_ir else None, verify_each, explain, stop_after, time_passes)
     pairs = arguments.read_pairs(states, "--state", "INPUT=OUTPUT")
-    options = Options(targets, tuple(map(parse_input_shape, shapes)), level, pairs, cc=cc, observe=watch)
     models = _models(model, entries)
+    wanted = precision_of(asked, method, settings, max_drop, metric, allowed, excepted)
+    given = precision.given_by(calibrations, records, list(models)) if wanted is not None else None
+    if wanted is None and (calibrations or records):
+        raise UsageError("precision-missing", where="compile", cause=_HOW, fix="say --precision int8, or auto")
+    sizes = tuple(map(parse_input_shape, shapes))
+    options = Options(targets, sizes, level, pairs, cc=cc, precision=wanted, observe=watch)
     with screen.Progress("none" if quiet else progress) as report_stage:
         try:
-            artifact = driver.compile(models, options=options, progress=report_stage)
+            artifact = driver.compile(models, options=options, progress=report_stage, given=given)
         except Stopped as stopped:
             report_stage.say(f"{stopped}; nothing was packaged")
             return ExitCode.OK
@@ -106,6 +133,8 @@ def command(
             artifact.save(output)
     if not quiet:
         screen.block(summary(artifact.report, checked, reason, verbose))
+        if verbose and artifact.report.requested is not None:
+            precision.table(artifact.report.requested)
         screen.verdict(checked is None or checked.ok)
     if checked is not None and not checked.ok:
         click.echo(f"{output} was not written; --no-verify writes it unchecked", err=True)
@@ -131,14 +160,17 @@ def _verified(
     tolerance: float | None,
 ) -> tuple[Verification | None, str]:
     """Check an artifact that is not on disk yet; ``None`` and the reason where nothing can be run to compare."""
-    from tilewright.api import verify
+    from tilewright.api import verify, verify_quantized
     from tilewright.engines import EngineError
     from tilewright.verification import NO_REFERENCE, together
 
     checks = {}
     try:
         for entry, model in models.items():
-            checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)
+            if artifact.evidence is not None:
+                checks[entry] = verify_quantized(artifact, model, feeds=feeds, entry=entry)
+            else:
+                checks[entry] = verify(artifact, model, feeds=feeds, tolerance=tolerance, entry=entry)
             feeds = None  # those of MODEL; the other entry points get made-up inputs
         return together(checks), ""
     except EngineError as error:

@@ -18,18 +18,8 @@ from tilewright.cli.outcome import Outcome
 from tilewright.errors import ExitCode
 
 COMMANDS = (
-    "compile",
-    "check",
-    "run",
-    "bench",
-    "verify",
-    "bisect",
-    "inspect",
-    "export",
-    "opt",
-    "targets",
-    "doctor",
-    "explain",
+    *("compile", "check", "quantize", "run", "bench", "verify", "bisect", "inspect", "export", "opt"),
+    *("targets", "doctor", "explain"),
 )
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EPILOG = (

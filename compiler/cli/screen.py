@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,8 @@ from typing import Any, Self
 import click
 
 LABEL = 11  # columns
+
+Rows = Sequence[Sequence[str]]
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -76,6 +79,23 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def table(head: Sequence[str], rows: Rows) -> None:
+    """A table: drawn by rich on a terminal, in aligned columns elsewhere. Rows with a cell ``no`` are red."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        drawn = Table(*head, box=None, header_style="bold", width=min(shutil.get_terminal_size().columns, 140))
+        for row in rows:
+            refused = any(cell == "no" or cell.startswith("no (") for cell in row[2:])
+            drawn.add_row(*map(_escaped, row), style="red" if refused else None)
+        Console(highlight=False).print(drawn)
+        return
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def block(lines: Iterable[tuple[str, str]]) -> None:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tilewright.cli import precision
 from tilewright.cli.screen import duration, size
 
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
     from tilewright.report import ModelFacts, Report, TargetFacts
-    from tilewright.verification import Verification
+    from tilewright.verification import Judged, Verification
 
 Line = tuple[str, str]
 
@@ -27,7 +28,11 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
-    yield "precision", f"requested the model’s own → actual {counts}"
+    if report.requested is None:
+        yield "precision", f"requested the model’s own → actual {counts}"
+    else:
+        yield from precision.lines(report.requested)
+        yield "", f"kernels compute in {counts}"
     yield from accuracy(checked, reason)
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
@@ -68,7 +73,12 @@ def numbers(c: Comparison) -> str:
 
 def decibels(c: Comparison) -> str:
     """The signal-to-noise ratio for a reader."""
-    return f"{c.snr:.1f} dB" if math.isfinite(c.snr) else "exact" if c.snr > 0 else "no signal"
+    return decibels_of(c.snr)
+
+
+def decibels_of(snr: float) -> str:
+    """The same of a number."""
+    return f"{snr:.1f} dB" if math.isfinite(snr) else "exact" if snr > 0 else "no signal"
 
 
 def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
@@ -76,10 +86,13 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     if checked is None:
         yield "accuracy", f"not checked: {reason}"
         return
+    if checked.judged is not None:
+        yield from _judged(checked.judged)
     worst = checked.worst
     agreement = "" if checked.top1 is None else f"  top-1 agreement {checked.top1:.2%}"
-    judged = f"{'PASS' if checked.ok else 'FAIL'} ({worst.limit})"
-    yield "accuracy", f"{numbers(worst)}{agreement}   {judged}"
+    passed = all(c.ok for c in checked.comparisons)
+    judged = f"{'PASS' if passed else 'FAIL'} ({worst.limit})"
+    yield "" if checked.judged is not None else "accuracy", f"{numbers(worst)}{agreement}   {judged}"
     samples = len(checked.parts[0].comparisons)
     where = " and ".join(part.target for part in checked.parts)
     cost = ""
@@ -89,3 +102,13 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"
+
+
+def _judged(j: Judged) -> Iterator[Line]:
+    """A quantized artifact beside the float model."""
+    parts = [f"cosine {j.cosine:.7f}", f"SNR {decibels_of(j.snr)}"]
+    if j.top1 is not None:
+        parts.append(f"top-1 agreement {j.top1:.2%}")
+    bound = f"drop {j.drop:.2g}, may be {j.bound:g}{'' if j.stated else ' by default'}"
+    yield "accuracy", f"{'  '.join(parts)}   {'PASS' if j.ok else 'FAIL'} ({bound})"
+    yield "", f"beside the float model in {j.reference}, on {j.samples}; and beside its own quantized graph:"

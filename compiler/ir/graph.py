@@ -30,6 +30,7 @@ KNOWN_LIMIT = 1024
 
 _KNOWN = "tilewright.known"
 _ORIGIN = "tilewright.origin"
+_LAYERS = "tilewright.layers"
 
 
 # -- types ---------------------------------------------------------------------------------------------------------
@@ -188,6 +189,17 @@ def origin_of(node: ir.Node) -> str | None:
 def set_origin(node: ir.Node, origin: str) -> None:
     """Record the operator that ``node`` is a part of, as messages are to name it."""
     node.meta[_ORIGIN] = origin
+
+
+def layers_of(node: ir.Node) -> tuple[str, ...]:
+    """The layers (names of nodes before fusion) that ``node`` computes, where :func:`set_layers` said so."""
+    return node.meta.get(_LAYERS, ())  # type: ignore[no-any-return]
+
+
+def set_layers(node: ir.Node, names: tuple[str, ...]) -> None:
+    """Record which layers ``node`` computes: fused nodes keep those of what they are made of."""
+    if names:
+        node.meta[_LAYERS] = names
 
 
 def consumers(value: ir.Value) -> tuple[ir.Node, ...]:

@@ -251,7 +251,7 @@ class _Builder:
         assert key.loop is not None
         lo, hi = scope.cut(key.loop.axis)
         loop = key.loop
-        return For(loop.axis, self.variable(loop.axis), lo, hi, loop.size, loop.kind, (), loop.balanced)
+        return For(loop.axis, self.variable(loop.axis), lo, hi, loop.size, loop.kind, (), loop.balanced, loop.unit)
 
     def nest(self, path: Path, scope: Scope) -> tuple[Node, ...]:
         """What stands at ``path``: definitions first, then stores and the loops of the nest around further stores."""

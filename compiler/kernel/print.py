@@ -165,8 +165,9 @@ def _nodes(body: tuple[Node, ...], indent: str) -> list[str]:
 
 def _node(node: Node) -> str:
     match node:
-        case For(axis=axis, var=var, lo=lo, hi=hi, size=size, kind=kind, balanced=balanced):
-            return f"for {axis} from {var} in {kind}({lo}, {hi}, {size}{', balanced' if balanced else ''}):"
+        case For(axis=axis, var=var, lo=lo, hi=hi, size=size, kind=kind, balanced=balanced, unit=unit):
+            even = "" if not balanced else ", balanced" if unit == 1 else f", balanced by {unit}"
+            return f"for {axis} from {var} in {kind}({lo}, {hi}, {size}{even}):"
         case Alloc(tile=tile):
             return _tile(tile)
         case Fill(tile=tile, value=value):

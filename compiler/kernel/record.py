@@ -27,7 +27,11 @@ def schedule_to_json(schedule: Schedule) -> str:
 
 
 def _loop(loop: Loop) -> list[Any]:
-    return [loop.axis, loop.size, loop.kind, *(["balanced"] if loop.balanced else [])]
+    return [loop.axis, loop.size, loop.kind, *_flags(loop)]
+
+
+def _flags(loop: Loop) -> list[str | int]:
+    return [] if not loop.balanced else ["balanced"] if loop.unit == 1 else ["balanced", loop.unit]
 
 
 def schedule_from_json(text: str) -> Schedule:
@@ -56,9 +60,12 @@ def schedule_from_json(text: str) -> Schedule:
 
 
 def _read_loop(axis: object, size: object, kind: object, *flags: object) -> Loop:
-    if kind not in _KINDS or flags not in ((), ("balanced",)):
+    if kind not in _KINDS or flags[:1] not in ((), ("balanced",)) or len(flags) > 2:
         raise ValueError(f"loop of kind {kind!r} {flags}")
-    return Loop(_text(axis), _integer(size), cast(LoopKind, kind), bool(flags))
+    unit = _integer(flags[1]) if len(flags) > 1 else 1
+    if unit < 1 or _integer(size) % unit:
+        raise ValueError(f"pieces of {size} in units of {unit}")
+    return Loop(_text(axis), _integer(size), cast(LoopKind, kind), bool(flags), unit)
 
 
 def _stage(tensor: object, depth: object, space: object, pad: object, *flags: object) -> Stage:

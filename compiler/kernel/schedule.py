@@ -44,12 +44,13 @@ class Loop:
     """One loop of the nest, outermost first. ``size`` elements of ``axis`` an iteration. An axis may occur twice
     (an outer block and an inner tile); an output axis that occurs nowhere is taken whole. ``balanced`` evens out the
     pieces instead of leaving a small last one: of ``n`` elements in ``p = ceil(n / size)`` pieces, each has
-    ``ceil(n / p)``."""
+    ``ceil(n / p)``, rounded up to a multiple of ``unit`` (which divides ``size``): whole tiles in all but the last."""
 
     axis: str
     size: int
     kind: LoopKind = "tile"
     balanced: bool = False
+    unit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class For:
     kind: LoopKind
     body: tuple[Node, ...]
     balanced: bool = False
+    unit: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def step(loop: For) -> Expr:
     """By how much the variable of ``loop`` advances: ``size``, or the evened-out piece of a balanced loop."""
     if not loop.balanced:
         return constant(loop.size)
-    n = loop.hi - loop.lo
-    return ceildiv(n, trips(loop))
+    piece = ceildiv(loop.hi - loop.lo, trips(loop))
+    return piece if loop.unit == 1 else ceildiv(piece, loop.unit) * loop.unit
 
 
 def trips(loop: For) -> Expr:
@@ -97,7 +97,7 @@ class Scope:
     def _variable(self, loop: For) -> Range:
         lo, hi = bounds(loop.lo, self.facts)[0], bounds(loop.hi, self.facts)[1] - 1
         if loop.balanced and divisor(loop.hi - loop.lo, self.facts) % loop.size:
-            return Range(lo, max(lo, hi))
+            return Range(lo, max(lo, hi), math.gcd(loop.unit, divisor(loop.lo, self.facts)))
         multiple = math.gcd(loop.size, divisor(loop.lo, self.facts))
         return Range(lo, max(lo, hi // multiple * multiple), multiple)
 

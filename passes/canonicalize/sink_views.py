@@ -5,8 +5,9 @@
 
 Exporters flatten the rows of a batch in front of a product and split them again behind it (``Conv1D``); between the two
 views no residual and no activation finds its product. Check: the view only merges sizes, the operator works on rows
-(products with a matrix, elementwise, normalization and softmax of the last axis, splits of it), whatever else it reads
-is one row or another such view of the same sizes, and the moved view needs no sizes that only a run knows.
+(products with a matrix, elementwise, quantization, normalization and softmax of the last axis, splits of it), whatever
+else it reads is one row or another such view of the same sizes, and the moved view needs no sizes that only a run
+knows.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from tilewright.ir.graph import type_of
 from tilewright.passes.base import Miss
 from tilewright.passes.canonicalize.compose_transposes import merged_groups
 from tilewright.passes.elementwise import ELEMENTWISE
+from tilewright.passes.quantized import parameters
 from tilewright.passes.rewrite import RewritePass, Rewriter, required
 from tilewright.passes.views import Shape, reshape_target, view
 
 #: Operators that work on each row of the last axis when their ``axis`` is that axis; their parameters are one row.
 _LAST_AXIS = {"LayerNormalization": -1, "RMSNormalization": -1, "Softmax": -1, "LogSoftmax": -1, "Split": 0}
+#: Elementwise with one scale; with a scale a column, on each row.
+_QUANTIZATION = frozenset(["QuantizeLinear", "DequantizeLinear"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class SinkViews(RewritePass):
     """Rows keep the sizes they come with."""
 
     name: ClassVar[str] = "sink-views"
-    operators: ClassVar[frozenset[str]] = ELEMENTWISE | _LAST_AXIS.keys() | {"MatMul"}
+    operators: ClassVar[frozenset[str]] = ELEMENTWISE | _LAST_AXIS.keys() | _QUANTIZATION | {"MatMul"}
 
     def rewrite(self, node: ir.Node, rewriter: Rewriter) -> bool | Miss:
         merged = [None if v is None else _merged(v) for v in node.inputs]
@@ -61,6 +65,8 @@ class SinkViews(RewritePass):
         attributes = {name: a.value for name, a in node.attributes.items()}
         if node.op_type in _LAST_AXIS:
             attributes["axis"] = -1
+        elif "axis" in attributes:  # of one that quantizes
+            attributes["axis"] = len(found.rows) - 1
         results = rewriter.new_all(node.op_type, inputs, before=node, outputs=len(node.outputs), attributes=attributes)
         moved = [view(rewriter, new, shape, before=node) for new, shape in zip(results, shapes, strict=True)]
         for old, new in zip(list(node.outputs), moved, strict=True):
@@ -93,6 +99,10 @@ def _works_on_rows(node: ir.Node, merged: Sequence[_Merged | None], rows: Shape,
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else _LAST_AXIS[node.op_type]
         alone = merged[0] is not None and not any(m is not None for m in merged[1:])
         return alone and axis % len(flat) == len(flat) - 1 and not any(_is_read(o) for o in _statistics(node))
+    if node.op_type in _QUANTIZATION:
+        p = parameters(node)
+        if merged[0] is None or p.block or p.axis not in (None, len(flat) - 1):
+            return False
     for value, m in zip(node.inputs, merged, strict=True):
         if value is None:
             continue

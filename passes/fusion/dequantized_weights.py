@@ -2,10 +2,11 @@
 
     MatMul(x, DequantizeLinear(W, s)) → Add bias → Gelu                      →   FusedMatMul(x, W, s, bias)
     MatMul(DequantizeLinear(X, t), DequantizeLinear(W, s)), all in blocks    →   FusedMatMul(X, t, W, s)
+    MatMul(x, Cast(W: f16))                                                  →   FusedMatMul(x, W)
 
 Check: the weights are a constant matrix of integers of 4 or 8 bits, with scales for blocks of its rows or one for each
-column. What was quantized in the same blocks at run time comes along, so that the products are of integers. The
-epilogue is that of ``fuse-matmul-epilogue``.
+column, or one of f16 or bf16. What was quantized in the same blocks at run time comes along, so that the products are
+of integers. The epilogue is that of ``fuse-matmul-epilogue``.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ def _dequantizers(node: ir.Node) -> list[ir.Node] | Miss:
     """The nodes that dequantize the operands of a product, if its weights are; a miss where kernels have no use for
     how they are quantized."""
     weights = required(node, 1).producer()
+    if weights is not None and weights.op_type == "Cast" and is_constant(required(weights, 0)):
+        source, to = type_of(required(weights, 0)), type_of(required(node, 1))
+        narrow = source.dtype in (DType.F16, DType.BF16) and to.dtype is DType.F32 and to.rank == 2
+        return [weights] if narrow else []
     if weights is None or weights.op_type != "DequantizeLinear" or not is_constant(required(weights, 0)):
         return []
     rank = type_of(required(node, 0)).rank

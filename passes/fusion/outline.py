@@ -13,7 +13,17 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from tilewright.ir.graph import FUSED_DOMAIN, body_of, constant_tensor, has_type, is_constant, set_type, type_of
+from tilewright.ir.graph import (
+    FUSED_DOMAIN,
+    body_of,
+    constant_tensor,
+    has_type,
+    is_constant,
+    layers_of,
+    set_layers,
+    set_type,
+    type_of,
+)
 from tilewright.ir.late import is_late
 from tilewright.ir.layout import Layout
 from tilewright.ir.types import TensorType
@@ -55,6 +65,7 @@ def outline(
         old.name = f"{old.name}__outlined"
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     order.replace(ordered, fused)
+    set_layers(fused, tuple(dict.fromkeys(name for n in ordered for name in layers_of(n))))
     return fused
 
 
@@ -85,6 +96,7 @@ def rearranged(
         if has_type(old):
             layout, meant = writes.get(old), type_of(old)
             set_type(value, meant if layout is None else TensorType(meant.dtype, layout.of(meant.shape)))
+    set_layers(new, layers_of(node))
     return new
 
 
@@ -239,6 +251,7 @@ def _inline(node: ir.Node, rewriter: Rewriter) -> None:
             new.name = rewriter.unique(f"{node.outputs[0].name}_{old.name}")
             mapping[old] = new
         copy.name = copy.outputs[0].name
+        set_layers(copy, layers_of(node))
         node.prepend(copy)
         infer_node(rewriter.model, copy)
     for old, formal in zip(list(node.outputs), body.outputs, strict=True):

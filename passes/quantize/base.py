@@ -43,7 +43,8 @@ class Settings:
         percentile: of the absolute values, for that calibrator.
         symmetric: activations with the zero point in the middle.
         bias_correction: move biases by the mean error that quantized weights make on the calibration data.
-        smoothing: exponent of SmoothQuant (Xiao et al. 2022): how much of the range goes from activations to weights.
+        smoothing: exponent of SmoothQuant (Xiao et al. 2022): how much of the range goes from activations to weights;
+            ``None`` tries several for each tensor on calibration data.
         algorithm: of weight-only methods.
         group: inputs that share a scale, for weight-only methods; 0: one scale a column.
         activations: for weight-only methods; ``int8`` quantizes the rows (blocks of ``group``) of what the weights are
@@ -56,7 +57,7 @@ class Settings:
     percentile: float = 99.99
     symmetric: bool = False
     bias_correction: bool = True
-    smoothing: float = 0.5
+    smoothing: float | None = None
     algorithm: Algorithm = "gptq"
     group: int = 32
     activations: Literal["float", "int8"] = "float"

@@ -1,6 +1,6 @@
 """How numbers become 8-bit integers: scale and zero point of a range, and of the columns of a weight.
 
-Rounding is that of QuantizeLinear: to the nearest, halves to even. Zero is always exact, since padding and ReLU make it.
+Rounding is that of QuantizeLinear: to the nearest, halves to even. Zero is always exact: padding and ReLU make it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Columns:
 def encode_columns(weight: Array, axis: int, clip: bool = False) -> Columns:
     """A finite f32 weight, one scale for each position of ``axis``.
 
-    With ``clip`` each scale is the one of :data:`CLIPS` with the least squared error. A channel of zeros gets the scale 1.
+    With ``clip`` each scale is that of :data:`CLIPS` with the least squared error. A channel of zeros has the scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others).astype(np.float64)

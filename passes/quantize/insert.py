@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.passes.quantize.encoding import Columns, Encoding
+from numpy.typing import NDArray
+from tilewright.ir.graph import constant_array
+from tilewright.passes.quantize.encoding import SMALLEST_SCALE, Columns, Encoding
 from tilewright.passes.rewrite import Rewriter
+
+Array = NDArray[Any]
 
 
 @dataclass(slots=True)
 class Inserter:
-    """Puts Q and DQ into one model. Tensors of one group share scale and zero point, readers of one weight its integers."""
+    """Puts Q and DQ into one model. Tensors of a group share scale and zero point, readers of a weight its integers."""
 
     model: ir.Model
     rewriter: Rewriter = field(init=False)
@@ -49,15 +54,17 @@ class Inserter:
         real = self.rewriter.new("DequantizeLinear", self._columns[key], before=reader, attributes=attributes)
         self._feed(reader, weight, real)
 
-    def bias(self, reader: ir.Node, bias: ir.Value, scales: np.ndarray) -> None:
-        """Let a convolution read its bias as i32 in units of ``scales``, the steps of its accumulator, where it fits."""
-        from tilewright.ir.graph import constant_array
-
-        steps = constant_array(bias).astype(np.float64) / scales
+    def bias(self, reader: ir.Node, bias: ir.Value, scales: Array) -> None:
+        """Let a convolution read its bias as i32 in units of ``scales`` (f32, a channel each), the steps of its
+        accumulator. It stays f32 where it does not fit.
+        """
+        if (scales < SMALLEST_SCALE).any():
+            return
+        steps = constant_array(bias) / scales.astype(np.float64)
         if not (np.abs(steps) < 2**31 - 1).all():
             return
         integers = self.rewriter.constant(np.rint(steps).astype(np.int32), f"{bias.name}_i32")
-        scale = self.rewriter.constant(scales.astype(np.float32), f"{bias.name}_scale")
+        scale = self.rewriter.constant(scales, f"{bias.name}_scale")
         real = self.rewriter.new("DequantizeLinear", [integers, scale], before=reader, attributes={"axis": 0})
         self._feed(reader, bias, real)
 

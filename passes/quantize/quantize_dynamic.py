@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from tilewright.ir.graph import constant_array
 from tilewright.passes.base import Miss, Pass, PassResult
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
@@ -22,6 +23,8 @@ from tilewright.passes.quantize.contractions import Contraction, contractions, o
 from tilewright.passes.quantize.encoding import SMALLEST_SCALE, encode_columns
 from tilewright.passes.quantize.insert import Inserter
 from tilewright.passes.rewrite import Rewriter
+
+Array = NDArray[Any]
 
 #: Of a row of zeros, instead of 0: its 127th part is a normal number still.
 LEAST = np.float32(127 * SMALLEST_SCALE)
@@ -61,6 +64,12 @@ def dynamic_obstacle(node: ir.Node, capability: Capability, layers: frozenset[st
     if node.op_type != "MatMul" and node.op_type not in capability.dynamic:
         return f"{node.op_type} has no rows to scale at run time; use int8 with calibration data"
     return obstacle(node, capability.dynamic, layers)
+
+
+def row_round_trip(rows: Array) -> Array:
+    """Rows ``[R, K]`` as the quantized graph reads them."""
+    scales = (np.maximum(np.abs(rows).max(axis=1, keepdims=True), LEAST) / np.float32(127)).astype(np.float32)
+    return np.asarray(np.clip(np.rint(rows / scales), -128, 127) * scales, np.float32)
 
 
 def quantize_rows(rewriter: Rewriter, value: ir.Value, readers: Sequence[ir.Node]) -> None:

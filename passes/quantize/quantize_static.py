@@ -70,5 +70,5 @@ class QuantizeStatic(Pass):
         columns = encode_columns(constant_array(layer.weight), layer.output_axis, self.clip)
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
         if bias is not None and is_constant(bias):
-            inserter.bias(node, bias, columns.scales.astype(np.float64) * activation.scale)
+            inserter.bias(node, bias, np.float32(activation.scale) * columns.scales)
         inserter.weight(node, layer.weight, columns)

@@ -5,7 +5,7 @@ Scales are powers of two and sums small, so that every f32 on the way is exact: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.ops.program import Run, lower_graph
 from tilewright.passes.fusion.dequantized_weights import FuseDequantizedWeights
 
+from tests.cpu import harness
 from tests.cpu.harness import LEVELS, by_level, compile_kernel
 from tests.ops.interpret import typed
 
@@ -33,6 +34,8 @@ TYPES = {
     "u4": TensorProto.UINT4,
     "i8": TensorProto.INT8,
     "u8": TensorProto.UINT8,
+    "f16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
 }
 ROWS = (1, 2, 3, 4, 5, 8, 61)
 
@@ -72,12 +75,16 @@ CASES = [
     Case("i4", 64, 33, 0, rows="f32", epilogue=True),
     Case("u8", 64, 33, 0, rows="f32"),
     Case("i4", 64, 96, 32, scales="f16"),
+    Case("f16", 37, 71, 0, rows="f32", epilogue=True),
+    Case("bf16", 64, 2100, 0, rows="f32"),
 ]
-QUICK = ("i8-i4-96x71-g32-bias", "i8-u4-96x40-g32-zero", "i8-i8-64x72-g32", "f32-i4-64x96-g32")
+QUICK = ("f32-f16-37x71-g0-bias", "i8-i4-96x71-g32-bias", "i8-u4-96x40-g32-zero", "i8-i8-64x72-g32", "f32-i4-64x96-g32")
 
 
 def _integers(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> onnx.TensorProto:
-    """Every code occurs, the most negative one as well."""
+    """Every code occurs, the most negative one as well; of halves, small integers."""
+    if "f" in kind:
+        return helper.make_tensor("w", TYPES[kind], shape, rng.integers(-64, 64, shape).reshape(-1).tolist())
     bits, signed = int(kind[1]), kind[0] == "i"
     low = -(1 << bits - 1) if signed else 0
     return helper.make_tensor("w", TYPES[kind], shape, rng.integers(low, low + (1 << bits), shape).reshape(-1).tolist())
@@ -104,7 +111,11 @@ def model_of(case: Case) -> onnx.ModelProto:
     how: dict[str, Any] = {"axis": 0, "block_size": case.group} if case.group else {"axis": 1}
     if case.scales != "f32":
         how["output_dtype"] = TensorProto.FLOAT
-    nodes.append(helper.make_node("DequantizeLinear", given, ["real"], **how))
+    if "f" in case.weights:
+        nodes.append(helper.make_node("Cast", ["w"], ["real"], to=TensorProto.FLOAT))
+        del constants[1:]
+    else:
+        nodes.append(helper.make_node("DequantizeLinear", given, ["real"], **how))
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", case.depth])]
     if case.rows == "i8":
         inputs = [
@@ -185,12 +196,30 @@ def test_extreme_sums(weights: str) -> None:
             np.testing.assert_array_equal(got[name], array)
 
 
+@pytest.mark.parametrize("case", [c for c in CASES[:7] if c.rows == "i8"], ids=str)
+def test_quads(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of machines that add four products in one instruction, by two instructions that are here."""
+    level = LEVELS[-1]
+    table = {**machine.codegen(harness.TARGETS[level]), "flags": ["-DTW_QUADS_BY_PAIRS"]}
+    target = harness.TARGETS[level]
+    made = replace(target, extra={**target.extra, "codegen": table})
+    monkeypatch.setitem(harness.TARGETS, "quads", made)
+    kernel, constants = kernel_of(case)
+    compiled = compile_kernel(kernel, "quads")
+    for rows in (1, 3, 4, 7):
+        tensors = {**constants, **tensors_of(kernel, case, rows)}
+        expected = run_lowered(kernel, tensors, {"M": rows})
+        got = compiled(tensors, {"M": rows})
+        for name, array in expected.items():
+            np.testing.assert_array_equal(got[name], array, err_msg=f"{rows} rows")
+
+
 @pytest.mark.parametrize("spelling", ["cpu:x86-64-v4", "cpu:x86-64-v4+vnni", "cpu:aarch64"])
 def test_compiles_elsewhere(spelling: str) -> None:
     """Levels that this machine need not have."""
     target, backend = machine.targets()[spelling], CpuBackend()
     kernels = []
-    for n, case in enumerate(CASES[:1] + CASES[7:10]):
+    for n, case in enumerate(CASES[:1] + CASES[7:10] + CASES[-2:]):
         kernel, _ = kernel_of(case)
         scheduled = apply(kernel, next(iter(backend.schedules(kernel, target))))
         assert plan_bytes(scheduled), n

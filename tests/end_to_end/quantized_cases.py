@@ -25,8 +25,10 @@ class Case:
     Attributes:
         name: unique.
         inputs: of the graph, as text.
-        output: likewise.
-        body: nodes; a word like ``w:int8[5,7]`` is a random weight, ``s:0.1`` a scale, ``z:u8:3`` a zero point.
+        output: likewise; without sizes, of as many axes as the first input.
+        body: nodes; ``w:int8[5,7]`` is a random weight, ``f:5x7`` one in f32, ``p:7`` positive numbers, ``s:0.1`` a
+            scale (``s1``: with one axis, ``h``: in f16), ``v:7`` random scales, ``z:u8:3`` a zero point (``z7``: seven
+            times), ``n:2,3`` integers.
     """
 
     name: str
@@ -45,9 +47,9 @@ CASES = _cases()
 
 _TYPES = {
     "u8": np.uint8, "i8": np.int8, "u16": np.uint16, "i16": np.int16, "uint8": np.uint8, "int8": np.int8,
-    "int32": np.int32,
+    "int32": np.int32, "i32": np.int32,
 }  # fmt: skip
-_WORD = re.compile(r"\b(w|s|s1|v|f|z\d*):(-?[\w.]+)(?:\[([\d,]+)\])?(?::(-?\d+))?")
+_WORD = re.compile(r"\b(w|s|s1|h|v|f|p|n|z\d*):(-?[\w.]+(?:,\d+)*)(?:\[([\d,]+)\])?(?::(-?\d+))?")
 
 
 def build(case: Case, prefix: str = "") -> onnx.ModelProto:
@@ -70,6 +72,8 @@ def build(case: Case, prefix: str = "") -> onnx.ModelProto:
 
 
 def _ranked(case: Case) -> str:
+    if "[" in case.output:
+        return case.output
     dtype, name = case.output.split()
     return f"{dtype}[{','.join('abcd'[: _rank(case)])}] {name}"
 
@@ -86,6 +90,12 @@ def _array(found: re.Match[str], random: np.random.Generator) -> NDArray[np.gene
         return random.integers(low, high, shape, endpoint=True).astype(dtype)
     if kind in ("s", "s1"):
         return np.full([1] * (kind == "s1"), float(first), np.float32)
+    if kind == "h":
+        return np.array(float(first), np.float16)
+    if kind == "n":
+        return np.array([int(s) for s in first.split(",")])
+    if kind == "p":
+        return random.uniform(0.02, 1.0, [int(s) for s in first.split("x")]).astype(np.float32)
     if kind == "v":
         return random.uniform(0.01, 0.05, int(first)).astype(np.float32)
     if kind == "f":
@@ -103,8 +113,8 @@ def feeds(model: onnx.ModelProto, batch: int, seed: int = 0) -> dict[str, NDArra
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             made[value.name] = random.standard_normal(shape).astype(np.float32)
-        elif dtype == np.bool_:
-            made[value.name] = random.integers(0, 2, shape).astype(bool)
+        elif dtype in (np.bool_, np.int64):
+            made[value.name] = random.integers(0, 2, shape).astype(dtype)
         else:
             info = np.iinfo(dtype)
             made[value.name] = random.integers(info.min, info.max, shape, endpoint=True).astype(dtype)

@@ -44,7 +44,7 @@ def together() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("level", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_operators_of_quantized_models(level: int) -> None:
     model = together()
     session = load(driver.compile(model, options=Options(targets=("cpu:native",), level=level)).to_bytes())

@@ -110,7 +110,9 @@ def test_numbers_with_hidden_pieces_left_out(score: str, sizes: tuple[int, int])
     shapes = {p.name: [s.evaluate(dims) for s in p.shape] for p in kernel.params if p.role != "out"}
     given = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     expected = run_lowered(kernel, given, dims)["O"]
-    for loops in ((), (Loop("i", 4, "block"),), (Loop("i", 8, "block", balanced=True), Loop("i", 3, balanced=True))):
+    even = (Loop("i", 8, "block", balanced=True), Loop("i", 3, balanced=True))
+    units = (Loop("i", 8, "block", balanced=True, unit=4), Loop("i", 3, balanced=True))
+    for loops in ((), (Loop("i", 4, "block"),), even, units):
         scheduled = apply(kernel, Schedule(loops=loops, reduce=(Loop("t", 4),)))
         np.testing.assert_allclose(run_scheduled(scheduled, given, dims)["O"], expected, rtol=1e-5, atol=1e-6)
 

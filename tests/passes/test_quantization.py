@@ -211,6 +211,14 @@ EXPORTS = [
      "a = QuantizeLinear(x, s, z) b = DequantizeLinear(a, s, z) c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b) "
      "d = QuantizeLinear(c, s, z) e = DequantizeLinear(d, s, z) f = Reshape(e, r) g = QuantizeLinear(f, s, z) "
      "y = DequantizeLinear(g, s, z)", "QuantizeLinear MaxPool Reshape DequantizeLinear"),
+    # rows of a batch flattened before a product and split again behind it (Conv1D)
+    ("flat-rows", "float[B,S,4] x => float[B,S,3] y",
+     f"{S}, {W}, int64[2] r = {{-1,4}}, float[3] c = {{1,2,3}}",
+     "n0 = Shape<start=0, end=1>(x) n1 = Shape<start=1, end=2>(x) n2 = Constant<value_ints=[3]>() "
+     "back = Concat<axis=0>(n0, n1, n2) f = Reshape(x, r) a = QuantizeLinear(f, s, z) b = DequantizeLinear(a, s, z) "
+     "d = DequantizeLinear(w, t) m = MatMul(b, d) e = Add(m, c) g = QuantizeLinear(e, s, z) "
+     "h = DequantizeLinear(g, s, z) y = Reshape(h, back)",
+     "QuantizeLinear DequantizeLinear DequantizeLinear MatMul Add QuantizeLinear DequantizeLinear"),
     # a normalization behind a convolution that was not simplified before
     ("batch-norm", "float[B,1,5,5] x => float[B,2,3,3] y",
      f"{S}, int8[2,1,3,3] w = {{1,2,3,4,5,6,7,8,9,-1,-2,-3,-4,-5,-6,-7,-8,-9}}, float[2] g = {{1,2}}, "

@@ -42,7 +42,7 @@ def contraction(kernel: Kernel, define: Define, product: Product, target: Target
     blocks = list(single)
     if row in free:
         assert row is not None
-        blocks.append(Loop(row, ROW_TILES * rows, "block", balanced=True))
+        blocks.append(Loop(row, ROW_TILES * rows, "block", balanced=True, unit=rows))
         if packs and column in free:
             yield from _by_table(kernel, product, Schedule(tuple(blocks), packs=packs), target)
     columns = [Loop(column, width, "block")] if column in free else []
