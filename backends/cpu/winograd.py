@@ -133,9 +133,8 @@ class WinogradEmitter:
             moved = {column: symbol(strip), **dict.fromkeys(self.found.depth, ZERO)}
             at = index_text(offset_of(b, index).substitute(moved), {**place.names, strip: strip})
             packed = f"(const int8_t *){place.names[b.name]} + {at}"
-            out.line(
-                f"winograd_weights({self.form.tile.vectors}, {c // QUAD}, {packed}, {names['weights']}, {self.weights});"
-            )
+            sizes = f"{self.form.tile.vectors}, {c // QUAD}"
+            out.line(f"winograd_weights({sizes}, {packed}, {names['weights']}, {self.weights});")
             with (
                 out.block(f"for (int spot = 0; spot < {SPOTS}; spot++)"),
                 out.block(f"for (int64_t {window} = 0; {window} < {self.count}; {window} += {self.form.tile.rows})"),

@@ -38,7 +38,8 @@ def integer_contraction(kernel: Kernel, define: Define, target: Target) -> Itera
     blocks = [Loop(a, 1, "block") for a in free if a not in (found.column, found.row)]
     if found.row in free:
         assert found.row is not None
-        blocks.append(Loop(found.row, _rows(kernel, found, target), "block", balanced=True))
+        unit = form_of(target, found).tile.rows
+        blocks.append(Loop(found.row, _rows(kernel, found, target), "block", balanced=True, unit=unit))
     if found.column in free:
         loops = _columns(
             kernel, found, blocks, LEAST_PANELS if isinstance(found.a, Load | Ref) else LEAST_COMPUTED, target

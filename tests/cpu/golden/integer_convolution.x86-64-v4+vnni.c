@@ -53,7 +53,7 @@ void tw_convolution(const tw_args *args, int64_t begin, int64_t end) {
     uint8_t *const C = (uint8_t *)args->buffer[5];
     const int64_t B = args->dim[0];
     for (int64_t block = begin; block < end; block++) {
-        const int64_t m0_step = ceil_int(B * 196, ceil_int(B * 196, 126));
+        const int64_t m0_step = ceil_int(ceil_int(B * 196, ceil_int(B * 196, 126)), 14) * 14;
         const int64_t m0 = block * m0_step;
         const int64_t m0_end = min_int(m0 + m0_step, B * 196);
         /* acc[m, n] = sum((kh, kw, c), i32((X[m // 196, kh + (m // 14) % 14 - 1, kw + m % 14 - 1, c] or 7)) * i32(W[n // 32, 24*kh + 8*kw + c // 4, n % 32, c % 4])) */
