@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 SEEDS = (0, 1, 2)
 TRAIN, CALIBRATION = 900, 200
-EPOCHS, BATCH, RATE = 16, 50, 5e-3
+EPOCHS, BATCH, RATE = 20, 50, 3e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,11 @@ def _trained(images: Array, labels: Array, seed: int) -> bytes:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = nn.Sequential(
-                nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-                nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU(),
-                nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10),
+                nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+                nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU(),
+                nn.Conv2d(16, 32, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Flatten(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 10),
             )  # fmt: skip
             x, y = torch.from_numpy(images), torch.from_numpy(labels)
             optimizer = torch.optim.Adam(network.parameters(), RATE)
