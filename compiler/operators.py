@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
+from tilewright.frontend import contrib
+from tilewright.frontend.blocks import is_block_operator
 from tilewright.frontend.definition import has_definition
 from tilewright.ops.lower import has_lowering
 from tilewright.ops.program import VIEWS
 from tilewright.ops.registry import find_shape_rule
 from tilewright.ops.steps import program_of
-from tilewright.ways import ABSENT
-
-#: What a pass writes with other operators.
-_REWRITTEN = frozenset(["Attention"])
+from tilewright.ways import ABSENT, REWRITTEN
 
 #: What the import brings to another operator.
 _IMPORTED = {
@@ -23,6 +22,8 @@ _IMPORTED = {
     "Scatter": "as ScatterElements",
     "Upsample": "as Resize",
 }
+#: Weights in blocks of 4 bits.
+_BLOCKS = tuple(n for n in ("GatherBlockQuantized", "MatMulNBits") if is_block_operator(contrib.DOMAIN, n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,16 @@ class Operator:
     since: int
     way: str
     note: str = ""
+
+
+def contributed_operators() -> tuple[Operator, ...]:
+    """The quantized operators of ``com.microsoft`` that are imported, and those that are refused for a reason of their
+    own, by name."""
+    rows = [
+        Operator(n, 1, "rewritten", "as ONNX operators at import") for n in (*contrib.expanded_operators(), *_BLOCKS)
+    ]
+    rows += [Operator(n, 1, "no", reason) for n, reason in contrib.REFUSED.items()]
+    return tuple(sorted((replace(r, name=f"{contrib.DOMAIN}::{r.name}") for r in rows), key=lambda r: r.name))
 
 
 def operator_table() -> tuple[Operator, ...]:
@@ -56,8 +67,8 @@ def _operator(name: str, since: int, deprecated: bool) -> Operator:
         return Operator(name, since, "routine")
     if name in VIEWS:
         return Operator(name, since, "view")
-    if name in _REWRITTEN:
-        return Operator(name, since, "rewritten", "as products and a softmax, which are one kernel")
+    if name in REWRITTEN:
+        return Operator(name, since, "rewritten", REWRITTEN[name])
     known = find_shape_rule("", name) is not None
     if known and has_lowering(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), node):
         return Operator(name, since, "kernel")

@@ -26,7 +26,7 @@ from tilewright.options import Options
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
 from tilewright.selection import resolve_targets
 from tilewright.target import Target
-from tilewright.ways import way_round
+from tilewright.ways import REWRITTEN, way_round
 
 #: How a node is computed, and what that means.
 WAYS = {
@@ -35,7 +35,7 @@ WAYS = {
     "view": "no code: the same memory under another shape",
     "compile time": "computed while compiling",
     "function body": "the operators that the ONNX standard defines it by",
-    "rewritten": "replaced by other operators by a pass",
+    "rewritten": "replaced by other operators at import or by a pass",
 }
 
 
@@ -134,7 +134,8 @@ def _rows(graph: ir.Model, unexamined: set[ir.Node]) -> Iterator[OperatorRow]:
             ways.setdefault(_spelling(node), Counter())[way] += 1
         elif origin not in bodies:
             bodies.add(origin)
-            ways.setdefault(origin.partition(" ")[0], Counter())["function body"] += 1
+            operator = origin.partition(" ")[0]
+            ways.setdefault(operator, Counter())["rewritten" if "::" in operator else "function body"] += 1
     for operator in sorted(ways):
         yield OperatorRow(operator, ways[operator].total(), dict(ways[operator].most_common()))
 
@@ -147,6 +148,8 @@ def way_of(graph: ir.Model, node: ir.Node) -> str:
         return "view"
     if program_of(node) is not None:
         return "routine"
+    if node.domain in ("", "ai.onnx") and node.op_type in REWRITTEN:
+        return "rewritten"
     return "kernel" if has_lowering(graph, node) else "rewritten"
 
 

@@ -10,6 +10,11 @@ _BY_REASON = (
         ("run-time values", "run time", "not constant"),
         "make this operand a constant in the model, or fix the sizes it is computed from with --input-shape",
     ),
+    (
+        ("quantize the model without",),
+        "quantize the model again without ONNX Runtime's transformer optimizer, or leave these layers in float "
+        "(op_types_to_quantize of onnxruntime.quantization)",
+    ),
     (("random",), "make the random numbers an input of the model"),
     (("element type",), "cast to float32 (or int64) before this node and back after it"),
     (("too complicated", "as complicated as"), "fix sizes with --input-shape, so that fewer of them stay open"),
@@ -46,6 +51,13 @@ ABSENT: dict[str, str] = {
         "random numbers: an artifact gives the same result for the same inputs",
     ),
     "ImageDecoder": "decoding image files is left to the program around the model",
+}
+
+#: What a pass writes with other operators, and with which.
+REWRITTEN: dict[str, str] = {
+    "Attention": "as products and a softmax, which are one kernel",
+    "QLinearConv": "as QuantizeLinear and DequantizeLinear around Conv, which is computed on the integers",
+    "QLinearMatMul": "as QuantizeLinear and DequantizeLinear around MatMul, which is computed on the integers",
 }
 
 

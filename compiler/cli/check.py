@@ -111,13 +111,14 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _operators() -> dict[str, dict[str, object]]:
-    from tilewright.operators import operator_table
+    from tilewright.operators import contributed_operators, operator_table
     from tilewright.support import WAYS
 
-    table = operator_table()
-    screen.table(("operator", "since", "how", "note"), [(o.name, str(o.since), o.way, o.note) for o in table])
+    table, contributed = operator_table(), contributed_operators()
+    rows = [(o.name, str(o.since), o.way, o.note) for o in (*table, *contributed)]
+    screen.table(("operator", "since", "how", "note"), rows)
     click.echo()
     screen.block([(f"{way:<15}", meaning) for way, meaning in WAYS.items()])
     some = sum(o.way != "no" for o in table)
     click.echo(f"\n{some} of {len(table)} operators; forms of one may be refused, which `tilewright check MODEL` tells")
-    return {o.name: {"since": o.since, "way": o.way, "note": o.note} for o in table}
+    return {o.name: {"since": o.since, "way": o.way, "note": o.note} for o in (*table, *contributed)}

@@ -40,6 +40,11 @@ def is_expanded(domain: str, operator: str) -> bool:
     return domain == DOMAIN and operator in _EXPANSIONS
 
 
+def expanded_operators() -> tuple[str, ...]:
+    """The operators that :func:`expanded` knows, by name."""
+    return tuple(sorted(_EXPANSIONS))
+
+
 def expanded(node: ir.Node, scope: Scope) -> Part | None:
     """The ONNX operators that ``node`` stands for; ``None`` for an operator of another kind.
 

@@ -69,10 +69,10 @@ def _starts_sums(bias: ir.Node, reader: ir.Node, index: int) -> bool:
         product = made
     elif reader.op_type != "Conv" or reader.domain != "" or index != 2:
         return False
-    scales = [_scales(required(product, i)) for i in (0, 1)]
-    if scales[0] is None or scales[1] is None:
+    left, right = (_scales(required(product, i)) for i in (0, 1))
+    if left is None or right is None or left.size != 1:
         return False
-    ours, sums = constant_array(p.scale).astype(np.float64).reshape(-1), (scales[0] * scales[1]).reshape(-1)
+    ours, sums = constant_array(p.scale).astype(np.float64).reshape(-1), left.reshape(-1) * right.reshape(-1)
     if ours.size != 1 and sums.size not in (1, ours.size):
         return False
     return bool((np.abs(ours - sums) <= _AGREES * np.abs(sums)).all())

@@ -14,7 +14,7 @@ import tilewright as tw
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from tilewright.cli.main import main
-from tilewright.operators import operator_table
+from tilewright.operators import contributed_operators, operator_table
 
 from .conftest import Run
 from .test_commands import GOLDEN, tiny
@@ -99,6 +99,32 @@ def test_operators_are_all_told_with_a_reason() -> None:
     assert all(o.note for o in table.values() if o.way == "no")
     result = CliRunner().invoke(main, ["check", "--operators"])
     assert result.exit_code == 0 and f"of {len(table)} operators" in result.output
+
+
+def test_quantized_operators_are_told_as_what_becomes_of_them(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
+    g (uint8[2,4] a, float[4,3] w) => (float[2,3] y) <float s = {0.1}, uint8 z = {3}> {
+        b = com.microsoft.QLinearAdd(a, s, z, a, s, z, s, z)
+        c = QLinearMatMul(b, s, z, a4, s, z, s, z)
+        y = com.microsoft.QAttention(c)
+    }"""
+    proto = onnx.parser.parse_model(text.replace("a4", "v").replace("float[4,3] w", "uint8[4,3] v"))
+    checked = tw.check(proto)
+    ways = {r.operator: r.ways for r in checked.operators}
+    assert ways["com.microsoft::QLinearAdd"] == ways["QLinearMatMul"] == {"rewritten": 1}
+    (issue,) = checked.issues
+    assert issue.operator == "com.microsoft::QAttention" and "transformer optimizer" in issue.reason
+    assert "transformer optimizer" in issue.way_round
+    with pytest.raises(tw.CompileError, match="transformer optimizer"):
+        tw.compile(proto)
+
+
+def test_contributed_operators_are_told() -> None:
+    table = {o.name: o for o in contributed_operators()}
+    assert table["com.microsoft::QGemm"].way == table["com.microsoft::MatMulNBits"].way == "rewritten"
+    assert table["com.microsoft::DynamicQuantizeLSTM"].way == "no" and table["com.microsoft::DynamicQuantizeLSTM"].note
+    result = CliRunner().invoke(main, ["check", "--operators"])
+    assert all(name in result.output for name in table)
 
 
 def test_a_terminal_gets_a_drawn_table(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from tests.fuzz import quantized
 from tests.fuzz.graph import Graph
 from tests.fuzz.judge import Verdict, judge
 from tests.fuzz.makers import grow
@@ -20,9 +21,10 @@ LEVELS = (2, 2, 0, 3, 2)
 
 
 def made(seed: int, avoid: frozenset[str] = frozenset()) -> tuple[onnx.ModelProto, list[dict[str, Array]]] | None:
-    """The model of a seed and its feeds, or ``None`` where nothing came of it."""
+    """The model of a seed and its feeds, or ``None`` where nothing came of it; a quantized one from
+    :data:`quantized.FIRST` on."""
     graph = Graph(seed, avoid)
-    grow(graph)
+    (grow if seed < quantized.FIRST else quantized.grow)(graph)
     return (graph.model(), graph.feeds()) if graph.nodes else None
 
 
