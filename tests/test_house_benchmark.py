@@ -49,6 +49,8 @@ def test_the_lower_roof_counts() -> None:
     assert roof.seconds(100.0, 1.0) == 1.0
     assert roof.seconds(100.0, 20.0) == 2.0
     assert roof.best(Roofline(1, 50.0, 20.0)) == Roofline(1, 100.0, 20.0)
+    assert roof.seconds(0.0, 1.0, integers=100.0) == 1.0  # not measured: as others
+    assert Roofline(1, 100.0, 10.0, integers=400.0).seconds(50.0, 1.0, integers=200.0) == 1.0
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ def _relative(got: Array, want: Array) -> float:
 
 
 def _roof(machine: Roofline, work: Work, median: float) -> Roof:
-    compute = work.operations / machine.operations
+    compute = machine.compute(work.operations, work.integers)
     memory = work.weight_bytes / machine.bandwidth
-    least = machine.seconds(work.operations, work.weight_bytes)
+    least = machine.seconds(work.operations, work.weight_bytes, work.integers)
     return Roof(machine, work, least, least / median, "compute" if compute >= memory else "memory")

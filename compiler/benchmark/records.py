@@ -40,6 +40,7 @@ class KernelUse:
         flops: plain operations, a multiply-add as two.
         calls: of functions that cost several operations.
         bytes: of memory touched, each byte of a launch once.
+        dtype: whose arithmetic the operations are.
         predicted: seconds, from the target's data.
         bound: what is predicted to hold the kernel: ``compute``, ``memory`` or ``launch``; of a measured kernel, which
             of the machine's roofs is its limit.
@@ -60,6 +61,7 @@ class KernelUse:
     bound: str
     measured: float | None = None
     limit: float | None = None
+    dtype: str = ""
 
     @property
     def share(self) -> float | None:
@@ -202,9 +204,11 @@ def _program(
 
 
 def machine_rates(machine: Roofline, target: Target) -> Rates:
-    """The roofs of a machine as rates without shares. Dtypes but f32 are not measured: they are in proportion to the
-    peaks of ``target``."""
+    """The roofs of a machine as rates without shares. Dtypes but f32 and 8-bit integers are not measured: they are in
+    proportion to the peaks of ``target``."""
     operations = {d: machine.operations * p / target.peak["f32"] for d, p in target.peak.items()}
+    if machine.integers:
+        operations["i8"] = machine.integers
     near = tuple(Level(f"{size >> 10} KiB", size, bandwidth) for size, bandwidth in machine.near)
     return Rates(operations, (*near, Level("memory", 0, machine.bandwidth)), {}, {}, {}, 0.0)
 
@@ -234,6 +238,7 @@ def _uses(
             conversion=work.conversion,
             predicted=found.seconds,
             bound=found.bound,
+            dtype=work.dtype,
         )
         uses[launch.kernel] = _added(uses[launch.kernel], one) if launch.kernel in uses else one
     return tuple(uses.values()), resident

@@ -1,7 +1,8 @@
 """What this machine can do at most, measured when asked: multiply-adds and bytes read from memory per second.
 
-Two loops in C, built by the pinned toolchain for this very CPU: independent multiply-adds on registers only, and a sum
-over memory far larger than any cache. Both run on as many threads as the measurement that is judged by them.
+Loops in C, built by the pinned toolchain for this very CPU: independent multiply-adds on registers only, in f32 and of
+8-bit integers (exact ones, by the best instruction there is), and a sum over memory far larger than any cache. All run
+on as many threads as the measurement that is judged by them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,40 @@ double tw_fma(int64_t rounds, float *sink) {
     return 2.0 * LANES * CHAINS * (double)rounds;
 }
 
+/* Operations done: exact multiply-adds of 8-bit integers into 32 bits. Below VNNI those are products of 16-bit
+ * integers: what multiplies bytes saturates. */
+#if defined(__AVX512VNNI__)
+#define STEP(acc) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(acc) : "v"(a))
+#define STEP_LANES 64
+#elif defined(__AVX2__)
+#define STEP(acc) __asm__ volatile("vpmaddwd %2, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(t) : "x"(a))
+#define STEP_LANES 16
+#elif defined(__SSE2__)
+#define STEP(acc) \
+    __asm__ volatile("movdqa %2, %1\n\tpmaddwd %2, %1\n\tpaddd %1, %0" : "+x"(acc), "=&x"(t) : "x"(a))
+#define STEP_LANES 8
+#elif defined(__aarch64__)
+#define STEP(acc) __asm__ volatile("smlal %0.4s, %1.4h, %1.4h" : "+w"(acc) : "w"(a))
+#define STEP_LANES 4
+#endif
+typedef int ints __attribute__((vector_size(BYTES)));
+enum { INT_CHAINS = 12 };
+double tw_integers(int64_t rounds, float *sink) {
+#ifdef STEP
+    ints acc[INT_CHAINS] = {0}, a, t;
+    for (int i = 0; i < LANES; i++) a[i] = t[i] = (int)sink[0] + 1;
+    for (int64_t r = 0; r < rounds; r++) {
+#pragma clang loop unroll(full)
+        for (int c = 0; c < INT_CHAINS; c++) STEP(acc[c]);
+    }
+    for (int c = 1; c < INT_CHAINS; c++) acc[0] += acc[c];
+    sink[2] += (float)acc[0][0] * 1e-30f + (float)t[0] * 0;
+    return 2.0 * STEP_LANES * INT_CHAINS * (double)rounds;
+#else
+    return 0;
+#endif
+}
+
 float tw_read(const float *data, int64_t count, int64_t times) {
     vec acc[8] = {0};
     for (int64_t t = 0; t < times; t++) {
@@ -80,31 +115,36 @@ SHARED_CALLS = 10  # of a timed loop on several threads, where they share what i
 class Roofline:
     """Highest rates measured on ``threads`` threads: float32 operations (a multiply-add is two) and bytes a second.
 
-    ``bandwidth`` is that of main memory; ``near`` has that of smaller amounts: bytes of all threads together, and bytes
-    a second, ascending.
+    ``integers`` are operations a second on 8-bit integers, 0 where they were not measured. ``bandwidth`` is that of
+    main memory; ``near`` has that of smaller amounts: bytes of all threads together, and bytes a second, ascending.
     """
 
     threads: int
     operations: float
     bandwidth: float
     near: tuple[tuple[int, float], ...] = ()
+    integers: float = 0.0
 
     def best(self, other: Roofline) -> Roofline:
         """The higher of two measurements on as many threads."""
         near = tuple((size, max(a, b)) for (size, a), (_, b) in zip(self.near, other.near, strict=True))
         operations, bandwidth = max(self.operations, other.operations), max(self.bandwidth, other.bandwidth)
-        return Roofline(self.threads, operations, bandwidth, near)
+        return Roofline(self.threads, operations, bandwidth, near, max(self.integers, other.integers))
 
-    def seconds(self, operations: float, bytes_read: float) -> float:
+    def compute(self, operations: float, integers: float = 0.0) -> float:
+        """The least seconds for so many operations in f32, and others on 8-bit integers."""
+        return operations / self.operations + integers / (self.integers or self.operations)
+
+    def seconds(self, operations: float, bytes_read: float, integers: float = 0.0) -> float:
         """The least time for so much work: neither compute nor memory can be faster."""
-        return max(operations / self.operations, bytes_read / self.bandwidth)
+        return max(self.compute(operations, integers), bytes_read / self.bandwidth)
 
 
 def measure(threads: int) -> Roofline:
     """Measure the roofs. Takes about a second.
 
     Raises:
-        UsageError: there is no toolchain to build the two loops with.
+        UsageError: there is no toolchain to build the loops with.
     """
     library = _build()
     library.tw_fma.restype, library.tw_fma.argtypes = ctypes.c_double, (ctypes.c_int64, ctypes.c_void_p)
@@ -113,6 +153,9 @@ def measure(threads: int) -> Roofline:
     sinks = [np.array([0.999999, 1e-6, 0], np.float32) for _ in range(threads)]
     operations = library.tw_fma(1, sinks[0].ctypes.data) * ROUNDS
     compute = _alone(lambda i, k: library.tw_fma(ROUNDS, sinks[i].ctypes.data), threads)
+    library.tw_integers.restype, library.tw_integers.argtypes = ctypes.c_double, (ctypes.c_int64, ctypes.c_void_p)
+    integers = library.tw_integers(1, sinks[0].ctypes.data) * ROUNDS
+    integers *= _alone(lambda i, k: library.tw_integers(ROUNDS, sinks[i].ctypes.data), threads)
     data = np.ones(READ_BYTES // 4 + 16, np.float32)
     start = data.ctypes.data + -data.ctypes.data % 64
 
@@ -126,7 +169,7 @@ def measure(threads: int) -> Roofline:
         library.tw_read(start + at, READ_SLICE // 4, 1)
 
     levels = tuple((size * threads, near(size)) for size in READ_SIZES)
-    return Roofline(threads, operations * compute, READ_SLICE * _together(far, threads), levels)
+    return Roofline(threads, operations * compute, READ_SLICE * _together(far, threads), levels, integers)
 
 
 def _alone(work: Callable[[int, int], object], threads: int) -> float:

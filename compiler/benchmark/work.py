@@ -8,15 +8,19 @@ from pathlib import Path
 
 from tilewright.benchmark.records import describe, sizes_of
 
+#: Types whose products are those of 8-bit integers.
+_INTEGERS = ("i8", "u8")
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One run. ``operations``: plain ones of all kernels, two a multiply-add, and one for each call of a function;
-    ``weight_bytes``: the constants that are touched, each once in a launch. A lower bound: what passes between kernels
-    is left out."""
+    """One run. ``operations``: plain ones of all kernels, two a multiply-add, and one for each call of a function, but
+    for those of kernels that multiply 8-bit integers, which are ``integers``; ``weight_bytes``: the constants that are
+    touched, each once in a launch. A lower bound: what passes between kernels is left out."""
 
     operations: float
     weight_bytes: float
+    integers: float = 0.0
 
 
 def count_work(artifact: Path, shapes: Mapping[str, Sequence[int]], entry: str | None = None) -> Work:
@@ -25,4 +29,6 @@ def count_work(artifact: Path, shapes: Mapping[str, Sequence[int]], entry: str |
     Raises :class:`UsageError` where the artifact does not say what its kernels do.
     """
     record = describe(artifact, sizes_of(artifact, shapes, entry), entry=entry)
-    return Work(float(record.flops + sum(k.calls for k in record.kernels)), float(record.constants))
+    integers = sum(k.flops for k in record.kernels if k.dtype in _INTEGERS)
+    operations = record.flops - integers + sum(k.calls for k in record.kernels)
+    return Work(float(operations), float(record.constants), float(integers))

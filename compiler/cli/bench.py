@@ -123,8 +123,11 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
         yield "", f"time ours/theirs {peer.ratio.median:.2f} (p10–p90 {spread})  outputs differ by {peer.max_error:.1e}"
     if result.roof:
         roof, machine = result.roof, result.roof.machine
-        yield "roof", f"{machine.operations / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s read, measured now"
-        work = f"{roof.work.operations / 1e9:.2f} GFLOP, {roof.work.weight_bytes / 1e6:.1f} MB of constants"
+        whole = f", {machine.integers / 1e9:.0f} GOP/s of 8-bit integers" if roof.work.integers else ""
+        peak = f"{machine.operations / 1e9:.0f} GFLOP/s{whole}"
+        yield "roof", f"{peak}, {machine.bandwidth / 1e9:.1f} GB/s read, measured now"
+        whole = f"{roof.work.integers / 1e9:.2f} GOP of integers, " if roof.work.integers else ""
+        work = f"{roof.work.operations / 1e9:.2f} GFLOP, {whole}{roof.work.weight_bytes / 1e6:.1f} MB of constants"
         yield "", f"{work}: at least {duration(roof.least_seconds)}"
         yield "bound by", f"{roof.bound_by}, {roof.share:.0%} of the roof reached"
     if result.others is not None and result.others >= DISTURBED:

@@ -190,6 +190,8 @@ def _unpacked_table(operands: list[ir.Value], given: TensorType, along: int, bit
         raise Unsupported("4-bit elements in bytes with blocks along another axis than the last")
     table = _constant(operands[0], "data")
     scales = _constant(operands[1], "scales")
+    if not table.size or scales.shape[:-1] != table.shape[:-1]:
+        raise Unsupported(f"data of shape {list(table.shape)} with scales of shape {list(scales.shape)}")
     rows = _unpacked(table.reshape(-1, table.shape[-1]), bits).reshape(*table.shape[:-1], -1)
     if len(operands) < 3:
         middle = 1 << bits - 1
@@ -197,6 +199,8 @@ def _unpacked_table(operands: list[ir.Value], given: TensorType, along: int, bit
         signed: Array = (moved << 4).view(np.int8) >> 4 if bits == 4 else moved.view(np.int8)
         return [_initializer(part, signed, _SIGNED[bits]), operands[1]]
     zeros = _constant(operands[2], "zero_points")
+    if zeros.dtype != np.uint8 or zeros.shape != (*table.shape[:-1], -(-scales.shape[-1] * bits // 8)):
+        raise Unsupported(f"zero points of type {zeros.dtype} and shape {list(zeros.shape)}")
     zeros = _unpacked(zeros.reshape(-1, zeros.shape[-1]), bits).reshape(*zeros.shape[:-1], -1)
     zeros = zeros[..., : scales.shape[-1]]
     return [_initializer(part, rows, _UNSIGNED[bits]), operands[1], _initializer(part, zeros, _UNSIGNED[bits])]

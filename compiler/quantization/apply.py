@@ -15,7 +15,7 @@ from tilewright.quantization.costs import Place, name_layers
 from tilewright.quantization.request import Given
 from tilewright.quantization.scores import Score
 from tilewright.quantization.search import Mixture, Say, promoted, rows_of, search_methods, within
-from tilewright.quantization.trials import Judge, Quantize, Trials
+from tilewright.quantization.trials import Judge, Quantize, Trials, is_quantized
 from tilewright.target import Target
 
 #: Which entries of a target's ``[quantize]`` data a method needs something in.
@@ -78,7 +78,10 @@ class Quantizer:
 
     def __post_init__(self) -> None:
         request.check(self.precision)
-        request.require_data(self.precision, self.calibration, self.graph.graph.name or "model")
+        name = self.graph.graph.name or "model"
+        request.require_data(self.precision, self.calibration, name)
+        if self.precision.asked == "auto" or request.METHODS[self.precision.asked]:
+            _require_float(self.graph, name)
         name_layers(self.graph)
 
     def quantized(self, capability: Capability, targets: Sequence[Target], level: int = 2) -> Quantized:
@@ -170,7 +173,7 @@ class Quantizer:
 
 
 def _row(row: Layer, trials: Trials, asked: str) -> Layer:
-    if row.name in trials.excepted:
+    if row.name in trials.excepted and not is_quantized(row, trials.settings):
         return replace(row, asked=asked, why="excepted")
     return replace(row, asked=asked)
 
@@ -180,3 +183,12 @@ def candidates(capability: Capability, quantize: Quantize | None = None) -> list
     from tilewright.passes.quantize.methods import METHODS
 
     return [m for m in request.CANDIDATES if _NEEDS[m](capability) and (quantize is not None or m in METHODS)]
+
+
+def _require_float(graph: ir.Model, name: str) -> None:
+    """Raise :class:`UsageError` for a model that is quantized already."""
+    count = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.graph)
+    if count:
+        cause = f"it is quantized already: {count} nodes quantize or dequantize"
+        fix = "quantize the float model, or compile this one as it is, without --precision"
+        raise UsageError("already-quantized", where=name, cause=cause, fix=fix)

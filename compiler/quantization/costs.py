@@ -13,12 +13,11 @@ import onnx_ir as ir
 from tilewright.cost import predict, rates_of, work_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import body_of, layers_of, set_layers
-from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.tile import Kernel
 from tilewright.ops.program import Call, Run, Step, lower_graph
 from tilewright.passes.layout.cost import traffic_on
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
-from tilewright.quantization.records import Records
+from tilewright.quantization.records import Records, work_key
 from tilewright.target import Target
 
 #: Operators that only turn numbers into integers or back: their kernels belong to the layers beside them.
@@ -135,7 +134,7 @@ def kernel_seconds(kernel: Kernel, place: Place) -> tuple[float, float | None]:
         sizes = tuple(place.sizes[name] for name, _ in kernel.facts)
     except KeyError:
         return 0.0, None
-    key = (place.target.spelling, fingerprint(kernel), sizes, place.threads)
+    key = (place.target.spelling, work_key(kernel), sizes, place.threads)
     return predict(work_of(kernel), rates_of(place.target, place.threads), place.sizes).seconds, (
         place.records.seconds.get(key)
     )

@@ -20,7 +20,7 @@ from tilewright.passes.quantize.base import Calibration, Capability, Runner
 from tilewright.quantization import request
 from tilewright.quantization.apply import candidates
 from tilewright.quantization.costs import lowered, name_layers
-from tilewright.quantization.records import Record, write_records
+from tilewright.quantization.records import Record, work_key, write_records
 from tilewright.quantization.request import Given
 from tilewright.quantization.trials import Quantize, Trials
 from tilewright.selection import resolve_targets
@@ -119,7 +119,7 @@ def _timed(
     for step, (name, seconds) in zip(kernels, launches, strict=True):
         if isinstance(step, Run) and all(n in sizes for n, _ in step.kernel.facts):
             own = tuple(sizes[n] for n, _ in step.kernel.facts)
-            yield Record(target.spelling, fingerprint(step.kernel), own, 1, max(seconds, 1e-9), name)
+            yield Record(target.spelling, work_key(step.kernel), own, 1, max(seconds, 1e-9), name)
 
 
 def _require_same(kernels: Sequence[Step], launches: Sequence[tuple[str, float]]) -> None:

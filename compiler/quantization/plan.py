@@ -113,9 +113,11 @@ class PrecisionPlan:
             for found in group.quantized.values():
                 total += len(found.rows)
                 problems += [
-                    f"{row.name} ({row.op_type}) on {on}: {row.got}, {row.why}"
+                    f"{row.name} ({row.op_type}) on {on}: {row.got}{f', {row.why}' if row.why else ''}"
                     for row in found.rows
-                    if row.why and row.why != "excepted" and _type(row.got) not in allowed
+                    if row.why != "excepted"
+                    and not _honoured(row, self._precision.asked)
+                    and _type(row.got) not in allowed
                 ]
         if problems:
             more = f"and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
@@ -217,7 +219,7 @@ def _added(one: Quantized, other: Quantized) -> Quantized:
 def _seen(row: Layer, kernels: Mapping[str, str], found: Quantized, group: Group) -> Layer:
     """A row as its kernel has it."""
     dtype = kernels.get(row.name, "")
-    if row.why or not found.method or not dtype or found.method in request.WEIGHT_ONLY:
+    if row.got == "f32" or not found.method or not dtype or found.method in request.WEIGHT_ONLY:
         return row
     wanted = request.SPELLED[request.precision_of_method(found.method)]
     computes = dtype if not _is_narrow_float(dtype) or dtype in group.capability.floats else "f32"
@@ -242,6 +244,15 @@ def _kernel_rows(steps: Sequence[Step], asked: str, group: Group) -> list[Layer]
             why = "the model has it so"
         rows.append(Layer(" + ".join(layers_of(step.node)), step.node.op_type, asked, got, why))
     return rows
+
+
+#: How what a layer got is spelled for each precision that changes graphs.
+_GOT = {"int8": "int8", "int4": "int4", "fp16": "f16", "bf16": "bf16", "fp8": "f8"}
+
+
+def _honoured(row: Layer, asked: str) -> bool:
+    """Whether a layer got what was asked for."""
+    return not row.why if asked not in _GOT else _GOT[asked] in row.got and "stored" not in row.got
 
 
 def _is_narrow_float(dtype: str) -> bool:

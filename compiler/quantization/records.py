@@ -1,7 +1,7 @@
 """Measured times of kernels, in a file: written by a measurement, only read by a build.
 
 JSON lines, one a kernel: ``{"target": "cpu:x86-64-v3", "kernel": "1a2b…", "sizes": [1, 128], "threads": 1, "seconds":
-1.2e-05, "name": "matmul_3f2a"}``. A kernel is known by the fingerprint of its tile IR, sizes are those of its dimension
+1.2e-05, "name": "matmul_3f2a"}``. A kernel is known by its tile IR (:func:`work_key`), sizes are those of its dimension
 symbols in the kernel's own order. Of equal keys the last line counts.
 """
 
@@ -11,10 +11,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tilewright.errors import UsageError
+from tilewright.kernel.analysis import transform
+from tilewright.kernel.canonical import fingerprint
+from tilewright.kernel.expr import Const, Load, Value
+from tilewright.kernel.tile import Define, Kernel, Scan, Statement, Store
 from tilewright.package.atomic import atomic_file
 
 Key = tuple[str, str, tuple[int, ...], int]
@@ -47,6 +51,34 @@ class Records:
     seconds: Mapping[Key, float] = field(default_factory=dict)
     source: str = ""
     sha256: str = ""
+
+
+def work_key(kernel: Kernel) -> str:
+    """What a kernel is known by: the fingerprint of its tile IR without its literals.
+
+    Scales and zero points are literals, and change with the calibration data; the time does not.
+    """
+
+    def blank(value: Value) -> Value:
+        if isinstance(value, Const):
+            return replace(value, value=0)
+        if isinstance(value, Load) and value.fill is not None:
+            return replace(value, fill=0)
+        return value
+
+    def without(s: Define) -> Define:
+        return replace(s, value=transform(s.value, blank))
+
+    body: list[Statement] = []
+    for s in kernel.body:
+        match s:
+            case Define():
+                body.append(without(s))
+            case Store():
+                body.append(replace(s, value=transform(s.value, blank)))
+            case Scan():
+                body.append(replace(s, body=tuple(map(without, s.body))))
+    return fingerprint(replace(kernel, body=tuple(body)))
 
 
 def read_records(path: Path) -> Records:

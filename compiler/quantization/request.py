@@ -40,7 +40,8 @@ SPELLED: Mapping[str, frozenset[str]] = {
     "int4": frozenset(["i8", "u8", "i4", "u4"]),
 }
 
-#: Methods that need calibration data whatever their settings; the weight-only ones need it for all but plain rounding.
+#: Methods that need calibration data whatever their settings; int4 needs it for all but plain rounding, and weights of
+#: 8 bits are rounded plainly without it, which the report says.
 CALIBRATED = frozenset(["int8", "smoothquant", "fp8"])
 WEIGHT_ONLY = frozenset(["int8-weights", "int4"])
 
@@ -168,7 +169,7 @@ def require_data(precision: Precision, calibration: Calibration | None, where: s
     if settings.method in CALIBRATED:
         cause = f"{settings.method} takes ranges from calibration data, and there is none"
         raise UsageError("calibration-missing", where=where, cause=cause, fix=fix)
-    if settings.method in WEIGHT_ONLY and settings.algorithm != "rtn":
+    if settings.method == "int4" and settings.algorithm != "rtn":
         cause = f"{settings.method} with {settings.algorithm} needs calibration data, and there is none"
         raise UsageError(
             "calibration-missing", where=where, cause=cause, fix=f"{fix}; or round plainly: --algorithm rtn"

@@ -1,25 +1,29 @@
 """``auto``: the fastest mixture of quantized and float layers that stays within a bound.
 
-For each method that the target absorbs, layers that it makes no faster stay float (:mod:`.costs`); the others are
-ordered by what quantizing each one alone does to the outputs, on a few samples; as few of the most sensitive as the
-bound needs are promoted to float (bisection over that order, judged on all samples); then promoted ones are tried
-again, the least sensitive first. Methods are tried in the order of their predicted times, and one is left out where
-even all of it is predicted no faster than the best mixture so far. The same data and records give the same result.
+For each method that the target absorbs, layers that it makes no faster stay float (:mod:`.costs`). The others are
+ordered by what quantizing each alone does to the outputs, on a few samples (:func:`ranked`). As few of the most
+sensitive as the bound needs are promoted to float (bisection over that order, judged on all samples); then promoted
+ones are tried again, the least sensitive first. Methods are tried in the order of their predicted times, and one is
+left out where even all of it is predicted no faster than the best mixture so far. The same data and records give the
+same result.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.passes.quantize.base import Layer, Settings
 from tilewright.quantization.costs import Costs, Place, affordable, costs_of
 from tilewright.quantization.scores import Score
-from tilewright.quantization.trials import Trials
+from tilewright.quantization.trials import Trials, is_quantized
 
 #: Rounds in which layers that became slower beside float ones are taken out.
 ROUNDS = 6
+#: Layers of which each is tried alone.
+SINGLES = 24
 #: Promoted layers that are tried again at most.
 RETRIES = 8
 
@@ -99,7 +103,7 @@ class Speed:
             return self.plain[at]
         key = (layers, at)
         if key not in self._known:
-            model = self.trials.state(layers)[0].clone()
+            model = self.trials.sketch(layers)[0]
             self._known[key] = affordable(model, self.trials.layers, self.places[at])
         return self._known[key]
 
@@ -185,11 +189,8 @@ def promoted(trials: Trials, layers: frozenset[str], bound: float, speed: Speed 
     reasons: dict[str, str] = {}
     out: list[str] = []
     if not within(trials.score(layers), bound):
-        ranked = sensitivities(trials, layers)
-        order = [name for name, _ in ranked]
-        count = _fewest(trials, layers, order, bound)
-        out = _demoted(trials, layers, order[:count], bound)
-        told = dict(ranked)
+        order, told = _fewest(trials, layers, bound)
+        out = _demoted(trials, layers, order, bound)
         reasons = {name: _sensitive(told[name], trials) for name in out}
     kept = layers - frozenset(out)
     seconds = math.nan
@@ -199,23 +200,58 @@ def promoted(trials: Trials, layers: frozenset[str], bound: float, speed: Speed 
     return Mixture(trials.settings, kept, trials.score(kept), reasons, seconds)
 
 
-def sensitivities(trials: Trials, layers: frozenset[str]) -> list[tuple[str, float]]:
-    """What quantizing each layer alone costs, on a few samples, the most sensitive first."""
-    alone = {name: trials.score(frozenset([name]), few=True) for name in sorted(layers)}
-    order = sorted(alone, key=lambda n: (-alone[n].drop, alone[n].snr, n))
-    return [(name, alone[name].drop) for name in order]
+def ranked(trials: Trials, layers: frozenset[str]) -> Iterator[tuple[str, float]]:
+    """Layers with the drop that quantizing each alone makes on a few samples, the most sensitive first.
+
+    Of up to :data:`SINGLES` layers each is tried. Of more, groups of neighbours are, and the worst group is halved
+    until one layer is left: the order is then that of sums of noise, and layers that do little are never tried alone.
+    """
+    order = [row.name for row in trials.rows if row.name in layers]
+    size = 1 if len(order) <= SINGLES else max(1, round(math.sqrt(len(order))))
+    groups = [tuple(order[i : i + size]) for i in range(0, len(order), size)]
+    heap = [_weighed(trials, group) for group in groups]
+    heapq.heapify(heap)
+    while heap:
+        drop, _, group = heapq.heappop(heap)
+        if len(group) == 1:
+            yield group[0], -drop
+            continue
+        for half in (group[: len(group) // 2], group[len(group) // 2 :]):
+            heapq.heappush(heap, _weighed(trials, half))
 
 
-def _fewest(trials: Trials, layers: frozenset[str], order: Sequence[str], bound: float) -> int:
-    """How many of ``order`` have to be float: bisection, as if each further one could only help."""
-    low, high = 1, len(order)
+def _weighed(trials: Trials, group: tuple[str, ...]) -> tuple[float, float, tuple[str, ...]]:
+    found = trials.score(frozenset(group), few=True)
+    return -found.drop, found.snr, group
+
+
+def _fewest(trials: Trials, layers: frozenset[str], bound: float) -> tuple[list[str], dict[str, float]]:
+    """The most sensitive layers that have to be float, as few as that needs, and the drop of each alone.
+
+    One, two, four … are tried, then what lies between by bisection, as if each further one could only help.
+    """
+    source = ranked(trials, layers)
+    told: dict[str, float] = {}
+    order: list[str] = []
+
+    def kept(count: int) -> bool:
+        while len(order) < count:
+            name, drop = next(source)
+            order.append(name)
+            told[name] = drop
+        return within(trials.score(layers - frozenset(order[:count])), bound)
+
+    low = high = 1
+    while high < len(layers) and not kept(high):
+        low, high = high + 1, min(2 * high, len(layers))
     while low < high:
         middle = (low + high) // 2
-        if within(trials.score(layers - frozenset(order[:middle])), bound):
+        if kept(middle):
             high = middle
         else:
             low = middle + 1
-    return low
+    kept(high)
+    return order[:high], told
 
 
 def _demoted(trials: Trials, layers: frozenset[str], out: Sequence[str], bound: float) -> list[str]:
@@ -243,5 +279,6 @@ def rows_of(mixture: Mixture, trials: Trials, asked: str) -> tuple[Layer, ...]:
             rows.append(replace(got, asked=asked))
             continue
         why = "excepted" if row.name in trials.excepted else mixture.reasons.get(row.name, row.why)
-        rows.append(Layer(row.name, row.op_type, asked, got.got if got is not None and got.why else "f32", why))
+        plain = "f32" if is_quantized(row, trials.settings) else row.got
+        rows.append(Layer(row.name, row.op_type, asked, plain, why))
     return tuple(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 from tilewright.errors import UsageError
+from tilewright.ir.skeleton import skeleton_bytes
 from tilewright.passes.quantize.base import Calibration, Capability, Feed, Layer, Runner, Settings
 from tilewright.quantization.request import Metric
 from tilewright.quantization.scores import Score, score
@@ -22,6 +23,10 @@ Quantize = Callable[..., list[Layer]]
 
 #: Quantized states that are kept; each has its own weights.
 KEPT = 2
+#: Settings that change numbers and no kernel, at their cheapest.
+_CHEAP: dict[str, Any] = {"calibrator": "minmax", "algorithm": "rtn", "bias_correction": False}
+#: Types that a layer has which is not quantized.
+_FLOATS = frozenset(["f64", "f32", "f16", "bf16"])
 #: Samples on which layers are compared with each other; a mixture is judged on all.
 FEW = 4
 
@@ -62,6 +67,34 @@ class Judge:
         return score(self.want[:count], self._runner(model, feeds, self.outputs), self._metric, self._given)
 
 
+class SharedReads:
+    """A runner that reads the values which trials ask of the float graph all at once: one compilation for all of them.
+
+    Args:
+        graph: whose values they are; other graphs go to ``runner`` as they come.
+        runner: runs a graph.
+    """
+
+    def __init__(self, graph: ir.Model, runner: Runner):
+        self._key, self._runner = _identity(graph), runner
+        self._values: dict[str, None] = {}
+
+    def __call__(self, model: ir.Model, feeds: Sequence[Feed], values: Sequence[str]) -> Iterator[dict[str, Array]]:
+        """As :class:`tilewright.passes.quantize.base.Runner`."""
+        if not values or _identity(model) != self._key:
+            return self._runner(model, feeds, values)
+        self._values |= dict.fromkeys(values)
+        return self._chosen(model, feeds, tuple(values))
+
+    def _chosen(self, model: ir.Model, feeds: Sequence[Feed], values: tuple[str, ...]) -> Iterator[dict[str, Array]]:
+        for found in self._runner(model, feeds, tuple(self._values)):
+            yield {name: found[name] for name in values}
+
+
+def _identity(model: ir.Model) -> tuple[bytes, tuple[int, ...]]:
+    return skeleton_bytes(model), tuple(id(v.const_value) for v in model.graph.initializers.values())
+
+
 class Trials:
     """States of ``graph`` in which some layers are quantized by one method.
 
@@ -92,15 +125,13 @@ class Trials:
 
             quantize = every_method
         self.graph, self.settings, self.capability = graph, settings, capability
-        self._calibration, self._runner, self._judge, self._quantize = calibration, runner, judge, quantize
+        self._calibration, self._judge, self._quantize = calibration, judge, quantize
+        self._runner = SharedReads(graph, runner)
         self._states: OrderedDict[frozenset[str] | None, State] = OrderedDict()
         self._scores: dict[tuple[frozenset[str], int | None], Score] = {}
-        every = self._made(None)
-        self.rows = every[1]
+        self.rows = self.sketch(None)[1]
         self.excepted = _matching(excepted, [row.name for row in self.rows])
-        self.layers = frozenset(row.name for row in self.rows if not row.why) - self.excepted
-        if not self.excepted:
-            self._states[self.layers] = every
+        self.layers = frozenset(row.name for row in self.rows if is_quantized(row, settings)) - self.excepted
 
     @property
     def metric(self) -> str:
@@ -112,7 +143,7 @@ class Trials:
         if layers not in self._states:
             while len(self._states) >= KEPT:
                 self._states.popitem(last=False)
-            self._states[layers] = self._made(layers)
+            self._states[layers] = self._made(layers, self.settings, self._calibration)
         self._states.move_to_end(layers)
         return self._states[layers]
 
@@ -125,12 +156,24 @@ class Trials:
             self._scores[key] = self._judge(self.state(layers)[0] if layers else self.graph, count)
         return self._scores[key]
 
-    def _made(self, layers: frozenset[str] | None) -> State:
+    def sketch(self, layers: frozenset[str] | None) -> State:
+        """The same kernels as :meth:`state` has, with numbers from the first sample and the cheapest rules."""
+        c = self._calibration
+        first = None if c is None else Calibration(c.feeds[:1], c.source, c.sha256, c.random)
+        return self._made(layers, replace(self.settings, **_CHEAP), first)
+
+    def _made(self, layers: frozenset[str] | None, settings: Settings, calibration: Calibration | None) -> State:
         model = self.graph.clone()
         if layers is not None and not layers:
             return model, tuple(replace(row, got="f32", why="") for row in self.rows)
-        settings = replace(self.settings, layers=layers)
-        return model, tuple(self._quantize(model, settings, self.capability, self._calibration, self._runner))
+        settings = replace(settings, layers=layers)
+        return model, tuple(self._quantize(model, settings, self.capability, calibration, self._runner))
+
+
+def is_quantized(row: Layer, settings: Settings) -> bool:
+    """Whether a layer got something else than the float type that it had."""
+    first = row.got.split(" ", 1)[0]
+    return bool(first) and (first not in _FLOATS or first == {"fp16": "f16"}.get(settings.method, settings.method))
 
 
 def _matching(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:

@@ -5,8 +5,8 @@
     MatMul(x, Cast(W: f16))                                                  →   FusedMatMul(x, W)
 
 Check: the weights are a constant matrix of integers of 4 or 8 bits, with scales for blocks of its rows or one for each
-column, or one of f16 or bf16. What was quantized in the same blocks at run time comes along, so that the products are of integers. The
-epilogue is that of ``fuse-matmul-epilogue``.
+column, or one of f16 or bf16. What was quantized in the same blocks at run time comes along, so that the products are
+of integers. The epilogue is that of ``fuse-matmul-epilogue``.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from tilewright.errors import UsageError
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Method, Runner, Settings
+from tilewright.passes.quantize.floats import eight_bits, sixteen_bits
 from tilewright.passes.quantize.int8 import dynamic_int8, smoothquant, static_int8
 from tilewright.passes.quantize.weights_only import quantized_weights
 
@@ -54,6 +55,9 @@ METHODS: Mapping[Method, Quantizer] = {
     "smoothquant": smoothquant,
     "int8-weights": quantized_weights,
     "int4": quantized_weights,
+    "fp16": sixteen_bits,
+    "bf16": sixteen_bits,
+    "fp8": eight_bits,
 }
 
 

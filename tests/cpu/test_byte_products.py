@@ -5,7 +5,7 @@ Scales are powers of two and sums small, so that every f32 on the way is exact: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tilewright.kernel.tile import Kernel
 from tilewright.ops.program import Run, lower_graph
 from tilewright.passes.fusion.dequantized_weights import FuseDequantizedWeights
 
+from tests.cpu import harness
 from tests.cpu.harness import LEVELS, by_level, compile_kernel
 from tests.ops.interpret import typed
 
@@ -193,6 +194,24 @@ def test_extreme_sums(weights: str) -> None:
         got = compile_kernel(kernel, LEVELS[-1])(tensors, {"M": 3})
         for name, array in expected.items():
             np.testing.assert_array_equal(got[name], array)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES[:7] if c.rows == "i8"], ids=str)
+def test_quads(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of machines that add four products in one instruction, by two instructions that are here."""
+    level = LEVELS[-1]
+    table = {**machine.codegen(harness.TARGETS[level]), "flags": ["-DTW_QUADS_BY_PAIRS"]}
+    target = harness.TARGETS[level]
+    made = replace(target, extra={**target.extra, "codegen": table})
+    monkeypatch.setitem(harness.TARGETS, "quads", made)
+    kernel, constants = kernel_of(case)
+    compiled = compile_kernel(kernel, "quads")
+    for rows in (1, 3, 4, 7):
+        tensors = {**constants, **tensors_of(kernel, case, rows)}
+        expected = run_lowered(kernel, tensors, {"M": rows})
+        got = compiled(tensors, {"M": rows})
+        for name, array in expected.items():
+            np.testing.assert_array_equal(got[name], array, err_msg=f"{rows} rows")
 
 
 @pytest.mark.parametrize("spelling", ["cpu:x86-64-v4", "cpu:x86-64-v4+vnni", "cpu:aarch64"])

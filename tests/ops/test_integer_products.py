@@ -131,3 +131,18 @@ def test_sums_of_weights_are_constants() -> None:
     sums = [v for p, v in zip(step.kernel.params, step.values, strict=True) if p.role == "const" and p.name == "c0"]
     assert sums[0].const_value is not None
     np.testing.assert_array_equal(sums[0].const_value.numpy(), 7 * w.astype(np.int32).sum(0))
+
+
+@pytest.mark.parametrize(("block", "kind"), [(33_000, "i32"), (34_000, "f32")])
+def test_sums_that_may_leave_32_bits_are_of_floats(block: int, kind: str) -> None:
+    """Blocks of products of i8 and u8: from some length on they need not fit."""
+    constants = {"s": np.ones((1, 2), np.float32), "w": np.full((2 * block, 1), 255, np.uint8)}
+    constants["t"] = np.ones((2, 1), np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "s"], ["a"], axis=-1, block_size=block),
+        helper.make_node("DequantizeLinear", ["w", "t"], ["b"], axis=0, block_size=block),
+        helper.make_node("MatMul", ["a", "b"], ["y"]),
+    ]
+    (step,) = _lowered(_model(nodes, ("int8", [1, 2 * block]), [1, 1], constants))
+    part = next(line for line in print_kernel(step.kernel).splitlines() if line.strip().startswith("part"))
+    assert f" * {kind}(x" in part and ("i32(x" in part) == (kind == "i32"), part

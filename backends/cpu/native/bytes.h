@@ -49,6 +49,17 @@ typedef short halves_v __attribute__((vector_size(4 * TW_LANES)));
 TW_INLINE halves_v byte_pairs(i32v u, i32v s) { return (halves_v)TW_BUILTIN(pmaddubsw)((bytes_v)u, (bytes_v)s); }
 TW_INLINE i32v half_pairs(halves_v a, halves_v b) { return (i32v)TW_BUILTIN(pmaddwd)(a, b); }
 TW_INLINE halves_v ones_v(void) { return (halves_v)set_i32(0x00010001); }
+/* sum + four products u8 · s8 a lane, where there is an instruction for it (the tests have another one do it). */
+#if defined(__AVX512VNNI__) && TW_LANES == 16
+#define TW_QUADS 1
+TW_INLINE i32v add_quads(i32v sum, i32v u, i32v s) { return (i32v)__builtin_ia32_vpdpbusd512(sum, u, s); }
+#elif defined(TW_QUADS_BY_PAIRS)
+#define TW_QUADS 1
+TW_INLINE i32v add_quads(i32v sum, i32v u, i32v s) { return sum + half_pairs(byte_pairs(u, s), ones_v()); }
+#else
+#define TW_QUADS 0
+TW_INLINE i32v add_quads(i32v sum, i32v u, i32v s) { return sum; }
+#endif
 
 /* sums[b] = 8 · Σ x over block b: weights are multiplied as unsigned, 8 too large. */
 TW_INLINE void sum_blocks(const int8_t *x, const int64_t blocks, const int64_t groups, int32_t *sums) {
@@ -69,14 +80,9 @@ TW_INLINE void dot_4(const int rows, const int vectors, const int is_signed, con
         part[i][j] = is_signed ? set_i32(-sums[i * sums_row]) : set_i32(0);
     for (int64_t first = 0; first < groups; first += 4) {
         const int64_t count = min_int(4, groups - first);
-#if defined(__AVX512VNNI__)
-        for (int64_t q = first; q < first + count; q++)
-#else
         halves_v sum[TW_BLOCK_ROWS][TW_BLOCK_VECTORS];
         TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors) sum[i][j] = (halves_v)set_i32(0);
-        TW_UNROLL for (int64_t q = first; q < first + count; q++)
-#endif
-        {
+        TW_UNROLL for (int64_t q = first; q < first + count; q++) {
             i32v a[TW_BLOCK_VECTORS], b[TW_BLOCK_VECTORS];
             fetch(vectors, ahead, w + q * TW_GROUP);
             TW_UNROLL TW_FOR(j, vectors) {
@@ -87,19 +93,14 @@ TW_INLINE void dot_4(const int rows, const int vectors, const int is_signed, con
             }
             TW_UNROLL TW_FOR(i, rows) {
                 const i32v c = set_bytes(x + i * x_row + 8 * q), d = set_bytes(x + i * x_row + 8 * q + 4);
-#if defined(__AVX512VNNI__)
                 TW_UNROLL TW_FOR(j, vectors) {
-                    part[i][j] = (i32v)__builtin_ia32_vpdpbusd512(part[i][j], a[j], c);
-                    part[i][j] = (i32v)__builtin_ia32_vpdpbusd512(part[i][j], b[j], d);
+                    if (TW_QUADS) part[i][j] = add_quads(add_quads(part[i][j], a[j], c), b[j], d);
+                    else sum[i][j] += byte_pairs(a[j], c) + byte_pairs(b[j], d);
                 }
-#else
-                TW_UNROLL TW_FOR(j, vectors) sum[i][j] += byte_pairs(a[j], c) + byte_pairs(b[j], d);
-#endif
             }
         }
-#if !defined(__AVX512VNNI__)
-        TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors) part[i][j] += half_pairs(sum[i][j], ones_v());
-#endif
+        if (!TW_QUADS) TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors)
+            part[i][j] += half_pairs(sum[i][j], ones_v());
     }
 }
 

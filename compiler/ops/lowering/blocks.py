@@ -17,6 +17,7 @@ from tilewright.ir.types import DType
 from tilewright.kernel.expr import Value
 from tilewright.ops.compose import Index, Operand, Quantized, binary, cast
 from tilewright.ops.lower import Context
+from tilewright.ops.lowering.integer import MOST_TERMS
 
 
 def block_product(ctx: Context, a: Operand, b: Operand) -> Operand | None:
@@ -46,8 +47,9 @@ def _is_zero(zero: Operand | None) -> bool:
 
 
 def _fits(rows: Quantized, block: int, rank: int) -> bool:
-    """Whether rows are symmetric i8 in blocks of that size."""
-    return rows.block == block and rows.axis == rank - 1 and rows.zero is None and rows.stored.type.dtype is DType.I8
+    """Whether rows are symmetric i8 in blocks of that size, whose sums of products fit in 32 bits."""
+    symmetric = rows.zero is None and rows.stored.type.dtype is DType.I8
+    return rows.block == block <= MOST_TERMS and rows.axis == rank - 1 and symmetric
 
 
 def _blocks(ctx: Context, a: Operand, rows: Quantized | None, weights: Quantized) -> Operand:
