@@ -78,8 +78,17 @@ def integer_product(kernel: Kernel, define: Define | Compute) -> IntegerProduct 
         rows = [x for x in define.axes if x in used_symbols(a)]
         row = rows[-1] if rows else None
         outer = tuple(x for x in define.axes if x not in (row, columns[0]))
-        return IntegerProduct(a, b, row, columns[0], outer, depth, kernel.param(b.tensor).limit)
+        return IntegerProduct(a, b, row, columns[0], outer, _in_order(a, depth), kernel.param(b.tensor).limit)
     return None
+
+
+def _in_order(a: Value, depth: tuple[str, ...]) -> tuple[str, ...]:
+    """``depth`` with the axis along which ``a`` lies in memory order innermost: integers may be summed in any order."""
+    last = a.index[-1] if isinstance(a, Load) and a.index else None
+    if not isinstance(last, Expr):
+        return depth
+    inner = [k for k in depth if k in last.symbols and k not in (last - symbol(k)).symbols]
+    return (*(k for k in depth if k != inner[-1]), inner[-1]) if inner else depth
 
 
 def quads(kernel: Kernel, found: IntegerProduct) -> Pack | None:
