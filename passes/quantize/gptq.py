@@ -7,6 +7,7 @@ Inputs are rounded one after another; what is left of ``W`` then moves to where 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from tilewright.passes.quantize.base import Array, Calibration, Capability, Laye
 from tilewright.passes.quantize.correct_bias import CorrectBias
 from tilewright.passes.quantize.quantize_weights import grid_of, plain, put, store_of
 from tilewright.passes.quantize.rounding import Grid, Rounded, Scales, fit_scales, nearest
-from tilewright.passes.quantize.second_moments import Moments, bytes_of, moments_of
+from tilewright.passes.quantize.second_moments import LARGEST, Moments, bytes_of, moments_of
 from tilewright.passes.quantize.weights import Weight, weights_of
 from tilewright.passes.rewrite import Rewriter
 
@@ -60,8 +61,7 @@ class Gptq(Pass):
             for together, moments in list(moments_of(model, stage, self.runner, self.calibration)):
                 for weight in together:
                     self._replace(weight, moments, rewriter)
-        for weight in (w for w in weights if not w.inputs):
-            self.layers += put(weight, plain(weight, self.settings), self.settings, rewriter)
+        self.layers += rest(weights, self.settings, rewriter)
         return PassResult(bool(weights))
 
     def _replace(self, weight: Weight, moments: Moments, rewriter: Rewriter) -> None:
@@ -85,6 +85,18 @@ class Gptq(Pass):
             for columns, product in zip(np.split(weight.matrix(), weight.parts, axis=1), products, strict=True)
         ]
         return join(parts)
+
+
+def rest(weights: list[Weight], settings: Settings, rewriter: Rewriter) -> list[Layer]:
+    """Round to nearest what no stage has: tables, and weights of too many inputs, which their lines tell."""
+    told: list[Layer] = []
+    for weight in weights:
+        if weight.inputs and bytes_of(weight) <= LARGEST:
+            continue
+        lines = put(weight, plain(weight, settings), settings, rewriter)
+        why = f"rounded to nearest: {settings.algorithm} would take {bytes_of(weight) >> 20} MB for its inputs"
+        told += [dataclasses.replace(line, why=why) for line in lines] if weight.inputs else lines
+    return told
 
 
 def has_bias(node: ir.Node) -> bool:
@@ -111,10 +123,12 @@ def join(parts: list[Rounded]) -> Rounded:
 
 
 def stages(weights: list[Weight], budget: int) -> list[list[Weight]]:
-    """Weights with inputs, in order, as many at a time as have moments of ``budget`` bytes (at least one)."""
+    """Weights whose moments can be gathered, in order, as many at a time as have moments of ``budget`` bytes (at least
+    one).
+    """
     found: list[list[Weight]] = []
     left, last = 0, None
-    for weight in (w for w in weights if w.inputs):
+    for weight in (w for w in weights if w.inputs and bytes_of(w) <= LARGEST):
         size = 0 if weight.inputs == last else bytes_of(weight)
         if not found or size > left:
             found.append([])

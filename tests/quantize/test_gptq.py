@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 from tilewright.errors import UsageError
 from tilewright.ir.evaluate import evaluate
+from tilewright.passes.quantize import gptq
 from tilewright.passes.quantize.base import Capability, Settings
 from tilewright.passes.quantize.gptq import Gptq, second_order, stages
 from tilewright.passes.quantize.methods import quantize
@@ -142,6 +143,24 @@ def test_graph(group: int) -> None:
     assert first == second
     assert np.linalg.norm(together - want) < 0.9 * nearest
     assert np.linalg.norm(staged - want) < 0.9 * nearest
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_weights_of_too_many_inputs(monkeypatch: pytest.MonkeyPatch, algorithm: Any) -> None:
+    """They are rounded to nearest, which is told; the others are not."""
+    random = np.random.default_rng(4)
+    weights = {"w": random.standard_normal((8, 40)), "v": random.standard_normal((40, 8))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="one"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="two"),
+    ]
+    model = model_of(nodes, {k: v.astype(np.float32) for k, v in weights.items()}, ["n", 8])
+    monkeypatch.setattr(gptq, "LARGEST", 4 * 8 * 8)
+    feed = {"x": random.standard_normal((30, 8)).astype(np.float32)}
+    one, two = quantize(model, Settings("int4", algorithm=algorithm), ALL, samples([feed]), evaluated)
+    assert (one.name, one.got, one.why) == ("one", "int4 weights", "")
+    assert (two.name, two.got) == ("two", "int4 weights") and "rounded to nearest" in two.why
+    valid(model)
 
 
 def test_stages() -> None:
