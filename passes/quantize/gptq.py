@@ -145,7 +145,9 @@ def second_order(
     group: int,
     *,
     damping: float = 0.01,
+    shrink: float = 0.0,
     order: bool = True,
+    refit: bool = True,
     store: object = None,
 ) -> Rounded:
     """``matrix`` ``[K, N]`` on ``grid`` with little error under ``products`` ``[K, K]``.
@@ -161,11 +163,41 @@ def second_order(
     h[unused, unused] = 1.0
     h[np.diag_indices(k)] += damping * np.diagonal(h).mean()
     places = np.argsort(-diagonal, kind="stable") if order else np.arange(k)
+    if shrink:
+        h = (1 - shrink) * h + shrink * np.diag(np.diagonal(h))
     inverse = np.linalg.inv(h[np.ix_(places, places)])
     factor = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
     integers = np.empty(matrix.shape, np.float32)
     integers[places] = _rounded(matrix[places].astype(np.float32), factor, scales, places, grid)
+    if refit:
+        scales = refitted(matrix, integers, scales, h, store)
     return Rounded(integers.astype(grid.dtype), scales, grid)
+
+
+def refitted(matrix: Array, integers: Array, scales: Scales, h: Array, store: object = None) -> Scales:
+    """The scales of the least error for integers that are found: with ``Z`` the integers of a column, a block a column
+    of ``Z``, they solve ``Zᵀ H Z s = Zᵀ H w``.
+
+    A scale that would change its sign or by more than a half stays as it was.
+    """
+    blocks, n = scales.scale.shape
+    group, rows = scales.group, np.zeros((blocks * scales.group, n))
+    rows[: len(matrix)] = integers - scales.rows(0, len(matrix))[1]
+    firsts = np.arange(0, len(matrix), group)
+    gram = np.empty((n, blocks, blocks))
+    for c in range(blocks):
+        part = slice(c * group, min((c + 1) * group, len(matrix)))
+        product = rows[: len(matrix)] * (h[:, part] @ rows[part])
+        gram[:, :, c] = np.add.reduceat(product, firsts, axis=0).T
+    wanted = np.add.reduceat(rows[: len(matrix)] * (h @ matrix.astype(np.float64)), firsts, axis=0).T
+    size = np.einsum("nbb->n", gram) / blocks
+    gram += (1e-9 * size + (size == 0))[:, None, None] * np.eye(blocks)  # blocks of zeros have no scale to find
+    found = np.linalg.solve(gram, wanted[:, :, None])[:, :, 0].T
+    ratio = found / scales.scale
+    kept = np.where((ratio > 0.5) & (ratio < 1.5), found, scales.scale).astype(np.float32)
+    if store is not None:
+        kept = kept.astype(store).astype(np.float32)  # type: ignore[call-overload]
+    return Scales(kept, scales.zero, group)
 
 
 def _rounded(work: Array, factor: Array, scales: Scales, places: Array, grid: Grid) -> Array:
