@@ -24,7 +24,7 @@ Quantize = Callable[..., list[Layer]]
 #: Quantized states that are kept; each has its own weights.
 KEPT = 2
 #: Settings that change numbers and no kernel, at their cheapest.
-_CHEAP: dict[str, Any] = {"calibrator": "minmax", "algorithm": "rtn", "bias_correction": False}
+_CHEAP: dict[str, Any] = {"calibrator": "minmax", "algorithm": "rtn"}
 #: Types that a layer has which is not quantized.
 _FLOATS = frozenset(["f64", "f32", "f16", "bf16"])
 #: Samples on which layers are compared with each other; a mixture is judged on all.
