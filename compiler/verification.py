@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright import engines
+from tilewright import engines, rounding
 from tilewright.accuracy import Agreement, Comparison, compare
 from tilewright.engines import EngineError
 from tilewright.errors import AccuracyError, ExitCode, InternalError, UsageError
 from tilewright.runtime import open_artifact
 
 Array = NDArray[Any]
+#: Of all outputs, of each, or by element type.
+Tolerance = Mapping[str, float] | float | None
 
 #: The code of the error that no reference runs a model: what it computes can then not be checked, here.
 NO_REFERENCE = "reference-failed"
@@ -150,7 +152,8 @@ class Reference:
     note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.version}"
+        name = self.engine.removesuffix(".plain")
+        return f"{name} {self.version}{' (nothing fused)' if name != self.engine else ''}"
 
 
 def verify(
@@ -170,7 +173,7 @@ def verify(
         reference: an ONNX file.
         feeds: samples, arrays by input name.
         tolerance: largest error relative to the largest reference value; ``None`` is the table of
-            :data:`tilewright.accuracy.TOLERANCE`.
+            :data:`tilewright.accuracy.TOLERANCE`, for a quantized model no less than what its rounding does.
         minimum: smallest cosine of each output of each sample; decides in place of the tolerance.
         engine: ``onnxruntime``, ``onnx.reference`` or ``auto`` (the first that is installed and takes the model).
         entry: the entry point that was made from it; the first when ``None``.
@@ -191,10 +194,19 @@ def verify(
         str(want),
         cost=want.cost,
         note=want.note,
-        tolerance=tolerance,
+        tolerance=allowed(Path(reference), feeds, want) if tolerance is None and minimum is None else tolerance,
         minimum=minimum,
         entry=entry,
     )
+
+
+def allowed(model: Path, feeds: Sequence[Mapping[str, Array]], want: Reference) -> Mapping[str, float] | None:
+    """Tolerances of a quantized model's outputs, ``want`` on ``feeds``; ``None`` for a model that is not quantized."""
+    if rounding.engines_for(model) is None:
+        return None
+    with rounding.unrounded(model) as path:
+        plain = None if path is None else reference_outputs(path, feeds, "onnxruntime.plain").outputs
+    return rounding.tolerances(want.outputs, plain)
 
 
 def verify_outputs(
@@ -205,7 +217,7 @@ def verify_outputs(
     *,
     cost: tuple[float, int] | None = None,
     note: str = "",
-    tolerance: float | None = None,
+    tolerance: Tolerance = None,
     minimum: float | None = None,
     entry: str | None = None,
 ) -> Verification:
@@ -218,7 +230,7 @@ def verify_outputs(
         reference: who gave them.
         cost: seconds and bytes of memory that they took, where that was in a process of its own.
         note: why the reference was not another one.
-        tolerance, minimum, entry: as for :func:`verify`.
+        tolerance, minimum, entry: as for :func:`verify`; the tolerance may be one for each output.
 
     Raises:
         EngineError: no part of the artifact can be run here, or inputs do not fit.
@@ -293,12 +305,14 @@ def _part(
     feeds: Sequence[Mapping[str, Array]],
     want: Sequence[Mapping[str, Array]],
     reference: str,
-    limits: tuple[float | None, float | None],
+    limits: tuple[Tolerance, float | None],
     entry: str | None,
 ) -> Part:
     got = engines.run_apart("tilewright", artifact, feeds, target, entry)
     comparisons = []
-    totals = {name: Agreement(name, *limits) for name in want[0]}
+    tolerance, minimum = limits
+    each = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(want[0], tolerance)
+    totals = {name: Agreement(name, each.get(name), minimum) for name in want[0]}
     for mine, theirs in zip(got.outputs, want, strict=True):
         if set(mine) != set(theirs):
             raise UsageError(
@@ -307,7 +321,7 @@ def _part(
                 cause=f"the artifact gives {sorted(mine)}, the reference {sorted(theirs)}",
                 fix="give the model that the artifact was compiled from",
             )
-        comparisons.append(tuple(compare(n, mine[n], theirs[n], *limits) for n in mine))
+        comparisons.append(tuple(compare(n, mine[n], theirs[n], each.get(n), minimum) for n in mine))
         for name, total in totals.items():
             total.add(mine[name], theirs[name])
     return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
@@ -315,21 +329,25 @@ def _part(
 
 def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:
     """What ``engine`` makes of the samples, as for :func:`verify`; ``onnxruntime.plain`` (where nothing is fused) makes
-    way for ``onnx.reference`` as ``auto`` does.
+    way for ``onnx.reference`` as ``auto`` does. For a quantized model ``auto`` takes engines that do what it means.
 
     Raises :class:`EngineError` (:data:`NO_REFERENCE`) where none runs the model.
     """
     if engine not in ("auto", "onnxruntime.plain"):
         return _told(_run_reference(engine, path, feeds))
-    note = "onnxruntime is not installed"
-    if engines.available("onnxruntime"):
+    order = ("onnxruntime" if engine == "auto" else engine, "onnx.reference")
+    if engine == "auto":
+        order = rounding.engines_for(path) or order
+    first, second = order
+    note = f"{first.partition('.')[0]} is not installed"
+    if engines.available(first):
         try:
-            return _told(_run_reference("onnxruntime" if engine == "auto" else engine, path, feeds))
+            return _told(_run_reference(first, path, feeds))
         except EngineError as error:
             if error.code != NO_REFERENCE:
                 raise
             note = error.cause.splitlines()[-1]
-    return _told(_run_reference("onnx.reference", path, feeds), note)
+    return _told(_run_reference(second, path, feeds), note)
 
 
 def _told(runs: engines.Runs, note: str = "") -> Reference:

@@ -85,3 +85,32 @@ def batches(sentences: Sequence[str], size: int = 32) -> Batches:
             feeds.append({name: array[some, :length] for name, array in whole.items()})
             order.append(some)
     return Batches(tuple(feeds), np.concatenate(order))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Embeddings beside those of the float model.
+
+    Attributes:
+        cosine, least: of each embedding to the float one: the mean, and the least of all.
+        agreement: share of the queries whose nearest sentence is the one that the float model finds.
+        found: share of the queries whose nearest sentence is their own.
+    """
+
+    cosine: float
+    least: float
+    agreement: float
+    found: float
+
+
+def judge(embeddings: Array, floats: Array) -> Judgement:
+    """Judge embeddings of :func:`texts`, a row each, of unit length; ``floats`` are those of the float model."""
+    cosines = (embeddings * floats).sum(1) / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(floats, axis=1))
+    queries = len(floats) // 2
+
+    def nearest(rows: Array) -> Array:
+        return np.asarray((rows[queries:] @ rows[:queries].T).argmax(1))
+
+    ours, theirs = nearest(embeddings), nearest(floats)
+    found = float((ours == np.arange(queries)).mean())
+    return Judgement(float(cosines.mean()), float(cosines.min()), float((ours == theirs).mean()), found)

@@ -55,10 +55,11 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": {"package", "plan", "kernel", "ir", "quantization", "report", "errors"},
     "facts": {"backends.base", "cost", "engines", "options", "report", "kernel", "plan", "ir", "target", "build"},
     "engines": {"runtime", "errors", "sample", "__version__"},
-    "verification": {"engines", "accuracy", "frontend", "runtime", "errors"},
+    "rounding": {"accuracy", "frontend"},
+    "verification": {"engines", "rounding", "accuracy", "frontend", "runtime", "errors"},
     "diagnosis": BELOW_DRIVER
     | {"driver", "build", "entries", "runner", "observe", "selection", "accuracy", "engines", "verification", "sample"}
-    | {"artifact", "runtime"},
+    | {"artifact", "runtime", "rounding"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
     | {"cost", "plan", "ir", "target", "selection"},
     "api": {

@@ -21,6 +21,8 @@ from tilewright.backends.cpu.register_tile import Contraction, Tiling, plan_cont
 from tilewright.backends.cpu.runs import POINTERS, Runs, emit_runs, plan_runs, run_axis
 from tilewright.backends.cpu.values import Buffer, pointer_type, register_type
 from tilewright.backends.cpu.window import lane_axis
+from tilewright.backends.cpu.winograd import OPTION as WINDOWS
+from tilewright.backends.cpu.winograd import WinogradEmitter
 from tilewright.codegen.cstyle import C_TYPES, Text, identifier
 from tilewright.errors import InternalError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, floordiv, product
@@ -286,11 +288,17 @@ class _KernelEmitter:
                 done = None
                 if integer.row is not None:
                     done = finishing(place, product, body[n + 1 :], self.uses, tiles=True)
-                if done is not None and not in_pieces(integer, self.kernel):
+                windows = bool(self.scheduled.schedule.option(WINDOWS, False))
+                if done is not None and (windows or not in_pieces(integer, self.kernel)):
                     allocs = [t for t in allocs if t.name != node.tile]  # the sums never leave the registers
                 flush()
                 finish = spell_finish(place, product, done) if done is not None else None
-                self.integers.emit(place, node, integer, form_of(self.target, integer), finish)
+                form = form_of(self.target, integer)
+                if windows:
+                    functions = self.contractions.tiles.functions
+                    WinogradEmitter(self.symbol, functions, place, node, integer, form).emit(finish)
+                else:
+                    self.integers.emit(place, node, integer, form, finish)
                 if done is not None:
                     return
             elif isinstance(node, (Compute, Write)) and id(node) not in self.plans and not self._is_keys(node):

@@ -22,7 +22,7 @@ CHEAP = frozenset(
 )
 #: Names that the functions of ``blocked.py`` have for themselves.
 RESERVED = frozenset(
-    "rows vectors columns first last a b c ahead taps depth shift a_row args sum i j live start".split()
+    "rows vectors columns first last a b c ahead taps depth shift a_row args sum i j live start bottom spots".split()
 )
 #: Values in the statements of one element at the most.
 MOST_VALUES = 40

@@ -106,7 +106,7 @@ class Staging:
                 out.line(whole)
                 return
             tests = [f"(uint64_t)({place.index(e)}) < (uint64_t)({place.index(size)})" for e, size in source.checks]
-            out.line(f"if ({' && '.join(tests)}) {whole}")
+            out.lines(f"if ({' && '.join(tests)})", f"    {whole}")
             out.line(f"else {call}_fill({source.length}, {source.fill & 255}, {to}, {step});")
 
     def _compute(self, place: Place) -> Source:

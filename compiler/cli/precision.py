@@ -42,7 +42,10 @@ _SETTINGS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--bias-correction/--no-bias-correction",),
         {"help": "Take out the mean error of quantized weights. [default: on]"},
     ),
-    "smoothing": (("--smoothing",), {"type": click.FloatRange(0, 1), "help": "Of smoothquant. [default: 0.5]"}),
+    "smoothing": (
+        ("--smoothing",),
+        {"type": click.FloatRange(0, 1), "help": "Exponent of smoothquant. [default: one a tensor, tried on the data]"},
+    ),
     "algorithm": (
         ("--algorithm",),
         {"type": click.Choice(["rtn", "gptq", "awq"]), "help": "Of weight-only methods. [default: gptq]"},

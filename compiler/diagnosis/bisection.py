@@ -19,13 +19,13 @@ from tilewright.accuracy import Comparison
 from tilewright.diagnosis import kernels, loss, rebuild
 from tilewright.diagnosis.minimal import Minimal, minimal
 from tilewright.diagnosis.provenance import Recorded, read_record
-from tilewright.diagnosis.states import Limits, State, trace, values_of
+from tilewright.diagnosis.states import Limits, State, steps_of, trace, values_of
 from tilewright.entries import digest_of
 from tilewright.errors import AccuracyError
 from tilewright.options import Options
 from tilewright.passes.fusion.outline import inline_fused
 from tilewright.runtime import open_artifact
-from tilewright.verification import Verification, reference_outputs, verify_outputs
+from tilewright.verification import Verification, allowed, reference_outputs, verify_outputs
 
 Array = NDArray[Any]
 Values = Mapping[str, Array]
@@ -122,7 +122,7 @@ def bisect(
         want.outputs,
         str(want),
         note=want.note,
-        tolerance=limits.tolerance,
+        tolerance=allowed(reference, feeds, want) if limits == DEFAULT else limits.tolerance,
         minimum=limits.minimum,
         entry=entry,
     )
@@ -167,11 +167,13 @@ class _Search:
     def fault(self) -> Fault:
         """What is at fault; the ways are looked at from the end that is cheapest to rule out."""
         source = self.model or self.reference
+        states = trace(source, self.options)
+        if self.limits == DEFAULT and self.model is None:
+            self.limits = replace(self.limits, steps=steps_of(states[0].graph, self.feed))
         again = rebuild.run(source, self.options, self.feed)
         if self._worst(again) is None:
             told = f"compiled again from {source.name}, the outputs agree: the artifact is of another compiler or model"
             return Fault("artifact", "", self.off, "", told)
-        states = trace(source, self.options)
         first = values_of(states[0].graph, self.feed)
         if self._worst(first) is not None:
             return self._before_passes(states[0], first, source)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from tilewright import driver
+from tilewright import driver, rounding
 from tilewright.accuracy import Comparison, compare
 from tilewright.entries import Model
 from tilewright.errors import InternalError, UsageError
@@ -31,16 +31,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far a tensor may be from its reference: ``tolerance`` (``None``: by element type), or a least cosine."""
+    """How far a tensor may be from its reference: ``tolerance`` (``None``: by element type), or a least cosine.
+
+    ``steps`` is what the rounding of a quantized model does to each tensor by name: a ``tolerance`` that is not given
+    is no less.
+    """
 
     tolerance: float | None = None
     minimum: float | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     def compare(self, name: str, got: Array, want: Array) -> Comparison:
         """A tensor beside its reference; a float of another width is compared as the reference's."""
         if got.dtype != want.dtype and {got.dtype.kind, want.dtype.kind} <= {"f", "V"}:
             got = got.astype(want.dtype)
-        return compare(name, got, want, self.tolerance, self.minimum)
+        tolerance = self.tolerance
+        if tolerance is None and self.steps:
+            tolerance = self.steps.get(name, max(self.steps.values()))
+        return compare(name, got, want, tolerance, self.minimum)
 
 
 def trace(model: Model, options: Options) -> list[State]:
@@ -53,6 +61,17 @@ def trace(model: Model, options: Options) -> list[State]:
     with suppress(Stopped):
         driver.compile(model, options=replace(options, observe=watch))
     return states
+
+
+def steps_of(model: ir.Model, feed: Values) -> dict[str, float]:
+    """What rounding does to each value of a quantized state (:attr:`Limits.steps`); nothing where none is left out."""
+    proto = ir.to_proto(model)
+    rounded = values_of(proto, feed)
+    if not rounding.leave_out_pairs(proto):
+        return {}
+    plain = values_of(proto, feed)
+    shared = [name for name in rounded if name in plain]
+    return rounding.tolerances([{n: rounded[n] for n in shared}], [plain])
 
 
 def values_of(model: ir.Model | onnx.ModelProto, feed: Values) -> dict[str, Array]:

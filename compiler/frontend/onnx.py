@@ -76,6 +76,20 @@ def input_names(source: Source) -> list[str]:
     return [v.name for v in proto.graph.input if v.name not in weights]
 
 
+def operators(source: Source) -> frozenset[str]:
+    """Types of a model's operators, of its functions and subgraphs as well, read without importing it."""
+    _, proto, mapped, _ = _read(source)
+    pending = [n for body in (proto.graph, *proto.functions) for n in body.node]
+    found = set()
+    while pending:
+        node = pending.pop()
+        found.add(node.op_type)
+        graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
+        pending += [n for g in graphs for n in g.node]
+    del mapped
+    return frozenset(found)
+
+
 def import_proto(
     proto: onnx.ModelProto,
     weights: Mapping[str, ir.TensorProtocol],

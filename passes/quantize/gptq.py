@@ -12,11 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from tilewright.ir.graph import constant_array, is_constant, only_consumer
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.quantize.base import Array, Calibration, Capability, Layer, Runner, Settings
+from tilewright.passes.quantize.correct_bias import CorrectBias
 from tilewright.passes.quantize.quantize_weights import grid_of, plain, put, store_of
 from tilewright.passes.quantize.rounding import Grid, Rounded, Scales, fit_scales, nearest
-from tilewright.passes.quantize.second_moments import bytes_of, moments_of
+from tilewright.passes.quantize.second_moments import Moments, bytes_of, moments_of
 from tilewright.passes.quantize.weights import Weight, weights_of
 from tilewright.passes.rewrite import Rewriter
 
@@ -31,7 +33,8 @@ class Gptq(Pass):
     Attributes:
         calibration, runner: data, and what runs the graph on it.
         settings: as for ``quantize-weights``.
-        damping: added to the diagonal of H, as a share of its mean: the paper's 1 %.
+        damping: added to the diagonal of H, as a share of its mean. The paper's 1 % is for 250,000 rows; of MiniLM's
+            1,588 rows of calibration data 5 % was the best of 1, 5 and 20 %.
         order: round inputs of large magnitude first (the paper's code calls it act-order).
         budget: bytes of second moments that are held at once. Layers are taken in stages of that much; each stage's
             moments are those of the graph whose earlier stages are quantized already.
@@ -43,7 +46,7 @@ class Gptq(Pass):
     calibration: Calibration
     runner: Runner
     settings: Settings = field(default_factory=lambda: Settings("int4"))
-    damping: float = 0.01
+    damping: float = 0.05
     order: bool = True
     budget: int = 1 << 30
     capability: Capability | None = None
@@ -56,10 +59,23 @@ class Gptq(Pass):
         for stage in stages(weights, self.budget):
             for together, moments in list(moments_of(model, stage, self.runner, self.calibration)):
                 for weight in together:
-                    self.layers += put(weight, self._rounded(weight, moments.products), self.settings, rewriter)
+                    self._replace(weight, moments, rewriter)
         for weight in (w for w in weights if not w.inputs):
             self.layers += put(weight, plain(weight, self.settings), self.settings, rewriter)
         return PassResult(bool(weights))
+
+    def _replace(self, weight: Weight, moments: Moments, rewriter: Rewriter) -> None:
+        """Round a weight; where biases take what that does to the mean, only what is about the mean is minimised."""
+        before = weight.matrix()
+        biased = self.settings.bias_correction and moments.rows > 0 and all(map(has_bias, weight.nodes))
+        rounded = self._rounded(weight, moments.centred() if biased else moments.products)
+        self.layers += put(weight, rounded, self.settings, rewriter)
+        if biased:
+            lost = before - rounded.real()
+            means = moments.sums / moments.rows
+            parts = zip(means, np.split(lost, weight.parts, axis=1), strict=True)
+            shift = np.concatenate([mean @ columns for mean, columns in parts])
+            CorrectBias({str(node.name): shift for node in weight.nodes}).run(rewriter.model)
 
     def _rounded(self, weight: Weight, products: Array) -> Rounded:
         """Each group of a convolution has its own inputs: its columns are rounded by themselves."""
@@ -69,6 +85,19 @@ class Gptq(Pass):
             for columns, product in zip(np.split(weight.matrix(), weight.parts, axis=1), products, strict=True)
         ]
         return join(parts)
+
+
+def has_bias(node: ir.Node) -> bool:
+    """Whether what a node adds to its sums is a constant in f32: one number a channel."""
+    if node.outputs[0].dtype != ir.DataType.FLOAT or node.outputs[0].is_graph_output():
+        return False
+    if node.op_type == "Conv":
+        return len(node.inputs) > 2 and node.inputs[2] is not None and is_constant(node.inputs[2])
+    reader = only_consumer(node.outputs[0])
+    if reader is None or reader.op_type != "Add" or reader.domain not in ("", "ai.onnx"):
+        return False
+    columns = node.outputs[0].shape[-1] if node.outputs[0].shape else None
+    return any(v is not None and is_constant(v) and constant_array(v).shape == (columns,) for v in reader.inputs)
 
 
 def join(parts: list[Rounded]) -> Rounded:

@@ -6,6 +6,7 @@ share a scale; the last block may be short, group 0 is one block a column.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ class Scales:
     """How integers of a matrix become real numbers: ``(integer - zero) · scale``.
 
     Attributes:
-        scale: ``[ceil(K / group), N]``, above 0.
+        scale: ``[ceil(K / group), N]``, not 0. Below 0 where the largest magnitude of a block of a symmetric grid is a
+            positive number: then that is -8 of -8 … 7, and the grid a seventh finer.
         zero: of the same shape, whole numbers; ``None`` for symmetric grids.
         group: inputs of a block.
     """
@@ -91,14 +93,28 @@ def nearest(matrix: Array, scale: Array, zero: Array | float, grid: Grid) -> Arr
     return np.clip(whole, grid.low, grid.high, out=whole)
 
 
-def round_to_nearest(matrix: Array, grid: Grid, group: int, weight: Array | None = None, store: Any = None) -> Rounded:
+def round_to_nearest(
+    matrix: Array,
+    grid: Grid,
+    group: int,
+    weight: Array | None = None,
+    store: Any = None,
+    shrinks: Sequence[float] | None = None,
+) -> Rounded:
     """``matrix`` on ``grid`` with the scales of :func:`fit_scales` (same arguments), each element to the nearest."""
-    scales = fit_scales(matrix, grid, group, weight, store)
+    scales = fit_scales(matrix, grid, group, weight, store, shrinks)
     scale, zero = scales.rows(0, len(matrix))
     return Rounded(nearest(np.asarray(matrix, np.float32), scale, zero, grid).astype(grid.dtype), scales, grid)
 
 
-def fit_scales(matrix: Array, grid: Grid, group: int, weight: Array | None = None, store: Any = None) -> Scales:
+def fit_scales(
+    matrix: Array,
+    grid: Grid,
+    group: int,
+    weight: Array | None = None,
+    store: Any = None,
+    shrinks: Sequence[float] | None = None,
+) -> Scales:
     """Scales (and zero points) of the least squared error, found among shrunk ranges.
 
     Args:
@@ -107,6 +123,7 @@ def fit_scales(matrix: Array, grid: Grid, group: int, weight: Array | None = Non
         group: inputs of a block; 0: all of a column.
         weight: ``[K]``, what the squared error of each input counts; by default 1.
         store: NumPy's float type that scales are stored in; errors are those of scales that it can hold.
+        shrinks: what ranges are shrunk by, by default :data:`SHRINKS`.
     """
     k, n = matrix.shape
     group = min(group or k, k)
@@ -122,10 +139,14 @@ def fit_scales(matrix: Array, grid: Grid, group: int, weight: Array | None = Non
     for start in range(0, n, step):
         part = slice(start, start + step)
         taken = np.ascontiguousarray(cube[:, :, part])
+        sign = np.ones_like(scale[:, part])
+        if grid.symmetric and -grid.low > grid.high:
+            sign = np.where(taken.max(1) > -taken.min(1), np.float32(-1), np.float32(1))
+            taken *= sign[:, None]
         # Blocks are brought near 1 by powers of two, so that no square overflows or vanishes.
         unit = np.ldexp(np.float32(1), np.clip(np.frexp(np.abs(taken).max(1))[1], -100, 120)).astype(np.float32)
-        found, offset = _search(taken / unit[:, None], grid, counts, _Store(unit, store))
-        scale[:, part] = found * unit
+        found, offset = _search(taken / unit[:, None], grid, counts, _Store(unit, store), shrinks or SHRINKS[grid.bits])
+        scale[:, part] = found * unit * sign
         if zero is not None:
             zero[:, part] = offset
     return Scales(scale, zero, group)
@@ -146,16 +167,16 @@ class _Store:
         return np.where(stored >= np.float32(info.tiny), stored, np.float32(1.0)) / self.unit
 
 
-def _search(cube: Array, grid: Grid, counts: Array, store: _Store) -> tuple[Array, Array]:
+def _search(cube: Array, grid: Grid, counts: Array, store: _Store, shrinks: Sequence[float]) -> tuple[Array, Array]:
     """Best scale and zero point of each block of ``cube``, ``[blocks, group, columns]``."""
     low, high = cube.min(1), cube.max(1)
     if not grid.symmetric:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     best = np.full(low.shape, np.inf, np.float32)
     scale, zero = np.ones_like(best), np.zeros_like(best)
-    for shrink in SHRINKS[grid.bits]:
+    for shrink in shrinks:
         if grid.symmetric:
-            tried, offset = store.usable(np.maximum(-low, high) * np.float32(shrink / grid.high)), np.zeros_like(low)
+            tried, offset = store.usable(np.maximum(-low, high) * np.float32(shrink / -grid.low)), np.zeros_like(low)
         else:
             tried = store.usable((high - low) * np.float32(shrink / grid.high))
             offset = np.clip(np.rint(-low * np.float32(shrink) / tried), grid.low, grid.high)

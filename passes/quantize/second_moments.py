@@ -42,6 +42,11 @@ class Moments:
         vector = np.zeros((parts, depth), np.float64)
         return Moments(np.zeros((parts, depth, depth), np.float32), vector, vector.copy())
 
+    def centred(self) -> Array:
+        """``products`` of the rows less their mean."""
+        means = self.sums / max(self.rows, 1)
+        return np.asarray(self.products - self.rows * means[:, :, None] * means[:, None, :], np.float32)
+
     def add(self, part: int, rows: Array) -> None:
         """Take in ``rows``, ``[rows, K]`` in f32, of one part. Rows are counted by the first part."""
         self.products[part] += rows.T @ rows

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilewright.errors import UsageError
+from tilewright.passes.quantize.awq import Awq
 from tilewright.passes.quantize.base import Layer
 from tilewright.passes.quantize.gptq import Gptq
 from tilewright.passes.quantize.quantize_weights import QuantizeWeights
@@ -32,9 +33,10 @@ def quantized_weights(request: Request) -> list[Layer]:
             plain.layers if settings.algorithm == "rtn" else [_told(line, settings.algorithm) for line in plain.layers]
         )
     calibration, runner = request.samples()
-    gptq = Gptq(calibration, runner, settings, capability=request.capability)
-    gptq.run(request.model)
-    return gptq.layers
+    chosen = Gptq if settings.algorithm == "gptq" else Awq
+    quantized = chosen(calibration, runner, settings, capability=request.capability)
+    quantized.run(request.model)
+    return quantized.layers
 
 
 def _told(line: Layer, algorithm: str) -> Layer:

@@ -10,6 +10,7 @@ from tilewright.backends.cpu.emit import emit_kernel
 from tilewright.backends.cpu.schedule import choose
 from tilewright.kernel.apply import apply
 
+from tests.cpu import test_integers
 from tests.kernel import trial_kernels
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,10 +21,15 @@ KERNELS = {
     "flash_attention": trial_kernels.flash_attention(depth=32, mask="additive"),
 }
 LEVELS = ("x86-64-v3", "x86-64-v4")
+CASES = [(name, level) for name in KERNELS for level in LEVELS]
+KERNELS |= {
+    "integer_matmul": test_integers.matmul(1024, 256),
+    "integer_convolution": test_integers.merged(test_integers.convolution(14, 32, 64, residual=True)),
+}
+CASES += [(name, level) for name in KERNELS if "integer" in name for level in ("x86-64-v3", "x86-64-v4+vnni")]
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name, level", CASES)
 def test_text(name: str, level: str, update_golden: bool) -> None:
     target = machine.targets()[f"cpu:{level}"]
     text = emit_kernel(apply(KERNELS[name], choose(KERNELS[name], target)), target).text

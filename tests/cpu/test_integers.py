@@ -18,6 +18,7 @@ from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered, run_scheduled
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Kernel
+from tilewright.ops.flatten import flatten_axes, name_axes
 
 from tests.cpu.harness import LEVELS, TARGETS, VNNI, compile_kernel
 
@@ -75,6 +76,11 @@ def convolution(X: {a}[{shape}], W: const[i8[{co}, {ci}, {window}, {window}]], s
     y[{axes}] = max(f32(acc[{axes}] + shift[o]) * scale[o]{more}, f32(0.0))
     C[{axes}] = {REQUANTIZE.format(axes=axes)}
 """)
+
+
+def merged(kernel: Kernel) -> Kernel:
+    """With one axis of rows, as lowering leaves it."""
+    return name_axes(flatten_axes(kernel), ("m", "n"))
 
 
 DYNAMIC = """
@@ -146,10 +152,15 @@ CASES = (
     Case("conv-5x5", convolution(6, 4, 8, 5, pad=2), BATCHES),
     Case("conv-1x1", convolution(7, 48, 64, 1, pad=0), BATCHES),
     Case("conv-1x1-strided", convolution(7, 48, 64, 1, stride=2, pad=0, residual=True), BATCHES),
+    Case("windows", merged(convolution(8, 16, 40, residual=True)), BATCHES),
+    Case("windows-odd-i8", merged(convolution(7, 32, 64, a="i8", fill=-128)), BATCHES),
+    Case("windows-no-padding", merged(convolution(9, 16, 33, pad=0)), BATCHES),
+    Case("windows-many", merged(convolution(14, 48, 32, fill=255)), BATCHES),
+    Case("windows-wide-padding", merged(convolution(8, 16, 16, pad=2)), BATCHES),
     Case("conv-planes", convolution(15, 3, 24, 7, stride=2, pad=3, planes=True), BATCHES),
 )  # fmt: skip
 #: What runs on the other levels in the ordinary suite.
-QUICK = ("matmul-u8", "matmul-i8", "matmul-u8-u8", "matmul-deep", "conv")
+QUICK = ("matmul-u8", "matmul-i8", "matmul-u8-u8", "matmul-deep", "conv", "windows")
 PAIRS = [
     pytest.param(
         c, level, id=f"{c.name}-{level}",
@@ -195,6 +206,8 @@ def test_the_fast_path_is_taken(case: Case) -> None:
     for level in (LEVELS[-1], VNNI):
         text = emit_kernel(apply(case.kernel, choose(case.kernel, TARGETS[level])), TARGETS[level]).text
         assert "start_sums_i32(" in text
+        windows = case.name.startswith("windows") and level != VNNI
+        assert ("winograd_weights(" in text) == windows
         inner = re.findall(r"add_(?:bytes|packed_..|widened)\(rows", text)
         unsigned = case.kernel.param("W").dtype.name == "U8"
         assert ("add_bytes(rows" in inner) == (level == VNNI and not unsigned)
@@ -208,7 +221,8 @@ def test_what_follows_stays_in_registers() -> None:
 
 
 def test_every_schedule_is_exact() -> None:
-    for kernel, dims in ((matmul(100, 70), {"M": 61}), (convolution(9, 32, 40), {"B": 2})):
+    convolutions = (convolution(9, 32, 40), merged(convolution(8, 32, 40)))
+    for kernel, dims in ((matmul(100, 70), {"M": 61}), *((k, {"B": 2}) for k in convolutions)):
         given = tensors(kernel, dims)
         expected = run_lowered(kernel, given, dims)["C"]
         for schedule in schedules(kernel, TARGETS[LEVELS[-1]]):

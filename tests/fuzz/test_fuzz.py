@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fuzz import minimal
+from tests.fuzz import minimal, quantized
 from tests.fuzz.judge import BAD, difference, judge, pattern
 from tests.fuzz.worker import answer, made
 
@@ -22,14 +22,14 @@ def test_a_model_that_failed_once(path: Path) -> None:
     assert verdict.status == "ok", f"{verdict.status}: {verdict.reason}"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [*range(5), *range(quantized.FIRST, quantized.FIRST + 3)])
 def test_random_models(seed: int) -> None:
     told = answer(seed, lambda stage: None)
     assert told["status"] not in (*BAD, "empty"), told
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5000, 5100))
+@pytest.mark.parametrize("seed", [*range(5000, 5100), *range(quantized.FIRST + 3, quantized.FIRST + 100)])
 def test_many_random_models(seed: int) -> None:
     told = answer(seed, lambda stage: None)
     assert told["status"] not in BAD, told

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 SEEDS = (0, 1, 2)
 TRAIN, CALIBRATION = 900, 200
-EPOCHS, BATCH, RATE = 24, 50, 3e-3
+EPOCHS, BATCH, RATE = 20, 50, 3e-3
 
 
 @dataclass(frozen=True, slots=True)

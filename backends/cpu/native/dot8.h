@@ -250,14 +250,14 @@ typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef int16_t i16x16 __attribute__((vector_size(32)));
 typedef int16_t i16x16_any __attribute__((vector_size(32), aligned(2)));
 
-TW_INLINE void put_pairs_u8(int16_t *to, u8x16 x) {
-    x = __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-    *(i16x16_any *)to = __builtin_convertvector(x, i16x16);
+/* 16 elements as 16-bit ones in the order of pairs. */
+TW_INLINE u8x16 pair_order(u8x16 x) {
+    return __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
 }
-TW_INLINE void put_pairs_i8(int16_t *to, u8x16 x) {
-    x = __builtin_shufflevector(x, x, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-    *(i16x16_any *)to = __builtin_convertvector((i8x16)x, i16x16);
-}
+TW_INLINE i16x16 pairs_u8(u8x16 x) { return __builtin_convertvector(pair_order(x), i16x16); }
+TW_INLINE i16x16 pairs_i8(u8x16 x) { return __builtin_convertvector((i8x16)pair_order(x), i16x16); }
+TW_INLINE void put_pairs_u8(int16_t *to, u8x16 x) { *(i16x16_any *)to = pairs_u8(x); }
+TW_INLINE void put_pairs_i8(int16_t *to, u8x16 x) { *(i16x16_any *)to = pairs_i8(x); }
 TW_INLINE void put_bytes_u8(uint8_t *to, u8x16 x) { *(u8x16_any *)to = x; }
 TW_INLINE void put_bytes_i8(uint8_t *to, u8x16 x) { *(u8x16_any *)to = x ^ 128; }
 
@@ -281,5 +281,82 @@ TW_STAGE(pairs, u8, int16_t)
 TW_STAGE(pairs, i8, int16_t)
 TW_STAGE(bytes, u8, uint8_t)
 TW_STAGE(bytes, i8, uint8_t)
+
+/* ---- windows of 3 x 3 at distance 1: four outputs from 16 products (Winograd's F(2 x 2, 3 x 3)) -------------------------
+ *
+ * Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016: B'dB of 4 x 4 inputs and GgG' of 3 x 3
+ * weights are multiplied position by position, A'mA of the sums is the outputs. All of it is exact here: inputs grow to
+ * 11 bits and weights, times 4 (G has halves), to 12; the sums are 4 times the outputs. */
+#define TW_SPOTS 16
+
+#define TW_WINOGRAD_ROWS(T)                                                                                          \
+    TW_INLINE void winograd_rows_##T(const int64_t n, const uint8_t *const *pixel, int16_t *TW_RESTRICT to,          \
+                                     const int64_t spot, const int64_t step) {                                       \
+        for (int64_t k = 0; k < n; k += TW_CHUNK, to += step) {                                                      \
+            i16x16 t[4][4];                                                                                          \
+            TW_UNROLL TW_FOR(q, 4) {                                                                                 \
+                i16x16 d[4];                                                                                         \
+                TW_UNROLL TW_FOR(p, 4) d[p] = pairs_##T(*(const u8x16_any *)(pixel[4 * p + q] + k));                 \
+                t[0][q] = d[0] - d[2], t[1][q] = d[1] + d[2], t[2][q] = d[2] - d[1], t[3][q] = d[1] - d[3];          \
+            }                                                                                                        \
+            TW_UNROLL TW_FOR(p, 4) {                                                                                 \
+                *(i16x16_any *)(to + (4 * p) * spot) = t[p][0] - t[p][2];                                            \
+                *(i16x16_any *)(to + (4 * p + 1) * spot) = t[p][1] + t[p][2];                                        \
+                *(i16x16_any *)(to + (4 * p + 2) * spot) = t[p][2] - t[p][1];                                        \
+                *(i16x16_any *)(to + (4 * p + 3) * spot) = t[p][1] - t[p][3];                                        \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+TW_WINOGRAD_ROWS(u8)
+TW_WINOGRAD_ROWS(i8)
+
+typedef int16_t words16 __attribute__((vector_size(4 * TW_LANES)));
+
+/* 4 GgG' of the pairs g of nine taps, `spot` elements apart. */
+TW_INLINE void put_winograd_weights(const words16 *g, int32_t *to, const int64_t spot) {
+    words16 t[4][3];
+    TW_UNROLL TW_FOR(q, 3) {
+        const words16 ends = g[q] + g[6 + q];
+        t[0][q] = g[q] + g[q], t[1][q] = ends + g[3 + q], t[2][q] = ends - g[3 + q], t[3][q] = g[6 + q] + g[6 + q];
+    }
+    TW_UNROLL TW_FOR(p, 4) {
+        const words16 ends = t[p][0] + t[p][2];
+        store_i32(to + (4 * p) * spot, (i32v)(t[p][0] + t[p][0]));
+        store_i32(to + (4 * p + 1) * spot, (i32v)(ends + t[p][1]));
+        store_i32(to + (4 * p + 2) * spot, (i32v)(ends - t[p][1]));
+        store_i32(to + (4 * p + 3) * spot, (i32v)(t[p][2] + t[p][2]));
+    }
+}
+
+/* The columns of `vectors` vectors of nine taps of `quads` quads each, as add_widened reads them, for each spot. */
+TW_INLINE void winograd_weights(const int vectors, const int64_t quads, const int8_t *b, int32_t *TW_RESTRICT to,
+                                const int64_t spot) {
+    for (int64_t q = 0; q < quads; q++, to += 2 * vectors * TW_LANES) {
+        TW_UNROLL TW_FOR(j, vectors) {
+            i32v even[9], odd[9];
+            TW_UNROLL TW_FOR(tap, 9) {
+                const int8_t *const at = b + (tap * quads + q) * TW_QUADS;
+                split_quads_i8(load_i32((const int32_t *)at + j * TW_LANES), even + tap, odd + tap);
+            }
+            put_winograd_weights((const words16 *)even, to + j * TW_LANES, spot);
+            put_winograd_weights((const words16 *)odd, to + (vectors + j) * TW_LANES, spot);
+        }
+    }
+}
+
+/* Outputs 0 and 1 of row r (0 or 1) of a window of outputs. */
+TW_INLINE void winograd_sums(const int vectors, const int r, const int32_t *c, const int64_t spot,
+                             i32v (*sum)[TW_PANEL_VECTORS]) {
+    TW_UNROLL TW_FOR(j, vectors) {
+        i32v s[4];
+        TW_UNROLL TW_FOR(q, 4) {
+            const int32_t *const m = c + (4 * r + q) * spot + j * TW_LANES;
+            const i32v x = load_i32(m), y = load_i32(m + 4 * spot), z = load_i32(m + 8 * spot);
+            s[q] = r ? x - y - z : x + y + z;
+        }
+        sum[0][j] = (s[0] + s[1] + s[2]) >> 2;
+        sum[1][j] = (s[1] - s[2] - s[3]) >> 2;
+    }
+}
 
 #endif

@@ -75,7 +75,7 @@ void tw_matmul_bias_gelu(const tw_args *args, int64_t begin, int64_t end) {
         int64_t rest = block;
         const int64_t n0 = floor_mod(rest, 48) * 32;
         rest = floor_div(rest, 48);
-        const int64_t m0_step = ceil_int(M, ceil_int(M, 54));
+        const int64_t m0_step = ceil_int(ceil_int(M, ceil_int(M, 54)), 6) * 6;
         const int64_t m0 = rest * m0_step;
         const int64_t m0_end = min_int(m0 + m0_step, M);
         TW_ALIGN float acc[1736];
