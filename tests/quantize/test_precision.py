@@ -68,6 +68,15 @@ def test_what_was_not_honoured_is_an_error(asked: str) -> None:
         compiled(scores(), precision=asked, allow_precision=(), excepted=("scores",), **how)
 
 
+@pytest.mark.parametrize("asked", ["fp16", "bf16", "fp8"])
+def test_a_type_that_is_only_stored_is_not_what_was_asked(asked: str) -> None:
+    with pytest.raises(tw.PrecisionError) as caught:
+        compiled(chain((16, 16)), precision=asked, calibration=rows(16))
+    assert caught.value.exit_code == 10
+    artifact = compiled(chain((16, 16)), precision=asked, calibration=rows(16), allow_precision=("f32",))
+    assert "stored" in kinds(artifact)[0][1] or "simulated" in kinds(artifact)[0][1]
+
+
 def test_auto_is_never_not_honoured() -> None:
     artifact = compiled(scores(), precision="auto", calibration=samples(), max_drop=0.1)
     assert dict(kinds(artifact))["scores"] == "f32"
