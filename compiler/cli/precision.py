@@ -144,7 +144,7 @@ def counted(layers: Sequence[LayerFacts]) -> str:
     """``int8 × int8 168, f32 19 (sensitive 14, slower in int8 5)``."""
     got = Counter(layer.got for layer in layers)
     text = ", ".join(f"{kind} {count}" for kind, count in got.most_common()) or "nothing to quantize"
-    reasons = Counter(layer.why.partition(":")[0] for layer in layers if layer.why)
+    reasons = Counter(layer.why.partition(": ")[0] for layer in layers if layer.why)
     if not reasons:
         return text
     told = [f"{_short(why)} {count}" for why, count in reasons.most_common(REASONS)]
