@@ -1,8 +1,8 @@
 """How fast this processor multiplies 8-bit integers, by instruction sequence, and what that allows for ResNet-50.
 
 ``.venv/bin/python scripts/integer_roof.py`` writes models/results/integer-roof.md: multiply-adds a second of one thread
-on registers alone, with the accumulators and operands of a register tile of 6 × 16. Below VNNI there are two ways: bytes
-with ``vpmaddubsw``, which saturates at 16 bits, and 16-bit integers with ``vpmaddwd``, which is exact.
+on registers alone, with the accumulators and operands of a register tile of 6 × 16. Below VNNI there are two ways:
+bytes with ``vpmaddubsw``, which saturates at 16 bits, and 16-bit integers with ``vpmaddwd``, which is exact.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ ROW = {
     ),
 }
 ROWS, UNROLLED, ROUNDS, REPEATS = 6, 4, 200_000, 25
-#: Multiply-adds of ResNet-50 at 224 pixels, and of its 3 × 3 convolutions of stride 1, of which exact F(2×2, 3×3) leaves
-#: 4 in 9 (Winograd; Lavin and Gray 2016): 13 layers of 28² · 128 · 128 · 9 each.
+#: Multiply-adds of ResNet-50 at 224 pixels, and of its 3 × 3 convolutions of stride 1, of which exact F(2×2, 3×3)
+#: leaves 4 in 9 (Winograd; Lavin and Gray 2016): 13 layers of 28² · 128 · 128 · 9 each.
 RESNET, WINDOWS, LEFT = 4.09e9, 13 * 28 * 28 * 128 * 128 * 9, 4 / 9
 
 
