@@ -42,6 +42,10 @@ _SETTINGS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--bias-correction/--no-bias-correction",),
         {"help": "Take out the mean error of quantized weights. [default: on]"},
     ),
+    "narrow_weights": (
+        ("--narrow-weights/--wide-weights",),
+        {"help": "8-bit weights in 7 bits, faster without VNNI. [default: wide]"},
+    ),
     "smoothing": (
         ("--smoothing",),
         {"type": click.FloatRange(0, 1), "help": "Exponent of smoothquant. [default: one a tensor, tried on the data]"},
