@@ -134,7 +134,9 @@ def bisect(
     say(f"sample {sample} on {part.target} is off; compiling again")
     options = replace(recorded.options, targets=(part.target,))
     worst = max(part.comparisons[sample], key=lambda c: c.used)
-    search = _Search(reference, model, feeds[sample], want.outputs[sample], worst, str(want), options, limits, say)
+    search = _Search(
+        reference, model, feeds[sample], want.outputs[sample], worst, str(want), options, limits, say, recorded.unknown
+    )
     return Bisection(checked, notes, search.fault())
 
 
@@ -163,6 +165,7 @@ class _Search:
     options: Options
     limits: Limits
     say: Say
+    without: tuple[str, ...] = ()  # what the artifact was compiled with and is not compiled with again
 
     def fault(self) -> Fault:
         """What is at fault; the ways are looked at from the end that is cheapest to rule out."""
@@ -173,6 +176,11 @@ class _Search:
         again = rebuild.run(source, self.options, self.feed)
         if self._worst(again) is None:
             told = f"compiled again from {source.name}, the outputs agree: the artifact is of another compiler or model"
+            if self.without:
+                told = (
+                    f"compiled again without {', '.join(self.without)}, the outputs agree: write the quantized model "
+                    "with tilewright quantize, compile that, and give it as --model"
+                )
             return Fault("artifact", "", self.off, "", told)
         first = values_of(states[0].graph, self.feed)
         if self._worst(first) is not None:

@@ -18,7 +18,7 @@ class Recorded:
         compiler: version of Tilewright.
         sha256: of the model.
         options: how it was compiled, with the sizes and states that this entry point has.
-        unknown: options that this version does not know.
+        unknown: what else it was compiled with that cannot be done again from the record.
     """
 
     compiler: str
@@ -46,8 +46,9 @@ def read_record(manifest: Manifest, entry: str | None, where: str) -> Recorded:
             level=_integer(given["level"]),
             states=tuple((into, out) for into, out in states if into in inputs and out in outputs),
         )
-        unknown = tuple(sorted(str(k) for k, v in given.items() if k not in _KNOWN and v))
-        return Recorded(str(manifest.provenance["compiler"]), names[info.name], options, unknown)
+        unknown = sorted(str(k) for k, v in given.items() if k not in _KNOWN and v)
+        unknown += ["quantization"] if manifest.provenance.get("precision") else []
+        return Recorded(str(manifest.provenance["compiler"]), names[info.name], options, tuple(unknown))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "no-provenance",

@@ -160,6 +160,16 @@ def test_another_model_is_said_to_be_one() -> None:
     assert "was compiled from a model with SHA-256" in found.notes[0]
 
 
+def test_quantizing_that_the_record_cannot_repeat_is_said() -> None:
+    """As an artifact that was quantized when it was compiled: its own graph is not the model's."""
+    whole = compiled(quantized())
+    whole = replace(whole, provenance={**whole.provenance, "precision": {"asked": "int8"}})
+    found = tw.bisect(whole, FLOAT)
+    assert "without quantization" in found.notes[-1]
+    assert "--model" in fault_of(found).told
+    assert tw.bisect(whole, FLOAT, min_accuracy=0.99).ok
+
+
 def test_one_of_several_entry_points(monkeypatch: Patch) -> None:
     """Of two entry points with a state one is wrong; sizes are open, and bounded."""
     other = model("net (float[N,16] x, float[N,M] s) => (float[N,M] t) { u = Add(s, s) t = Tanh(u) }")
