@@ -86,12 +86,12 @@ def _row(title: str, found: Array, floats: Array, seconds: str = "") -> str:
 
 def _peers(model: Path, scratch: Path, feeds: tuple[dict[str, Array], ...]) -> Iterator[tuple[str, Path]]:
     """Titles and files of what ONNX Runtime's own quantizers make."""
+    import onnx
     from onnxruntime import quantization as q
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = scratch / "prepared.onnx"
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(str(model))), str(prepared))
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -116,8 +116,6 @@ def _peers(model: Path, scratch: Path, feeds: tuple[dict[str, Array], ...]) -> I
         q.quantize_dynamic(str(prepared), str(out), per_channel=True, weight_type=q.QuantType.QInt8)
 
     def blocks(out: Path) -> None:
-        import onnx
-
         made = MatMulNBitsQuantizer(onnx.load(str(prepared)), 4, block_size=32, is_symmetric=True)
         made.process()
         made.model.save_model_to_file(str(out))

@@ -1,4 +1,4 @@
-"""Products with constant weights of 4, 8 and 16 bits: widened in registers, a block of the reduction at a time.
+"""Products with constant weights of 4 and 8 bits: widened in registers, a block of the reduction at a time.
 
 Few rows read each weight once from memory; of many rows four share what was widened. What is done with the sum of a
 block (scales, zero points) is spelled from the kernel's own text.
@@ -14,7 +14,7 @@ from tilewright.backends.cpu.lanes import Vectorized
 from tilewright.backends.cpu.place import Place
 from tilewright.backends.cpu.register_tile import Operand
 from tilewright.backends.cpu.values import Values
-from tilewright.backends.cpu.weights import HALVES, INTEGERS, PANEL, byte_panels, group_bytes, steps
+from tilewright.backends.cpu.weights import GROUP, INTEGERS, PANEL, byte_panels, steps
 from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
@@ -61,7 +61,7 @@ def _product(kernel: Kernel, part: Define, defines: list[Define]) -> ByteProduct
     wide, (inner,) = part.value.dtype, part.reduce.axes
     for x, y in ((part.value.a, part.value.b), (part.value.b, part.value.a)):
         w = y.x if isinstance(y, Cast) else y
-        if not isinstance(w, Load) or w.dtype not in (*INTEGERS, *HALVES) or w.fill is not None or len(w.index) != 2:
+        if not isinstance(w, Load) or w.dtype not in INTEGERS or w.fill is not None or len(w.index) != 2:
             continue
         k, n = w.index
         if kernel.param(w.tensor).role != "const" or not isinstance(k, Expr) or not isinstance(n, Expr):
@@ -244,8 +244,7 @@ class ByteEmitter:
         p, place, out = self.product, self.place, self.place.out
         w, left, part = place.fresh("w"), place.fresh("x"), place.fresh("part")
         spots = [(i, j) for i in range(rows) for j in range(vectors)]
-        group = group_bytes(p.w.dtype)
-        column = f"{n} / {PANEL} * {self.depth // self.group * group} + {n} % {PANEL} * {group // PANEL}"
+        column = f"{n} / {PANEL} * {self.depth // self.group * GROUP} + {n} % {PANEL} * {GROUP // PANEL}"
         weights = f"(const uint8_t *){place.names[p.w.tensor]} + {column}"
         out.line(f"const uint8_t *const {w} = {weights};")
         out.line(f"const {'int8_t' if self.whole else 'float'} *const {left} = {self._at(x)};")
@@ -275,9 +274,7 @@ class ByteEmitter:
         bits, signed = self.product.w.dtype.bits, int(self.product.w.dtype.is_signed)
         groups = self.size // self.group
         head = f"{rows}, {vectors}, {signed}, {AHEAD if rows < ROWS else 0}, {groups}"
-        at = f"{x} + {block} * {self.size}, {stride}, {w} + {block} * {groups * group_bytes(self.product.w.dtype)}"
-        if bits == 16:
-            return f"dot_{self.product.w.dtype}({head}, {at}, {part});"
+        at = f"{x} + {block} * {self.size}, {stride}, {w} + {block} * {groups * GROUP}"
         if not self.whole:
             return f"dot_float({bits}, {head}, {at}, {part});"
         if bits == 8:

@@ -424,7 +424,7 @@ _LIBM_CALLS = (
 _HEADERS = {
     "vec_narrow.h": ("f8e4m3", "f8e5m2", "f8e8m0", "f4e2m1", "wrap_", "_packed("),
     "vec_libm.h": _LIBM_CALLS,
-    "bytes.h": ("dot_4(", "dot_8(", "dot_float(", "dot_f16(", "dot_bf16("),
+    "bytes.h": ("dot_4(", "dot_8(", "dot_float("),
     "matvec.h": ("few_f32(",),
     "dot.h": ("dot_f32(",),
     "transpose.h": ("transpose_f32(",),

@@ -32,7 +32,7 @@ _BYTES = (DType.I8, DType.U8)
 class IntegerProduct:
     """``sum(depth, i32(a) * i32(b))`` with its axes chosen: ``depth`` are all that are summed over, outermost first.
 
-    ``a`` is any value of 8 bits, ``b`` a load of a constant.
+    ``a`` is any value of 8 bits, ``b`` a load of a constant, of which no element exceeds ``limit`` if that is known.
     """
 
     a: Value
@@ -41,6 +41,7 @@ class IntegerProduct:
     column: str
     outer: tuple[str, ...]
     depth: tuple[str, ...]
+    limit: int | None = None
 
     def fused(self, kernel: Kernel) -> Expr:
         """The position in the depth as one index."""
@@ -77,8 +78,17 @@ def integer_product(kernel: Kernel, define: Define | Compute) -> IntegerProduct 
         rows = [x for x in define.axes if x in used_symbols(a)]
         row = rows[-1] if rows else None
         outer = tuple(x for x in define.axes if x not in (row, columns[0]))
-        return IntegerProduct(a, b, row, columns[0], outer, depth)
+        return IntegerProduct(a, b, row, columns[0], outer, _in_order(a, depth), kernel.param(b.tensor).limit)
     return None
+
+
+def _in_order(a: Value, depth: tuple[str, ...]) -> tuple[str, ...]:
+    """``depth`` with the axis along which ``a`` lies in memory order innermost: integers may be summed in any order."""
+    last = a.index[-1] if isinstance(a, Load) and a.index else None
+    if not isinstance(last, Expr):
+        return depth
+    inner = [k for k in depth if k in last.symbols and k not in (last - symbol(k)).symbols]
+    return (*(k for k in depth if k != inner[-1]), inner[-1]) if inner else depth
 
 
 def quads(kernel: Kernel, found: IntegerProduct) -> Pack | None:
@@ -118,12 +128,14 @@ def packed_product(kernel: Kernel, params: Mapping[str, Param], node: Compute) -
 @dataclass(frozen=True, slots=True)
 class Form:
     """How operand ``a`` is staged, see ``dot8.h``: ``pairs`` of 16 bits or ``bytes``, and the register tiles: ``tile``
-    for a strip that was widened (or bytes), ``few`` for rows that read packed panels as they are."""
+    for a strip that was widened (or bytes), ``few`` for rows that read packed panels as they are. ``narrow`` bytes are
+    multiplied with constants so small that no pair of products exceeds 16 bits."""
 
     name: str
     dtype: DType
     tile: Tiling
     few: Tiling
+    narrow: bool = False
 
     @property
     def element(self) -> str:
@@ -132,7 +144,7 @@ class Form:
 
 
 def form_of(target: Target, found: IntegerProduct) -> Form:
-    """The form for a target: bytes where it has VNNI and ``b`` is signed."""
+    """The form for a target: bytes where it has VNNI and ``b`` is signed, or small enough for what else it has."""
     table, width = codegen(target), lanes(target)
     registers, rows = int(table["registers"]), int(table["tile_rows"])
     vectors = int(table["tile_columns"]) // width
@@ -140,6 +152,11 @@ def form_of(target: Target, found: IntegerProduct) -> Form:
     if "vnni" in target.features and found.b.dtype is DType.I8:
         tile = Tiling(rows, PANEL // width)
         return Form("bytes", found.a.dtype, tile, tile)
+    exact = int(table.get("exact_bytes", 0))
+    # Of windows the other form has more: those of stride 1 take fewer products (see windows_of).
+    if found.b.dtype is DType.I8 and found.limit is not None and found.limit <= exact and len(found.depth) == 1:
+        tile = Tiling(rows, vectors)
+        return Form("bytes", found.a.dtype, tile, tile, narrow=True)
     # Besides the sums: operand b, an element of a and a product.
     rows = min(rows, (registers - vectors - 2) // vectors)
     few = max(1, min(FEW_ROWS, (registers - 4) // (PANEL // width)))

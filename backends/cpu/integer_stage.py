@@ -91,7 +91,7 @@ class Staging:
     def emit_row(self, place: Place, to: str) -> None:
         """Append the staging of the row at the current position of the row axis to the pointer ``to``."""
         kernel, out = place.scope.kernel, place.out
-        source = self.source or self._compute(place)
+        source = self.source or self._line(place)
         first = source.offset.substitute(dict.fromkeys(self.found.depth[len(source.around) :], ZERO))
         call, step = f"stage_{self.form.name}_{self.form.dtype}", CHUNK * self.stride
         with ExitStack() as stack:
@@ -109,8 +109,56 @@ class Staging:
             out.lines(f"if ({' && '.join(tests)})", f"    {whole}")
             out.line(f"else {call}_fill({source.length}, {source.fill & 255}, {to}, {step});")
 
-    def _compute(self, place: Place) -> Source:
-        """Compute one row of ``a``."""
+    def _line(self, place: Place) -> Source:
+        """One row of ``a``, put together in memory order."""
+        assert self.line is not None
+        if not self._copied(place):
+            self._compute(place)
+        return Source(self.line, ZERO, (), self.found.length(place.scope.kernel))
+
+    def _copied(self, place: Place) -> bool:
+        """Copy the row in runs along the innermost axis, if that is how it lies in memory. A run that crosses the
+        border is copied element by element."""
+        v, kernel, out = self.found.a, place.scope.kernel, place.out
+        *others, run = self.found.depth
+        index = tuple(i for i in v.index if isinstance(i, Expr)) if isinstance(v, Load) else ()
+        if not isinstance(v, Load) or len(index) < len(v.index):
+            return False
+        offset, lane = offset_of(place.params[v.tensor], index), place.vectorized(run, 1)
+        length = kernel.extent(run)
+        if length == 1 or lane.stride(offset) != 1 or any(lane.stride(e) is None for e in index):
+            return False
+        extents = {a.name: a.extent for a in kernel.axes}
+        pairs = zip(index, place.params[v.tensor].shape, strict=True) if v.fill is not None else ()
+        checks = [(e, size) for e, size in pairs if not is_inside(e, size, extents, place.scope.facts)]
+        ends = [
+            (e.substitute({run: at}), n) for e, n in checks for at in (ZERO, length - 1) if at == 0 or run in e.symbols
+        ]
+
+        def inside(tests: list[tuple[Expr, Expr]]) -> str:
+            return " && ".join(f"(uint64_t)({place.index(e)}) < (uint64_t)({place.index(n)})" for e, n in tests)
+
+        base, to = (
+            place.names[v.tensor],
+            f"{self.line} + {place.index(self.found.fused(kernel).substitute({run: ZERO}))}",
+        )
+        with ExitStack() as stack:
+            stack.enter_context(out.block(""))
+            for axis in others:
+                place.open_loop(stack, axis)
+            copy = f"memcpy({to}, {base} + {place.index(offset.substitute({run: ZERO}))}, {length});"
+            if not checks:
+                out.line(copy)
+                return True
+            name = place.names[run]
+            out.lines(f"if ({inside(ends)})", f"    {copy}")
+            out.line(f"else for (int64_t {name} = 0; {name} < {length}; {name}++)")
+            element = f"{inside(checks)} ? {base}[{place.index(offset)}] : {int(v.fill or 0)}"
+            out.line(f"    ({to})[{name}] = {element};")
+        return True
+
+    def _compute(self, place: Place) -> None:
+        """Compute the row."""
         assert self.line is not None
         kernel, depth = place.scope.kernel, self.found.depth
         strides: dict[str, Expr] = {}
@@ -131,4 +179,3 @@ class Staging:
             live = place.open_vector_loop(stack, vector)
             values = place.values(vector, live)
             values.store_tile(tile, depth, values.spell(self.found.a))
-        return Source(self.line, ZERO, (), self.found.length(kernel))

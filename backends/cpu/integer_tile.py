@@ -86,7 +86,7 @@ class _Nest:
                 to = f"{staging.name} + {names['piece']} * {staging.tile_elements}"
                 staging.emit_row(place, f"{to} + ({at} - {names['row']}) * {CHUNK}")
         if self.form.name == "bytes":
-            self._panels(staging, "add_bytes", self.form.tile)
+            self._panels(staging, "add_narrow" if self.form.narrow else "add_bytes", self.form.tile)
             return
         few = f"add_packed_{self.found.b.dtype}"
         least, most = (1, 1) if row is None else bounds(place.scope.kernel.extent(row), place.scope.facts)
@@ -163,19 +163,21 @@ class _Nest:
         quads, start = -(-self.depth // QUAD), "0"
         with ExitStack() as stack:
             chunk, deep, piece = ("0", str(-(-self.depth // CHUNK)), None)
-            if add == "add_bytes":
+            in_bytes = self.form.name == "bytes"
+            if in_bytes:
                 chunk, deep, piece = self._depths(stack)
             count, b = str(quads), names["packed"]
             if piece is not None:
                 count = f"min_int({deep} * {CHUNK // QUAD}, {quads} - {chunk} * {CHUNK // QUAD})"
                 b = f"{b} + {chunk} * {CHUNK // QUAD * PANEL * QUAD}"
-            if add == "add_bytes" and self.form.dtype is DType.I8:
+            if in_bytes and self.form.dtype is DType.I8:
                 start = names["start"]
                 place.memory.declare(out, start, "int32_t", constant(PANEL))
             stack.enter_context(self._strips(tiling))
             if start != "0":
                 when = f"if ({chunk} == 0) " if piece is not None else ""
-                out.line(f"{when}balance_strip({tiling.vectors}, {quads}, {names['packed']}, {start});")
+                balance = "balance_narrow" if self.form.narrow else "balance_strip"
+                out.line(f"{when}{balance}({tiling.vectors}, {quads}, {names['packed']}, {start});")
             name = self._function(tiling, f"{add}(rows, vectors, {staging.stride}", piece, count)
             with self._rows():
                 self._call(name, staging, b, start, (chunk, count, piece))

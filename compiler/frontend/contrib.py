@@ -177,14 +177,6 @@ def _softmax(node: Node, part: Part) -> ir.Value:
     return node.quantized(part, part.new("Softmax", node.real(part, 0), axis=axis), 3)
 
 
-@_expansion("QLinearReduceMean")
-def _mean(node: Node, part: Part) -> ir.Value:
-    axes = node.attribute("axes", None)
-    given = () if axes is None else (part.constant(axes, int),)
-    mean = part.new("ReduceMean", node.real(part, 0), *given, keepdims=node.attribute("keepdims", 1))
-    return node.quantized(part, mean, 3)
-
-
 @_expansion("QLinearGlobalAveragePool")
 def _global_pool(node: Node, part: Part) -> ir.Value:
     return node.quantized(part, _channels_first(node, part, "GlobalAveragePool", {}), 3)

@@ -140,9 +140,16 @@ class _Reader:
                             inner, alias = first, source
                         case _:
                             _fail(arg, "expected out[type, input] for an output that reuses an input's memory")
+                limit: int | None = None
+                if role == "const" and isinstance(inner, ast.Tuple):
+                    match inner.elts:
+                        case [first, ast.Constant(value=int(number))] if number > 0:
+                            inner, limit = first, number
+                        case _:
+                            _fail(arg, "expected const[type, limit] for a constant of small magnitude")
                 kind: Role = "const" if role == "const" else "out"
                 dtype, shape = self._type(inner)
-                return Param(arg.arg, dtype, shape, kind, alias)
+                return Param(arg.arg, dtype, shape, kind, alias, limit)
             case None:
                 _fail(arg, f"parameter {arg.arg} has no type")
             case annotation:

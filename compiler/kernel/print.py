@@ -44,7 +44,7 @@ def _param(p: Param) -> str:
     if p.role == "out":
         kind = f"out[{kind}, {p.alias}]" if p.alias is not None else f"out[{kind}]"
     elif p.role == "const":
-        kind = f"const[{kind}]"
+        kind = f"const[{kind}]" if p.limit is None else f"const[{kind}, {p.limit}]"
     return f"{p.name}: {kind}"
 
 

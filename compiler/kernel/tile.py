@@ -41,7 +41,8 @@ class Param:
     """A tensor in memory, row-major. ``const`` ones are known at compile time and may be packed.
 
     ``alias`` names an input parameter that an output is the new contents of: its memory holds the input's elements
-    before the kernel runs, and those that no store writes stay.
+    before the kernel runs, and those that no store writes stay. ``limit`` is a magnitude that no element of a constant
+    of 8-bit integers exceeds, where that is known and low enough for some target to make use of it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Param:
     shape: tuple[Expr, ...]
     role: Role = "in"
     alias: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,9 @@ class Composer:
         self.ranges[name] = Range(0, max(0, bounds(extent - 1, self.facts)[1]))
         return symbol(name)
 
-    def param(self, name: str, type_: TensorType, role: str) -> Operand:
+    def param(self, name: str, type_: TensorType, role: str, limit: int | None = None) -> Operand:
         """A tensor in memory as an operand."""
-        self.params.append(Param(name, type_.dtype, type_.shape, role))  # type: ignore[arg-type]
+        self.params.append(Param(name, type_.dtype, type_.shape, role, limit=limit))  # type: ignore[arg-type]
         return Operand(type_, lambda index: Load(name, self._simplified(index), type_.dtype), origin=(PARAMETER, ()))
 
     def sized(self, x: Operand, shape: Sequence[Expr]) -> Operand | None:

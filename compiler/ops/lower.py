@@ -242,9 +242,22 @@ def _leaf(composer: Composer, value: ir.Value, values: list[ir.Value]) -> Operan
         return Operand(type_, lambda index: const(scalar, type_.dtype), known=array)
     values.append(value)
     name = composer.fresh(f"x{len(values) - 1}")
-    operand = composer.param(name, type_, "const" if is_constant(value) else "in")
+    operand = composer.param(name, type_, "const" if is_constant(value) else "in", _limit(value, type_))
     operand.known, operand.symbols = array, known_value(value)
     return operand
+
+
+#: Products of an unsigned byte with two weights of this magnitude are exact in 16 bits: 2 · 255 · 64 < 2^15.
+NARROW = 64
+
+
+def _limit(value: ir.Value, type_: TensorType) -> int | None:
+    """:data:`NARROW` for 8-bit constants of which no element is larger."""
+    if type_.dtype is not DType.I8 or type_.rank < 2 or not is_constant(value):
+        return None
+    array = constant_array(value)
+    narrow = bool(array.size) and max(-int(array.min()), int(array.max())) <= NARROW
+    return NARROW if narrow else None
 
 
 def _known_array(value: ir.Value, type_: TensorType) -> np.ndarray[Any, Any] | None:

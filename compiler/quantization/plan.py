@@ -219,7 +219,7 @@ def _added(one: Quantized, other: Quantized) -> Quantized:
 def _seen(row: Layer, kernels: Mapping[str, str], found: Quantized, group: Group) -> Layer:
     """A row as its kernel has it."""
     dtype = kernels.get(row.name, "")
-    if row.got == "f32" or not found.method or not dtype or found.method in request.WEIGHT_ONLY:
+    if row.got == "f32" or _made_up(row.got) or not found.method or not dtype or found.method in request.WEIGHT_ONLY:
         return row
     wanted = request.SPELLED[request.precision_of_method(found.method)]
     computes = dtype if not _is_narrow_float(dtype) or dtype in group.capability.floats else "f32"
@@ -247,12 +247,17 @@ def _kernel_rows(steps: Sequence[Step], asked: str, group: Group) -> list[Layer]
 
 
 #: How what a layer got is spelled for each precision that changes graphs.
-_GOT = {"int8": "int8", "int4": "int4", "fp16": "f16", "bf16": "bf16", "fp8": "f8"}
+_GOT = {"int8": "int8", "int4": "int4", "fp16": "f16", "bf16": "bf16", "fp8": "fp8"}
 
 
 def _honoured(row: Layer, asked: str) -> bool:
     """Whether a layer got what was asked for."""
-    return not row.why if asked not in _GOT else _GOT[asked] in row.got and "stored" not in row.got
+    return not row.why if asked not in _GOT else _GOT[asked] in row.got and not _made_up(row.got)
+
+
+def _made_up(got: str) -> bool:
+    """Whether a type is only stored or simulated, and another one computed in."""
+    return "stored" in got or "simulated" in got
 
 
 def _is_narrow_float(dtype: str) -> bool:
@@ -260,6 +265,9 @@ def _is_narrow_float(dtype: str) -> bool:
 
 
 def _type(text: str) -> str:
-    """The type at the beginning of what a layer got, in one spelling."""
-    first = text.split(" ", 1)[0].strip("(),")
+    """The type in which a layer computes, by what it got, in one spelling."""
+    if "simulated" in text:
+        return "f32"
+    computed = text.rpartition("computed ")[2]
+    first = computed.removeprefix("in ").split(" ", 1)[0].strip("(),")
     return _SAME.get(first, first)

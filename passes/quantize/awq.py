@@ -19,8 +19,8 @@ from tilewright.ir.graph import constant_array, consumers, is_constant, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.quantize.base import Array, Calibration, Capability, Layer, Runner, Settings
-from tilewright.passes.quantize.gptq import join, stages
-from tilewright.passes.quantize.quantize_weights import grid_of, plain, put, store_of
+from tilewright.passes.quantize.gptq import join, rest, stages
+from tilewright.passes.quantize.quantize_weights import grid_of, put, store_of
 from tilewright.passes.quantize.rounding import Rounded, round_to_nearest
 from tilewright.passes.quantize.second_moments import Moments, moments_of
 from tilewright.passes.quantize.weights import Weight, weights_of
@@ -58,8 +58,7 @@ class Awq(Pass):
         for stage in stages(weights, self.budget):
             for together, moments in list(moments_of(model, stage, self.runner, self.calibration)):
                 self._replace(together, moments, rewriter)
-        for weight in (w for w in weights if not w.inputs):
-            self.layers += put(weight, plain(weight, self.settings), self.settings, rewriter)
+        self.layers += rest(weights, self.settings, rewriter)
         return PassResult(bool(weights))
 
     def _replace(self, together: Sequence[Weight], moments: Moments, rewriter: Rewriter) -> None:

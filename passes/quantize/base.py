@@ -43,6 +43,8 @@ class Settings:
         percentile: of the absolute values, for that calibrator.
         symmetric: activations with the zero point in the middle.
         bias_correction: move biases by the mean error that quantized weights make on the calibration data.
+        narrow_weights: weights of 8-bit methods in 7 bits, of magnitude 64 at most. Processors without VNNI multiply
+            those a quarter faster: two products with unsigned bytes are exact in 16 bits then.
         smoothing: exponent of SmoothQuant (Xiao et al. 2022): how much of the range goes from activations to weights;
             ``None`` tries several for each tensor on calibration data.
         algorithm: of weight-only methods.
@@ -57,11 +59,17 @@ class Settings:
     percentile: float = 99.99
     symmetric: bool = False
     bias_correction: bool = True
+    narrow_weights: bool = False
     smoothing: float | None = None
     algorithm: Algorithm = "gptq"
     group: int = 32
     activations: Literal["float", "int8"] = "float"
     layers: frozenset[str] | None = None
+
+    @property
+    def largest_weight(self) -> int:
+        """Magnitude of 8-bit weights at the most."""
+        return 64 if self.narrow_weights else 127
 
 
 @dataclass(frozen=True, slots=True)

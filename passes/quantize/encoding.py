@@ -96,16 +96,16 @@ class Columns:
         return np.asarray(self.integers.astype(np.float32) * _along(self.scales, self.integers.ndim, self.axis))
 
 
-def encode_columns(weight: Array, axis: int, clip: bool = False) -> Columns:
-    """A finite f32 weight, one scale for each position of ``axis``.
+def encode_columns(weight: Array, axis: int, clip: bool = False, most: int = 127) -> Columns:
+    """A finite f32 weight as integers of magnitude ``most``, one scale for each position of ``axis``.
 
     With ``clip`` each scale is that of :data:`CLIPS` with the least squared error. A channel of zeros has the scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others).astype(np.float64)
-    best, least = _columns(weight, largest, axis), None
+    best, least = _columns(weight, largest, axis, most), None
     for share in CLIPS if clip else ():
-        tried = _columns(weight, largest * share, axis)
+        tried = _columns(weight, largest * share, axis, most)
         error = np.square(tried.real - weight, dtype=np.float64).sum(axis=others)
         if least is None:
             best, least = tried, error
@@ -118,9 +118,9 @@ def encode_columns(weight: Array, axis: int, clip: bool = False) -> Columns:
     return best
 
 
-def _columns(weight: Array, largest: Array, axis: int) -> Columns:
-    scales = np.where(largest == 0, 1.0, np.maximum(largest / 127, SMALLEST_SCALE)).astype(np.float32)
-    integers = np.clip(np.rint(weight / _along(scales, weight.ndim, axis)), -127, 127).astype(np.int8)
+def _columns(weight: Array, largest: Array, axis: int, most: int) -> Columns:
+    scales = np.where(largest == 0, 1.0, np.maximum(largest / most, SMALLEST_SCALE)).astype(np.float32)
+    integers = np.clip(np.rint(weight / _along(scales, weight.ndim, axis)), -most, most).astype(np.int8)
     return Columns(integers, scales, axis)
 
 

@@ -7,6 +7,7 @@ Inputs are rounded one after another; what is left of ``W`` then moves to where 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from tilewright.passes.quantize.base import Array, Calibration, Capability, Laye
 from tilewright.passes.quantize.correct_bias import CorrectBias
 from tilewright.passes.quantize.quantize_weights import grid_of, plain, put, store_of
 from tilewright.passes.quantize.rounding import Grid, Rounded, Scales, fit_scales, nearest
-from tilewright.passes.quantize.second_moments import Moments, bytes_of, moments_of
+from tilewright.passes.quantize.second_moments import LARGEST, Moments, bytes_of, moments_of
 from tilewright.passes.quantize.weights import Weight, weights_of
 from tilewright.passes.rewrite import Rewriter
 
@@ -60,8 +61,7 @@ class Gptq(Pass):
             for together, moments in list(moments_of(model, stage, self.runner, self.calibration)):
                 for weight in together:
                     self._replace(weight, moments, rewriter)
-        for weight in (w for w in weights if not w.inputs):
-            self.layers += put(weight, plain(weight, self.settings), self.settings, rewriter)
+        self.layers += rest(weights, self.settings, rewriter)
         return PassResult(bool(weights))
 
     def _replace(self, weight: Weight, moments: Moments, rewriter: Rewriter) -> None:
@@ -85,6 +85,18 @@ class Gptq(Pass):
             for columns, product in zip(np.split(weight.matrix(), weight.parts, axis=1), products, strict=True)
         ]
         return join(parts)
+
+
+def rest(weights: list[Weight], settings: Settings, rewriter: Rewriter) -> list[Layer]:
+    """Round to nearest what no stage has: tables, and weights of too many inputs, which their lines tell."""
+    told: list[Layer] = []
+    for weight in weights:
+        if weight.inputs and bytes_of(weight) <= LARGEST:
+            continue
+        lines = put(weight, plain(weight, settings), settings, rewriter)
+        why = f"rounded to nearest: {settings.algorithm} would take {bytes_of(weight) >> 20} MB for its inputs"
+        told += [dataclasses.replace(line, why=why) for line in lines] if weight.inputs else lines
+    return told
 
 
 def has_bias(node: ir.Node) -> bool:
@@ -111,10 +123,12 @@ def join(parts: list[Rounded]) -> Rounded:
 
 
 def stages(weights: list[Weight], budget: int) -> list[list[Weight]]:
-    """Weights with inputs, in order, as many at a time as have moments of ``budget`` bytes (at least one)."""
+    """Weights whose moments can be gathered, in order, as many at a time as have moments of ``budget`` bytes (at least
+    one).
+    """
     found: list[list[Weight]] = []
     left, last = 0, None
-    for weight in (w for w in weights if w.inputs):
+    for weight in (w for w in weights if w.inputs and bytes_of(w) <= LARGEST):
         size = 0 if weight.inputs == last else bytes_of(weight)
         if not found or size > left:
             found.append([])
@@ -131,7 +145,9 @@ def second_order(
     group: int,
     *,
     damping: float = 0.01,
+    shrink: float = 0.0,
     order: bool = True,
+    refit: bool = True,
     store: object = None,
 ) -> Rounded:
     """``matrix`` ``[K, N]`` on ``grid`` with little error under ``products`` ``[K, K]``.
@@ -147,11 +163,41 @@ def second_order(
     h[unused, unused] = 1.0
     h[np.diag_indices(k)] += damping * np.diagonal(h).mean()
     places = np.argsort(-diagonal, kind="stable") if order else np.arange(k)
+    if shrink:
+        h = (1 - shrink) * h + shrink * np.diag(np.diagonal(h))
     inverse = np.linalg.inv(h[np.ix_(places, places)])
     factor = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
     integers = np.empty(matrix.shape, np.float32)
     integers[places] = _rounded(matrix[places].astype(np.float32), factor, scales, places, grid)
+    if refit:
+        scales = refitted(matrix, integers, scales, h, store)
     return Rounded(integers.astype(grid.dtype), scales, grid)
+
+
+def refitted(matrix: Array, integers: Array, scales: Scales, h: Array, store: object = None) -> Scales:
+    """The scales of the least error for integers that are found: with ``Z`` the integers of a column, a block a column
+    of ``Z``, they solve ``Zᵀ H Z s = Zᵀ H w``.
+
+    A scale that would change its sign or by more than a half stays as it was.
+    """
+    blocks, n = scales.scale.shape
+    group, rows = scales.group, np.zeros((blocks * scales.group, n))
+    rows[: len(matrix)] = integers - scales.rows(0, len(matrix))[1]
+    firsts = np.arange(0, len(matrix), group)
+    gram = np.empty((n, blocks, blocks))
+    for c in range(blocks):
+        part = slice(c * group, min((c + 1) * group, len(matrix)))
+        product = rows[: len(matrix)] * (h[:, part] @ rows[part])
+        gram[:, :, c] = np.add.reduceat(product, firsts, axis=0).T
+    wanted = np.add.reduceat(rows[: len(matrix)] * (h @ matrix.astype(np.float64)), firsts, axis=0).T
+    size = np.einsum("nbb->n", gram) / blocks
+    gram += (1e-9 * size + (size == 0))[:, None, None] * np.eye(blocks)  # blocks of zeros have no scale to find
+    found = np.linalg.solve(gram, wanted[:, :, None])[:, :, 0].T
+    ratio = found / scales.scale
+    kept = np.where((ratio > 0.5) & (ratio < 1.5), found, scales.scale).astype(np.float32)
+    if store is not None:
+        kept = kept.astype(store).astype(np.float32)  # type: ignore[call-overload]
+    return Scales(kept, scales.zero, group)
 
 
 def _rounded(work: Array, factor: Array, scales: Scales, places: Array, grid: Grid) -> Array:

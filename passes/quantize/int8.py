@@ -43,8 +43,8 @@ def static_int8(request: Request) -> list[Layer]:
         return layers
     before = model.clone() if settings.bias_correction else None
     ranges = calibrate(model, names, settings, calibration, runner, element)
-    clip = settings.calibrator == "mse"
-    QuantizeStatic(capability, ranges, element, settings.symmetric, clip, settings.layers).run(model)
+    clip, largest = settings.calibrator == "mse", settings.largest_weight
+    QuantizeStatic(capability, ranges, element, settings.symmetric, clip, settings.layers, largest).run(model)
     if before is not None:
         changed = [layer.name for layer in layers if layer.got == INTEGER]
         CorrectBias(measure_shifts(before, model, changed, calibration, runner)).run(model)
@@ -86,7 +86,8 @@ def dynamic_int8(request: Request) -> list[Layer]:
     layers = _report(request.model, refused)
     if request.calibration is not None and request.runner is not None:
         smooth(request, row_round_trip)
-    QuantizeDynamic(capability, settings.calibrator == "mse", settings.layers).run(request.model)
+    clip, largest = settings.calibrator == "mse", settings.largest_weight
+    QuantizeDynamic(capability, clip, settings.layers, largest).run(request.model)
     return layers
 
 

@@ -32,12 +32,14 @@ LEAST = np.float32(127 * SMALLEST_SCALE)
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Options: what is absorbed, how weights are scaled, and the names of products that may be quantized."""
+    """Options: what is absorbed, how weights are scaled, the names of products that may be quantized, and the largest
+    integer of a weight."""
 
     name: ClassVar[str] = "quantize-dynamic"
     capability: Capability
     clip: bool = False
     layers: frozenset[str] | None = None
+    largest: int = 127
 
     def run(self, model: ir.Model) -> PassResult:
         misses, chosen = [], []
@@ -50,7 +52,7 @@ class QuantizeDynamic(Pass):
         inserter = Inserter(model)
         readers: dict[ir.Value, list[ir.Node]] = {}
         for layer in chosen:
-            columns = encode_columns(constant_array(layer.weight), layer.output_axis, self.clip)
+            columns = encode_columns(constant_array(layer.weight), layer.output_axis, self.clip, self.largest)
             inserter.weight(layer.node, layer.weight, columns)
             readers.setdefault(layer.activation, []).append(layer.node)
         for value, nodes in readers.items():

@@ -36,6 +36,7 @@ class QuantizeStatic(Pass):
         symmetric: activations with the zero point in the middle.
         clip: choose the scales of weights by their squared error, not by the largest.
         layers: names of contractions that may be quantized; ``None`` is all.
+        largest: integer of a weight.
     """
 
     name: ClassVar[str] = "quantize-static"
@@ -45,6 +46,7 @@ class QuantizeStatic(Pass):
     symmetric: bool = False
     clip: bool = False
     layers: frozenset[str] | None = None
+    largest: int = 127
 
     def run(self, model: ir.Model) -> PassResult:
         placement = place(model, self.capability, self.layers)
@@ -67,7 +69,7 @@ class QuantizeStatic(Pass):
 
     def _weights(self, inserter: Inserter, layer: Contraction, activation: Encoding) -> None:
         node = layer.node
-        columns = encode_columns(constant_array(layer.weight), layer.output_axis, self.clip)
+        columns = encode_columns(constant_array(layer.weight), layer.output_axis, self.clip, self.largest)
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
         if bias is not None and is_constant(bias):
             inserter.bias(node, bias, np.float32(activation.scale) * columns.scales)

@@ -36,7 +36,8 @@ def quantized_weights(request: Request) -> list[Layer]:
     chosen = Gptq if settings.algorithm == "gptq" else Awq
     quantized = chosen(calibration, runner, settings, capability=request.capability)
     quantized.run(request.model)
-    return quantized.layers
+    order = {n.name: i for i, n in enumerate(request.model.graph)}
+    return sorted(quantized.layers, key=lambda line: order.get(line.name, 0))
 
 
 def _told(line: Layer, algorithm: str) -> Layer:

@@ -34,8 +34,6 @@ TYPES = {
     "u4": TensorProto.UINT4,
     "i8": TensorProto.INT8,
     "u8": TensorProto.UINT8,
-    "f16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
 }
 ROWS = (1, 2, 3, 4, 5, 8, 61)
 
@@ -75,16 +73,12 @@ CASES = [
     Case("i4", 64, 33, 0, rows="f32", epilogue=True),
     Case("u8", 64, 33, 0, rows="f32"),
     Case("i4", 64, 96, 32, scales="f16"),
-    Case("f16", 37, 71, 0, rows="f32", epilogue=True),
-    Case("bf16", 64, 2100, 0, rows="f32"),
 ]
-QUICK = ("f32-f16-37x71-g0-bias", "i8-i4-96x71-g32-bias", "i8-u4-96x40-g32-zero", "i8-i8-64x72-g32", "f32-i4-64x96-g32")
+QUICK = ("i8-i4-96x71-g32-bias", "i8-u4-96x40-g32-zero", "i8-i8-64x72-g32", "f32-i4-64x96-g32")
 
 
 def _integers(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> onnx.TensorProto:
-    """Every code occurs, the most negative one as well; of halves, small integers."""
-    if "f" in kind:
-        return helper.make_tensor("w", TYPES[kind], shape, rng.integers(-64, 64, shape).reshape(-1).tolist())
+    """Every code occurs, the most negative one as well."""
     bits, signed = int(kind[1]), kind[0] == "i"
     low = -(1 << bits - 1) if signed else 0
     return helper.make_tensor("w", TYPES[kind], shape, rng.integers(low, low + (1 << bits), shape).reshape(-1).tolist())
@@ -111,11 +105,7 @@ def model_of(case: Case) -> onnx.ModelProto:
     how: dict[str, Any] = {"axis": 0, "block_size": case.group} if case.group else {"axis": 1}
     if case.scales != "f32":
         how["output_dtype"] = TensorProto.FLOAT
-    if "f" in case.weights:
-        nodes.append(helper.make_node("Cast", ["w"], ["real"], to=TensorProto.FLOAT))
-        del constants[1:]
-    else:
-        nodes.append(helper.make_node("DequantizeLinear", given, ["real"], **how))
+    nodes.append(helper.make_node("DequantizeLinear", given, ["real"], **how))
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", case.depth])]
     if case.rows == "i8":
         inputs = [
@@ -219,7 +209,7 @@ def test_compiles_elsewhere(spelling: str) -> None:
     """Levels that this machine need not have."""
     target, backend = machine.targets()[spelling], CpuBackend()
     kernels = []
-    for n, case in enumerate(CASES[:1] + CASES[7:10] + CASES[-2:]):
+    for n, case in enumerate(CASES[:1] + CASES[7:10]):
         kernel, _ = kernel_of(case)
         scheduled = apply(kernel, next(iter(backend.schedules(kernel, target))))
         assert plan_bytes(scheduled), n

@@ -26,8 +26,11 @@ QUANTIZED = "u8(min(max(round(X[m, k] * f32(11.5)) + f32(120.0), f32(0.0)), f32(
 REQUANTIZE = "u8(min(max(round(y[{axes}] * f32(0.7)) + f32(128.0), f32(0.0)), f32(255.0)))"
 
 
-def matmul(k: int, n: int, a: str = "u8", b: str = "i8", out: str = "u8", read: str = "X[m, k]") -> Kernel:
-    """Rows times a constant; ``out`` u8 is quantized, i32 the sums alone."""
+def matmul(
+    k: int, n: int, a: str = "u8", b: str = "i8", out: str = "u8", read: str = "X[m, k]", limit: int | None = None
+) -> Kernel:
+    """Rows times a constant (of which no element exceeds ``limit``); ``out`` u8 is quantized, i32 the sums alone."""
+    narrow = "" if limit is None else f", {limit}"
     result = {"u8": REQUANTIZE.format(axes="m, n"), "f32": "y[m, n]", "i32": "acc[m, n]"}[out]
     if out == "i32":
         after = ""
@@ -35,7 +38,7 @@ def matmul(k: int, n: int, a: str = "u8", b: str = "i8", out: str = "u8", read: 
         after = "y[m, n] = f32(acc[m, n] + shift[n]) * scale[n]"
     return parse_kernel(f"""
 @kernel
-def matmul(X: {a}[M, {k}], W: const[{b}[{k}, {n}]], shift: const[i32[{n}]], scale: const[f32[{n}]],
+def matmul(X: {a}[M, {k}], W: const[{b}[{k}, {n}]{narrow}], shift: const[i32[{n}]], scale: const[f32[{n}]],
            C: out[{out}[M, {n}]]):
     where(1 <= M <= 4096)
     m: M
@@ -134,6 +137,9 @@ CASES = (
     Case("matmul-i8", matmul(100, 70, "i8"), ROWS),
     Case("matmul-u8-u8", matmul(33, 40, "u8", "u8"), ROWS[2:5]),
     Case("matmul-i8-u8", matmul(33, 40, "i8", "u8"), ROWS[2:5]),
+    Case("narrow-u8", matmul(100, 70, b="i8", limit=64), ROWS),
+    Case("narrow-i8", matmul(70, 65, "i8", out="i32", limit=64), ROWS),
+    Case("narrow-deep", matmul(1605, 40, "i8", limit=64), ROWS[3:6]),
     Case("matmul-tiny", matmul(1, 1), ROWS[:4]),
     Case("matmul-whole", matmul(64, 128, out="f32"), ROWS),
     Case("matmul-deep", matmul(1605, 40, "i8"), ROWS[3:6]),
@@ -160,7 +166,7 @@ CASES = (
     Case("conv-planes", convolution(15, 3, 24, 7, stride=2, pad=3, planes=True), BATCHES),
 )  # fmt: skip
 #: What runs on the other levels in the ordinary suite.
-QUICK = ("matmul-u8", "matmul-i8", "matmul-u8-u8", "matmul-deep", "conv", "windows")
+QUICK = ("matmul-u8", "matmul-i8", "narrow-u8", "narrow-i8", "matmul-u8-u8", "matmul-deep", "conv", "windows")
 PAIRS = [
     pytest.param(
         c, level, id=f"{c.name}-{level}",
@@ -181,8 +187,9 @@ def tensors(kernel: Kernel, dims: dict[str, int], *, extreme: bool = False) -> d
             continue
         if p.dtype.is_integer and p.dtype.bits == 8:
             ends = np.iinfo(p.dtype.numpy)
-            low = ends.max if extreme and not ends.min else ends.min
-            high = low + 1 if extreme else ends.max + 1
+            least, most = (ends.min, ends.max) if p.limit is None else (-p.limit, p.limit)
+            low = most if extreme and not least else least
+            high = low + 1 if extreme else most + 1
             found[p.name] = rng.integers(low, high, shape).astype(p.dtype.numpy)
         elif p.dtype.is_integer:
             found[p.name] = rng.integers(-500, 500, shape).astype(p.dtype.numpy)
@@ -208,9 +215,10 @@ def test_the_fast_path_is_taken(case: Case) -> None:
         assert "start_sums_i32(" in text
         windows = case.name.startswith("windows") and level != VNNI
         assert ("winograd_weights(" in text) == windows
-        inner = re.findall(r"add_(?:bytes|packed_..|widened)\(rows", text)
+        inner = re.findall(r"add_(?:bytes|narrow|packed_..|widened)\(rows", text)
         unsigned = case.kernel.param("W").dtype.name == "U8"
         assert ("add_bytes(rows" in inner) == (level == VNNI and not unsigned)
+        assert ("add_narrow(rows" in inner) == (level != VNNI and case.name.startswith("narrow"))
 
 
 def test_what_follows_stays_in_registers() -> None:

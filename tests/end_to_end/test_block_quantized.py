@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -166,6 +167,24 @@ def test_other_forms(form: str, rows: int, tmp_path: Path) -> None:
     proto = model(nodes, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", depth])], constants)
     expected = x.astype(np.float64) @ (w * np.repeat(s, size, 0)[:depth].astype(np.float64))
     np.testing.assert_allclose(run(proto, {"x": x}, tmp_path), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["f16", "bf16"])
+def test_halves_stay_narrow(dtype: Any, tmp_path: Path) -> None:
+    """Weights that are cast to f32 where they are used are 16 bits wide in the artifact."""
+    depth, columns = 320, 1100
+    w = RNG.standard_normal((depth, columns)).astype(dtype)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "real"], ["product"]),
+        helper.make_node("Relu", ["product"], ["y"]),
+    ]
+    proto = model(nodes, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", depth])], {"w": w})
+    for rows in (1, 30):
+        x = RNG.standard_normal((rows, depth)).astype(np.float32)
+        expected = np.maximum(x.astype(np.float64) @ w.astype(np.float64), 0)
+        np.testing.assert_allclose(run(proto, {"x": x}, tmp_path), expected, rtol=0, atol=2e-6 * expected.max())
+    assert (tmp_path / "m.tw").stat().st_size < 2 * w.size + 300_000
 
 
 def _ids(feed: list[int]) -> dict[str, Array]:

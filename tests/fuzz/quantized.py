@@ -209,7 +209,7 @@ def _conv(g: Graph, x: str) -> str:
     if value.ndim < 3 or not all(isinstance(s, int) for s in g.sizes[x][1:]) or min(value.shape[2:]) < 2:
         raise Skip
     group = 2 if value.shape[1] % 2 == 0 and g.maybe(0.3) else 1
-    kernel = [g.pick([1, 2, 3]) for _ in value.shape[2:]]
+    kernel = [g.pick([k for k in (1, 2, 3) if k <= size]) for size in value.shape[2:]]
     pads = {"pads": [1] * 2 * len(kernel)} if g.maybe() else {}
     w = _weight(g, (filters, value.shape[1] // group, *kernel), 0)
     return g.add("Conv", [x, w, *([_bias(g, filters)] if g.maybe(0.7) else [])], group=group, **pads)[0]

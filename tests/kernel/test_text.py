@@ -42,11 +42,19 @@ def test_the_text_is_stable() -> None:
     assert print_kernel(parse_kernel(text)) == text
 
 
+def test_the_limit_of_a_constant_is_part_of_its_type() -> None:
+    text = HEAD.replace("Y: out", "W: const[i8[N, 8], 64], Y: out") + "    Y[m, n] = X[m, n]\n"
+    kernel = parse_kernel(text)
+    assert kernel.param("W").limit == 64
+    assert print_kernel(kernel) == text
+
+
 MALFORMED = {
     "not python": ("@kernel\ndef f(X: f32[M]):\n    m = = 3\n", 3, "not Python syntax"),
     "no kernel": ("x = 1\n", 1, "decorated with @kernel"),
     "not decorated": ("def f(X: f32[M]):\n    pass\n", 1, "decorated with @kernel"),
     "unknown dtype": ("@kernel\ndef f(X: f33[M]):\n    m: M\n", 2, "tensor type"),
+    "bad limit": ("@kernel\ndef f(X: const[i8[M], x]):\n    pass\n", 2, "limit"),
     "no type": ("@kernel\ndef f(X):\n    pass\n", 2, "no type"),
     "parameter twice": ("@kernel\ndef f(X: f32[M], X: f32[M]):\n    pass\n", 2, ""),
     "axis twice": (HEAD + "    m: N\n", 6, "declared twice"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from tilewright.errors import TilewrightError
+from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import constant_array, constant_tensor, is_constant
 from tilewright.passes.base import Pass
 from tilewright.passes.canonicalize.canonicalize_quantization import CanonicalizeQuantization
@@ -13,9 +18,10 @@ from tilewright.passes.canonicalize.eliminate_requantization import EliminateReq
 from tilewright.passes.canonicalize.fold_dequantization import FoldDequantization
 from tilewright.passes.canonicalize.move_quantization import MoveQuantization
 from tilewright.passes.canonicalize.recognise_integer_products import RecogniseIntegerProducts
-from tilewright.passes.pipeline import canonicalization
+from tilewright.passes.pipeline import canonicalization, run_pipeline
 
-from tests.passes.harness import check_each, graph, ops, run
+from tests.end_to_end import quantized_cases
+from tests.passes.harness import check_each, graph, ops, proto_of, run
 
 #: Constants that graphs below read by name: ``<type> name = {…}`` in the signature of ONNX text.
 S = "float s = {0.1}, float t = {0.02}, uint8 z = {3}, uint8 u = {0}, int8 i = {0}"
@@ -242,3 +248,39 @@ def test_exports(case: tuple[str, str, str, str, str]) -> None:
             assert weight is not None and is_constant(weight)
             tensor = constant_tensor(weight)
             assert tensor is not None and tensor.dtype == ir.DataType.INT8
+
+
+@pytest.mark.parametrize("number", [0.0, -0.1, np.nan, np.inf, 1e-45, 3e38])
+def test_scales_that_make_no_sense_are_no_fault_of_a_pass(number: float) -> None:
+    """The graph stays valid, whatever numbers stand for scales, biases and bounds."""
+    for case in quantized_cases.CASES:
+        model_proto = quantized_cases.build(case)
+        for tensor in model_proto.graph.initializer:
+            array = onnx.numpy_helper.to_array(tensor)
+            if array.dtype.kind == "f":
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, number), tensor.name))
+        state = import_model(model_proto)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_pipeline(state, canonicalization())
+        proto_of(state)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = com.microsoft.QLinearConcat<axis=1>(s, z)",
+        "y = com.microsoft.QLinearSoftmax<axis=7, opset=13>(a, s, z, s, z)",
+        'y = com.microsoft.QLinearSoftmax<axis="last", opset=13>(a, s, z, s, z)',
+        "y = com.microsoft.QGemm(a, s)",
+        "y = com.microsoft.QLinearAveragePool<kernel_shape=[0, -1]>(a, s, z, s, z)",
+        "y = com.microsoft.DequantizeLinear<axis=5>(a, v, z)",
+    ],
+)
+def test_a_contributed_operator_that_makes_no_sense_is_refused(body: str) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (uint8[2,4] a) => (uint8[M,N] y) '
+        f"<float s = {{0.1}}, float[4] v = {{1,2,3,4}}, uint8 z = {{3}}> {{ {body} }}"
+    )
+    with pytest.raises(TilewrightError):
+        import_model(onnx.parser.parse_model(text))

@@ -10,6 +10,8 @@ import pytest
 from tilewright.backends.cpu.machine import targets
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import type_of
+from tilewright.ir.types import DType
+from tilewright.ops.program import Run, lower_graph
 from tilewright.passes.base import Pass
 from tilewright.passes.fusion.duplicate_dequantize import DuplicateDequantize
 from tilewright.passes.fusion.dynamic_quantize import FuseDynamicQuantize
@@ -133,3 +135,18 @@ def test_launches(name: str, method: str, tmp_path: Path) -> None:
 def _is_narrow(node: ir.Node) -> bool:
     """Whether both factors of a product are read as integers."""
     return all(v is not None and type_of(v).dtype.bits == 8 for v in node.inputs[:2])
+
+
+def test_narrow_weights_are_known_to_kernels(tmp_path: Path) -> None:
+    model = small()["bert-base"]
+    shapes = {k: tuple(map(str, v)) for k, v in model.input_shapes.items()}
+    limits: dict[bool, set[int | None]] = {}
+    for narrow in (False, True):
+        state = import_model(model.build(tmp_path), shapes)
+        run_pipeline(state, canonicalization())
+        settings = Settings("int8-dynamic", narrow_weights=narrow)
+        quantize(state, settings, Capability.of(targets()["cpu:x86-64-v3"]))
+        run_pipeline(state, fusion(2))
+        kernels = [s.kernel for s in lower_graph(state) if isinstance(s, Run) and s.kernel.name == "fused_matmul"]
+        limits[narrow] = {p.limit for k in kernels for p in k.params if p.dtype is DType.I8 and p.role == "const"}
+    assert limits == {False: {None}, True: {64}}

@@ -9,8 +9,9 @@ import pytest
 from onnx import helper
 from tilewright.errors import UsageError
 from tilewright.ir.evaluate import evaluate
+from tilewright.passes.quantize import gptq
 from tilewright.passes.quantize.base import Capability, Settings
-from tilewright.passes.quantize.gptq import Gptq, second_order, stages
+from tilewright.passes.quantize.gptq import Gptq, refitted, second_order, stages
 from tilewright.passes.quantize.methods import quantize
 from tilewright.passes.quantize.rounding import I4, I8, Grid, round_to_nearest
 from tilewright.passes.quantize.second_moments import moments_of, rows_of
@@ -41,10 +42,31 @@ def test_definition(depth: int, group: int, grid: Grid, order: bool) -> None:
     random = np.random.default_rng(depth)
     rows = correlated(random, 64, depth)
     matrix = random.standard_normal((depth, 5)).astype(np.float32)
-    got = second_order(matrix, rows.T @ rows, grid, group, order=order)
+    got = second_order(matrix, rows.T @ rows, grid, group, order=order, refit=False)
     scale, _ = got.scales.rows(0, depth)
     want = by_definition(matrix, rows.T @ rows, scale, grid, 0.01, order)
     np.testing.assert_array_equal(got.integers.astype(int), want)
+
+
+@pytest.mark.parametrize(("depth", "group"), [(12, 4), (11, 4), (9, 0)])
+def test_scales_of_least_error(depth: int, group: int) -> None:
+    """Beside the least squares of each column by itself; a block of zeros keeps its scale."""
+    random = np.random.default_rng(depth)
+    rows = correlated(random, 60, depth).astype(np.float64)
+    matrix = random.standard_normal((depth, 5)).astype(np.float32)
+    rounded = round_to_nearest(matrix, I4, group)
+    whole = rounded.integers.astype(np.float64)
+    whole[: group or 0, 2] = 0
+    got = refitted(matrix, whole, rounded.scales, rows.T @ rows)
+    block = np.arange(depth) // rounded.scales.group
+    for n in range(5):
+        columns = np.stack([rows @ (whole[:, n] * (block == b)) for b in range(block[-1] + 1)], 1)
+        want = np.linalg.lstsq(columns, rows @ matrix[:, n], rcond=None)[0]
+        ratio = want / rounded.scales.scale[:, n]
+        usual = (ratio > 0.5) & (ratio < 1.5)
+        np.testing.assert_allclose(got.scale[usual, n], want[usual], rtol=1e-4)
+        np.testing.assert_array_equal(got.scale[~usual, n], rounded.scales.scale[~usual, n])
+        assert n != 2 or not group or not usual[0]
 
 
 @pytest.mark.parametrize("group", [32, 0])
@@ -70,7 +92,7 @@ def test_inputs_that_are_never_used() -> None:
     got = second_order(matrix, rows.T @ rows, I4, 0)
     assert np.isfinite(got.real()).all()
     assert (np.abs(got.real() - matrix)[[2, 5]] <= 0.51 * np.abs(got.scales.scale) + 0.2 * np.abs(matrix[[2, 5]])).all()
-    nothing = second_order(matrix, np.zeros((8, 8), np.float32), I4, 4)
+    nothing = second_order(matrix, np.zeros((8, 8), np.float32), I4, 4, refit=False)
     np.testing.assert_array_equal(nothing.integers, round_to_nearest(matrix, I4, 4).integers)
 
 
@@ -142,6 +164,24 @@ def test_graph(group: int) -> None:
     assert first == second
     assert np.linalg.norm(together - want) < 0.9 * nearest
     assert np.linalg.norm(staged - want) < 0.9 * nearest
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_weights_of_too_many_inputs(monkeypatch: pytest.MonkeyPatch, algorithm: Any) -> None:
+    """They are rounded to nearest, which is told; the others are not."""
+    random = np.random.default_rng(4)
+    weights = {"w": random.standard_normal((8, 40)), "v": random.standard_normal((40, 8))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="one"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="two"),
+    ]
+    model = model_of(nodes, {k: v.astype(np.float32) for k, v in weights.items()}, ["n", 8])
+    monkeypatch.setattr(gptq, "LARGEST", 4 * 8 * 8)
+    feed = {"x": random.standard_normal((30, 8)).astype(np.float32)}
+    one, two = quantize(model, Settings("int4", algorithm=algorithm), ALL, samples([feed]), evaluated)
+    assert (one.name, one.got, one.why) == ("one", "int4 weights", "")
+    assert (two.name, two.got) == ("two", "int4 weights") and "rounded to nearest" in two.why
+    valid(model)
 
 
 def test_stages() -> None:

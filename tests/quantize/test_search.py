@@ -92,7 +92,7 @@ def test_a_record_goes_before_a_prediction() -> None:
 
 
 def measured(plain: Quantized, slow: str) -> Records:
-    """Records of every kernel of the float and the quantized graph: integers take a quarter of the time, or thrice."""
+    """A record of every kernel: those of integers take a quarter of the time of floats, ``slow`` three times that."""
     graph = import_model(chain(WIDE))
     run_pipeline(graph, canonicalization())
     seconds: dict[Any, float] = {}

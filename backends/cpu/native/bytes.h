@@ -1,14 +1,14 @@
-/* Sums of products over one block of a reduction, with weights of 4, 8 or 16 bits that become wide in registers.
+/* Sums of products over one block of a reduction, with weights of 4 or 8 bits that become wide in registers.
  *
  * Weights lie in panels of 32 columns. For each column, 4 bytes stand together: of 8-bit weights those of 4 successive
  * steps k … k + 3; of 4-bit ones those of 8, steps k … k + 3 in the low halves and k + 4 … k + 7 in the high ones. So
- * the 32-bit lanes of a vector are columns at every vector width, as instructions that add four products want it. Floats of 16 bits lie as f32 would: 32 columns, then the next step.
+ * the 32-bit lanes of a vector are columns at every vector width, as instructions that add four products want it.
  *
  * rows, vectors, bits and is_signed are literals everywhere. The sums of integers are exact for every weight and every
  * 8-bit x. `part[i][j]` is the sum of row i in the columns of vector j. */
 #ifndef TW_BYTES_H
 #define TW_BYTES_H
-#include "vec_half.h"
+#include "vec.h"
 
 #define TW_BLOCK_ROWS 14
 #define TW_BLOCK_VECTORS 8
@@ -171,24 +171,5 @@ TW_INLINE void dot_float(const int bits, const int rows, const int vectors, cons
         }
     }
 }
-
-#define TW_DOT_HALVES(T)                                                                                             \
-    TW_INLINE void dot_##T(const int rows, const int vectors, const int is_signed, const int ahead,                  \
-                           const int64_t groups, const float *x, const int64_t x_row, const uint8_t *w,              \
-                           f32v (*part)[TW_BLOCK_VECTORS]) {                                                         \
-        TW_UNROLL TW_FOR(i, rows) TW_UNROLL TW_FOR(j, vectors) part[i][j] = set_f32(0.0f);                           \
-        for (int64_t k = 0; k < groups; k++) {                                                                       \
-            const uint16_t *row = (const uint16_t *)w + k * 32;                                                      \
-            f32v wide[TW_BLOCK_VECTORS];                                                                             \
-            if (ahead) __builtin_prefetch((const uint8_t *)row + ahead, 0, 3);                                       \
-            TW_UNROLL TW_FOR(j, vectors) wide[j] = T##_value(load_u16(row + TW_LANES * j));                          \
-            TW_UNROLL TW_FOR(i, rows) {                                                                              \
-                const f32v a = set_f32(x[i * x_row + k]);                                                            \
-                TW_UNROLL TW_FOR(j, vectors) part[i][j] += a * wide[j];                                              \
-            }                                                                                                        \
-        }                                                                                                            \
-    }
-TW_DOT_HALVES(f16)
-TW_DOT_HALVES(bf16)
 
 #endif

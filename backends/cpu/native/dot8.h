@@ -139,6 +139,44 @@ TW_INLINE void add_quad_row(const int vectors, i32v *sum, const uint8_t *a, cons
     TW_UNROLL TW_FOR(j, vectors) sum[j] = add_quad(sum[j], a, y[j]);
 }
 
+/* The same where no element of b exceeds 64: pmaddubsw adds two products in 16 bits without loss. */
+#if defined(__SSSE3__)
+TW_INLINE i32v add_narrow_quad(i32v sum, const uint8_t *a, i32v b) {
+    int32_t quad;
+    memcpy(&quad, a, 4);
+#if TW_LANES == 8 && defined(__AVX2__)
+    typedef char s8x32 __attribute__((vector_size(32)));
+    const s32x8 two = (s32x8)__builtin_ia32_pmaddubsw256((s8x32)set_i32(quad), (s8x32)b);
+    return sum + TW_MADD_8(two, set_i32(0x10001));
+#else /* in quarters */
+    typedef char s8x16 __attribute__((vector_size(16)));
+    union { i32v v; s32x4 part[TW_LANES / 4]; } y = {b}, z;
+    const s32x4 x = {quad, quad, quad, quad}, ones = {0x10001, 0x10001, 0x10001, 0x10001};
+    TW_UNROLL TW_FOR(i, TW_LANES / 4)
+        z.part[i] = TW_MADD_4(__builtin_ia32_pmaddubsw128((s8x16)x, (s8x16)y.part[i]), ones);
+    return sum + z.v;
+#endif
+}
+#else
+#define add_narrow_quad add_quad
+#endif
+TW_INLINE void add_narrow_row(const int vectors, i32v *sum, const uint8_t *a, const i32v *y) {
+#if defined(__AVX2__) && TW_LANES == 8
+    if (vectors == 2) {
+        static const TW_ALIGN int32_t ones[8] = {0x10001, 0x10001, 0x10001, 0x10001, 0x10001, 0x10001, 0x10001, 0x10001};
+        i32v x, z;
+        __asm__ volatile(
+            "vpbroadcastd %[a], %[x]\n\tvpmaddubsw %[y0], %[x], %[z]\n\tvpmaddubsw %[y1], %[x], %[x]\n\t"
+            "vpmaddwd %[o], %[z], %[z]\n\tvpaddd %[z], %[s0], %[s0]\n\t"
+            "vpmaddwd %[o], %[x], %[x]\n\tvpaddd %[x], %[s1], %[s1]"
+            : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [x] "=&x"(x), [z] "=&x"(z)
+            : [a] "m"(*(const int32_t *)a), [y0] "x"(y[0]), [y1] "x"(y[1]), [o] "m"(*(const i32v *)ones));
+        return;
+    }
+#endif
+    TW_UNROLL TW_FOR(j, vectors) sum[j] = add_narrow_quad(sum[j], a, y[j]);
+}
+
 /* ---- a strip of b as pairs --------------------------------------------------------------------------------------- */
 
 /* The columns of `vectors` vectors of b as pairs, in the order of use; zero up to whole chunks. */
@@ -159,14 +197,19 @@ TW_WIDEN_STRIP(i8)
 TW_WIDEN_STRIP(u8)
 
 /* -128 times the sum of each column of a strip of b: where sums start whose elements of a have 128 added. */
-TW_INLINE void balance_strip(const int vectors, const int64_t quads, const void *b, int32_t *TW_RESTRICT start) {
-    static const uint8_t ones[4] = {1, 1, 1, 1};
-    i32v sum[TW_PANEL_VECTORS];
-    TW_UNROLL TW_FOR(j, vectors) sum[j] = set_i32(0);
-    for (int64_t q = 0; q < quads; q++) TW_UNROLL TW_FOR(j, vectors)
-        sum[j] = add_quad(sum[j], ones, load_i32((const int32_t *)((const char *)b + q * TW_QUADS) + j * TW_LANES));
-    TW_UNROLL TW_FOR(j, vectors) store_i32(start + j * TW_LANES, sum[j] * -128);
-}
+#define TW_BALANCE(name, add)                                                                                        \
+    TW_INLINE void name(const int vectors, const int64_t quads, const void *b, int32_t *TW_RESTRICT start) {         \
+        static const uint8_t ones[4] = {1, 1, 1, 1};                                                                 \
+        i32v sum[TW_PANEL_VECTORS];                                                                                  \
+        TW_UNROLL TW_FOR(j, vectors) sum[j] = set_i32(0);                                                            \
+        for (int64_t q = 0; q < quads; q++) TW_UNROLL TW_FOR(j, vectors) {                                           \
+            const int32_t *at = (const int32_t *)((const char *)b + q * TW_QUADS) + j * TW_LANES;                    \
+            sum[j] = add(sum[j], ones, load_i32(at));                                                                \
+        }                                                                                                            \
+        TW_UNROLL TW_FOR(j, vectors) store_i32(start + j * TW_LANES, sum[j] * -128);                                 \
+    }
+TW_BALANCE(balance_strip, add_quad)
+TW_BALANCE(balance_narrow, add_narrow_quad)
 
 /* ---- register tiles: rows and vectors are literals, `stride` rows in a chunk of a ------------------------------------ */
 
@@ -225,22 +268,25 @@ TW_INLINE void add_widened(const int rows, const int vectors, const int stride, 
 TW_ADD_PACKED(i8)
 TW_ADD_PACKED(u8)
 
-/* The same for a in bytes. */
-TW_INLINE void add_bytes_quad(const int rows, const int vectors, const uint8_t *a, const char *b,
-                              i32v (*sum)[TW_PANEL_VECTORS]) {
-    i32v y[TW_PANEL_VECTORS];
-    TW_UNROLL TW_FOR(j, vectors) y[j] = load_i32((const int32_t *)b + j * TW_LANES);
-    TW_UNROLL TW_FOR(i, rows) add_quad_row(vectors, sum[i], a + i * TW_CHUNK, y);
-    TW_STEP;
-}
-TW_INLINE void add_bytes(const int rows, const int vectors, const int stride, const int64_t quads, const uint8_t *a,
-                         const void *packed, i32v (*sum)[TW_PANEL_VECTORS]) {
-    const char *b = packed;
-    int64_t q = 0;
-    TW_ROLLED for (; q + 4 <= quads; q += 4, a += stride * TW_CHUNK, b += 4 * TW_QUADS) TW_UNROLL TW_FOR(t, 4)
-        add_bytes_quad(rows, vectors, a + 4 * t, b + t * TW_QUADS, sum);
-    TW_ROLLED for (; q < quads; q++, a += 4, b += TW_QUADS) add_bytes_quad(rows, vectors, a, b, sum);
-}
+/* The same for a in bytes, with any b and with one of which no element exceeds 64. */
+#define TW_ADD_BYTES(name, row)                                                                                      \
+    TW_INLINE void name##_step(const int rows, const int vectors, const uint8_t *a, const char *b,                   \
+                               i32v (*sum)[TW_PANEL_VECTORS]) {                                                      \
+        i32v y[TW_PANEL_VECTORS];                                                                                    \
+        TW_UNROLL TW_FOR(j, vectors) y[j] = load_i32((const int32_t *)b + j * TW_LANES);                             \
+        TW_UNROLL TW_FOR(i, rows) row(vectors, sum[i], a + i * TW_CHUNK, y);                                         \
+        TW_STEP;                                                                                                     \
+    }                                                                                                                \
+    TW_INLINE void name(const int rows, const int vectors, const int stride, const int64_t quads, const uint8_t *a,  \
+                        const void *packed, i32v (*sum)[TW_PANEL_VECTORS]) {                                         \
+        const char *b = packed;                                                                                      \
+        int64_t q = 0;                                                                                               \
+        TW_ROLLED for (; q + 4 <= quads; q += 4, a += stride * TW_CHUNK, b += 4 * TW_QUADS) TW_UNROLL TW_FOR(t, 4)   \
+            name##_step(rows, vectors, a + 4 * t, b + t * TW_QUADS, sum);                                            \
+        TW_ROLLED for (; q < quads; q++, a += 4, b += TW_QUADS) name##_step(rows, vectors, a, b, sum);               \
+    }
+TW_ADD_BYTES(add_bytes, add_quad_row)
+TW_ADD_BYTES(add_narrow, add_narrow_row)
 
 /* ---- staging of a: n elements of one row into its place in each chunk, step elements apart ------------------------ */
 

@@ -19,18 +19,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Union
+from typing import Any, Union
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from tilewright import sample
-from tilewright.errors import ResourceError, UsageError
+from tilewright.calibration.files import LIMIT, natural, read_npy, read_npz, require_room, too_many
+from tilewright.errors import UsageError
 from tilewright.ir import facts as model_facts
 from tilewright.ir.facts import DEFAULT_RANGE
 from tilewright.ir.graph import type_of
@@ -41,10 +40,6 @@ Feed = Mapping[str, Array]
 #: What calibration data can be given as.
 Source = Union[str, "os.PathLike[str]", Calibration, Iterable["Feed | Array"]]
 
-#: Samples at most: an iterable that never ends is an error, not a hang. Ranges are settled long before.
-LIMIT = 4096
-#: Bytes at most, all samples together.
-LIMIT_BYTES = 8 << 30
 #: Rows of a sample that is cut from an array with an open batch: enough to keep a machine busy, few enough that some
 #: can be held out.
 ROWS = 32
@@ -118,7 +113,7 @@ def _random(text: str, model: ir.Model) -> list[Feed]:
 
 
 def _npz(path: Path, model: ir.Model) -> list[Feed]:
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     if arrays and all("/" in name for name in arrays):
         groups: dict[str, dict[str, Array]] = {}
         for name, array in arrays.items():
@@ -146,9 +141,9 @@ def _folder(path: Path, model: ir.Model) -> list[Feed]:
     if len(set(counts.values())) > 1:
         raise _uneven(str(path), counts)
     total = sum(file.stat().st_size for file in found)
-    _require_room(str(path), len(found) // max(len(names), 1), total)
+    require_room(str(path), len(found) // max(len(names), 1), total)
     return [
-        {name: _read_npy(file) for name, file in zip(names, row, strict=True)}
+        {name: read_npy(file) for name, file in zip(names, row, strict=True)}
         for row in zip(*files.values(), strict=True)
     ]
 
@@ -183,85 +178,6 @@ def _iterated(source: object, model: ir.Model) -> list[Feed]:
             cause, fix = f"it is {type(given).__name__}", f"give arrays by input name: {', '.join(names)}"
             raise UsageError("calibration-names", where=f"calibration, sample {i}", cause=cause, fix=fix)
     return feeds
-
-
-# -- files ---------------------------------------------------------------------------------------------------------
-
-#: What NumPy and zipfile raise for files that are missing, empty, truncated, damaged or pickles.
-_UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, SyntaxError),
-    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
-)
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            _require_room(str(path), 0, sum(m.file_size for m in members))
-            arrays = {}
-            for member in members:
-                with archive.open(member) as stream:
-                    _require_whole(stream, member.file_size)
-                with archive.open(member) as stream:
-                    arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
-            return arrays
-    except _UNREADABLE as error:
-        raise _unreadable(path, error, "give an .npz of arrays by input name, a folder of .npy, or random:N") from None
-
-
-def _read_npy(path: Path) -> Array:
-    try:
-        with path.open("rb") as stream:
-            _require_whole(stream, path.stat().st_size)
-            stream.seek(0)
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    except _UNREADABLE as error:
-        raise _unreadable(path, error, "give .npy files of plain arrays") from None
-
-
-def _require_whole(stream: IO[bytes], size: int) -> None:
-    """Raise ``ValueError`` for a header that claims more than the file holds: room for it is never asked for."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject:
-        raise ValueError("pickled objects")
-    count = 1
-    for extent in shape:
-        if extent < 0:
-            raise ValueError("a negative size")
-        count *= extent
-    if count * dtype.itemsize > size:
-        raise ValueError(f"the header says {count * dtype.itemsize} bytes, the file holds {size}")
-
-
-def _unreadable(path: Path, error: BaseException, fix: str) -> UsageError:
-    cause = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        cause = error.strerror.lower()
-    elif "pickle" in cause:
-        cause = "it holds Python objects (pickles), which are never loaded"
-    return UsageError("calibration-unreadable", where=str(path), cause=cause, fix=fix)
-
-
-def _require_room(where: str, count: int, size: int) -> None:
-    if count > LIMIT:
-        raise _too_many(where)
-    if size > LIMIT_BYTES:
-        cause = f"{size / 1e9:.1f} GB of samples, at most {LIMIT_BYTES / 1e9:.1f} GB are read"
-        raise ResourceError("calibration-too-large", where=where, cause=cause, fix="give fewer samples: a few hundred")
-
-
-def _too_many(where: str) -> UsageError:
-    cause, fix = f"there are more than {LIMIT} samples", "give fewer: ranges are settled after a few hundred"
-    return UsageError("calibration-too-many", where=where, cause=cause, fix=fix)
-
-
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that orders names as a reader does: ``x_2`` before ``x_10``."""
-    pieces = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", name)
-    return tuple((0, int(p), p) if p.isdecimal() and p.isascii() and len(p) <= 18 else (1, 0, p) for p in pieces)
 
 
 # -- splitting -----------------------------------------------------------------------------------------------------
@@ -312,7 +228,7 @@ def _is_batch(model: ir.Model) -> bool:
 
 def _checked(feeds: Sequence[Feed], model: ir.Model, source: str) -> list[Feed]:
     if len(feeds) > LIMIT:
-        raise _too_many(source)
+        raise too_many(source)
     inputs = inputs_of(model)
     if not feeds:
         fix = "give some samples of what the model is to be run on"
