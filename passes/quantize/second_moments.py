@@ -49,7 +49,8 @@ class Moments:
 
     def add(self, part: int, rows: Array) -> None:
         """Take in ``rows``, ``[rows, K]`` in f32, of one part. Rows are counted by the first part."""
-        self.products[part] += rows.T @ rows
+        with np.errstate(over="ignore", invalid="ignore"):  # told by moments_of
+            self.products[part] += rows.T @ rows
         self.sums[part] += rows.sum(0, dtype=np.float64)
         self.magnitudes[part] += np.abs(rows).sum(0, dtype=np.float64)
         self.rows += len(rows) if part == 0 else 0
@@ -72,7 +73,15 @@ def moments_of(
                 _check_finite(x, node, index, calibration)
                 for part, rows in rows_of(x, node, together[0]):
                     sums.add(part, rows)
-    yield from ((together, sums) for (_, together), sums in zip(groups, moments, strict=True))
+    for (_, together), sums in zip(groups, moments, strict=True):
+        if not np.isfinite(sums.products).all():
+            raise UsageError(
+                "calibration-not-finite",
+                where=f"{calibration.source}, the input of {together[0].name!r}",
+                cause="products of its values leave the range of f32",
+                fix="leave samples out that make such values, or use --algorithm rtn, which looks at none",
+            )
+        yield together, sums
 
 
 #: Bytes of second moments beyond which a weight does without: 32768 inputs. The widest layers of Llama 2 70B

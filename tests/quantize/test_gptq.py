@@ -201,3 +201,11 @@ def test_data_that_are_not_finite() -> None:
     feeds = [{"x": np.ones((1, 8), np.float32)}, {"x": np.full((1, 8), np.nan, np.float32)}]
     with pytest.raises(UsageError, match="sample 1"):
         quantize(model, Settings("int4"), ALL, samples(feeds), evaluated)
+
+
+def test_values_whose_products_leave_f32() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    model = model_of(nodes, {"w": np.ones((32, 8), np.float32)}, ["N", 32])
+    feeds = [{"x": np.full((4, 32), 1e30, np.float32)}]
+    with pytest.raises(UsageError, match="leave the range of f32"):
+        quantize(model, Settings("int4"), Capability(weights=frozenset(["i4"])), samples(feeds), evaluated)
