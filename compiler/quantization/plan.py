@@ -14,6 +14,7 @@ from tilewright.ir.graph import layers_of
 from tilewright.ops.program import Run, Step
 from tilewright.options import Precision
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Runner
+from tilewright.passes.quantize.contractions import NO_WEIGHTS
 from tilewright.quantization import request
 from tilewright.quantization.apply import Quantized, Quantizer
 from tilewright.quantization.costs import computed_in, mark_layers
@@ -103,7 +104,11 @@ class PrecisionPlan:
             group.quantized[entry] = replace(found, rows=rows)
 
     def require(self) -> None:
-        """Raise :class:`PrecisionError` for layers that did not get what was asked and that nobody excepted."""
+        """Raise :class:`PrecisionError` for layers that did not get what was asked and that nobody excepted.
+
+        Products without weights are told, and no exception is needed: methods quantize weights and what is multiplied
+        with them.
+        """
         if self._precision.asked == "auto":
             return
         allowed = {_type(a) for a in self._precision.allowed}
@@ -115,7 +120,7 @@ class PrecisionPlan:
                 problems += [
                     f"{row.name} ({row.op_type}) on {on}: {row.got}{f', {row.why}' if row.why else ''}"
                     for row in found.rows
-                    if row.why != "excepted"
+                    if row.why not in ("excepted", NO_WEIGHTS)
                     and not _honoured(row, self._precision.asked)
                     and _type(row.got) not in allowed
                 ]

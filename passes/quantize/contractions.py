@@ -12,6 +12,8 @@ from tilewright.ir.late import is_late
 
 #: Operators that sum products; each is a line of a report.
 CONTRACTIONS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention"])
+#: Why a product of two computed tensors (the scores of an attention) is not quantized by any method: it has none.
+NO_WEIGHTS = "its weights are computed at run time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def obstacle(node: ir.Node, absorbed: Collection[str], layers: Collection[str] |
         return f"{node.op_type} is not quantized"
     x, weight = node.inputs[0], node.inputs[1]
     if x is None or weight is None or not is_constant(weight):
-        return "its weights are computed at run time" if not _integer(node) else "it is quantized already"
+        return NO_WEIGHTS if not _integer(node) else "it is quantized already"
     if is_constant(x):
         return "both operands are constants"
     if is_late(node):
