@@ -36,6 +36,7 @@ OURS: tuple[tuple[str, Settings, bool], ...] = (
     ("int8", Settings("int8"), True),
     ("smoothquant", Settings("smoothquant"), True),
     ("int8-dynamic", Settings("int8-dynamic"), True),
+    ("int8-dynamic, narrow weights", Settings("int8-dynamic", narrow_weights=True), True),
     ("int8-dynamic, no data", Settings("int8-dynamic"), False),
     ("int4, blocks of 32", Settings("int4"), True),
     ("int8-weights", Settings("int8-weights"), True),
