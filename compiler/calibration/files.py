@@ -22,7 +22,7 @@ LIMIT_BYTES = 8 << 30
 #: What NumPy and zipfile raise for files that are missing, empty, truncated, damaged or pickles.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, SyntaxError),
-    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),
 )
 
 
