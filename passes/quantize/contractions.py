@@ -60,6 +60,8 @@ def obstacle(node: ir.Node, absorbed: Collection[str], layers: Collection[str] |
         absorbed: operators whose integer form the target has.
         layers: names that may be quantized; ``None`` is all.
     """
+    if has_no_weights(node):
+        return NO_WEIGHTS  # whatever layers were chosen
     if layers is not None and (node.name or "") not in layers:
         return "not among the layers that were chosen"
     if node.op_type not in absorbed:
@@ -68,12 +70,20 @@ def obstacle(node: ir.Node, absorbed: Collection[str], layers: Collection[str] |
         return f"{node.op_type} is not quantized"
     x, weight = node.inputs[0], node.inputs[1]
     if x is None or weight is None or not is_constant(weight):
-        return NO_WEIGHTS if not _integer(node) else "it is quantized already"
+        return "it is quantized already"
     if is_constant(x):
         return "both operands are constants"
     if is_late(node):
         return "its shape hangs on run-time values"
     return _weight_obstacle(node.op_type, weight)
+
+
+def has_no_weights(node: ir.Node) -> bool:
+    """Whether the second factor of a product is computed, and it is not quantized already."""
+    if node.op_type not in ("MatMul", "Conv"):
+        return node.op_type == "Attention"
+    weight = node.inputs[1]
+    return (weight is None or not is_constant(weight)) and not _integer(node)
 
 
 def _weight_obstacle(op_type: str, weight: ir.Value) -> str:
