@@ -94,6 +94,11 @@ class Operand:
             self._memo[key] = const(0, self.type.dtype) if is_empty(self.type) else self.compute(key)
         return self._memo[key]
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether the contents are known and all 0."""
+        return self.known is not None and not self.known.astype(np.float64).any()
+
     def scalar(self) -> Value:
         """The only element of a tensor of one element, whatever its rank."""
         return self.at([0] * self.type.rank)

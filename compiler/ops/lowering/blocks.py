@@ -43,7 +43,7 @@ _INTEGERS = (DType.I4, DType.U4, DType.I8, DType.U8)
 
 
 def _is_zero(zero: Operand | None) -> bool:
-    return zero is None or (zero.known is not None and not zero.known.astype("int32").any())
+    return zero is None or zero.is_zero
 
 
 def _fits(rows: Quantized, block: int, rank: int) -> bool:

@@ -66,7 +66,7 @@ def _is_even(q: Quantized, axes: Collection[int]) -> bool:
 
 
 def _factor(q: Quantized) -> Factor:
-    zero = None if q.zero is None or _is_zero(q.zero) else q.zero
+    zero = None if q.zero is None or q.zero.is_zero else q.zero
     return Factor(q.stored, lambda i: cast(_entry(q, q.scale, i), DType.F32), None if zero is None else _zero(q, zero))
 
 
@@ -90,10 +90,6 @@ def _entry(q: Quantized, parameter: Operand, index: Sequence[Index]) -> Value:
     return parameter.at((*index[: q.axis], 0 if one else position // q.block, *index[q.axis + 1 :]))
 
 
-def _is_zero(operand: Operand) -> bool:
-    return operand.known is not None and not operand.known.any()
-
-
 def _signed(q: Quantized) -> Quantized:
     """Weights as signed integers: unsigned ones are moved by 128, with their zero point."""
     if q.stored.type.dtype is DType.I8:
@@ -104,8 +100,8 @@ def _signed(q: Quantized) -> Quantized:
     )
     known = None
     if q.zero is None:
-        zero = Operand(TensorType.of(DType.I32), lambda i: const(-128, DType.I32))
-        return Quantized(moved, q.scale, zero, None, 0) if q.axis is None else _with_zero(q, moved, -128)
+        zero = Operand(TensorType(DType.I32, q.scale.type.shape), lambda i: const(-128, DType.I32))
+        return Quantized(moved, q.scale, zero, q.axis, q.block)
     if q.zero.known is not None:
         known = q.zero.known.astype("int32") - 128
     zero = Operand(
@@ -113,11 +109,6 @@ def _signed(q: Quantized) -> Quantized:
         lambda i: _less(q.zero.at(i)),  # type: ignore[union-attr]
         known=known,
     )
-    return Quantized(moved, q.scale, zero, q.axis, q.block)
-
-
-def _with_zero(q: Quantized, moved: Operand, number: int) -> Quantized:
-    zero = Operand(TensorType(DType.I32, q.scale.type.shape), lambda i: const(number, DType.I32))
     return Quantized(moved, q.scale, zero, q.axis, q.block)
 
 

@@ -169,17 +169,13 @@ def _requantized(ctx: Context, total: Value, scales: Sequence[Value], scale: Val
 
 def _centred(x: Operand, zero: Operand | None, axis: int) -> Operand:
     """``x`` minus its zero points as 32-bit integers; several lie along ``axis`` (-2 for rows, -1 for columns)."""
-    at = None if zero is None or _is_zero(zero) else _along(zero, axis, x.type)
+    at = None if zero is None or zero.is_zero else _along(zero, axis, x.type)
 
     def compute(index: tuple[Index, ...]) -> Value:
         value = cast(x.at(index), DType.I32)
         return value if at is None else binary("sub", value, cast(at(index), DType.I32))
 
     return Operand(TensorType(DType.I32, x.type.shape), compute)
-
-
-def _is_zero(operand: Operand) -> bool:
-    return operand.known is not None and not operand.known.any()
 
 
 def _along(parameter: Operand, axis: int, of: TensorType) -> Parameter:
@@ -228,11 +224,11 @@ def _convolved(
     composer, groups = ctx.composer, ctx.attribute("group", 1)
     windows = sliding(ctx, [s.value for s in w.type.shape[2:]])
     per_group = w.type.shape[0] // groups
-    offset = None if weight_zero is None or _is_zero(weight_zero) else _of_channel(weight_zero)
+    offset = None if weight_zero is None or weight_zero.is_zero else _of_channel(weight_zero)
 
     def read(place: Sequence[Index]) -> Value:
         value = cast(composer.padded(x, place, 0), DType.I32)
-        if zero is None or _is_zero(zero):
+        if zero is None or zero.is_zero:
             return value
         value = binary("sub", value, cast(zero.scalar(), DType.I32))
         inside = composer.inside(place, x.type.shape)
