@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Union
 
+import onnx_ir as ir
 from tilewright.errors import UsageError
 from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel
+from tilewright.passes.base import Pass
+from tilewright.passes.place import Region
+from tilewright.plan.programs import Sharding, Variant
 from tilewright.target import Target, load_targets
 
 
@@ -79,13 +83,13 @@ class Backend(ABC):
             )
         return (targets[spelling],)
 
-    @abstractmethod
-    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
-        """Whether ``target`` can run a lowered kernel or a routine, and why not."""
-
 
 class KernelBackend(Backend):
     """A backend fed with tile IR."""
+
+    @abstractmethod
+    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
+        """Whether ``target`` can run a lowered kernel or a routine, and why not."""
 
     @abstractmethod
     def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
@@ -102,3 +106,115 @@ class KernelBackend(Backend):
     @abstractmethod
     def build(self, source: Source, target: Target) -> Binary:
         """Run the toolchain. A compile error here is our bug: raises ``InternalError`` with a bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSettings:
+    """How programs of a graph target are made.
+
+    Attributes:
+        buckets: sizes to make programs for, by symbol, rising; symbols without any get a ladder of their range.
+        mesh: devices along each axis; empty for one device.
+        shard: how tensors are cut: ``auto``, ``tensor`` or ``batch``; empty without a mesh.
+        compile: make executables ahead of time where the target's compiler is installed.
+    """
+
+    buckets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    mesh: tuple[int, ...] = ()
+    shard: str = ""
+    compile: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A node that a graph target cannot compute in its place, and why."""
+
+    node: ir.Node
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRegion:
+    """The programs of one region.
+
+    Attributes:
+        padded: symbols whose true size is an operand.
+        weights: constants that are arguments, in order.
+        variants: the program for each bucket, by rising sizes.
+        members: their binaries by file name.
+        texts: what to show of them, by file name.
+        shardings: see :class:`tilewright.plan.programs.RunProgram`.
+        facts: what the compiler said of each variant (:class:`ProgramFacts`), in order.
+    """
+
+    padded: tuple[str, ...]
+    weights: tuple[ir.Value, ...]
+    variants: tuple[Variant, ...]
+    members: Mapping[str, bytes]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    shardings: tuple[Sharding, ...] = ()
+    facts: tuple[ProgramFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFacts:
+    """What is known of one program before it has ever run. Bytes and flops are as the target's compiler counts them.
+
+    Attributes:
+        name: of the variant.
+        sizes: the bucket.
+        flops, bytes: of one run; 0 where nobody counted.
+        memory: bytes of device memory for arguments, results, temporaries and code; ``fits`` whether the device has
+            them (``None``: not asked).
+        code_bytes: size of the executable; 0 where there is none.
+        collectives: operations between devices by name.
+        predicted_seconds: by the roofline of the target's data: never measured.
+        padding: the share of work that is padding at worst.
+        note: why something is missing.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    flops: float = 0.0
+    bytes: float = 0.0
+    memory: int = 0
+    fits: bool | None = None
+    code_bytes: int = 0
+    collectives: Mapping[str, int] = field(default_factory=dict)
+    predicted_seconds: float | None = None
+    padding: float = 0.0
+    note: str = ""
+
+
+class Refused(Exception):
+    """Nodes of a region have no form on the target: they are placed again, on the host part."""
+
+    def __init__(self, refusals: Sequence[Refusal]):
+        super().__init__("; ".join(f"{r.node.op_type} {r.node.name!r}: {r.reason}" for r in refusals))
+        self.refusals = tuple(refusals)
+
+
+class GraphBackend(Backend):
+    """A backend fed with regions of the graph."""
+
+    @abstractmethod
+    def passes(self, target: Target, level: int) -> Sequence[Pass]:
+        """What makes a graph ready for this target, after the canonicalization that all targets share."""
+
+    @abstractmethod
+    def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
+        """Whether ``target`` can compute a node as far as the node itself tells."""
+
+    @abstractmethod
+    def compile_region(
+        self, model: ir.Model, region: Region, name: str, target: Target, settings: ProgramSettings
+    ) -> CompiledRegion:
+        """The programs of a region; ``name`` begins the names of their members.
+
+        Raises :class:`Refused` for nodes that turn out to have no form; ``InternalError`` with a bundle where the
+        target's own compiler fails.
+        """
+
+    @abstractmethod
+    def tools(self) -> Mapping[str, str]:
+        """Tool → version, for provenance."""

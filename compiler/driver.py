@@ -8,14 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
+from tilewright.backends.base import Backend, GraphBackend, KernelBackend, ProgramSettings
 from tilewright.backends.base import name_of as name_of_code
 from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, plan_target
+from tilewright.build_programs import HostPart, ProgramsBuild, build_programs
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
@@ -32,6 +34,7 @@ from tilewright.passes.base import Pass
 from tilewright.passes.layout.cost import traffic_on
 from tilewright.passes.pipeline import canonicalization, default_pipeline, run_pipeline
 from tilewright.plan.constants import constant_names
+from tilewright.plan.programs import Programs
 from tilewright.plan.verify import verify_plan
 from tilewright.report import PrecisionFacts
 from tilewright.selection import resolve_targets
@@ -68,12 +71,18 @@ def compile(
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
     models = entries_of(model)
-    lowered = _lowered(models, options, [target for _, target in targets], observer, clock, given, passes)
+    lowered = _lowered(models, options, targets, observer, clock, given, passes)
     names = _names(lowered)
-    builds = []
+    builds: list[TargetBuild] = []
     for backend, target in targets:
         with clock.stage("build", target.spelling):
-            builds.append(build_target(lowered.entries[target.spelling], backend, target, observer, names))
+            entries = lowered.entries[target.spelling]
+            if isinstance(backend, GraphBackend):
+                host = _host_part(target, options)
+                settings = ProgramSettings(dict(options.buckets), options.mesh, options.shard, options.ahead)
+                builds.append(build_programs(entries, backend, target, settings, host, observer, names))
+            elif isinstance(backend, KernelBackend):
+                builds.append(build_target(entries, backend, target, observer, names))
     observer.after_stage("build")
     with clock.stage("package", ""):
         artifact = _package(models, options, lowered, builds, clock)
@@ -90,8 +99,24 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
     clock = Clock(lambda stage, detail: None)
     targets = resolve_targets(options)
     observer = Observer(options.observe, lambda line: None)
-    lowered = _lowered(entries_of(model), options, [target for _, target in targets], observer, clock, None)
-    return {t.spelling: plan_target(lowered.entries[t.spelling], b, t, _names(lowered)) for b, t in targets}
+    lowered = _lowered(entries_of(model), options, targets, observer, clock, None)
+    return {
+        t.spelling: plan_target(lowered.entries[t.spelling], b, t, _names(lowered))
+        for b, t in targets
+        if isinstance(b, KernelBackend)
+    }
+
+
+def _host_part(target: Target, options: Options) -> HostPart:
+    """What builds the host part of a graph target."""
+    ((backend, host),) = resolve_targets(replace(options, targets=(target.host,)))
+    assert isinstance(backend, KernelBackend)
+
+    def lower(name: str, model: ir.Model) -> Lowered:
+        run_pipeline(model, default_pipeline(options.level, traffic_on([host])))
+        return Lowered(name, model, lower_graph(model))
+
+    return HostPart(backend, host, lower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,40 +137,77 @@ def _names(lowered: _Whole) -> Mapping[ir.Value, str]:
 def _lowered(
     models: Mapping[str, Model],
     options: Options,
-    targets: Sequence[Target],
+    chosen: Sequence[tuple[Backend, Target]],
     observer: Observer,
     clock: Clock,
     given: Given | None,
     passes: Sequence[Pass] | None = None,
 ) -> _Whole:
-    """Every entry point imported, optimized and lowered: once for all targets that get the same precision."""
-    passes = default_pipeline(options.level, traffic_on(targets)) if passes is None else passes
+    """Every entry point imported, optimized and lowered: once for all targets of kernels that get the same precision,
+    and for each target of programs, for which it stays a graph."""
+    targets = [target for _, target in chosen]
+    graphed = {target.spelling: backend for backend, target in chosen if isinstance(backend, GraphBackend)}
+    kernels = [target for target in targets if target.spelling not in graphed]
+    passes = default_pipeline(options.level, traffic_on(kernels)) if passes is None else passes
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)
         states = states_of(graphs, options)
     if options.precision is None:
-        entries = _entries(graphs, states, passes, observer, clock, "import")
-        _told(entries, observer)
-        return _Whole({t.spelling: entries for t in targets})
+        done = {
+            t.spelling: _graphs(graphs, states, graphed[t.spelling], t, options, observer, clock, "import")
+            for t in targets
+            if t.spelling in graphed
+        }
+        if kernels:
+            entries = _entries(graphs, states, passes, observer, clock, "import")
+            _told(entries, observer)
+            done |= {t.spelling: entries for t in kernels}
+        return _Whole({t.spelling: done[t.spelling] for t in targets})
     from tilewright.quantization.plan import PrecisionPlan  # it runs graphs, which are compiled by this module
 
     for graph in graphs.values():
         observer.start(graph)
         observer.after_stage("import")
         run_pipeline(graph, canonicalization(), observer)
-    chosen = PrecisionPlan(options.precision, given, options.level, clock.progress)
+    precision = PrecisionPlan(options.precision, given, options.level, clock.progress)
     with clock.stage("quantize", f"to {options.precision.asked}"):
-        groups = chosen.quantized(graphs, targets)
+        groups = precision.quantized(graphs, targets)
     shared: dict[str, tuple[Lowered, ...]] = {}
     for group in groups:
-        own = default_pipeline(options.level, traffic_on(group.targets))
-        entries = _entries(group.graphs, states, own, observer, clock, "quantize")
-        chosen.check(group, {e.name: e.steps for e in entries})
-        shared |= {t.spelling: entries for t in group.targets}
+        for t in (t for t in group.targets if t.spelling in graphed):
+            backend = graphed[t.spelling]
+            shared[t.spelling] = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+        if mine := [t for t in group.targets if t.spelling not in graphed]:
+            own = default_pipeline(options.level, traffic_on(mine))
+            entries = _entries(group.graphs, states, own, observer, clock, "quantize")
+            precision.check(group, {e.name: e.steps for e in entries})
+            shared |= {t.spelling: entries for t in mine}
     _told([e for entries in dict.fromkeys(shared.values()) for e in entries], observer)
-    chosen.require()
-    return _Whole({t.spelling: shared[t.spelling] for t in targets}, chosen.facts(), chosen.evidence())
+    precision.require()
+    return _Whole({t.spelling: shared[t.spelling] for t in targets}, precision.facts(), precision.evidence())
+
+
+def _graphs(
+    graphs: Mapping[str, ir.Model],
+    states: Mapping[str, tuple[tuple[int, int], ...]],
+    backend: GraphBackend,
+    target: Target,
+    options: Options,
+    observer: Observer,
+    clock: Clock,
+    state: str,
+) -> tuple[Lowered, ...]:
+    """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
+    passes = [*canonicalization(), *backend.passes(target, options.level)]
+    entries = []
+    for name, graph in graphs.items():
+        own = graph.clone()
+        observer.start(own, state)
+        with clock.stage("optimize", f"{len(passes)} passes for {target.spelling}"):
+            run_pipeline(own, passes, observer)
+        entries.append(Lowered(name, own, (), states[name]))
+    return tuple(entries)
 
 
 def _entries(
@@ -201,6 +263,11 @@ def _texts(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
             yield f"kernels/{len(seen):03d}-{step.kernel.name}.txt", print_kernel(step.kernel)
 
 
+def _host_of(build: TargetBuild) -> Target | None:
+    """The target whose kernels a part of the artifact holds: its own, or that of its host part."""
+    return build.host if isinstance(build, ProgramsBuild) else build.target
+
+
 def _package(
     models: Mapping[str, Model],
     options: Options,
@@ -215,15 +282,19 @@ def _package(
             folder=b.target.folder,
             plan=b.built.plan,
             members=b.binary.members,
-            family=b.target.family,
-            requires=cpu_requirements(b.target.extra),
+            family=host.family if (host := _host_of(b)) else "",
+            requires=cpu_requirements(host.extra) if host else (),
         )
         for b in builds
     ]
     for part in parts:
-        verify_plan(part.plan)
+        plans = (part.plan.host,) if isinstance(part.plan, Programs) else (part.plan,)
+        for plan_ in plans:
+            if plan_ is not None:
+                verify_plan(plan_)
     tools = default_toolchain(options.cc)
-    triples = {b.target.family: b.target.triple for b in builds if b.target.family}
+    hosts = [host for b in builds if (host := _host_of(b)) is not None]
+    triples = {host.family: host.triple for host in hosts if host.family}
     first = next(iter(lowered.entries.values()))
     sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
     provenance = {

@@ -110,6 +110,9 @@ def constants_used(entries: Sequence[Lowered]) -> Iterator[ir.Value]:
     for entry in entries:
         for step in entry.steps:
             yield from filter(is_constant, values_of(step))
+        if not entry.steps:  # it stays a graph
+            for node in entry.model.graph:
+                yield from (v for v in node.inputs if v is not None and is_constant(v))
         yield from filter(is_constant, entry.model.graph.outputs)
 
 

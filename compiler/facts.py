@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.build_programs import ProgramsBuild
 from tilewright.cost import work_of
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
-from tilewright.ir.graph import type_of
+from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import TensorType
@@ -18,6 +19,7 @@ from tilewright.kernel.schedule import Scheduled
 from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
+from tilewright.plan.programs import Programs
 from tilewright.report import ModelFacts, PrecisionFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def compilation_facts(
     requested: PrecisionFacts | None = None,
 ) -> Report:
     """Everything that is known before the file is written."""
-    precision = Counter(_computed(builds[0].kernels[i]) for i in builds[0].launches)
+    precision = _precision(sources, builds[0])
     tools = {tool: version for b in builds for tool, version in b.binary.tools.items()}
     entries = {s.entry.name: _model(s) for s in sources}
     return Report(
@@ -57,6 +59,14 @@ def compilation_facts(
         tools=tools,
         requested=requested,
     )
+
+
+def _precision(sources: Sequence[Source], build: TargetBuild) -> Counter[str]:
+    """Launches by the type they compute in; of a target of programs, nodes by the type that they make."""
+    if isinstance(build, ProgramsBuild):
+        nodes = [node for s in sources for node in s.entry.model.graph if not all(is_constant(o) for o in node.outputs)]
+        return Counter(str(type_of(node.outputs[0]).dtype) for node in nodes)
+    return Counter(_computed(build.kernels[i]) for i in build.launches)
 
 
 def _computed(code: Code) -> str:
@@ -75,13 +85,30 @@ def _model(source: Source) -> ModelFacts:
 
 def _target(build: TargetBuild) -> TargetFacts:
     constants = [c.constant for c in build.built.constants]
+    plan = build.built.plan
+    if isinstance(plan, Programs):
+        return _programs(build)
     return TargetFacts(
         spelling=build.target.spelling,
         launches=len(build.launches),
         distinct=len(build.kernels),
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
-        arena=_arenas(build.built.plan.entries),
+        arena=_arenas(plan.entries),
+    )
+
+
+def _programs(build: TargetBuild) -> TargetFacts:
+    assert isinstance(build, ProgramsBuild)
+    constants = [c.constant for c in build.built.constants]
+    return TargetFacts(
+        spelling=build.target.spelling,
+        launches=build.nodes,
+        distinct=len(build.facts),
+        fallback=tuple(f"{node}: {reason}" for node, reason in build.on_host),
+        code_bytes=sum(map(len, build.binary.members.values())),
+        weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
+        programs=build.facts,
     )
 
 

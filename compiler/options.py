@@ -55,6 +55,12 @@ class Options:
             bind one memory to the two.
         cc: a C compiler command instead of the pinned default; ``None`` is the default.
         precision: what is quantized, and how well; ``None`` leaves the model its own precision.
+        fallback: what to do about nodes that a target of programs leaves to its host part: ``report`` tells them,
+            ``allow`` says only how many, ``forbid`` makes them an error.
+        buckets: for targets of programs, the sizes of a symbol to make programs for: ``("sequence", (32, 128))``.
+        mesh: for targets of programs, devices along each axis; empty for one device. ``shard`` says how tensors are cut
+            over it: ``auto``, ``tensor`` or ``batch``.
+        ahead: targets of programs are compiled to executables where their compiler is installed.
     """
 
     targets: tuple[str, ...] = ("cpu",)
@@ -63,4 +69,9 @@ class Options:
     states: tuple[tuple[str, str], ...] = ()
     cc: str | None = None
     precision: Precision | None = None
+    fallback: str = "report"
+    buckets: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    mesh: tuple[int, ...] = ()
+    shard: str = ""
+    ahead: bool = True
     observe: Observation = field(default=Observation(), compare=False)

@@ -30,6 +30,8 @@ class TargetFacts:
         code_bytes: size of the binary.
         weight_bytes: size of the constants that this target reads.
         arena: size of the temporaries of a run, beside the most that live at a time, at example sizes.
+        programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
+            ``launches`` are then nodes, ``distinct`` programs.
     """
 
     spelling: str
@@ -39,6 +41,7 @@ class TargetFacts:
     code_bytes: int = 0
     weight_bytes: int = 0
     arena: str = ""
+    programs: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,26 @@ import importlib
 import importlib.metadata
 from collections.abc import Mapping
 
-from tilewright.backends.base import KernelBackend
+from tilewright.backends.base import Backend
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.errors import UsageError
 from tilewright.options import Options
 from tilewright.target import Target
 
 #: Where each kind of target lives. A package outside this one registers the entry point group ``tilewright.backends``.
-BACKENDS: Mapping[str, str] = {"cpu": "tilewright.backends.cpu.backend:CpuBackend"}
+BACKENDS: Mapping[str, str] = {
+    "cpu": "tilewright.backends.cpu.backend:CpuBackend",
+    "tpu": "tilewright.backends.xla.backend:XlaBackend",
+    "xla": "tilewright.backends.xla.backend:XlaBackend",
+}
 
 
-def resolve_targets(options: Options, build: bool = True) -> list[tuple[KernelBackend, Target]]:
+def resolve_targets(options: Options, build: bool = True) -> list[tuple[Backend, Target]]:
     """Every target meant by the user's spellings, once each, with its backend. Raises ``UsageError`` when none is.
 
     Backends that are not to ``build`` anything need no C compiler.
     """
-    found: dict[str, tuple[KernelBackend, Target]] = {}
+    found: dict[str, tuple[Backend, Target]] = {}
     for spelling in options.targets:
         backend = find_backend(spelling.partition(":")[0], options.cc, build)
         for target in backend.resolve(spelling):
@@ -33,7 +37,12 @@ def resolve_targets(options: Options, build: bool = True) -> list[tuple[KernelBa
 
 def every_target() -> list[Target]:
     """The data of every target that something can be compiled for, in the order of kinds and spellings."""
-    return [target for kind in backend_kinds() for target in find_backend(kind, build=False).targets().values()]
+    return [
+        target
+        for kind in backend_kinds()
+        for target in find_backend(kind, build=False).targets().values()
+        if target.kind == kind
+    ]
 
 
 def backend_kinds() -> dict[str, str]:
@@ -44,7 +53,7 @@ def backend_kinds() -> dict[str, str]:
     return where
 
 
-def find_backend(kind: str, cc: str | None = None, build: bool = True) -> KernelBackend:
+def find_backend(kind: str, cc: str | None = None, build: bool = True) -> Backend:
     """The backend of a kind of target, using the C compiler ``cc``. Raises ``UsageError`` for an unknown kind."""
     where = BACKENDS if kind in BACKENDS else backend_kinds()  # asking every installed package takes 5 ms
     if kind not in where:
@@ -56,11 +65,11 @@ def find_backend(kind: str, cc: str | None = None, build: bool = True) -> Kernel
         )
     module, _, name = where[kind].partition(":")
     backend = getattr(importlib.import_module(module), name)(default_toolchain(cc) if build else None)
-    if not isinstance(backend, KernelBackend):
+    if not isinstance(backend, Backend):
         raise UsageError(
             "not-a-backend",
             where=f"backend {where[kind]}",
-            cause=f"{name} is no KernelBackend",
+            cause=f"{name} is no Backend",
             fix="remove or update the package that registers it in the group tilewright.backends",
         )
     return backend

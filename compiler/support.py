@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
-from tilewright.backends.base import KernelBackend
+from tilewright.backends.base import Backend, KernelBackend
 from tilewright.entries import Model, name_of
 from tilewright.errors import UnsupportedError
 from tilewright.frontend.onnx import import_model
@@ -165,7 +165,7 @@ def _leave_out(graph: ir.Model, nodes: Sequence[ir.Node]) -> None:
     graph.graph.remove(list(reversed(list(nodes))), safe=True)
 
 
-def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[KernelBackend, Target]]) -> Iterator[Issue]:
+def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[Backend, Target]]) -> Iterator[Issue]:
     """What has no lowering after the passes, or no code on a target."""
     try:
         run_pipeline(graph, default_pipeline(options.level), Observer(options.observe, lambda line: None))
@@ -177,6 +177,8 @@ def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[KernelBa
             yield _issue(Problem(_spelling(node), str(node.name), made.cause.strip()))
             continue
         for backend, target in targets:
+            if not isinstance(backend, KernelBackend):
+                continue
             for reason in _refusals(made, backend, target):
                 yield _issue(Problem(_spelling(node), str(node.name), reason), target.spelling)
 

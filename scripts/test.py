@@ -12,7 +12,7 @@ import link_dev
 
 def main() -> int:
     """Exit status of pytest."""
-    missing = environment.prepare("demo", "weights", "test", "torch", optional=("torch",))
+    missing = environment.prepare("demo", "weights", "test", "torch", "xla", optional=("torch", "xla"))
     for name, reason in missing.items():
         environment.say(f"tests that need {name} will be skipped: {reason}")
     link_dev.main()

@@ -51,7 +51,8 @@ def _model(model: ModelFacts) -> str:
 
 
 def _target(target: TargetFacts) -> str:
-    placed = f"{target.launches - len(target.fallback)}/{target.launches} kernels on device"
+    what = "nodes" if target.programs else "kernels"
+    placed = f"{target.launches - len(target.fallback)}/{target.launches} {what} on device"
     parts = [target.spelling, f"{placed}, {len(target.fallback)} fallback", f"{target.distinct} distinct"]
     if target.code_bytes:
         parts.append(f"code {size(target.code_bytes)}")

@@ -16,6 +16,7 @@ from tilewright.package.atomic import atomic_file
 from tilewright.package.checksum import segment_sums
 from tilewright.plan.encode import encode_plan
 from tilewright.plan.plan import Constant, EntryPoint, Plan, Signature
+from tilewright.plan.programs import ProgramEntry, Programs, encode_programs
 from tilewright.runtime.format import (
     ABI_VERSION,
     CHECKSUMS,
@@ -43,15 +44,16 @@ class Part:
         target: spelling, ``cpu:x86-64-v3``.
         folder: the target's folder in the artifact, ``cpu/x86-64-v3`` (``Target.folder``).
         plan: what to run; every part has the same entry points and signatures.
-        members: binaries by file name inside the folder. A CPU part has ``kernels.so``.
-        family: a CPU part's processor family as ``uname -m`` says it (``x86_64``, ``aarch64``); else empty. Its
-            executor is the member ``cpu/<family>/runtime.so``.
+        members: binaries by file name inside the folder. A CPU part has ``kernels.so``, and so has a part of programs
+            with a host part.
+        family: the processor family of a CPU part, or of a host part, as ``uname -m`` says it (``x86_64``,
+            ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
         requires: CPU feature bits (see :func:`cpu_requirements`); all must be present where the part is run.
     """
 
     target: str
     folder: str
-    plan: Plan
+    plan: Plan | Programs
     members: Mapping[str, bytes]
     family: str = ""
     requires: tuple[tuple[str, int, int, int, int], ...] = ()
@@ -194,7 +196,7 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
         archive.add(f"cpu/{family}/runtime.so", [runtimes[family]], len(runtimes[family]))
     listed = []
     for part in sorted(parts, key=lambda p: (p.family, -len(p.requires), p.target)):
-        members = {"plan.bin": encode_plan(part.plan), **part.members}
+        members = {**_plans(part.plan), **part.members}
         for name in sorted(members):
             archive.add(f"{part.folder}/{name}", [members[name]], len(members[name]))
         entry: dict[str, Any] = {
@@ -209,7 +211,15 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
     return listed
 
 
-def _entry(entry: EntryPoint) -> dict[str, Any]:
+def _plans(plan: Plan | Programs) -> dict[str, bytes]:
+    """The members that say what to run."""
+    if isinstance(plan, Plan):
+        return {"plan.bin": encode_plan(plan)}
+    host = {} if plan.host is None else {"plan.bin": encode_plan(plan.host)}
+    return {"program.json": encode_programs(plan), **host}
+
+
+def _entry(entry: EntryPoint | ProgramEntry) -> dict[str, Any]:
     return {
         "inputs": [_signature(s) for s in entry.inputs],
         "name": entry.name,

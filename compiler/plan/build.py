@@ -27,6 +27,7 @@ from tilewright.plan.plan import (
     Return,
     Signature,
 )
+from tilewright.plan.programs import Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,9 @@ class PackedConstant:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan and the source of each of its constants, in the plan's order."""
+    """A plan (or the programs of a graph target) and the source of each of its constants, in the plan's order."""
 
-    plan: Plan
+    plan: Plan | Programs
     constants: tuple[PackedConstant, ...]
 
 

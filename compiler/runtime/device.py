@@ -81,7 +81,7 @@ def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPla
         raise InputError("bad-threads", where="threads", cause=f"{threads} is not positive", fix="give 1 or more")
     family = _family()
     offered = [t for t in artifact.manifest.targets if device in ("auto", t.target, t.target.partition(":")[0])]
-    mine = [t for t in offered if t.family == family and sys.platform == "linux"]
+    mine = [t for t in offered if t.family == family and "program.json" not in t.members and sys.platform == "linux"]
     if not mine:
         held = ", ".join(t.target for t in artifact.manifest.targets) or "nothing"
         raise DeviceError(

@@ -316,4 +316,11 @@ def load(
         DeviceError: it holds nothing that this machine can run (exit 8).
         InputError: no such file (exit 2).
     """
-    return Session(load_plan(open_artifact(source, use_mmap=mmap), device, threads), entry)
+    artifact = open_artifact(source, use_mmap=mmap)
+    for target in artifact.manifest.targets:
+        kinds = (target.target, target.target.partition(":")[0], target.target.replace(":", "-"))
+        if "program.json" in target.members and device in kinds:
+            from tilewright.runtime.program_session import ProgramSession
+
+            return ProgramSession(artifact, target, entry)  # type: ignore[return-value]
+    return Session(load_plan(artifact, device, threads), entry)

@@ -1,0 +1,89 @@
+"""XLA: regions of the graph to StableHLO, and for TPUs on to executables by libtpu, on machines that have no TPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import ClassVar
+
+import onnx_ir as ir
+from tilewright.backends.base import (
+    CompiledRegion,
+    GraphBackend,
+    ProgramFacts,
+    ProgramSettings,
+    Refusal,
+    Refused,
+    Support,
+)
+from tilewright.backends.xla.buckets import buckets_of
+from tilewright.backends.xla.emit import Unplaceable, emit
+from tilewright.backends.xla.rule import Policy, find_rule
+from tilewright.codegen.toolchain import Toolchain
+from tilewright.ir.graph import body_of, has_type, type_of
+from tilewright.ir.late import late_symbols
+from tilewright.passes.base import Pass
+from tilewright.passes.place import Region
+from tilewright.plan.programs import Variant
+from tilewright.target import Target, load_targets
+
+
+class XlaBackend(GraphBackend):
+    """StableHLO for everything that XLA compiles for: kinds ``tpu`` and ``xla``."""
+
+    name: ClassVar[str] = "xla"
+    folder: ClassVar[Path] = Path(__file__).parent
+
+    def __init__(self, tools: Toolchain | None = None):
+        """``tools`` is for backends that run a C compiler."""
+        del tools
+
+    def targets(self) -> Mapping[str, Target]:
+        """Of both kinds; each file says its own."""
+        return load_targets(self.folder / "targets", self.name)
+
+    def passes(self, target: Target, level: int) -> Sequence[Pass]:
+        """None yet: XLA fuses by itself."""
+        return ()
+
+    def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
+        """Whether there is a rule for it, and its sizes are known before the program runs."""
+        body = body_of(model, node)
+        operators = [node] if body is None else [n for n in body if n.op_type != "Constant"]
+        for operator in operators:
+            if find_rule(operator.domain, operator.op_type) is None:
+                return Support(False, f"{operator.op_type} has no form in StableHLO")
+        late = late_symbols(model)
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name and has_type(value):
+                hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
+                if hung:
+                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
+        return Support(True)
+
+    def compile_region(
+        self, model: ir.Model, region: Region, name: str, target: Target, settings: ProgramSettings
+    ) -> CompiledRegion:
+        """A portable program for each bucket."""
+        members: dict[str, bytes] = {}
+        texts: dict[str, str] = {}
+        variants, facts = [], []
+        for number, bucket in enumerate(buckets := buckets_of(model, region, settings.buckets)):
+            try:
+                emitted = emit(model, region, bucket.sizes, bucket.padded, Policy())
+            except Unplaceable as error:
+                raise Refused([Refusal(error.node, error.reason)]) from error
+            stem = name if len(buckets) == 1 else f"{name}.{number}"
+            members[f"{stem}.vhlo"] = emitted.module
+            texts[f"{stem}.mlir"] = emitted.text
+            variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
+            facts.append(ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded"))
+        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+
+    def tools(self) -> Mapping[str, str]:
+        """The version of jaxlib, which writes StableHLO."""
+        try:
+            return {"jaxlib": version("jaxlib")}
+        except PackageNotFoundError:
+            return {}

@@ -1,0 +1,220 @@
+"""From a graph to one graph target's share of an artifact: place, compile the regions, build the host part, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from tilewright.backends.base import (
+    Binary,
+    CompiledRegion,
+    GraphBackend,
+    KernelBackend,
+    ProgramFacts,
+    ProgramSettings,
+    Refused,
+)
+from tilewright.build import Lowered, TargetBuild, build_target
+from tilewright.ir.facts import assumptions, facts
+from tilewright.ir.graph import is_constant, type_of
+from tilewright.ir.types import TensorType
+from tilewright.observe import Observer
+from tilewright.ops.infer import infer_model
+from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
+from tilewright.passes.place import Region, place
+from tilewright.plan.build import Built, PackedConstant
+from tilewright.plan.plan import Constant, Plan, Signature
+from tilewright.plan.programs import ProgramEntry, Programs, ProgramStep, RunHost, RunProgram, Slot
+from tilewright.target import Target
+
+#: Makes kernels of a region of a graph, as an entry point of the host part.
+LowerHost = Callable[[str, ir.Model], Lowered]
+
+
+@dataclass(frozen=True, slots=True)
+class HostPart:
+    """What builds the host part: a backend for kernels, its target, and what lowers a graph for it."""
+
+    backend: KernelBackend
+    target: Target
+    lower: LowerHost
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramsBuild(TargetBuild):
+    """What a graph target contributes to an artifact.
+
+    Attributes:
+        on_host: nodes of the host part, each with the reason. nodes: how many there are in all.
+        facts: of every program.
+        host: the target of the host part, where there is one.
+    """
+
+    on_host: tuple[tuple[str, str], ...] = ()
+    nodes: int = 0
+    facts: tuple[ProgramFacts, ...] = ()
+    host: Target | None = None
+
+
+def build_programs(
+    entries: Sequence[Lowered],
+    backend: GraphBackend,
+    target: Target,
+    settings: ProgramSettings,
+    host: HostPart,
+    observer: Observer,
+    names: Mapping[ir.Value, str],
+) -> ProgramsBuild:
+    """The programs of a target and its host part. ``entries`` have no steps; ``names`` as for ``build_target``."""
+    made = _Programs(backend, target, settings, host, names)
+    planned = tuple(made.entry(entry) for entry in entries)
+    members = dict(made.members)
+    for name, text in made.texts.items():
+        observer.text(f"{target.folder}/{name}", text)
+    constants = {c.constant.name: c for c in made.constants.values()}
+    tools = dict(backend.tools())
+    built_host, host_plan = None, None
+    if made.hosted:
+        built_host = build_target(made.hosted, host.backend, host.target, observer, names)
+        members |= built_host.binary.members
+        constants |= {c.constant.name: c for c in built_host.built.constants}
+        tools |= built_host.binary.tools
+        assert isinstance(built_host.built.plan, Plan)
+        host_plan = built_host.built.plan
+    plan = Programs(
+        planned,
+        tuple(c.constant for c in constants.values()),
+        host_plan,
+        settings.mesh,
+    )
+    return ProgramsBuild(
+        target=target,
+        built=Built(plan, tuple(constants.values())),
+        binary=Binary(members, tools),
+        kernels=built_host.kernels if built_host else (),
+        launches=built_host.launches if built_host else (),
+        on_host=tuple((f"{n.op_type} {n.name!r}", reason) for n, reason in made.reasons.items()),
+        nodes=made.nodes,
+        facts=tuple(made.facts),
+        host=host.target if built_host else None,
+    )
+
+
+@dataclass(slots=True)
+class _Programs:
+    """Members and constants of all entry points so far."""
+
+    backend: GraphBackend
+    target: Target
+    settings: ProgramSettings
+    host: HostPart
+    names: Mapping[ir.Value, str]
+    members: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    constants: dict[ir.Value, PackedConstant] = field(default_factory=dict)
+    hosted: list[Lowered] = field(default_factory=list)
+    reasons: dict[ir.Node, str] = field(default_factory=dict)
+    facts: list[ProgramFacts] = field(default_factory=list)
+    nodes: int = 0
+
+    def entry(self, entry: Lowered) -> ProgramEntry:
+        """Place and compile an entry point. A node that turns out to have no form is placed on the host, anew."""
+        model = entry.model
+        for node in model.graph:
+            support = self.backend.runs(model, node, self.target)
+            if not support.ok and not all(is_constant(o) for o in node.outputs):
+                self.reasons[node] = support.reason
+        while True:
+            regions = place(model, self.reasons.__contains__)
+            try:
+                compiled = self._compiled(entry, regions)
+                break
+            except Refused as refused:
+                self.reasons |= {r.node: r.reason for r in refused.refusals}
+        self.nodes += sum(len(r.nodes) for r in regions)
+        return self._planned(entry, regions, compiled)
+
+    def _compiled(self, entry: Lowered, regions: Sequence[Region]) -> list[CompiledRegion | None]:
+        return [
+            None
+            if region.on_host
+            else self.backend.compile_region(entry.model, region, f"{entry.name}-{n}", self.target, self.settings)
+            for n, region in enumerate(regions)
+        ]
+
+    def _planned(
+        self, entry: Lowered, regions: Sequence[Region], compiled: Sequence[CompiledRegion | None]
+    ) -> ProgramEntry:
+        graph = entry.model.graph
+        slots: dict[ir.Value, int] = {}
+
+        def slot(value: ir.Value) -> int:
+            return slots.setdefault(value, len(slots))
+
+        for value in graph.inputs:
+            slot(value)
+        steps: list[ProgramStep] = []
+        for n, (region, made) in enumerate(zip(regions, compiled, strict=True)):
+            inputs, outputs = tuple(map(slot, region.inputs)), tuple(map(slot, region.outputs))
+            if made is None:
+                name = f"{entry.name}-{n}"
+                self.hosted.append(self.host.lower(name, _cut(entry.model, region)))
+                steps.append(RunHost(name, inputs, outputs))
+                continue
+            self.members |= made.members
+            self.texts |= made.texts
+            self.facts += made.facts
+            weights = tuple(self._constant(v) for v in made.weights)
+            steps.append(RunProgram(inputs, outputs, made.padded, weights, made.variants, made.shardings))
+        results = tuple(self._constant(v) if is_constant(v) else slot(v) for v in graph.outputs)
+        known = facts(entry.model)
+        shapes = [e for v in graph.inputs for e in type_of(v).shape]
+        symbols = sorted({s for e in shapes for s in e.symbols})
+        return ProgramEntry(
+            name=entry.name,
+            inputs=tuple(_signature(v) for v in graph.inputs),
+            outputs=tuple(_signature(v) for v in graph.outputs),
+            states=entry.states,
+            symbols=tuple((s, known[s]) for s in symbols),
+            slots=tuple(Slot(type_of(v).dtype, type_of(v).shape) for v in slots),
+            results=results,
+            steps=tuple(steps),
+            asserts=tuple((a.left, a.right, a.where) for a in assumptions(entry.model)),
+        )
+
+    def _constant(self, value: ir.Value) -> str:
+        if value not in self.constants:
+            type_ = type_of(value)
+            shape = tuple(s.value for s in type_.shape)
+            constant = Constant(self.names.get(value, str(value.name)), type_.dtype, shape)
+            self.constants[value] = PackedConstant(constant, value, None)
+        return self.constants[value].constant.name
+
+
+def _signature(value: ir.Value) -> Signature:
+    type_: TensorType = type_of(value)
+    return Signature(str(value.name), type_.dtype, type_.shape)
+
+
+def _cut(model: ir.Model, region: Region) -> ir.Model:
+    """A region as a model of its own; weights are shared."""
+    copy = model.clone()
+    named = {str(v.name): v for node in copy.graph for v in node.outputs if v.name}
+    named |= {str(v.name): v for v in copy.graph.inputs}
+    copy.graph.outputs.clear()
+    inputs = []
+    for value in region.inputs:
+        old = named[str(value.name)]
+        new = old
+        if not old.is_graph_input():
+            new = ir.Value(name=old.name, type=old.type, shape=old.shape)
+            ir.convenience.replace_all_uses_with(old, new)
+            old.name = f"{old.name}~outside"
+        inputs.append(new)
+    copy.graph.outputs.extend(named[str(v.name)] for v in region.outputs)
+    copy.graph.inputs.clear()
+    copy.graph.inputs.extend(inputs)
+    EliminateDeadCode().run(copy)
+    infer_model(copy)
+    return copy

@@ -1,0 +1,80 @@
+"""XLA's clients through jaxlib, loaded when a part of programs is: buffers, executables and their cache.
+
+Only jaxlib's extension is used (``jax`` is not imported); the names that are private there are all in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from tilewright.runtime.errors import DeviceError
+from tilewright.runtime.tensors import Array
+
+
+class _Aval:
+    """What jaxlib asks of the type of an array."""
+
+    weak_type = False
+
+    def __init__(self, array: Array):
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+
+@cache
+def _client_module() -> Any:
+    try:
+        from jaxlib import _jax, xla_client
+    except ImportError as error:
+        raise DeviceError(
+            "jaxlib-missing",
+            where="device xla",
+            cause=f"programs for XLA are run through jaxlib, which cannot be imported ({error})",
+            fix="pip install 'tilewright[xla]'",
+        ) from None
+    state = _jax.config.Config("tilewright_enable_x64", True, include_in_jit_key=True)
+    _jax.jax_jit.set_enable_x64_state(state)
+    return xla_client
+
+
+class Client:
+    """A client of one kind of device: ``cpu``."""
+
+    def __init__(self, kind: str, devices: int = 1):
+        self._xc = _client_module()
+        if kind != "cpu":
+            raise DeviceError("device-missing", where=kind, cause="only cpu so far", fix="run it elsewhere")
+        self._client = self._xc.make_cpu_client(num_devices=devices)
+        self._devices = self._client.local_devices()[:devices]
+        xc = self._xc
+
+        class Whole(xc.SingleDeviceSharding):  # type: ignore[misc, name-defined]
+            """On one device; with what jax would add to the class."""
+
+            memory_kind = None
+            is_fully_replicated = True
+
+            def _to_xla_hlo_sharding(self, rank: int) -> Any:
+                del rank
+                return xc.HloSharding.replicate()
+
+            def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+                return shape
+
+        self._sharding = Whole(self._devices[0])
+
+    def put(self, array: Array) -> Any:
+        """A buffer with the array's contents."""
+        return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
+
+    def compile(self, module: bytes) -> Any:
+        """An executable from portable bytes."""
+        options = self._xc.CompileOptions()
+        return self._client.compile_and_load(module, self._xc.DeviceList(tuple(self._devices)), options)
+
+    def run(self, executable: Any, arguments: Sequence[Any]) -> list[Array]:
+        """Results on the host."""
+        results = executable.execute_sharded(list(arguments)).disassemble_into_single_device_arrays()
+        return [np.asarray(shards[0]) for shards in results]
