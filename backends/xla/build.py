@@ -12,17 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tilewright.backends.xla.dialect import bindings, element_type, tensor_type
+from tilewright.backends.xla.dialect import bindings, element_type, stablehlo, tensor_type
 from tilewright.ir.types import DType
 
 #: An MLIR value.
 Value = Any
-
-
-def _hlo() -> Any:
-    from jaxlib.mlir.dialects import stablehlo
-
-    return stablehlo
 
 
 def shape_of(x: Value) -> tuple[int, ...]:
@@ -36,21 +30,23 @@ def literal(array: NDArray[Any], dtype: DType) -> Value:
     array = np.asarray(array, dtype.numpy)
     type_ = tensor_type(dtype, array.shape)
     if dtype.bits < 8 or array.dtype.kind == "V":  # narrow types go through their bits
-        return _hlo().convert(type_, literal(array.astype(np.float32 if dtype.is_float else np.int8), _wide(dtype)))
+        return stablehlo().convert(
+            type_, literal(array.astype(np.float32 if dtype.is_float else np.int8), _wide(dtype))
+        )
     if dtype is DType.BOOL:
         packed = np.packbits(array, bitorder="little") if array.size else np.zeros(0, np.uint8)
         if array.size and (array == array.flat[0]).all():
             element = mlir.IntegerAttr.get(element_type(dtype), int(array.flat[0]))
-            return _hlo().constant(mlir.DenseElementsAttr.get_splat(type_, element))
+            return stablehlo().constant(mlir.DenseElementsAttr.get_splat(type_, element))
         attribute = mlir.DenseElementsAttr.get(packed, type=element_type(dtype), shape=list(array.shape))
-        return _hlo().constant(attribute)
+        return stablehlo().constant(attribute)
     bits = np.ascontiguousarray(array)
     attribute = mlir.DenseElementsAttr.get(
         bits if bits.dtype.kind in "iuf" and bits.dtype != np.float16 else bits.view(f"u{bits.itemsize}"),
         type=element_type(dtype),
         shape=list(array.shape),
     )
-    return _hlo().constant(attribute)
+    return stablehlo().constant(attribute)
 
 
 def _wide(dtype: DType) -> DType:
@@ -67,7 +63,7 @@ def broadcast(x: Value, shape: Sequence[int], dims: Sequence[int]) -> Value:
     if shape_of(x) == tuple(shape) and list(dims) == list(range(len(dims))):
         return x
     type_ = bindings().RankedTensorType.get(list(shape), x.type.element_type)
-    return _hlo().broadcast_in_dim(type_, x, list(dims))
+    return stablehlo().broadcast_in_dim(type_, x, list(dims))
 
 
 def trailing(x: Value, shape: Sequence[int]) -> Value:
@@ -78,37 +74,37 @@ def trailing(x: Value, shape: Sequence[int]) -> Value:
 
 def iota(dtype: DType, shape: Sequence[int], dim: int) -> Value:
     """The position along ``dim`` in every element."""
-    return _hlo().iota(tensor_type(dtype, tuple(shape)), dim)
+    return stablehlo().iota(tensor_type(dtype, tuple(shape)), dim)
 
 
 def convert(x: Value, dtype: DType) -> Value:
     """As another element type, by StableHLO's ``convert``."""
     if x.type.element_type == element_type(dtype):
         return x
-    return _hlo().convert(tensor_type(dtype, shape_of(x)), x)
+    return stablehlo().convert(tensor_type(dtype, shape_of(x)), x)
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
     """The same elements in row-major order."""
     if shape_of(x) == tuple(shape):
         return x
-    return _hlo().reshape(bindings().RankedTensorType.get(list(shape), x.type.element_type), x)
+    return stablehlo().reshape(bindings().RankedTensorType.get(list(shape), x.type.element_type), x)
 
 
 def transpose(x: Value, order: Sequence[int]) -> Value:
     """Dimensions in another order; itself where that is the same."""
-    return x if list(order) == list(range(len(order))) else _hlo().transpose(x, list(order))
+    return x if list(order) == list(range(len(order))) else stablehlo().transpose(x, list(order))
 
 
 def compare(x: Value, y: Value, direction: str, kind: str) -> Value:
     """``direction``: EQ, NE, LT, LE, GT, GE; ``kind``: FLOAT, SIGNED, UNSIGNED, TOTALORDER."""
-    hlo = _hlo()
+    hlo = stablehlo()
     return hlo.compare(x, y, hlo.ComparisonDirectionAttr.get(direction), compare_type=hlo.ComparisonTypeAttr.get(kind))
 
 
 def reduce(x: Value, initial: Value, dims: Sequence[int], combine: Callable[[Value, Value], Value]) -> Value:
     """``x`` combined along ``dims``, which are dropped."""
-    mlir, hlo = bindings(), _hlo()
+    mlir, hlo = bindings(), stablehlo()
     element = mlir.RankedTensorType.get([], x.type.element_type)
     shape = [s for d, s in enumerate(shape_of(x)) if d not in set(dims)]
     operation = hlo.ReduceOp([mlir.RankedTensorType.get(shape, x.type.element_type)], [x], [initial], list(dims))
@@ -127,7 +123,7 @@ def dot(
     precision: str = "HIGHEST",
 ) -> Value:
     """``dot_general``: batch dimensions, then what is left of ``x``, then of ``y``. Sums are of type ``result``."""
-    mlir, hlo = bindings(), _hlo()
+    mlir, hlo = bindings(), stablehlo()
     numbers = hlo.DotDimensionNumbers.get(
         lhs_batching_dimensions=list(batch[0]),
         rhs_batching_dimensions=list(batch[1]),

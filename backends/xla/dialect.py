@@ -26,21 +26,29 @@ def bindings() -> Any:
     return mlir
 
 
+def stablehlo() -> Any:
+    """The functions of the StableHLO dialect."""
+    from jaxlib.mlir.dialects import stablehlo as dialect
+
+    return dialect
+
+
 @cache
 def context() -> Any:
     """The one MLIR context, with StableHLO and CHLO."""
     mlir = bindings()
     from jaxlib.mlir._mlir_libs import _jax_mlir_ext
-    from jaxlib.mlir.dialects import chlo, stablehlo
+    from jaxlib.mlir.dialects import chlo
 
+    hlo = stablehlo()
     registry = mlir.DialectRegistry()
     _jax_mlir_ext.register_dialects(registry)
     made = mlir.Context()
     made.append_dialect_registry(registry)
     made.load_all_available_dialects()
-    stablehlo.register_dialect(made)
+    hlo.register_dialect(made)
     chlo.register_dialect(made)
-    stablehlo.register_stablehlo_passes()
+    hlo.register_stablehlo_passes()
     return made
 
 
@@ -77,10 +85,9 @@ def tensor_type(dtype: DType, shape: tuple[int, ...]) -> Any:
 def portable(module: Any) -> bytes:
     """A module as portable bytes. CHLO is legalized first, in place."""
     from jaxlib.mlir import passmanager
-    from jaxlib.mlir.dialects import stablehlo
 
     with context():
         passes = "builtin.module(func.func(chlo-legalize-to-stablehlo),canonicalize,cse)"
         passmanager.PassManager.parse(passes).run(module.operation)
         # serialize_portable_artifact would change the module.
-        return bytes(stablehlo.serialize_portable_artifact_str(str(module), VERSION))
+        return bytes(stablehlo().serialize_portable_artifact_str(str(module), VERSION))

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
+from tilewright.backends.xla.dialect import stablehlo
 from tilewright.backends.xla.sizes import Sizes, Unmaskable
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import constant_array, is_constant, known_value
@@ -213,7 +214,7 @@ class Rule:
     def valid(self, x: Tensor, dims: Sequence[int]) -> Value | None:
         """Booleans of the static shape of ``x``: whether the index is below the true size along all of ``dims``;
         ``None`` where none of them is padded."""
-        hlo = build._hlo()
+        hlo = stablehlo()
         found: Value | None = None
         for d in self.padded(x, dims):
             length = build.broadcast(self.sizes.true(x.type.shape[d]), x.shape, ())
@@ -228,7 +229,7 @@ class Rule:
         if inside is None:
             return x
         other = build.splat(identity, x.dtype, x.shape)
-        return Tensor(build._hlo().select(inside, x.value, other), x.type)
+        return Tensor(stablehlo().select(inside, x.value, other), x.type)
 
     def integer(self, expr: Expr, dtype: DType = DType.I64) -> Value:
         """A scalar: a size or another expression over symbols, true while the program runs."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tilewright.backends.xla import build
-from tilewright.backends.xla.dialect import bindings
+from tilewright.backends.xla.dialect import bindings, stablehlo
 from tilewright.ir.symbolic import Expr, Operation, Symbol
 from tilewright.ir.types import DType
 
@@ -60,7 +60,7 @@ class Sizes:
         return self._made[expr]
 
     def _compute(self, expr: Expr) -> Any:
-        from jaxlib.mlir.dialects import stablehlo as hlo
+        hlo = stablehlo()
 
         fixed = expr.substitute({n: s for n, s in self.bucket.items() if n not in self.operands})
         total: Any = None
@@ -74,7 +74,7 @@ class Sizes:
         return total
 
     def _atom(self, atom: Symbol | Operation) -> Any:
-        from jaxlib.mlir.dialects import stablehlo as hlo
+        hlo = stablehlo()
 
         if isinstance(atom, Symbol):
             return self.operands[atom.name]

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tilewright.backends.xla import build
+from tilewright.backends.xla.dialect import stablehlo
 from tilewright.backends.xla.rule import Padding, Rule, Tensor, rule
-
-
-def _hlo() -> Any:
-    from jaxlib.mlir.dialects import stablehlo
-
-    return stablehlo
-
 
 _BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply"}
 
@@ -21,7 +14,7 @@ _BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply"}
 def _binary(name: str) -> Callable[[Rule], Tensor]:
     def lower(ctx: Rule) -> Tensor:
         x, y = (ctx.broadcast(ctx.input(i), ctx.type()) for i in range(2))
-        return ctx.result(getattr(_hlo(), name)(x, y))
+        return ctx.result(getattr(stablehlo(), name)(x, y))
 
     return lower
 
@@ -34,7 +27,7 @@ for _operator, _name in _BINARY.items():
 def relu(ctx: Rule) -> Tensor:
     """max(x, 0)."""
     x = ctx.input(0)
-    return ctx.result(_hlo().maximum(x.value, ctx.splat(0, x)))
+    return ctx.result(stablehlo().maximum(x.value, ctx.splat(0, x)))
 
 
 @rule("Identity", padding=Padding.POINTWISE)
