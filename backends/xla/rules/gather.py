@@ -91,25 +91,6 @@ def scatter_nd(ctx: Rule) -> Tensor:
     return ctx.result(indexing.put_points(x.value, places, updates.value, range(depth), combination(ctx, x.dtype)))
 
 
-@rule("TensorScatter", padding=Padding.NONE)
-def tensor_scatter(ctx: Rule) -> Tensor:
-    """Rows of a cache from a position of its own for each batch, which may go round."""
-    hlo = stablehlo()
-    cache, update = ctx.input(0), ctx.input(1)
-    axis = ctx.attribute("axis", -2) % cache.rank
-    size = cache.shape[axis]
-    shape = (update.shape[0], update.shape[axis])
-    at = build.iota(DType.I32, shape, 1)
-    if ctx.has(2):
-        at = hlo.add(at, build.broadcast(build.convert(ctx.input(2).value, DType.I32), shape, [0]))
-    if ctx.attribute("mode", "linear") == "circular":
-        at = hlo.remainder(at, build.splat(size, DType.I32, shape))
-    order = [0, axis, *(d for d in range(1, cache.rank) if d != axis)]
-    places = indexing.points([build.iota(DType.I32, shape, 0), at])
-    rows = build.transpose(update.value, order)
-    return ctx.result(indexing.put_points(cache.value, places, rows, [0, axis]))
-
-
 @rule("OneHot", padding=Padding.MASKED)
 def one_hot(ctx: Rule) -> Tensor:
     """The on value where the position along the new axis is the index."""
