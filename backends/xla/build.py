@@ -35,11 +35,12 @@ def literal(array: NDArray[Any], dtype: DType) -> Value:
             type_, literal(array.astype(np.float32 if dtype.is_float else np.int8), _wide(dtype))
         )
     if dtype is DType.BOOL:
-        packed = np.packbits(array, bitorder="little") if array.size else np.zeros(0, np.uint8)
         if array.size and (array == array.flat[0]).all():
             element = mlir.IntegerAttr.get(element_type(dtype), int(array.flat[0]))
             return stablehlo().constant(mlir.DenseElementsAttr.get_splat(type_, element))
-        attribute = mlir.DenseElementsAttr.get(packed, type=element_type(dtype), shape=list(array.shape))
+        attribute = mlir.DenseElementsAttr.get(
+            array.astype(np.uint8), type=element_type(dtype), shape=list(array.shape)
+        )
         return stablehlo().constant(attribute)
     bits = np.ascontiguousarray(array)
     attribute = mlir.DenseElementsAttr.get(
