@@ -147,6 +147,9 @@ class _Emitter:
         if entry is None:
             raise Unplaceable(node, "it has no form in StableHLO")
         rule = Rule(self.model, node, inputs, types, self.sizes, self.policy, known)
+        followed = rule.followed()
+        if followed is not None:
+            return followed
         try:
             if entry.padding is Padding.NONE:
                 for x in (x for x in inputs if x is not None):
