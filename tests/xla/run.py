@@ -21,11 +21,12 @@ import onnx
 import onnx_ir as ir
 from tilewright.backends.base import CompiledRegion, ProgramSettings, Refused
 from tilewright.backends.xla.backend import XlaBackend
+from tilewright.definitions import graph_passes
 from tilewright.entries import entries_of, import_entries
 from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.ir.types import DType, TensorType
 from tilewright.options import Options
-from tilewright.passes.pipeline import canonicalization, run_pipeline
+from tilewright.passes.pipeline import run_pipeline
 from tilewright.passes.place import Region, place
 from tilewright.runtime.devices.xla import Client
 from tilewright.target import Target
@@ -110,7 +111,7 @@ def compiled(
     graph = imported(model, shapes)
     backend = XlaBackend()
     target = target_of(TARGET)
-    run_pipeline(graph, [*canonicalization(), *backend.passes(target, Options(targets=(TARGET,)).level)])
+    run_pipeline(graph, graph_passes(backend, target, Options(targets=(TARGET,)).level))
     told = {}
     for node in graph.graph:
         support = backend.runs(graph, node, target)
