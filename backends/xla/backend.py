@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,7 @@ from tilewright.backends.base import (
 from tilewright.backends.xla.buckets import buckets_of
 from tilewright.backends.xla.emit import Unplaceable, emit
 from tilewright.backends.xla.rule import Policy, find_rule
+from tilewright.backends.xla.sharding import shard
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.graph import body_of, has_type, type_of
 from tilewright.ir.late import late_symbols
@@ -69,9 +71,12 @@ class XlaBackend(GraphBackend):
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
         variants, facts = [], []
-        for number, bucket in enumerate(buckets := buckets_of(model, region, settings.buckets)):
+        buckets, shardings = buckets_of(model, region, settings.buckets), None
+        if settings.mesh:
+            shardings, buckets = shard(region, buckets, settings.mesh, settings.shard)
+        for number, bucket in enumerate(buckets):
             try:
-                emitted = emit(model, region, bucket.sizes, bucket.padded, Policy())
+                emitted = emit(model, region, bucket.sizes, bucket.padded, Policy(), shardings)
             except Unplaceable as error:
                 raise Refused([Refusal(error.node, error.reason)]) from error
             stem = name if len(buckets) == 1 else f"{name}.{number}"
@@ -79,7 +84,11 @@ class XlaBackend(GraphBackend):
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
             facts.append(ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded"))
-        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+        made = CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+        if shardings is None:
+            return made
+        listed = shardings.listed(region, len(emitted.sizes), emitted.weights)
+        return replace(made, shardings=listed, cuts=shardings.table(emitted.weights), notes=shardings.notes)
 
     def tools(self) -> Mapping[str, str]:
         """The version of jaxlib, which writes StableHLO."""
