@@ -14,14 +14,10 @@ from tilewright.backends.base import (
     GraphBackend,
     ProgramFacts,
     ProgramSettings,
-    Refusal,
-    Refused,
     Support,
 )
-from tilewright.backends.xla.buckets import buckets_of
-from tilewright.backends.xla.emit import Unplaceable, emit
 from tilewright.backends.xla.rule import Policy, find_rule
-from tilewright.backends.xla.sharding import shard
+from tilewright.backends.xla.variants import programs_of
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.graph import body_of, has_type, type_of
 from tilewright.ir.late import late_symbols
@@ -49,6 +45,10 @@ class XlaBackend(GraphBackend):
         """None yet: XLA fuses by itself."""
         return ()
 
+    def knows(self, node: ir.Node) -> bool:
+        """Whether the table has a rule for the operator."""
+        return node.op_type == "Constant" or find_rule(node.domain, node.op_type) is not None
+
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether there is a rule for it, and its sizes are known before the program runs."""
         body = body_of(model, node)
@@ -71,15 +71,9 @@ class XlaBackend(GraphBackend):
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
         variants, facts = [], []
-        buckets, shardings = buckets_of(model, region, settings.buckets), None
-        if settings.mesh:
-            shardings, buckets = shard(region, buckets, settings.mesh, settings.shard)
-        for number, bucket in enumerate(buckets):
-            try:
-                emitted = emit(model, region, bucket.sizes, bucket.padded, Policy(), shardings)
-            except Unplaceable as error:
-                raise Refused([Refusal(error.node, error.reason)]) from error
-            stem = name if len(buckets) == 1 else f"{name}.{number}"
+        programs, shardings = programs_of(model, region, settings, Policy())
+        for number, (bucket, emitted) in enumerate(programs):
+            stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))

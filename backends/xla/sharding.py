@@ -17,6 +17,8 @@ import onnx_ir as ir
 from tilewright.backends.base import WeightCut
 from tilewright.backends.xla.buckets import Bucket
 from tilewright.backends.xla.cuts import Cuts, cuts_of
+from tilewright.backends.xla.narrow import packed_type
+from tilewright.ir.facts import assumptions
 from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.passes.place import Region
@@ -48,9 +50,20 @@ class Shardings:
         """How an input, a weight or an output lies."""
         return self.given.get(value) or Sharding(((),) * type_of(value).rank)
 
+    def operand(self, weight: ir.Value) -> Sharding:
+        """How a weight lies in the form in which programs get it: of types of less than 8 bits as bytes in a row, which
+        are cut where the slowest dimension is."""
+        type_, given = type_of(weight), self.of(weight)
+        (size, *_), dtype = packed_type(type_).shape or (constant(1),), type_.dtype
+        if dtype.bits >= 8:
+            return given
+        count = prod(self.mesh[axis] for axis in given.dims[0])
+        whole_bytes = type_.elements.value * dtype.bits % (8 * count) == 0 and size.value % count == 0
+        return Sharding((given.dims[0] if whole_bytes else (),))
+
     def listed(self, region: Region, padded: int, weights: Sequence[ir.Value]) -> tuple[Sharding, ...]:
         """In the order of a step: inputs, ``padded`` sizes, weights, outputs."""
-        operands = [*map(self.of, region.inputs), *[Sharding(())] * padded, *map(self.of, weights)]
+        operands = [*map(self.of, region.inputs), *[Sharding(())] * padded, *map(self.operand, weights)]
         return (*operands, *map(self.of, region.outputs))
 
     def table(self, weights: Sequence[ir.Value]) -> tuple[WeightCut, ...]:
@@ -60,19 +73,20 @@ class Shardings:
     def _row(self, value: ir.Value) -> WeightCut:
         type_ = type_of(value)
         shape = tuple(s.value for s in type_.shape)
-        counts = tuple(prod(self.mesh[axis] for axis in dim) for dim in self.of(value).dims)
+        dims = self.operand(value).dims if type_.dtype.bits < 8 else self.of(value).dims
+        counts = tuple(prod(self.mesh[axis] for axis in dim) for dim in dims)
         size = -(-prod(shape) * type_.dtype.bits // 8)
         return WeightCut(str(value.name), shape, counts, size, size // prod(counts), self.kept.get(value, ""))
 
 
 def shard(
-    region: Region, buckets: Sequence[Bucket], mesh: tuple[int, ...], how: str
+    model: ir.Model, region: Region, buckets: Sequence[Bucket], mesh: tuple[int, ...], how: str
 ) -> tuple[Shardings, tuple[Bucket, ...]]:
     """How a region lies on ``mesh``, cut as ``how`` says (``auto``, ``tensor`` or ``batch``), and its buckets, whose
     batch can then be divided."""
     every = tuple(axis for axis, size in enumerate(mesh) if size > 1)
     notes: list[str] = []
-    batch = _Batch(region, buckets, mesh)
+    batch = _Batch(model, region, buckets, mesh)
 
     def along(axes: tuple[int, ...]) -> tuple[int, ...]:
         """The axes if the batch can be cut along them, else none."""
@@ -150,8 +164,9 @@ def _inner(region: Region, cuts: Cuts, columns: tuple[int, ...]) -> Mapping[ir.V
 class _Batch:
     """The leading size that most inputs of a region have, and whether it can be cut."""
 
-    def __init__(self, region: Region, buckets: Sequence[Bucket], mesh: tuple[int, ...]):
+    def __init__(self, model: ir.Model, region: Region, buckets: Sequence[Bucket], mesh: tuple[int, ...]):
         self.buckets, self.mesh = buckets, mesh
+        self.tied = {s for a in assumptions(model) for s in a.left.symbols | a.right.symbols}
         leading = Counter(type_.shape[0] for v in region.inputs if (type_ := type_of(v)).rank)
         leading.pop(constant(1), None)
         self.size: Expr | None = max(leading, key=lambda size: leading[size]) if leading else None
@@ -161,24 +176,28 @@ class _Batch:
         count = prod(self.mesh[a] for a in axes)
         if self.size is None:
             return "no input has a batch of more than 1"
-        if self.symbol is not None and all(self.symbol in b.padded for b in self.buckets):
+        if self.is_padded:
             return ""
         sizes = {self.size.evaluate(b.sizes) for b in self.buckets} if self.buckets else {self.size.value}
         bad = [size for size in sorted(sizes) if size % count]
         return f"a batch of {bad[0]} cannot be divided by {count}" if bad else ""
 
     @property
+    def is_padded(self) -> bool:
+        """Whether it can be rounded up: no other size is tied to it."""
+        return self.symbol not in self.tied and all(self.symbol in b.padded for b in self.buckets)
+
+    @property
     def symbol(self) -> str | None:
         """Its name, where it is an open size."""
-        assert self.size is not None
-        return next((s for s in self.size.symbols if self.size == symbol(s)), None)
+        return next((s for s in self.size.symbols if self.size == symbol(s)), None) if self.size is not None else None
 
     def rounded(self, count: int) -> tuple[Bucket, ...]:
         """The buckets with a batch that can be cut in ``count`` parts: padded sizes are rounded up."""
         found: dict[tuple[tuple[str, int], ...], Bucket] = {}
         for bucket in self.buckets:
             sizes = dict(bucket.sizes)
-            if self.symbol in bucket.padded:
+            if self.symbol is not None and self.is_padded:
                 sizes[self.symbol] = -(-sizes[self.symbol] // count) * count
             found.setdefault(tuple(sizes.items()), Bucket(sizes, bucket.padded))
         return tuple(found.values())
