@@ -53,15 +53,15 @@ class ProgramsBuild(TargetBuild):
         on_host: nodes of the host part, each with the reason. nodes: how many there are in all.
         facts: of every program.
         host: the target of the host part, where there is one.
-        mesh: devices along each axis; empty for one. cuts: what became of each weight on it. notes: what was asked of
-            it and cannot be.
+        settings: how programs were made.
+        cuts: on a mesh, what became of each weight. notes: what was asked of the mesh and cannot be.
     """
 
     on_host: tuple[tuple[str, str], ...] = ()
     nodes: int = 0
     facts: tuple[ProgramFacts, ...] = ()
     host: Target | None = None
-    mesh: tuple[int, ...] = ()
+    settings: ProgramSettings = field(default_factory=ProgramSettings)
     cuts: tuple[WeightCut, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -109,7 +109,7 @@ def build_programs(
         nodes=made.nodes,
         facts=tuple(made.facts),
         host=host.target if built_host else None,
-        mesh=settings.mesh,
+        settings=settings,
         cuts=tuple(dict.fromkeys(made.cuts)),
         notes=tuple(dict.fromkeys(made.notes)),
     )
