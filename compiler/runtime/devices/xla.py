@@ -5,7 +5,7 @@ Only jaxlib's extension is used (``jax`` is not imported); the names that are pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,7 @@ class _Aval:
 @cache
 def _client_module() -> Any:
     try:
-        from jaxlib import _jax, xla_client
+        from jaxlib import xla_client
     except ImportError as error:
         raise DeviceError(
             "jaxlib-missing",
@@ -34,9 +34,16 @@ def _client_module() -> Any:
             cause=f"programs for XLA are run through jaxlib, which cannot be imported ({error})",
             fix="pip install 'tilewright[xla]'",
         ) from None
-    state = _jax.config.Config("tilewright_enable_x64", True, include_in_jit_key=True)
-    _jax.jax_jit.set_enable_x64_state(state)
     return xla_client
+
+
+@cache
+def _wide_types() -> Callable[[], None]:
+    """What tells jaxlib to leave 64-bit types as they are."""
+    from jaxlib import _jax
+
+    setting = _jax.config.Config("tilewright_enable_x64", True, include_in_jit_key=True)
+    return lambda: _jax.jax_jit.set_enable_x64_state(setting)
 
 
 class Client:
@@ -67,6 +74,8 @@ class Client:
 
     def put(self, array: Array) -> Any:
         """A buffer with the array's contents."""
+        # Where jax is installed, jaxlib imports it during the first run, and its own setting replaces ours.
+        _wide_types()()
         return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
 
     def compile(self, module: bytes) -> Any:
