@@ -25,6 +25,7 @@ from tilewright.entries import Model, constants_used, digest_of, entries_of, imp
 from tilewright.facts import Source, compilation_facts
 from tilewright.frontend.buckets import by_symbol
 from tilewright.frontend.mesh import check_mesh
+from tilewright.ir.given import constant_record
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_kernel
 from tilewright.kernel.schedule import Scheduled
@@ -285,6 +286,13 @@ def _host_of(build: TargetBuild) -> Target | None:
     return build.host if isinstance(build, ProgramsBuild) else build.target
 
 
+def _told_source(source: Source) -> dict[str, Any]:
+    """What the record says of a model."""
+    told = {"entry": source.entry.name, "name": source.name, "sha256": source.sha256}
+    constants = constant_record(source.entry.model)
+    return told | ({"constants": constants} if constants else {})
+
+
 def _package(
     models: Mapping[str, Model],
     options: Options,
@@ -316,7 +324,7 @@ def _package(
     sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
     provenance: dict[str, Any] = {
         "compiler": __version__,
-        "models": [{"entry": s.entry.name, "name": s.name, "sha256": s.sha256} for s in sources],
+        "models": [_told_source(s) for s in sources],
         "options": {
             "input_shapes": [[name, list(dims)] for name, dims in options.input_shapes],
             "level": options.level,

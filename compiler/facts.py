@@ -11,6 +11,7 @@ from tilewright.build_programs import ProgramsBuild
 from tilewright.cost import work_of
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
+from tilewright.ir.given import constant_texts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
@@ -80,7 +81,9 @@ def _model(source: Source) -> ModelFacts:
     graph = source.entry.model
     known = model_facts.facts(graph)
     inputs = tuple((str(v.name), f"{type_of(v).dtype}{_shape(type_of(v).shape, known)}") for v in graph.graph.inputs)
-    return ModelFacts(source.name, graph.opset_imports.get("", 0), source.sha256, inputs, sum(1 for _ in graph.graph))
+    constants = tuple(constant_texts(graph).items())
+    opset, nodes = graph.opset_imports.get("", 0), sum(1 for _ in graph.graph)
+    return ModelFacts(source.name, opset, source.sha256, inputs, nodes, constants)
 
 
 def _target(build: TargetBuild) -> TargetFacts:

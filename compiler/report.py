@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model as it was given, ``sha256`` of its file. ``inputs``: name and type, ``("x", "f32[N=1..32, 3]")``."""
+    """The model as it was given, ``sha256`` of its file. ``inputs``: name and type, ``("x", "f32[N=1..32, 3]")``;
+    ``constants``: inputs that were given while compiling, with their elements, ``("shape", "[3, 224]")``."""
 
     name: str
     opset: int
     sha256: str
     inputs: tuple[tuple[str, str], ...]
     nodes: int = 0
+    constants: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ _HOW = "it is said how to quantize, and not to what"
     type=click.Choice(["auto", "tensor", "batch"]),
     help="What is cut over the mesh; auto: the batch along its first axis, weights along the others.",
 )
+@click.option(
+    "--constant",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Fix an input: shape=3,224 or shape=@shape.npy. It is no input of the artifact.",
+)
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
     "--precision",
@@ -82,6 +89,7 @@ def command(
     buckets: tuple[str, ...],
     mesh: str | None,
     shard: str | None,
+    constants: tuple[str, ...],
     level: int,
     asked: str | None,
     method: str | None,
@@ -114,6 +122,7 @@ def command(
     from tilewright import driver
     from tilewright.api import precision_of
     from tilewright.frontend.buckets import parse_bucket
+    from tilewright.frontend.constants import constant_input
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.frontend.mesh import parse_mesh
     from tilewright.observe import Stopped
@@ -133,6 +142,7 @@ def command(
         raise UsageError("precision-missing", where="compile", cause=_HOW, fix="say --precision int8, or auto")
     sizes = tuple(map(parse_input_shape, shapes))
     ladders = arguments.once(map(parse_bucket, buckets), "--bucket")
+    fixed = arguments.once(map(arguments.read_constant, constants), "--constant")
     options = Options(
         targets,
         sizes,
@@ -144,6 +154,7 @@ def command(
         exact=tuple(name for name, _, exactly in ladders if exactly),
         mesh=() if mesh is None else parse_mesh(mesh),
         shard=shard or "",
+        constants=tuple((name, constant_input(name, array)) for name, array in fixed),
         observe=watch,
     )
     with screen.Progress("none" if quiet else progress) as report_stage:

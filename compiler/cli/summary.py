@@ -25,6 +25,8 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield "model", f"{named}{_model(model)}"
         kinds = dict.fromkeys(kind for _, kind in model.inputs)
         yield "inputs", "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
+        if model.constants:
+            yield "", f"constant inputs: {', '.join(f'{name}={value}' for name, value in model.constants)}"
     for target in report.targets:
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
