@@ -49,6 +49,8 @@ def compile(
     states: Mapping[str, str] | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     exact: Sequence[str] = (),
+    mesh: Sequence[int] = (),
+    shard: str | None = None,
     constants: Mapping[str, Any] | None = None,
     level: int = 2,
     verify: bool = True,
@@ -78,6 +80,9 @@ def compile(
         states: per input that is a state, the output that is its new value; ``run`` takes one array for the two.
         buckets: for targets of static programs, the sizes that a named dimension gets programs for:
             ``{"sequence": (32, 128)}``; smaller sizes are padded. The artifact takes none that are larger.
+        mesh: for targets of programs, devices along each axis, such as ``(2, 2)``; one device without it.
+        shard: how tensors are cut over the mesh: ``auto`` (the batch along the first axis, weights along the others),
+            ``tensor`` (weights) or ``batch``.
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
         constants: arrays (or lists of numbers) for inputs, which are then no inputs of the artifact: shapes, axes,
             and what else a target of static programs has to know.
@@ -109,6 +114,8 @@ def compile(
         states=tuple((states or {}).items()),
         buckets=tuple((name, tuple(rungs)) for name, rungs in (buckets or {}).items()),
         exact=tuple(exact),
+        mesh=tuple(mesh),
+        shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )

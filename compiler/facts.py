@@ -21,7 +21,7 @@ from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.plan.programs import Programs
-from tilewright.report import ModelFacts, PrecisionFacts, Report, TargetFacts
+from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -112,6 +112,18 @@ def _programs(build: TargetBuild) -> TargetFacts:
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
         programs=build.facts,
+        mesh=_mesh(build) if build.settings.mesh else None,
+    )
+
+
+def _mesh(build: ProgramsBuild) -> MeshFacts:
+    return MeshFacts(
+        sizes=build.settings.mesh,
+        shard=build.settings.shard,
+        virtual=bool(build.target.extra.get("virtual_devices", False)),
+        weights=build.cuts,
+        bytes_per_device=sum(cut.bytes_per_device for cut in build.cuts),
+        notes=build.notes,
     )
 
 

@@ -71,7 +71,7 @@ class Options:
         exact: the dimensions among them that are met at just these sizes, never padded.
         constants: inputs that get a value while compiling, and are no inputs of the artifact.
         mesh: for targets of programs, devices along each axis; empty for one device. ``shard`` says how tensors are cut
-            over it: ``auto``, ``tensor`` or ``batch``.
+            over it: ``auto``, ``tensor`` or ``batch``; empty is ``auto``.
         ahead: targets of programs are compiled to executables where their compiler is installed.
     """
 

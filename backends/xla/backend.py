@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
@@ -72,24 +73,20 @@ class XlaBackend(GraphBackend):
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
         variants, facts = [], []
-        programs = programs_of(model, region, settings, Policy())
+        programs, shardings = programs_of(model, region, settings, Policy())
         wastes = waste_of(region, [bucket for bucket, _ in programs], known_ranges(model))
         for number, ((bucket, emitted), waste) in enumerate(zip(programs, wastes, strict=True)):
             stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
-            facts.append(
-                ProgramFacts(
-                    stem,
-                    bucket.sizes,
-                    padding=waste.worst,
-                    mean_padding=waste.mean,
-                    share=waste.share,
-                    note="compiled where it is loaded",
-                )
-            )
-        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+            told = ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded")
+            facts.append(replace(told, padding=waste.worst, mean_padding=waste.mean, share=waste.share))
+        made = CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+        if shardings is None:
+            return made
+        listed = shardings.listed(region, len(emitted.sizes), emitted.weights)
+        return replace(made, shardings=listed, cuts=shardings.table(emitted.weights), notes=shardings.notes)
 
     def tools(self) -> Mapping[str, str]:
         """The version of jaxlib, which writes StableHLO."""

@@ -40,6 +40,12 @@ _HOW = "it is said how to quantize, and not to what"
     metavar="DIM=SIZES",
     help="Static programs for up to these sizes (sequence=32,128); for just these: sequence==32,128.",
 )
+@click.option("--mesh", metavar="SIZES", help="Devices of targets of programs, along each axis: 4, 2x2.")
+@click.option(
+    "--shard",
+    type=click.Choice(["auto", "tensor", "batch"]),
+    help="What is cut over the mesh; auto: the batch along its first axis, weights along the others.",
+)
 @click.option(
     "--constant",
     "constants",
@@ -81,6 +87,8 @@ def command(
     entries: tuple[str, ...],
     states: tuple[str, ...],
     buckets: tuple[str, ...],
+    mesh: str | None,
+    shard: str | None,
     constants: tuple[str, ...],
     level: int,
     asked: str | None,
@@ -116,6 +124,7 @@ def command(
     from tilewright.frontend.buckets import parse_bucket
     from tilewright.frontend.constants import constant_input
     from tilewright.frontend.input_shapes import parse_input_shape
+    from tilewright.frontend.mesh import parse_mesh
     from tilewright.observe import Stopped
     from tilewright.options import Observation, Options
 
@@ -143,6 +152,8 @@ def command(
         precision=wanted,
         buckets=tuple((name, rungs) for name, rungs, _ in ladders),
         exact=tuple(name for name, _, exactly in ladders if exactly),
+        mesh=() if mesh is None else parse_mesh(mesh),
+        shard=shard or "",
         constants=tuple((name, constant_input(name, array)) for name, array in fixed),
         observe=watch,
     )

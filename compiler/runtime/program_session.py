@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.runtime.artifact import Artifact
+from tilewright.runtime.devices.mesh import Cut
 from tilewright.runtime.devices.xla import Client
 from tilewright.runtime.errors import InputError
 from tilewright.runtime.format import WEIGHTS
@@ -24,9 +25,9 @@ class ProgramSession:
         self.threads = 0
         self._artifact, self._target = artifact, target
         self._programs = parse_programs(bytes(artifact.checked(target.members["program.json"])), artifact.where)
-        self._client = Client("cpu")
+        self._client = Client("cpu", self._programs.mesh)
         self._entry = self.manifest.entry(entry)
-        self._weights: dict[str, Any] = {}
+        self._weights: dict[tuple[str, Cut], Any] = {}
         self._executables: dict[str, Any] = {}
 
     @property
@@ -68,10 +69,11 @@ class ProgramSession:
     def _run(self, step: Step, entry: Entry, inputs: list[Array], symbols: Mapping[str, int]) -> list[Array]:
         variant = _choose(step.variants, symbols, step.padded)
         padded = [_pad(a, entry.slots[i], variant.sizes) for a, i in zip(inputs, step.inputs, strict=True)]
-        arguments = [self._client.put(a) for a in padded]
+        cuts = step.cuts
+        arguments = [self._client.put(a, cut) for a, cut in zip(padded, cuts.inputs, strict=True)]
         arguments += [self._client.put(np.array(symbols[s], np.int32)) for s in step.padded]
-        arguments += [self._weight(name) for name in step.weights]
-        results = self._client.run(self._executable(variant), arguments)
+        arguments += [self._weight(name, cut) for name, cut in zip(step.weights, cuts.weights, strict=True)]
+        results = self._client.run(self._executable(variant), arguments, cuts.outputs)
         return [_cut(r, entry.slots[o], symbols) for r, o in zip(results, step.outputs, strict=True)]
 
     def _executable(self, variant: Variant) -> Any:
@@ -80,10 +82,10 @@ class ProgramSession:
             self._executables[variant.module] = self._client.compile(bytes(module))
         return self._executables[variant.module]
 
-    def _weight(self, name: str) -> Any:
-        if name not in self._weights:
-            self._weights[name] = self._client.put(self._constant(name, packed=True))
-        return self._weights[name]
+    def _weight(self, name: str, cut: Cut) -> Any:
+        if (name, cut) not in self._weights:
+            self._weights[name, cut] = self._client.put(self._constant(name, packed=True), cut)
+        return self._weights[name, cut]
 
     def _constant(self, name: str, packed: bool = False) -> Array:
         """A weight; ``packed``: as programs get it, types of less than 8 bits as the bytes that hold them."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
+from tilewright.runtime.devices.mesh import Cut, Mesh
+from tilewright.runtime.devices.spread import Spread, enough
 from tilewright.runtime.errors import DeviceError
 from tilewright.runtime.tensors import Array
 
@@ -47,43 +50,57 @@ def _wide_types() -> Callable[[], None]:
 
 
 class Client:
-    """A client of one kind of device: ``cpu``."""
+    """A client of one kind of device, ``cpu``, for programs of one device or of a mesh of them.
 
-    def __init__(self, kind: str, devices: int = 1):
+    The CPU makes as many devices as are asked for; they are virtual, threads of the one machine.
+    """
+
+    def __init__(self, kind: str, mesh: Mesh = ()):
+        """``mesh`` is the number of devices along each axis; empty for one device."""
         self._xc = _client_module()
         if kind != "cpu":
             raise DeviceError("device-missing", where=kind, cause="only cpu so far", fix="run it elsewhere")
-        self._client = self._xc.make_cpu_client(num_devices=devices)
-        self._devices = self._client.local_devices()[:devices]
-        xc = self._xc
+        self._client = self._xc.make_cpu_client(num_devices=prod(mesh))
+        self._devices = enough(self._client.local_devices(), mesh, kind)
+        self._single = _single_device(self._xc)(self._devices[0])
+        self._spread = Spread(self._xc, self._devices, mesh) if mesh else None
 
-        class Whole(xc.SingleDeviceSharding):  # type: ignore[misc, name-defined]
-            """On one device; with what jax would add to the class."""
-
-            memory_kind = None
-            is_fully_replicated = True
-
-            def _to_xla_hlo_sharding(self, rank: int) -> Any:
-                del rank
-                return xc.HloSharding.replicate()
-
-            def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-                return shape
-
-        self._sharding = Whole(self._devices[0])
-
-    def put(self, array: Array) -> Any:
-        """A buffer with the array's contents."""
+    def put(self, array: Array, cut: Cut = ()) -> Any:
+        """A buffer with the array's contents; on a mesh, with its part on each device (:class:`Spread`)."""
         # Where jax is installed, jaxlib imports it during the first run, and its own setting replaces ours.
         _wide_types()()
-        return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
+        if self._spread is not None:
+            return self._spread.put(_Aval(array), array, cut)
+        return self._xc.batched_device_put(_Aval(array), self._single, [array], [self._devices[0]])
 
     def compile(self, module: bytes) -> Any:
-        """An executable from portable bytes."""
+        """An executable from portable bytes, for all devices."""
         options = self._xc.CompileOptions()
+        if self._spread is not None:
+            self._spread.set_options(options)
         return self._client.compile_and_load(module, self._xc.DeviceList(tuple(self._devices)), options)
 
-    def run(self, executable: Any, arguments: Sequence[Any]) -> list[Array]:
-        """Results on the host."""
+    def run(self, executable: Any, arguments: Sequence[Any], cuts: Sequence[Cut] = ()) -> list[Array]:
+        """Results on the host; on a mesh put together as ``cuts`` (of each result) say."""
         results = executable.execute_sharded(list(arguments)).disassemble_into_single_device_arrays()
+        if self._spread is not None:
+            return [self._spread.whole(shards, cut) for shards, cut in zip(results, cuts, strict=True)]
         return [np.asarray(shards[0]) for shards in results]
+
+
+@cache
+def _single_device(xc: Any) -> Any:
+    class Whole(xc.SingleDeviceSharding):  # type: ignore[misc]
+        """On one device; with what jax would add to the class."""
+
+        memory_kind = None
+        is_fully_replicated = True
+
+        def _to_xla_hlo_sharding(self, rank: int) -> Any:
+            del rank
+            return xc.HloSharding.replicate()
+
+        def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+            return shape
+
+    return Whole
