@@ -192,8 +192,9 @@ class ProgramFacts:
         code_bytes: size of the executable; 0 where there is none.
         collectives: operations between devices by name.
         predicted_seconds: by the roofline of the target's data: never measured.
-        padding, mean_padding: the share of work that is padding, at the worst sizes that run in this program and on
-            average over them; by arithmetic operations (:mod:`tilewright.backends.xla.waste`).
+        padding, mean_padding: the share of the work that is padding, at the worst sizes that run in this program and on
+            average over them, counted in arithmetic operations of the graph.
+        share: of the sizes of its region, that of those that run in this program.
         note: why something is missing.
     """
 
@@ -208,6 +209,7 @@ class ProgramFacts:
     predicted_seconds: float | None = None
     padding: float = 0.0
     mean_padding: float = 0.0
+    share: float = 1.0
     note: str = ""
 
 
