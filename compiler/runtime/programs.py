@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
@@ -10,6 +11,8 @@ from typing import Any, Union
 from tilewright.runtime.errors import ArtifactError
 
 VERSION = 1
+#: Devices of a mesh: more than any there is, few enough to make a list of.
+MAX_DEVICES = 1 << 16
 #: A postfix expression: integers, ``"$S"`` for symbols, operators.
 Expression = tuple[Union[int, str], ...]
 
@@ -70,18 +73,21 @@ def parse_programs(text: bytes, where: str) -> Programs:
     """Read ``program.json``. Raises :class:`ArtifactError` for anything but what a compiler writes."""
     try:
         raw = json.loads(text)
-        if raw["version"] != VERSION:
-            raise ValueError(f"version {raw['version']!r}, this runtime reads {VERSION}")
-        return Programs(
-            tuple(map(_entry, _list(raw["entries"]))), bool(raw["host"]), tuple(map(_count, _list(raw["mesh"])))
-        )
+        if _integer(raw["version"]) != VERSION:
+            fix = "use the version of Tilewright that wrote it, or compile the model again"
+            cause = f"version {raw['version']}, this runtime reads {VERSION}"
+            raise ArtifactError("artifact-version", where=f"{where}, program.json", cause=cause, fix=fix)
+        mesh = tuple(map(_count, _list(raw["mesh"])))
+        if not all(mesh) or math.prod(mesh) > MAX_DEVICES:
+            raise ValueError(f"a mesh of {mesh}")
+        return Programs(tuple(map(_entry, _list(raw["entries"]))), _flag(raw["host"]), mesh)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        cause, fix = f"{type(error).__name__}: {error}", "copy or compile the artifact again"
+        cause, fix = f"{type(error).__name__}: {error}"[:500], "copy or compile the artifact again"
         raise ArtifactError("artifact-damaged", where=f"{where}, program.json", cause=cause, fix=fix) from None
 
 
 def evaluate(expression: Expression, symbols: Mapping[str, int]) -> int:
-    """The value of an expression. Raises ``KeyError`` for a symbol without a value."""
+    """The value of an expression. Raises ``KeyError`` for a symbol without a value, ``ZeroDivisionError``."""
     stack: list[int] = []
     for item in expression:
         if isinstance(item, int):
@@ -104,6 +110,15 @@ def _apply(operator: str, left: int, right: int) -> int:
     if operator == "%":
         return left % right
     return min(left, right) if operator == "min" else max(left, right)
+
+
+def lone_symbol(expression: Expression) -> str | None:
+    """The symbol that an expression is, where it is nothing else."""
+    if len(expression) == 1 and isinstance(expression[0], str):
+        return expression[0][1:]
+    if len(expression) == 3 and expression[0] == 1 and expression[2] == "*" and isinstance(expression[1], str):
+        return expression[1][1:]
+    return None
 
 
 def symbols_of(expression: Expression) -> set[str]:
@@ -140,7 +155,7 @@ def _entry(raw: Any) -> Entry:
     def step(told: Any) -> Step:
         inputs, outputs = tuple(map(slot, _list(told["inputs"]))), tuple(map(slot, _list(told["outputs"])))
         if "host" in told:
-            return Step(inputs, outputs, _text(told["host"]))
+            return Step(inputs, outputs, _name(told["host"]))
         shardings = tuple(
             tuple(tuple(map(_count, _list(axes))) for axes in _list(dims)) for dims in _list(told["shardings"])
         )
@@ -175,6 +190,19 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    value.encode()  # a lone surrogate raises
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value):
+        raise ValueError("an empty name")
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
     return value
 
 

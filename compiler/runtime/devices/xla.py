@@ -1,17 +1,27 @@
-"""XLA's clients through jaxlib, loaded when a part of programs is: buffers, executables and their cache.
+"""XLA's clients through jaxlib, loaded when a part of programs is: buffers, executables.
 
 Only jaxlib's extension is used (``jax`` is not imported); the names that are private there are all in this file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tilewright.runtime.errors import DeviceError
+from tilewright.runtime.devices.probe import missing, require_plugin
+from tilewright.runtime.errors import DeviceError, ResourceError, RunError
 from tilewright.runtime.tensors import Array
+
+#: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs only what is fatal.
+BYTECODE = b"ML\xefR"
+#: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs nothing but what is fatal.
+_THREADS, _LOG = "PJRT_NPROC", "TF_CPP_MIN_LOG_LEVEL"
+_lock = threading.Lock()
 
 
 class _Aval:
@@ -26,7 +36,8 @@ class _Aval:
 @cache
 def _client_module() -> Any:
     try:
-        from jaxlib import _jax, xla_client
+        with _Environment({_LOG: os.environ.get(_LOG, "3")}):
+            from jaxlib import _jax, xla_client
     except ImportError as error:
         raise DeviceError(
             "jaxlib-missing",
@@ -39,15 +50,55 @@ def _client_module() -> Any:
     return xla_client
 
 
-class Client:
-    """A client of one kind of device: ``cpu``."""
+class _Environment:
+    """Variables that a library reads while it starts, put back afterwards."""
 
-    def __init__(self, kind: str, devices: int = 1):
+    def __init__(self, values: dict[str, str]):
+        self._values = values
+
+    def __enter__(self) -> None:
+        self._before = {name: os.environ.get(name) for name in self._values}
+        os.environ.update(self._values)
+
+    def __exit__(self, *exception: object) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class Client:
+    """A client of one kind of device: ``cpu``, ``tpu`` or ``cuda``. Any number of threads may use it.
+
+    Attributes:
+        kind: as it was asked for.
+        name: of the devices, as they call themselves.
+        version: of what compiles and runs programs: an executable fits no other.
+        threads: of the processor that work on a program; 0 where it does not.
+    """
+
+    def __init__(self, kind: str, devices: int = 1, threads: int | None = None):
+        """Take ``devices`` of a kind. Raises :class:`DeviceError` that says what is missing (exit 8)."""
+        self.kind = kind
         self._xc = _client_module()
-        if kind != "cpu":
-            raise DeviceError("device-missing", where=kind, cause="only cpu so far", fix="run it elsewhere")
-        self._client = self._xc.make_cpu_client(num_devices=devices)
+        self.threads = 0
+        if kind == "cpu":
+            self.threads = threads or processors()
+            with _lock, _Environment({_THREADS: str(self.threads), _LOG: os.environ.get(_LOG, "3")}):
+                self._client = self._xc.make_cpu_client(num_devices=devices)
+        elif kind in ("tpu", "cuda"):
+            self._client = _plugin_client(kind)
+        else:
+            raise missing(kind, "XLA is run on cpu, tpu and cuda", "name a device that the artifact holds")
         self._devices = self._client.local_devices()[:devices]
+        if len(self._devices) < devices:
+            there = f"{len(self._devices)} of the {devices} devices that the programs were made for"
+            raise missing(kind, f"this machine has {there}", "compile the model for another --mesh")
+        self.name = str(self._devices[0].device_kind)
+        self.version = f"{self._client.platform} {self._client.platform_version} jaxlib {_jaxlib_version()}"
+        if kind == "cpu":  # code for this processor, as LLVM sees it
+            self.version += f" {_processor()}"
         xc = self._xc
 
         class Whole(xc.SingleDeviceSharding):  # type: ignore[misc, name-defined]
@@ -66,15 +117,102 @@ class Client:
         self._sharding = Whole(self._devices[0])
 
     def put(self, array: Array) -> Any:
-        """A buffer with the array's contents."""
+        """A buffer with the array's contents: its very memory on the CPU where it is aligned to 64 bytes, so that the
+        array may not change as long as the buffer is used."""
         return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
 
-    def compile(self, module: bytes) -> Any:
-        """An executable from portable bytes."""
+    def options(self) -> Any:
+        """How programs are compiled."""
         options = self._xc.CompileOptions()
-        return self._client.compile_and_load(module, self._xc.DeviceList(tuple(self._devices)), options)
+        options.num_replicas = options.num_partitions = 1
+        return options
+
+    def compile(self, module: bytes) -> Any:
+        """An executable from portable bytes. Raises what XLA raises."""
+        return self._client.compile_and_load(module, self._list(), self.options())
+
+    def serialize(self, executable: Any) -> bytes:
+        """An executable as bytes, for :meth:`deserialize` of a client of the same :attr:`version`."""
+        return bytes(self._client.serialize_executable(executable))
+
+    def deserialize(self, data: bytes) -> Any:
+        """An executable of :meth:`serialize`. It is code: the caller knows where it comes from."""
+        return self._client.deserialize_executable(data, self._list(), self.options())
+
+    def execute(self, executable: Any, arguments: Sequence[Any]) -> list[Any]:
+        """Start a program; buffers of its results. Raises :class:`RunError` for what the device reports."""
+        try:
+            results = executable.execute_sharded(list(arguments)).disassemble_into_single_device_arrays()
+        except (self._xc.XlaRuntimeError, ValueError, TypeError) as error:
+            raise failed(self.kind, error) from None
+        return [shards[0] for shards in results]
+
+    def fetch(self, buffer: Any) -> Array:
+        """What a buffer holds, once it is there; memory that may not be written."""
+        try:
+            array: Array = buffer._single_device_array_to_np_array_did_copy()[0]
+        except self._xc.XlaRuntimeError as error:
+            raise failed(self.kind, error) from None
+        return array
 
     def run(self, executable: Any, arguments: Sequence[Any]) -> list[Array]:
         """Results on the host."""
-        results = executable.execute_sharded(list(arguments)).disassemble_into_single_device_arrays()
-        return [np.asarray(shards[0]) for shards in results]
+        return [self.fetch(buffer) for buffer in self.execute(executable, arguments)]
+
+    def temporaries(self, executable: Any) -> int:
+        """Bytes of device memory that a run of a program takes besides arguments and results; 0 where nobody knows."""
+        try:
+            return int(executable.get_compiled_memory_stats().temp_size_in_bytes)
+        except (self._xc.XlaRuntimeError, AttributeError, TypeError):
+            return 0
+
+    def _list(self) -> Any:
+        return self._xc.DeviceList(tuple(self._devices))
+
+
+def failed(kind: str, error: Exception) -> RunError:
+    """What XLA reported, as an error of ours."""
+    text = str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+    if "RESOURCE_EXHAUSTED" in text:
+        fix = "use smaller inputs, or a device with more memory"
+        return ResourceError("out-of-memory", where=f"device {kind}", cause=text, fix=fix)
+    return DeviceError("device-failed", where=f"device {kind}", cause=text, fix="see the message")
+
+
+@cache
+def _plugin_client(kind: str) -> Any:
+    """The one client of a plugin: a process holds its devices once."""
+    xc = _client_module()
+    library = require_plugin(kind)
+    try:
+        if not xc.pjrt_plugin_loaded(kind):
+            xc.load_pjrt_plugin_dynamically(kind, library)
+        if not xc.pjrt_plugin_initialized(kind):
+            xc.initialize_pjrt_plugin(kind)
+        return xc.make_c_api_client(kind)
+    except (xc.XlaRuntimeError, ValueError) as error:
+        raise failed(kind, error) from None
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jaxlib_version() -> str:
+    from jaxlib import version
+
+    return str(version.__version__)
+
+
+@cache
+def _processor() -> str:
+    """What tells processors apart for which code differs."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return os.uname().machine
+    keys = ("model name", "flags", "cpu family", "model", "stepping", "Features", "CPU implementer", "CPU part")
+    first = {k: v for line in reversed(lines) for k, _, v in [line.partition(":")] if k.strip() in keys}
+    told = os.uname().machine + "".join(f"{k.strip()}={v.strip()};" for k, v in sorted(first.items()))
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
