@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from tilewright import __version__
@@ -20,8 +20,10 @@ from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, pla
 from tilewright.build_programs import HostPart, ProgramsBuild, build_programs
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
+from tilewright.definitions import graph_passes
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
 from tilewright.facts import Source, compilation_facts
+from tilewright.frontend.buckets import by_symbol
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_kernel
 from tilewright.kernel.schedule import Scheduled
@@ -79,7 +81,7 @@ def compile(
             entries = lowered.entries[target.spelling]
             if isinstance(backend, GraphBackend):
                 host = _host_part(target, options)
-                settings = ProgramSettings(dict(options.buckets), options.mesh, options.shard, options.ahead)
+                settings = _settings(entries, options)
                 builds.append(build_programs(entries, backend, target, settings, host, observer, names))
             elif isinstance(backend, KernelBackend):
                 builds.append(build_target(entries, backend, target, observer, names))
@@ -107,6 +109,19 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
     }
 
 
+def _settings(entries: Sequence[Lowered], options: Options) -> ProgramSettings:
+    """How programs are made, in the terms of these graphs."""
+    buckets = dict(options.buckets)
+    models = [entry.model for entry in entries]
+    return ProgramSettings(
+        buckets=by_symbol(models, buckets),
+        exact=frozenset(by_symbol(models, {name: buckets[name] for name in options.exact})),
+        mesh=options.mesh,
+        shard=options.shard,
+        compile=options.ahead,
+    )
+
+
 def _host_part(target: Target, options: Options) -> HostPart:
     """What builds the host part of a graph target."""
     ((backend, host),) = resolve_targets(replace(options, targets=(target.host,)))
@@ -116,7 +131,7 @@ def _host_part(target: Target, options: Options) -> HostPart:
         run_pipeline(model, default_pipeline(options.level, traffic_on([host])))
         return Lowered(name, model, lower_graph(model))
 
-    return HostPart(backend, host, lower)
+    return HostPart(backend, host, lower, allowed=options.fallback != "forbid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +214,7 @@ def _graphs(
     state: str,
 ) -> tuple[Lowered, ...]:
     """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
-    passes = [*canonicalization(), *backend.passes(target, options.level)]
+    passes = graph_passes(backend, target, options.level)
     entries = []
     for name, graph in graphs.items():
         own = graph.clone()
@@ -297,7 +312,7 @@ def _package(
     triples = {host.family: host.triple for host in hosts if host.family}
     first = next(iter(lowered.entries.values()))
     sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
-    provenance = {
+    provenance: dict[str, Any] = {
         "compiler": __version__,
         "models": [{"entry": s.entry.name, "name": s.name, "sha256": s.sha256} for s in sources],
         "options": {
@@ -308,6 +323,9 @@ def _package(
         },
         "tools": {tool: version for b in builds for tool, version in b.binary.tools.items()},
     }
+    if options.buckets:
+        stated = {name: {"exact": name in options.exact, "sizes": list(rungs)} for name, rungs in options.buckets}
+        provenance["options"]["buckets"] = stated
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(

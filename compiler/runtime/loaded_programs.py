@@ -68,7 +68,7 @@ class LoadedPrograms:
         """A weight on the device."""
         with self._lock:
             if name not in self._resident:
-                self._resident[name] = self.client.put(for_device(self.constant(name), self._infos[name].dtype))
+                self._resident[name] = self.client.put(self._argument(name))
             return self._resident[name]
 
     def constant(self, name: str) -> Array:
@@ -81,6 +81,13 @@ class LoadedPrograms:
         array: Array = data.view(dtype_of(info)[1]).reshape(weight.shape)
         array.flags.writeable = False
         return array
+
+    def _argument(self, name: str) -> Array:
+        """A weight as programs take it: types of less than 8 bits as the bytes that hold them."""
+        weight = self._infos[name]
+        if weight.dtype in PACKED:
+            return self._weights[weight.offset : weight.offset + weight.size]
+        return for_device(self.constant(name), weight.dtype)
 
     def _is_there(self, variant: Variant) -> bool:
         if self._from_artifact(variant) is not None:

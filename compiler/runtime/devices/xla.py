@@ -5,10 +5,14 @@ Only jaxlib's extension is used (``jax`` is not imported); the names that are pr
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import hashlib
 import os
 import threading
 from collections.abc import Sequence
+=======
+from collections.abc import Callable, Sequence
+>>>>>>> main
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,9 @@ from tilewright.runtime.devices.probe import missing, require_plugin
 from tilewright.runtime.errors import DeviceError, ResourceError, RunError
 from tilewright.runtime.tensors import Array
 
-#: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs only what is fatal.
+#: What portable bytes begin with (MLIR's bytecode). Text would be parsed as well, and is nothing that a compiler writes.
 BYTECODE = b"ML\xefR"
-#: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs nothing but what is fatal.
+#: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs only what is fatal.
 _THREADS, _LOG = "PJRT_NPROC", "TF_CPP_MIN_LOG_LEVEL"
 _lock = threading.Lock()
 
@@ -37,7 +41,7 @@ class _Aval:
 def _client_module() -> Any:
     try:
         with _Environment({_LOG: os.environ.get(_LOG, "3")}):
-            from jaxlib import _jax, xla_client
+            from jaxlib import xla_client
     except ImportError as error:
         raise DeviceError(
             "jaxlib-missing",
@@ -45,8 +49,6 @@ def _client_module() -> Any:
             cause=f"programs for XLA are run through jaxlib, which cannot be imported ({error})",
             fix="pip install 'tilewright[xla]'",
         ) from None
-    state = _jax.config.Config("tilewright_enable_x64", True, include_in_jit_key=True)
-    _jax.jax_jit.set_enable_x64_state(state)
     return xla_client
 
 
@@ -117,8 +119,14 @@ class Client:
         self._sharding = Whole(self._devices[0])
 
     def put(self, array: Array) -> Any:
+<<<<<<< HEAD
         """A buffer with the array's contents: its very memory on the CPU where it is aligned to 64 bytes, so that the
         array may not change as long as the buffer is used."""
+=======
+        """A buffer with the array's contents."""
+        # Where jax is installed, jaxlib imports it during the first run, and its own setting replaces ours.
+        _wide_types()()
+>>>>>>> main
         return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
 
     def options(self) -> Any:
