@@ -5,14 +5,10 @@ Only jaxlib's extension is used (``jax`` is not imported); the names that are pr
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import hashlib
 import os
 import threading
 from collections.abc import Sequence
-=======
-from collections.abc import Callable, Sequence
->>>>>>> main
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from tilewright.runtime.devices.probe import missing, require_plugin
 from tilewright.runtime.errors import DeviceError, ResourceError, RunError
 from tilewright.runtime.tensors import Array
 
-#: What portable bytes begin with (MLIR's bytecode). Text would be parsed as well, and is nothing that a compiler writes.
+#: What portable bytes begin with (MLIR bytecode). Text would be parsed too, and is nothing that a compiler writes.
 BYTECODE = b"ML\xefR"
 #: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs only what is fatal.
 _THREADS, _LOG = "PJRT_NPROC", "TF_CPP_MIN_LOG_LEVEL"
@@ -119,15 +115,11 @@ class Client:
         self._sharding = Whole(self._devices[0])
 
     def put(self, array: Array) -> Any:
-<<<<<<< HEAD
         """A buffer with the array's contents: its very memory on the CPU where it is aligned to 64 bytes, so that the
         array may not change as long as the buffer is used."""
-=======
-        """A buffer with the array's contents."""
-        # Where jax is installed, jaxlib imports it during the first run, and its own setting replaces ours.
-        _wide_types()()
->>>>>>> main
-        return self._xc.batched_device_put(_Aval(array), self._sharding, [array], [self._devices[0]])
+        # 64-bit types stay as they are, whatever jax's own setting is.
+        where = (self._sharding, [array], [self._devices[0]])
+        return self._xc.batched_device_put(_Aval(array), *where, enable_x64=True)
 
     def options(self) -> Any:
         """How programs are compiled."""
