@@ -147,6 +147,7 @@ class CompiledRegion:
         texts: what to show of them, by file name.
         shardings: see :class:`tilewright.plan.programs.RunProgram`.
         facts: what the compiler said of each variant (:class:`ProgramFacts`), in order.
+        cuts: on a mesh, what became of each weight. notes: what was asked of the mesh and cannot be, and why.
     """
 
     padded: tuple[str, ...]
@@ -156,6 +157,26 @@ class CompiledRegion:
     texts: Mapping[str, str] = field(default_factory=dict)
     shardings: tuple[Sharding, ...] = ()
     facts: tuple[ProgramFacts, ...] = ()
+    cuts: tuple[WeightCut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCut:
+    """A weight on a mesh: in how many parts each of its dimensions is cut, its bytes, those that each device holds, and
+    why it is not cut where it could have been."""
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[int, ...]
+    bytes: int
+    bytes_per_device: int
+    reason: str = ""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether devices hold different parts."""
+        return any(n > 1 for n in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

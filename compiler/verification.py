@@ -13,6 +13,7 @@ from tilewright import engines, rounding
 from tilewright.accuracy import Agreement, Comparison, compare
 from tilewright.engines import EngineError
 from tilewright.errors import AccuracyError, ExitCode, InternalError, UsageError
+from tilewright.ir.given import recorded
 from tilewright.runtime import open_artifact
 
 Array = NDArray[Any]
@@ -188,7 +189,8 @@ def verify(
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
-    want = reference_outputs(Path(reference), feeds, engine)
+    full = with_constants(artifact, entry, feeds)
+    want = reference_outputs(Path(reference), full, engine)
     return verify_outputs(
         artifact,
         feeds,
@@ -196,7 +198,7 @@ def verify(
         str(want),
         cost=want.cost,
         note=want.note,
-        tolerance=allowed(Path(reference), feeds, want) if tolerance is None and minimum is None else tolerance,
+        tolerance=allowed(Path(reference), full, want) if tolerance is None and minimum is None else tolerance,
         minimum=minimum,
         entry=entry,
     )
@@ -285,6 +287,45 @@ def together(checks: Mapping[str, Verification]) -> Verification:
 
 def _named(entry: str, comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return tuple(replace(c, name=f"{entry}: {c.name}") for c in comparisons)
+
+
+def constant_inputs(artifact: Path | str, entry: str | None) -> dict[str, Array]:
+    """Inputs of the model that an entry point was given while it was compiled, which its reference still has.
+
+    Raises :class:`UsageError` for a record that cannot be read.
+    """
+    try:
+        return recorded(_constant_record(artifact, entry))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            "no-provenance",
+            where=str(artifact),
+            cause=f"its record of constant inputs cannot be read ({error})",
+            fix="compile the model again",
+        ) from None
+
+
+def constant_positions(artifact: Path | str, entry: str | None) -> list[tuple[int, str]]:
+    """Where among the inputs of the model each of :func:`constant_inputs` is, the first first."""
+    constant_inputs(artifact, entry)
+    record = _constant_record(artifact, entry)
+    return sorted((told["position"] if isinstance(told.get("position"), int) else 0, n) for n, told in record.items())
+
+
+def _constant_record(artifact: Path | str, entry: str | None) -> Mapping[str, Any]:
+    manifest = open_artifact(artifact).manifest
+    name = manifest.entries[manifest.entry(entry)].name
+    models = [m for m in manifest.provenance.get("models", ()) if m["entry"] == name]
+    found: Mapping[str, Any] = models[0].get("constants", {}) if models else {}
+    return found
+
+
+def with_constants(
+    artifact: Path | str, entry: str | None, feeds: Sequence[Mapping[str, Array]]
+) -> list[dict[str, Array]]:
+    """Samples of an artifact as its reference takes them."""
+    constants = constant_inputs(artifact, entry)
+    return [{**feed, **constants} for feed in feeds]
 
 
 def require_inputs(reference: Path, names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
@@ -70,13 +71,18 @@ class XlaBackend(GraphBackend):
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
         variants, facts = [], []
-        for number, (bucket, emitted) in enumerate(programs := programs_of(model, region, settings, Policy())):
+        programs, shardings = programs_of(model, region, settings, Policy())
+        for number, (bucket, emitted) in enumerate(programs):
             stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
             facts.append(ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded"))
-        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+        made = CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+        if shardings is None:
+            return made
+        listed = shardings.listed(region, len(emitted.sizes), emitted.weights)
+        return replace(made, shardings=listed, cuts=shardings.table(emitted.weights), notes=shardings.notes)
 
     def tools(self) -> Mapping[str, str]:
         """The version of jaxlib, which writes StableHLO."""

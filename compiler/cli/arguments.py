@@ -104,6 +104,26 @@ def read_array(text: str) -> tuple[str, Array]:
     return name, array
 
 
+def read_constant(text: str) -> tuple[str, Array]:
+    """``shape=3,224``, ``axis=1``, ``on=true`` or ``x=@x.npy``: a name and its array. Raises :class:`UsageError`."""
+    name, equals, value = text.partition("=")
+    if value.startswith("@"):
+        return read_array(text)
+    parts = [part.strip() for part in value.strip("[] ").split(",")] if value.strip("[] ") else []
+    for convert in (_BOOLEANS.__getitem__, int, float):
+        try:
+            numbers = np.asarray([convert(part) for part in parts])
+        except (KeyError, ValueError, OverflowError):
+            continue
+        if name and equals and value and numbers.dtype != object:
+            return name, numbers if parts else numbers.astype(np.int64)
+    fix = "write for instance shape=3,224 or shape=@shape.npy"
+    raise UsageError("input-syntax", where=f"--constant {text!r}", cause="it is not NAME=VALUES", fix=fix)
+
+
+_BOOLEANS = {"true": True, "false": False}
+
+
 def read_samples(path: Path) -> dict[str, Array]:
     """Arrays by name of an ``.npz`` file. Raises :class:`UsageError`."""
     try:

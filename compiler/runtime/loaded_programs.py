@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tilewright.runtime.artifact import Artifact, aligned_copy
 from tilewright.runtime.devices.cache import ExecutableCache, key_of
+from tilewright.runtime.devices.mesh import Cut
 from tilewright.runtime.devices.xla import BYTECODE, Client
 from tilewright.runtime.errors import ArtifactError, DeviceError, RunError
 from tilewright.runtime.format import TENSOR_ALIGNMENT, WEIGHTS
@@ -41,7 +42,7 @@ class LoadedPrograms:
         self._artifact, self._target, self._cache, self._allowed = artifact, target, cache, allow_jit
         self._weights = _checked(artifact) if weights is None else weights
         self._infos = {w.name: w for w in artifact.manifest.weights}
-        self._resident: dict[str, Any] = {}
+        self._resident: dict[tuple[str, Cut], Any] = {}
         self._executables: dict[str, Any] = {}
         self._refused: dict[str, str] = {}  # executables of the artifact that do not fit this machine, and why
         self._lock = threading.Lock()
@@ -64,12 +65,12 @@ class LoadedPrograms:
                 found = self._executables[variant.module] = self._load(variant)
             return found
 
-    def weight(self, name: str) -> Any:
-        """A weight on the device."""
+    def weight(self, name: str, cut: Cut = ()) -> Any:
+        """A weight on the device; on a mesh cut as is asked."""
         with self._lock:
-            if name not in self._resident:
-                self._resident[name] = self.client.put(self._argument(name))
-            return self._resident[name]
+            if (name, cut) not in self._resident:
+                self._resident[name, cut] = self.client.put(self._argument(name), cut)
+            return self._resident[name, cut]
 
     def constant(self, name: str) -> Array:
         """A weight on the host, in the form of inputs and outputs; memory that may not be written."""
@@ -183,7 +184,7 @@ def _checked(artifact: Artifact) -> Bytes:
 
 def for_device(array: Array, dtype: str) -> Array:
     """An array in the form of inputs and outputs, in the type that says what its bits mean."""
-    kind = _device_type(dtype)
+    kind = device_type(dtype)
     if array.dtype == kind:
         return array
     return array.astype(kind) if array.dtype.kind == "i" else array.view(kind)
@@ -197,7 +198,8 @@ def from_device(array: Array, dtype: str) -> Array:
     return array.astype(plain) if plain.kind == "i" else array.view(plain)
 
 
-def _device_type(dtype: str) -> np.dtype[Any]:
+def device_type(dtype: str) -> np.dtype[Any]:
+    """The NumPy type of a device's arrays of a type."""
     _, plain, names = DTYPES[dtype]
     if not names:
         return plain

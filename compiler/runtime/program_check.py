@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from tilewright.runtime.artifact import Artifact
+from tilewright.runtime.devices.mesh import Cut, check_cut, shard_shape
 from tilewright.runtime.format import WEIGHTS
 from tilewright.runtime.library import MAX_RANK
 from tilewright.runtime.manifest import EntryInfo, TargetInfo, TensorInfo, WeightInfo
@@ -122,17 +123,26 @@ class _Entry:
         sizes = set(step.variants[0].sizes)
         _require(sizes <= known, f"sizes {sorted(sizes - known)} are not known where a program needs them")
         _require(set(step.padded) <= sizes, "a padded size is none of a program's")
-        for name in step.weights:
-            self._weight(name)
+        for name, cut in zip(step.weights, step.cuts.weights, strict=True):
+            self._cut(self._weight(name), cut)
         for variant in step.variants:
             for member in (variant.module, variant.executable):
                 _require(not member or member in self.target.members, f"there is no member {member!r}")
             _require(bool(variant.module), "a program without a portable form")
-            for i in (*step.inputs, *step.outputs):
-                try:
-                    size_of(slots[i], variant.sizes)
-                except (ValueError, KeyError) as error:
-                    raise _Misfit(f"program {variant.module}: {error}") from None
+            cuts = zip((*step.inputs, *step.outputs), (*step.cuts.inputs, *step.cuts.outputs), strict=True)
+            try:
+                for i, cut in cuts:
+                    shard_shape(size_of(slots[i], variant.sizes), cut, self.programs.mesh)
+            except (ValueError, KeyError) as error:
+                raise _Misfit(f"program {variant.module}: {error}") from None
+
+    def _cut(self, weight: WeightInfo, cut: Cut) -> None:
+        shape = (weight.size,) if weight.dtype in PACKED else weight.shape
+        try:
+            check_cut(cut, len(shape), self.programs.mesh)
+            shard_shape(shape, cut, self.programs.mesh)
+        except ValueError as error:
+            raise _Misfit(f"weight {weight.name!r}: {error}") from None
 
     def _symbols(self, known: set[str], expressions: Iterable[tuple[int | str, ...]]) -> None:
         for expression in expressions:

@@ -11,10 +11,11 @@ import numpy as np
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.binding import check_output_names, input_arrays, refuse_overlap
 from tilewright.runtime.devices.cache import ExecutableCache, default_folder
+from tilewright.runtime.devices.mesh import Cut, shard_shape
 from tilewright.runtime.devices.xla import Client
 from tilewright.runtime.errors import ArtifactError, DeviceError, InputError, ResourceError
 from tilewright.runtime.host_part import HostSession, load_host_part
-from tilewright.runtime.loaded_programs import LoadedPrograms, for_device, from_device
+from tilewright.runtime.loaded_programs import LoadedPrograms, device_type, for_device, from_device
 from tilewright.runtime.manifest import EntryInfo, TargetInfo
 from tilewright.runtime.program_check import check_programs, size_of
 from tilewright.runtime.programs import (
@@ -63,9 +64,11 @@ def load_programs(
         raise DeviceError("device-ambiguous", where=artifact.where, cause=cause, fix=f"name one: --device {names}")
     checked = {part.target: _programs(artifact, part) for part in parts}
     kind = kinds.pop()
-    devices = max(math.prod(programs.mesh) for programs in checked.values())
-    client = Client(kind, devices, threads)
+    mesh = max((programs.mesh for programs in checked.values()), key=math.prod)
+    client = Client(kind, mesh, threads)
     part = _fitting(artifact, parts, client)
+    if checked[part.target].mesh != mesh:
+        client = Client(kind, checked[part.target].mesh, threads)
     host = load_host_part(artifact, part, checked[part.target], threads) if checked[part.target].host else None
     kept = ExecutableCache(default_folder() if cache else None)
     loaded = LoadedPrograms(artifact, part, client, kept, allow_jit, None if host is None else host.weights)
@@ -117,8 +120,11 @@ def _fitting(artifact: Artifact, parts: Sequence[TargetInfo], client: Client) ->
 class _Held:
     """A tensor between steps: on the host, on the device (there with the padding of a bucket), or in both places."""
 
-    def __init__(self, slot: Slot, host: Array | None, buffer: Any = None, shape: tuple[int, ...] = ()):
-        self.slot, self.host, self.buffer, self.shape = slot, host, buffer, shape
+    def __init__(
+        self, slot: Slot, host: Array | None, shards: Sequence[Any] = (), shape: tuple[int, ...] = (), cut: Cut = ()
+    ):
+        """``shards`` are the buffers of all devices, of a tensor of ``shape``."""
+        self.slot, self.host, self.shards, self.shape, self.cut = slot, host, shards, shape, cut
 
 
 class ProgramSession(Session):
@@ -219,15 +225,21 @@ class ProgramSession(Session):
         loaded = self._open()
         variant = _choose(step.variants, symbols, step.padded)
         executable = loaded.executable(variant)
-        arguments = [self._argument(values[i], variant.sizes, symbols) for i in step.inputs]
+        cuts = step.cuts
+        pairs = zip(step.inputs, cuts.inputs, strict=True)
+        arguments = [self._argument(values[i], variant.sizes, symbols, cut) for i, cut in pairs]
         arguments += [loaded.client.put(np.array(symbols[s], np.int32)) for s in step.padded]
-        arguments += [loaded.weight(name) for name in step.weights]
-        buffers = loaded.client.execute(executable, arguments)
+        arguments += [loaded.weight(name, cut) for name, cut in zip(step.weights, cuts.weights, strict=True)]
+        results = loaded.client.execute(executable, arguments)
         slots = [entry.slots[o] for o in step.outputs]
         shapes = [size_of(slot, variant.sizes) for slot in slots]
-        if [tuple(b.shape) for b in buffers] != shapes:
-            raise self._damaged(f"{variant.module} gives other shapes than program.json says")
-        return [_Held(s, None, b, n) for s, b, n in zip(slots, buffers, shapes, strict=True)], variant.module
+        mesh = self._programs.mesh
+        wanted = [shard_shape(shape, cut, mesh) for shape, cut in zip(shapes, cuts.outputs, strict=True)]
+        types = [device_type(slot.dtype) for slot in slots]
+        if [(tuple(r[0].shape), r[0].dtype) for r in results] != list(zip(wanted, types, strict=True)):
+            raise self._damaged(f"{variant.module} gives other types or shapes than program.json says")
+        made = zip(slots, results, shapes, cuts.outputs, strict=True)
+        return [_Held(slot, None, shards, shape, cut) for slot, shards, shape, cut in made], variant.module
 
     def _on_host(self, step: Step, entry: Entry, values: Mapping[int, _Held], symbols: dict[str, int]) -> list[_Held]:
         """Run the host part; sizes that it finds are added to ``symbols``."""
@@ -244,18 +256,18 @@ class ProgramSession(Session):
             held.append(_Held(slot, array))
         return held
 
-    def _argument(self, held: _Held, sizes: Mapping[str, int], symbols: Mapping[str, int]) -> Any:
+    def _argument(self, held: _Held, sizes: Mapping[str, int], symbols: Mapping[str, int], cut: Cut) -> Any:
         """A buffer of the bucket's size: the one that there is, or a new one."""
         client = self._open().client
         shape = size_of(held.slot, sizes)
-        if held.buffer is not None and held.shape == shape:
-            return held.buffer
-        return client.put(_pad(for_device(self._fetched(held, symbols), held.slot.dtype), shape))
+        if len(held.shards) == 1 and held.shape == shape:
+            return held.shards[0]
+        return client.put(_pad(for_device(self._fetched(held, symbols), held.slot.dtype), shape), cut)
 
     def _fetched(self, held: _Held, symbols: Mapping[str, int]) -> Array:
         """A tensor on the host, cut to its true size."""
         if held.host is None:
-            array = from_device(self._open().client.fetch(held.buffer), held.slot.dtype)
+            array = from_device(self._open().client.fetch(held.shards, held.cut), held.slot.dtype)
             held.host = array[tuple(slice(n) for n in size_of(held.slot, symbols))]
         return held.host
 

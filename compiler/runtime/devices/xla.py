@@ -11,9 +11,12 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from math import prod
 from typing import Any
 
+from tilewright.runtime.devices.mesh import Cut, Mesh
 from tilewright.runtime.devices.probe import missing, require_plugin
+from tilewright.runtime.devices.spread import Spread, enough, memory_of
 from tilewright.runtime.errors import DeviceError, ResourceError, RunError
 from tilewright.runtime.tensors import Array
 
@@ -67,7 +70,10 @@ class _Environment:
 
 
 class Client:
-    """A client of one kind of device: ``cpu``, ``tpu`` or ``cuda``. Any number of threads may use it.
+    """A client of one kind of device, ``cpu``, ``tpu`` or ``cuda``, for programs of one device or of a mesh of them.
+
+    The CPU makes as many devices as are asked for; they are virtual, threads of the one machine. Any number of threads
+    may use a client.
 
     Attributes:
         kind: as it was asked for.
@@ -76,55 +82,45 @@ class Client:
         threads: of the processor that work on a program; 0 where it does not.
     """
 
-    def __init__(self, kind: str, devices: int = 1, threads: int | None = None):
-        """Take ``devices`` of a kind. Raises :class:`DeviceError` that says what is missing (exit 8)."""
+    def __init__(self, kind: str, mesh: Mesh = (), threads: int | None = None):
+        """Take devices of a kind: ``mesh`` is their number along each axis, empty for one.
+
+        Raises :class:`DeviceError` that says what is missing (exit 8).
+        """
         self.kind = kind
         self._xc = _client_module()
         self.threads = 0
         if kind == "cpu":
             self.threads = threads or processors()
             with _lock, _Environment({_THREADS: str(self.threads), _LOG: os.environ.get(_LOG, "3")}):
-                self._client = self._xc.make_cpu_client(num_devices=devices)
+                self._client = self._xc.make_cpu_client(num_devices=prod(mesh))
         elif kind in ("tpu", "cuda"):
             self._client = _plugin_client(kind)
         else:
             raise missing(kind, "XLA is run on cpu, tpu and cuda", "name a device that the artifact holds")
-        self._devices = self._client.local_devices()[:devices]
-        if len(self._devices) < devices:
-            there = f"{len(self._devices)} of the {devices} devices that the programs were made for"
-            raise missing(kind, f"this machine has {there}", "compile the model for another --mesh")
+        self._devices = enough(self._client.local_devices(), mesh, kind)
         self.name = str(self._devices[0].device_kind)
         self.version = f"{self._client.platform} {self._client.platform_version} jaxlib {_jaxlib_version()}"
         if kind == "cpu":  # code for this processor, as LLVM sees it
             self.version += f" {_processor()}"
-        xc = self._xc
+        self._single = _single_device(self._xc)(self._devices[0])
+        self._spread = Spread(self._xc, self._devices, mesh) if mesh else None
 
-        class Whole(xc.SingleDeviceSharding):  # type: ignore[misc, name-defined]
-            """On one device; with what jax would add to the class."""
-
-            memory_kind = None
-            is_fully_replicated = True
-
-            def _to_xla_hlo_sharding(self, rank: int) -> Any:
-                del rank
-                return xc.HloSharding.replicate()
-
-            def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-                return shape
-
-        self._sharding = Whole(self._devices[0])
-
-    def put(self, array: Array) -> Any:
+    def put(self, array: Array, cut: Cut = ()) -> Any:
         """A buffer with the array's contents: its very memory on the CPU where it is aligned to 64 bytes, so that the
-        array may not change as long as the buffer is used."""
+        array may not change as long as the buffer is used. On a mesh, its part on each device (:class:`Spread`)."""
+        if self._spread is not None:
+            return self._spread.put(_Aval(array), array, cut)
         # 64-bit types stay as they are, whatever jax's own setting is.
-        where = (self._sharding, [array], [self._devices[0]])
+        where = (self._single, [array], [self._devices[0]])
         return self._xc.batched_device_put(_Aval(array), *where, enable_x64=True)
 
     def options(self) -> Any:
         """How programs are compiled."""
         options = self._xc.CompileOptions()
         options.num_replicas = options.num_partitions = 1
+        if self._spread is not None:
+            self._spread.set_options(options)
         return options
 
     def compile(self, module: bytes) -> Any:
@@ -140,24 +136,26 @@ class Client:
         return self._client.deserialize_executable(data, self._list(), self.options())
 
     def execute(self, executable: Any, arguments: Sequence[Any]) -> list[Any]:
-        """Start a program; buffers of its results. Raises :class:`RunError` for what the device reports."""
+        """Start a program; of each result its buffers, one a device. Raises :class:`RunError` for what the device
+        reports."""
         try:
             results = executable.execute_sharded(list(arguments)).disassemble_into_single_device_arrays()
         except (self._xc.XlaRuntimeError, ValueError, TypeError) as error:
             raise failed(self.kind, error) from None
-        return [shards[0] for shards in results]
+        return list(results)
 
-    def fetch(self, buffer: Any) -> Array:
-        """What a buffer holds, once it is there; memory that may not be written."""
+    def fetch(self, shards: Sequence[Any], cut: Cut = ()) -> Array:
+        """A result on the host, once it is there; memory that may not be written. On a mesh put together from what
+        each device has, as ``cut`` says."""
         try:
-            array: Array = buffer._single_device_array_to_np_array_did_copy()[0]
+            return memory_of(shards[0]) if self._spread is None else self._spread.whole(shards, cut)
         except self._xc.XlaRuntimeError as error:
             raise failed(self.kind, error) from None
-        return array
 
-    def run(self, executable: Any, arguments: Sequence[Any]) -> list[Array]:
-        """Results on the host."""
-        return [self.fetch(buffer) for buffer in self.execute(executable, arguments)]
+    def run(self, executable: Any, arguments: Sequence[Any], cuts: Sequence[Cut] = ()) -> list[Array]:
+        """Results on the host; on a mesh put together as ``cuts`` (of each result) say."""
+        results = self.execute(executable, arguments)
+        return [self.fetch(shards, cut) for shards, cut in zip(results, cuts or [()] * len(results), strict=True)]
 
     def temporaries(self, executable: Any) -> int:
         """Bytes of device memory that a run of a program takes besides arguments and results; 0 where nobody knows."""
@@ -168,6 +166,24 @@ class Client:
 
     def _list(self) -> Any:
         return self._xc.DeviceList(tuple(self._devices))
+
+
+@cache
+def _single_device(xc: Any) -> Any:
+    class Whole(xc.SingleDeviceSharding):  # type: ignore[misc]
+        """On one device; with what jax would add to the class."""
+
+        memory_kind = None
+        is_fully_replicated = True
+
+        def _to_xla_hlo_sharding(self, rank: int) -> Any:
+            del rank
+            return xc.HloSharding.replicate()
+
+        def shard_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+            return shape
+
+    return Whole
 
 
 def failed(kind: str, error: Exception) -> RunError:
