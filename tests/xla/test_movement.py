@@ -103,7 +103,8 @@ GENERATED = {
     "int64 t = {-2}> { n = Size(x) y = Range(a, n, o) z = Range(n, b, t) }",
     "triangles": "g (float[B,S] x, int64 k) => (float[B,S] y, float[B,S] z, float[B,S] w) "
     "{ y = Trilu(x, k) z = Trilu<upper=0>(x) w = Trilu<upper=0>(x, k) }",
-    "a diagonal": "g (float[B,S] x) => (float[B,S] y, int32[B,S] z) { y = EyeLike<k=1>(x) z = EyeLike<k=-1, dtype=6>(x) }",
+    "a diagonal": "g (float[B,S] x) => (float[B,S] y, int32[B,S] z) "
+    "{ y = EyeLike<k=1>(x) z = EyeLike<k=-1, dtype=6>(x) }",
 }
 
 
