@@ -237,6 +237,12 @@ class GraphBackend(Backend):
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether ``target`` can compute a node as far as the node itself tells."""
 
+    def computes(self, node: ir.Node) -> str:
+        """The element type in which a node sums products (``i8``, ``bf16``, ``f32``), for reports on precision; empty
+        for a node that sums none."""
+        del node
+        return ""
+
     @abstractmethod
     def compile_region(
         self, model: ir.Model, region: Region, name: str, target: Target, settings: ProgramSettings

@@ -16,6 +16,7 @@ from tilewright.backends.base import (
     ProgramSettings,
     Support,
 )
+from tilewright.backends.xla.computes import computed_in
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
@@ -65,6 +66,10 @@ class XlaBackend(GraphBackend):
                 if hung:
                     return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
         return Support(True)
+
+    def computes(self, node: ir.Node) -> str:
+        """By the operands of the product: see :mod:`tilewright.backends.xla.computes`."""
+        return computed_in(node)
 
     def compile_region(
         self, model: ir.Model, region: Region, name: str, target: Target, settings: ProgramSettings
