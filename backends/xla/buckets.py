@@ -178,14 +178,14 @@ def _use(ladder: Sequence[int], sizes: Sequence[int], power: float) -> float:
     between = [(a + b + 1) // 2 for a, b in pairwise(ladder)]
     ones = [1] * (2 * len(ladder) * (ladder[0] == 1))
     tried = [max(n, 1) for n in (*ladder, *between, *ones)]
-    used = [float(n / sizes[bisect_left(sizes, n)]) ** power for n in tried if n <= sizes[-1]]
+    used = [math.pow(n / sizes[bisect_left(sizes, n)], power) for n in tried if n <= sizes[-1]]
     return sum(used) / len(tried)
 
 
 def _powers(
     region: Region, ladders: Mapping[str, Sequence[int]], fixed: Mapping[str, Sequence[int]]
 ) -> dict[str, float]:
-    """By which power of each symbol the work of a region grows where all are large: 1 of a batch, more of a sequence."""
+    """By which power of each symbol work grows where all are large: 1 of a batch, more of a sequence."""
     work = work_of(region)
     largest = {s: sizes[-1] if sizes else 0 for s, sizes in {**ladders, **fixed}.items()}
 
