@@ -217,7 +217,7 @@ def _graphs(
     state: str,
 ) -> tuple[Lowered, ...]:
     """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
-    passes = graph_passes(backend, target, options.level)
+    passes = graph_passes(backend, target, options.level, spread=bool(options.mesh) and options.shard != "batch")
     entries = []
     for name, graph in graphs.items():
         own = graph.clone()
