@@ -619,21 +619,32 @@ def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **setting
         return measure(path, made, **settings)
 
 
-def load(artifact: Runnable, device: str = "auto", threads: int | None = None, entry: str | None = None) -> Session:
+def load(
+    artifact: Runnable,
+    device: str = "auto",
+    threads: int | None = None,
+    entry: str | None = None,
+    *,
+    allow_jit: bool | None = None,
+    cache: bool = True,
+) -> Session:
     """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
 
     Args:
         artifact: a path or a compiled artifact.
-        device: ``auto``, a kind (``cpu``) or a target's spelling.
+        device: ``auto``, a kind (``cpu``, ``tpu``) or a target's spelling (``xla:cpu``, ``xla-cpu``).
         threads: per run; ``None`` is what this process may use.
         entry: the entry point that ``run`` means by default; the first when ``None``.
+        allow_jit, cache: as of :func:`tilewright.runtime.load`.
     """
     from tilewright import runtime
 
+    settings: dict[str, Any] = {"device": device, "threads": threads, "entry": entry}
+    settings |= {"allow_jit": allow_jit, "cache": cache}
     if isinstance(artifact, str | os.PathLike | bytes):
-        return runtime.load(artifact, device=device, threads=threads, entry=entry)
+        return runtime.load(artifact, **settings)
     to_bytes = getattr(artifact, "to_bytes", None)
     if to_bytes is None:
         cause, fix = "it cannot be run", "give the path of a .tw file"
         raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
-    return runtime.load(to_bytes(), device=device, threads=threads, entry=entry)
+    return runtime.load(to_bytes(), **settings)

@@ -124,6 +124,9 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     if checked.reference_rss:
         cost = f" ({duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own)"
     yield "", f"{where} beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
+    for part in checked.parts:
+        if part.jit_seconds:
+            yield "", f"compiled by XLA for the check, in {duration(part.jit_seconds)} ({part.target})"
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"
