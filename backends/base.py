@@ -114,12 +114,14 @@ class ProgramSettings:
 
     Attributes:
         buckets: sizes to make programs for, by symbol, rising; symbols without any get a ladder of their range.
+        exact: symbols that are met at just these sizes, never padded.
         mesh: devices along each axis; empty for one device.
         shard: how tensors are cut: ``auto``, ``tensor`` or ``batch``; empty without a mesh.
         compile: make executables ahead of time where the target's compiler is installed.
     """
 
     buckets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    exact: frozenset[str] = frozenset()
     mesh: tuple[int, ...] = ()
     shard: str = ""
     compile: bool = True
@@ -169,7 +171,8 @@ class ProgramFacts:
         code_bytes: size of the executable; 0 where there is none.
         collectives: operations between devices by name.
         predicted_seconds: by the roofline of the target's data: never measured.
-        padding: the share of work that is padding at worst.
+        padding, mean_padding: the share of work that is padding, at the worst sizes that run in this program and on
+            average over them; by arithmetic operations (:mod:`tilewright.backends.xla.waste`).
         note: why something is missing.
     """
 
@@ -183,6 +186,7 @@ class ProgramFacts:
     collectives: Mapping[str, int] = field(default_factory=dict)
     predicted_seconds: float | None = None
     padding: float = 0.0
+    mean_padding: float = 0.0
     note: str = ""
 
 

@@ -46,6 +46,8 @@ def compile(
     dynamic_shapes: Any = None,
     input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     states: Mapping[str, str] | None = None,
+    buckets: Mapping[str, Sequence[int]] | None = None,
+    exact: Sequence[str] = (),
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -72,6 +74,9 @@ def compile(
         input_shapes: per input, a size per axis: ``8`` binds, ``"1..32"`` bounds, ``"N"`` names.
             They apply to every entry point that has the input.
         states: per input that is a state, the output that is its new value; ``run`` takes one array for the two.
+        buckets: for targets of static programs, the sizes that a named dimension gets programs for:
+            ``{"sequence": (32, 128)}``; smaller sizes are padded. The artifact takes none that are larger.
+        exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -97,6 +102,8 @@ def compile(
         input_shapes=tuple(shapes.items()),
         level=level,
         states=tuple((states or {}).items()),
+        buckets=tuple((name, tuple(rungs)) for name, rungs in (buckets or {}).items()),
+        exact=tuple(exact),
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)

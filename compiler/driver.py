@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from tilewright import __version__
@@ -22,6 +22,7 @@ from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
 from tilewright.facts import Source, compilation_facts
+from tilewright.frontend.buckets import by_symbol
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_kernel
 from tilewright.kernel.schedule import Scheduled
@@ -79,7 +80,7 @@ def compile(
             entries = lowered.entries[target.spelling]
             if isinstance(backend, GraphBackend):
                 host = _host_part(target, options)
-                settings = ProgramSettings(dict(options.buckets), options.mesh, options.shard, options.ahead)
+                settings = _settings(entries, options)
                 builds.append(build_programs(entries, backend, target, settings, host, observer, names))
             elif isinstance(backend, KernelBackend):
                 builds.append(build_target(entries, backend, target, observer, names))
@@ -105,6 +106,19 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
         for b, t in targets
         if isinstance(b, KernelBackend)
     }
+
+
+def _settings(entries: Sequence[Lowered], options: Options) -> ProgramSettings:
+    """How programs are made, in the terms of these graphs."""
+    buckets = dict(options.buckets)
+    models = [entry.model for entry in entries]
+    return ProgramSettings(
+        buckets=by_symbol(models, buckets),
+        exact=frozenset(by_symbol(models, {name: buckets[name] for name in options.exact})),
+        mesh=options.mesh,
+        shard=options.shard,
+        compile=options.ahead,
+    )
 
 
 def _host_part(target: Target, options: Options) -> HostPart:
@@ -297,7 +311,7 @@ def _package(
     triples = {host.family: host.triple for host in hosts if host.family}
     first = next(iter(lowered.entries.values()))
     sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
-    provenance = {
+    provenance: dict[str, Any] = {
         "compiler": __version__,
         "models": [{"entry": s.entry.name, "name": s.name, "sha256": s.sha256} for s in sources],
         "options": {
@@ -308,6 +322,9 @@ def _package(
         },
         "tools": {tool: version for b in builds for tool, version in b.binary.tools.items()},
     }
+    if options.buckets:
+        stated = {name: {"exact": name in options.exact, "sizes": list(rungs)} for name, rungs in options.buckets}
+        provenance["options"]["buckets"] = stated
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Union
 import onnx_ir as ir
 from tilewright.build import Lowered
 from tilewright.errors import UsageError
+from tilewright.frontend.buckets import apply_buckets
 from tilewright.frontend.input_shapes import unknown_input
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import is_constant, type_of
@@ -54,6 +55,7 @@ def import_entries(models: Mapping[str, Model], options: Options) -> dict[str, i
     for name in shapes:
         if name not in inputs:
             raise unknown_input(name, inputs)
+    apply_buckets(list(graphs.values()), dict(options.buckets), options.exact)
     return graphs
 
 

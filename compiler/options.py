@@ -57,7 +57,9 @@ class Options:
         precision: what is quantized, and how well; ``None`` leaves the model its own precision.
         fallback: what to do about nodes that a target of programs leaves to its host part: ``report`` tells them,
             ``allow`` says only how many, ``forbid`` makes them an error.
-        buckets: for targets of programs, the sizes of a symbol to make programs for: ``("sequence", (32, 128))``.
+        buckets: for targets of programs, the sizes of a dimension to make programs for: ``("sequence", (32, 128))``. No
+            target then takes a larger one.
+        exact: the dimensions among them that are met at just these sizes, never padded.
         mesh: for targets of programs, devices along each axis; empty for one device. ``shard`` says how tensors are cut
             over it: ``auto``, ``tensor`` or ``batch``.
         ahead: targets of programs are compiled to executables where their compiler is installed.
@@ -71,6 +73,7 @@ class Options:
     precision: Precision | None = None
     fallback: str = "report"
     buckets: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    exact: tuple[str, ...] = ()
     mesh: tuple[int, ...] = ()
     shard: str = ""
     ahead: bool = True

@@ -13,13 +13,10 @@ from tilewright.backends.base import (
     GraphBackend,
     ProgramFacts,
     ProgramSettings,
-    Refusal,
-    Refused,
     Support,
 )
-from tilewright.backends.xla.buckets import buckets_of
-from tilewright.backends.xla.emit import Unplaceable, emit
 from tilewright.backends.xla.rule import Policy, find_rule
+from tilewright.backends.xla.variants import programs_of
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.graph import body_of, has_type, type_of
 from tilewright.ir.late import late_symbols
@@ -69,12 +66,8 @@ class XlaBackend(GraphBackend):
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
         variants, facts = [], []
-        for number, bucket in enumerate(buckets := buckets_of(model, region, settings.buckets)):
-            try:
-                emitted = emit(model, region, bucket.sizes, bucket.padded, Policy())
-            except Unplaceable as error:
-                raise Refused([Refusal(error.node, error.reason)]) from error
-            stem = name if len(buckets) == 1 else f"{name}.{number}"
+        for number, (bucket, emitted) in enumerate(programs := programs_of(model, region, settings, Policy())):
+            stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))

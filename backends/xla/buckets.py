@@ -1,17 +1,34 @@
-"""Which sizes a region gets programs for."""
+"""Which static sizes a region gets programs for.
+
+A symbol is *padded*: any size up to that of the bucket runs in its program; or *exact*: only just that size does.
+Sizes that a run has to find equal (``T == P + S``) are equal in every bucket.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import onnx_ir as ir
+from tilewright.backends.xla.rising import holds
 from tilewright.errors import UsageError
-from tilewright.ir.facts import facts
-from tilewright.ir.graph import type_of
+from tilewright.ir.facts import Assumption, assumptions, dimension_names, facts
+from tilewright.ir.graph import has_type, known_value, type_of
+from tilewright.ir.late import late_symbols
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
+from tilewright.ir.symbolic import Expr, Symbol, symbol
 from tilewright.passes.place import Region
+
+#: Programs of a region where nobody names sizes: each takes a compiler seconds to minutes.
+PROGRAMS = 16
+#: Programs of a region at most, whatever sizes are named.
+MOST_PROGRAMS = 64
+#: A range up to this size or more is one of rows, which an accelerator computes in tiles (of 8 × 128 on TPUs): sizes
+#: below :data:`TILE` cost as much as that.
+LARGE = 128
+TILE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +39,78 @@ class Bucket:
     padded: tuple[str, ...]
 
 
-def buckets_of(model: ir.Model, region: Region, asked: Mapping[str, tuple[int, ...]]) -> tuple[Bucket, ...]:
-    """The buckets of a region, by rising sizes. ``asked`` are sizes by symbol.
+def buckets_of(
+    model: ir.Model, region: Region, asked: Mapping[str, tuple[int, ...]], exact: Collection[str] = ()
+) -> tuple[Bucket, ...]:
+    """The buckets of a region, by rising sizes; only symbols that the region contains multiply them.
 
-    Raises :class:`UsageError` for a symbol without an upper bound that nobody gave sizes for.
+    ``asked`` are sizes by symbol. Other symbols share :data:`PROGRAMS` programs: all get sizes that double up to their
+    bound (:func:`ladder`), thinned where that is too many, such that the longest step is short; a symbol that is
+    multiplied with itself (as the rows and columns of attention) counts twice.
+
+    Args:
+        exact: symbols that are met at just these sizes; at every size of their range where none are asked.
+
+    Raises:
+        UsageError: a symbol without an upper bound that nobody gave sizes for; more than :data:`MOST_PROGRAMS`.
     """
     known = facts(model)
-    values = [*region.inputs, *region.outputs, *(v for n in region.nodes for v in n.outputs if v.name)]
-    symbols = sorted({s for v in values for e in type_of(v).shape for s in e.symbols})
-    ladders = [asked.get(s) or ladder(s, known[s]) for s in symbols]
-    return tuple(Bucket(dict(zip(symbols, sizes, strict=True)), tuple(symbols)) for sizes in product(*ladders))
+    symbols, equal = _bound_together(model, region)
+    exact = {s for e in exact for s in (equal[e].symbols if e in equal else {e})}
+    exact |= {s for e in equal.values() if not _rises(e, known) for s in e.symbols}
+    fixed = {s: _sizes(s, known[s], asked, s in exact, model) for s in symbols if s in asked or s in exact}
+    count = math.prod(map(len, fixed.values()))
+    if count > MOST_PROGRAMS:
+        raise UsageError(
+            "bucket-many",
+            where=", ".join(f"{_name(model, s)}={','.join(map(str, sizes))}" for s, sizes in fixed.items()),
+            cause=f"every combination is a program of its own: {count}, and {MOST_PROGRAMS} at most are built",
+            fix="name fewer sizes (--bucket)",
+        )
+    free = {s: ladder(_name(model, s), known[s]) for s in symbols if s not in fixed}
+    ladders = fixed | _thinned(free, _powers(region, free), max(PROGRAMS // count, 1))
+    padded = {s for s in symbols if s not in exact and known[s].lo < ladders[s][-1]}
+    padded |= {s for s, e in equal.items() if e.symbols & padded}
+    found = []
+    for combination in product(*(ladders[s] for s in symbols)):
+        sizes = dict(zip(symbols, combination, strict=True))
+        sizes |= {s: e.evaluate(sizes) for s, e in equal.items()}
+        if all(a.left.evaluate(sizes) == a.right.evaluate(sizes) for a in unsolved(model, region)):
+            found.append(Bucket(sizes, tuple(s for s in sizes if s in padded)))
+    return tuple(found)
+
+
+def unsolved(model: ir.Model, region: Region) -> list[Assumption]:
+    """Sizes that have to be equal, of a region, where neither is a symbol alone: ``2*S == 3*T``. Their symbols have to
+    be exact."""
+    symbols, equal = _bound_together(model, region)
+    have = {*symbols, *equal}
+    return [
+        a
+        for a in assumptions(model)
+        if a.left.substitute(equal) != a.right.substitute(equal) and a.left.symbols | a.right.symbols <= have
+    ]
+
+
+def symbols_of(model: ir.Model, region: Region) -> list[str]:
+    """Symbols that a region's shapes and known integers are made of, those that only a run tells left out."""
+    values = dict.fromkeys(v for n in region.nodes for v in (*n.inputs, *n.outputs) if v is not None and v.name)
+    values |= dict.fromkeys((*region.inputs, *region.outputs))
+    shapes = [e for v in values if has_type(v) for e in type_of(v).shape]
+    shapes += [e for v in values if (elements := known_value(v)) is not None for e in elements.flat]
+    return sorted({s for e in shapes for s in e.symbols} - late_symbols(model).keys())
+
+
+def sizes_in(bounds: Range) -> range:
+    """Every size of a range that has an upper bound."""
+    return range(-(-bounds.lo // bounds.divisor) * bounds.divisor, bounds.hi + 1, bounds.divisor)
 
 
 def ladder(name: str, bounds: Range) -> tuple[int, ...]:
-    """Sizes that double, up to the upper bound."""
+    """Sizes that double, up to the upper bound; from :data:`TILE` on where that is :data:`LARGE` or more.
+
+    Raises :class:`UsageError` where there is no upper bound.
+    """
     if bounds.hi >= POSITIVE_INFINITY:
         raise UsageError(
             "bucket-unbounded",
@@ -43,9 +118,86 @@ def ladder(name: str, bounds: Range) -> tuple[int, ...]:
             cause="a static program needs its largest size, and none is given",
             fix=f"bound it (--input-shape x:{name}=1..128,…), or name the sizes (--bucket {name}=32,128)",
         )
-    found, size = [bounds.hi], 1
-    while size < bounds.hi:
-        if size >= bounds.lo:
-            found.append(size)
+    last = bounds.hi // bounds.divisor * bounds.divisor
+    found, size = {last}, TILE if bounds.hi >= LARGE else 1
+    while size < last:
+        rounded = -(-size // bounds.divisor) * bounds.divisor
+        if bounds.lo <= rounded < last:
+            found.add(rounded)
         size *= 2
     return tuple(sorted(found))
+
+
+def _sizes(
+    name: str, bounds: Range, asked: Mapping[str, tuple[int, ...]], exact: bool, model: ir.Model
+) -> tuple[int, ...]:
+    """The sizes of a symbol that is asked for, or exact."""
+    if name in asked:
+        return asked[name]
+    ladder(_name(model, name), bounds)  # which needs a bound as well
+    return tuple(sizes_in(bounds))
+
+
+def _thinned(
+    ladders: Mapping[str, tuple[int, ...]], powers: Mapping[str, int], limit: int
+) -> dict[str, tuple[int, ...]]:
+    """At most ``limit`` combinations: one size more at a time for the symbol whose steps are longest."""
+    counts = dict.fromkeys(ladders, 1)
+    while True:
+        short = [s for s in ladders if counts[s] < len(ladders[s])]
+        short.sort(key=lambda s: (-len(ladders[s]) * powers[s] / counts[s], s))
+        others = {s: math.prod(counts.values()) // counts[s] for s in short}
+        grown = next((s for s in short if others[s] * (counts[s] + 1) <= limit), None)
+        if grown is None:
+            return {s: _spread(sizes, counts[s]) for s, sizes in ladders.items()}
+        counts[grown] += 1
+
+
+def _spread(sizes: Sequence[int], count: int) -> tuple[int, ...]:
+    """``count`` of ``sizes``, evenly: always the last, of three or more the first as well (a batch of 1)."""
+    n = len(sizes)
+    if count < 3:
+        return tuple(sizes[(i + 1) * n // count - 1] for i in range(count))
+    return tuple(sizes[i * (n - 1) // (count - 1)] for i in range(count))
+
+
+def _powers(region: Region, symbols: Collection[str]) -> dict[str, int]:
+    """How often each symbol is at most multiplied with itself in the number of elements of a value."""
+    values = [v for n in region.nodes for v in n.outputs if v.name and has_type(v)]
+    return {s: max((sum(s in e.symbols for e in type_of(v).shape) for v in values), default=1) or 1 for s in symbols}
+
+
+def _bound_together(model: ir.Model, region: Region) -> tuple[list[str], dict[str, Expr]]:
+    """The symbols of a region whose sizes are free, and the others as expressions over these: of sizes that inference
+    took to be equal, one is what the other says, where it stands alone."""
+    symbols = set(symbols_of(model, region))
+    late = late_symbols(model)
+    equal: dict[str, Expr] = {}
+    for a in assumptions(model):
+        left, right = (e.substitute(equal) for e in (a.left, a.right))
+        if left == right or not (left.symbols | right.symbols) & symbols:
+            continue
+        if any(s in late for s in left.symbols | right.symbols):
+            continue
+        for one, other in ((right, left), (left, right)):
+            name = _alone(one)
+            if name is not None and name not in other.symbols:
+                equal = {s: e.substitute({name: other}) for s, e in equal.items()} | {name: other}
+                break
+    symbols |= {s for n, e in equal.items() if n in symbols for s in e.symbols}
+    return sorted(symbols - equal.keys()), {s: e for s, e in sorted(equal.items()) if s in symbols}
+
+
+def _rises(e: Expr, known: Mapping[str, Range]) -> bool:
+    """Whether padding the symbols of an expression pads what it says."""
+    return holds(e, {s: known[s].hi for s in e.symbols}, e.symbols, known)
+
+
+def _alone(e: Expr) -> str | None:
+    """The name when an expression is one symbol."""
+    atom = e.atoms[0] if len(e.atoms) == 1 else None
+    return atom.name if isinstance(atom, Symbol) and e == symbol(atom.name) else None
+
+
+def _name(model: ir.Model, name: str) -> str:
+    return dimension_names(model).get(name, name)

@@ -16,6 +16,7 @@ from tilewright.backends.xla.dialect import bindings, context, portable, tensor_
 from tilewright.backends.xla.rule import Padding, Policy, Rule, Tensor, find_rule
 from tilewright.backends.xla.sizes import Sizes, Unmaskable
 from tilewright.errors import UnsupportedError
+from tilewright.ir.facts import facts
 from tilewright.ir.graph import body_of, constant_array, is_constant, type_of
 from tilewright.ir.types import DType, TensorType
 from tilewright.ops.infer import infer_body
@@ -26,11 +27,11 @@ LITERAL_ELEMENTS = 16
 
 
 class Unplaceable(Exception):
-    """A node that has no form in this program, and why."""
+    """A node that has no form in this program, and why; ``exact`` are symbols of whose exact sizes it may have one."""
 
-    def __init__(self, node: ir.Node, reason: str, unmaskable: bool = False):
+    def __init__(self, node: ir.Node, reason: str, exact: frozenset[str] = frozenset()):
         super().__init__(f"{node.op_type} {node.name!r}: {reason}")
-        self.node, self.reason, self.unmaskable = node, reason, unmaskable
+        self.node, self.reason, self.exact = node, reason, exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Seq
             block = function.add_entry_block()
         with mlir.InsertionPoint(block):
             given = list(block.arguments)
-            sizes = Sizes(bucket, dict(zip(padded, given[len(inputs) : len(inputs) + len(padded)], strict=True)))
+            operands = dict(zip(padded, given[len(inputs) : len(inputs) + len(padded)], strict=True))
+            sizes = Sizes(bucket, operands, facts(model))
             values = {v: Tensor(a, type_of(v), source=v) for v, a in zip(region.inputs, given, strict=False)}
             held = given[len(inputs) + len(padded) :]
             values |= {v: Tensor(a, type_of(v), source=v) for v, a in zip(weights, held, strict=True)}
@@ -123,7 +125,13 @@ class _Emitter:
             return
         inputs = [None if v is None else self.value(v) for v in node.inputs]
         types = [type_of(o) if o.name else None for o in node.outputs]
-        results = self._lower(node, inputs, types, {})
+        try:
+            results = self._lower(node, inputs, types, {})
+        except Unplaceable as error:
+            if error.node is node:
+                raise
+            reason = f"{error.node.op_type} inside: {error.reason}"  # only nodes of the graph are placed
+            raise Unplaceable(node, reason, error.exact) from error
         for output, result in zip(node.outputs, results, strict=False):
             if output.name and result is not None:
                 self.values[output] = result
@@ -142,13 +150,18 @@ class _Emitter:
         if entry is None:
             raise Unplaceable(node, "it has no form in StableHLO")
         rule = Rule(self.model, node, inputs, types, self.sizes, self.policy, known)
+        held = [x.type for x in inputs if x is not None]
         try:
+            for type_ in held:
+                self.sizes.shape(type_.shape)
             if entry.padding is Padding.NONE:
                 for x in (x for x in inputs if x is not None):
                     rule.refuse_padding(x)
             made = entry.lower(rule)
         except Unmaskable as error:
-            raise Unplaceable(node, str(error), unmaskable=True) from error
+            padded = frozenset(self.sizes.operands)
+            exact = error.symbols or {s for t in (*held, *types) if t is not None for e in t.shape for s in e.symbols}
+            raise Unplaceable(node, str(error), padded & exact) from error
         except UnsupportedError as error:
             raise Unplaceable(node, error.cause) from error
         return (made,) if isinstance(made, Tensor) else made

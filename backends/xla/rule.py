@@ -238,8 +238,11 @@ class Rule:
     def refuse_padding(self, x: Tensor, dims: Sequence[int] | None = None) -> None:
         """Raise :class:`Unmaskable` where one of ``dims`` is padded."""
         if dims := self.padded(x, dims):
-            sizes = ", ".join(str(x.type.shape[d]) for d in dims)
-            raise Unmaskable(f"{self.node.op_type} cannot work on a padded dimension ({sizes})")
+            sizes = [x.type.shape[d] for d in dims]
+            symbols = {s for e in sizes for s in e.symbols}
+            raise Unmaskable(
+                f"{self.node.op_type} cannot work on a padded dimension ({', '.join(map(str, sizes))})", symbols
+            )
 
     # -- shorthand ---------------------------------------------------------------------------------------------------
 

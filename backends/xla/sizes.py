@@ -5,22 +5,32 @@ its *static* size (symbols replaced by the bucket's sizes) and its *true* size (
 program, one ``i32`` scalar a symbol). The valid elements of a value are those whose index is below the true size along
 every dimension: always a prefix. What lies beyond is undefined (it may be NaN or infinite): a rule that lets elements
 along a padded dimension meet (reduction, softmax, contraction, window, sort, gather from the end) masks them with its
-identity first (:meth:`tilewright.backends.xla.rule.Rule.masked`), or refuses (:class:`Unmaskable`).
+identity first (:meth:`tilewright.backends.xla.rule.Rule.masked`), or refuses (:class:`Unmaskable`). A size that may be
+larger in a run than it is in the program (``8 - S``) is refused as well (:mod:`tilewright.backends.xla.rising`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tilewright.backends.xla import build
 from tilewright.backends.xla.dialect import bindings, stablehlo
+from tilewright.backends.xla.rising import holds
+from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr, Operation, Symbol
 from tilewright.ir.types import DType
 
 
 class Unmaskable(Exception):
-    """A node that cannot work on padded dimensions; it gets programs of exact sizes, or runs on the host."""
+    """A node that cannot work on padded dimensions; it gets programs of exact sizes, or runs on the host.
+
+    ``symbols`` are those that would have to be exact; all of the node's when there are none.
+    """
+
+    def __init__(self, reason: str, symbols: Iterable[str] = ()):
+        super().__init__(reason)
+        self.symbols = frozenset(symbols)
 
 
 class Sizes:
@@ -30,17 +40,35 @@ class Sizes:
         bucket: the static size of each symbol.
         operands: the true size of each symbol that is padded, an ``i32`` scalar; the others are exactly of the bucket's
             size.
+        known: what is known of the symbols.
     """
 
-    def __init__(self, bucket: Mapping[str, int], operands: Mapping[str, Any]):
-        self.bucket, self.operands = dict(bucket), dict(operands)
+    def __init__(
+        self, bucket: Mapping[str, int], operands: Mapping[str, Any], known: Mapping[str, Range] | None = None
+    ):
+        self.bucket, self.operands, self._ranges = dict(bucket), dict(operands), known or {}
+        self._static: dict[Expr, int] = {}
         self._made: dict[Expr, Any] = {}
         # Sizes are computed before this operation, in front of everything that may use them in any inner region.
         self._anchor = build.splat(0, DType.I32).owner if operands else None
 
     def static(self, expr: Expr) -> int:
-        """The size in the program."""
-        return expr.evaluate(self.bucket)
+        """The size in the program. Raises :class:`Unmaskable` where a run may have a larger one."""
+        if expr.is_constant:
+            return expr.value
+        if expr not in self._static:
+            self._require_known(expr)
+            if not holds(expr, self.bucket, self.operands.keys(), self._ranges):
+                open_ = expr.symbols & self.operands.keys()
+                told = ", ".join(sorted(open_))
+                raise Unmaskable(f"the size {expr} may be larger where {told} is smaller", open_)
+            self._static[expr] = expr.evaluate(self.bucket)
+        return self._static[expr]
+
+    def _require_known(self, expr: Expr) -> None:
+        """Raise :class:`Unmaskable` for symbols that the program does not have: only a run tells them."""
+        if late := expr.symbols - self.bucket.keys():
+            raise Unmaskable(f"only a run tells {', '.join(sorted(late))}")
 
     def shape(self, shape: tuple[Expr, ...]) -> tuple[int, ...]:
         """Static sizes."""
@@ -53,8 +81,10 @@ class Sizes:
     def true(self, expr: Expr) -> Any:
         """The true size: an ``i32`` scalar, computed once where the outermost block can see it."""
         if not self.is_padded(expr):
-            return build.splat(self.static(expr), DType.I32)
+            self._require_known(expr)
+            return build.splat(expr.evaluate(self.bucket), DType.I32)
         if expr not in self._made:
+            self._require_known(expr)
             with bindings().InsertionPoint(self._anchor):
                 self._made[expr] = self._compute(expr)
         return self._made[expr]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -134,6 +134,20 @@ def read_pairs(texts: Sequence[str], option: str, form: str) -> tuple[tuple[str,
             raise UsageError("pair-syntax", where=f"{option} {text!r}", cause=f"it is not {form}", fix=fix)
         pairs.append((name, value))
     return tuple(pairs)
+
+
+Named = TypeVar("Named", bound=tuple[Any, ...])
+
+
+def once(values: Iterable[Named], option: str) -> tuple[Named, ...]:
+    """Values whose first element is a name. Raises :class:`UsageError` for a name that is given twice."""
+    found: dict[str, Named] = {}
+    for value in values:
+        if value[0] in found:
+            fix = "give everything of one name together"
+            raise UsageError("name-twice", where=f"{option} {value[0]!r}", cause="it is given twice", fix=fix)
+        found[value[0]] = value
+    return tuple(found.values())
 
 
 def read_sizes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -33,6 +33,13 @@ _HOW = "it is said how to quantize, and not to what"
 @click.option(
     "--state", "states", multiple=True, metavar="INPUT=OUTPUT", help="An output that is an input's new value."
 )
+@click.option(
+    "--bucket",
+    "buckets",
+    multiple=True,
+    metavar="DIM=SIZES",
+    help="Static programs for up to these sizes (sequence=32,128); for just these: sequence==32,128.",
+)
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
     "--precision",
@@ -66,6 +73,7 @@ def command(
     shapes: tuple[str, ...],
     entries: tuple[str, ...],
     states: tuple[str, ...],
+    buckets: tuple[str, ...],
     level: int,
     asked: str | None,
     method: str | None,
@@ -97,6 +105,7 @@ def command(
     """
     from tilewright import driver
     from tilewright.api import precision_of
+    from tilewright.frontend.buckets import parse_bucket
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.observe import Stopped
     from tilewright.options import Observation, Options
@@ -114,7 +123,18 @@ def command(
     if wanted is None and (calibrations or records):
         raise UsageError("precision-missing", where="compile", cause=_HOW, fix="say --precision int8, or auto")
     sizes = tuple(map(parse_input_shape, shapes))
-    options = Options(targets, sizes, level, pairs, cc=cc, precision=wanted, observe=watch)
+    ladders = arguments.once(map(parse_bucket, buckets), "--bucket")
+    options = Options(
+        targets,
+        sizes,
+        level,
+        pairs,
+        cc=cc,
+        precision=wanted,
+        buckets=tuple((name, rungs) for name, rungs, _ in ladders),
+        exact=tuple(name for name, _, exactly in ladders if exactly),
+        observe=watch,
+    )
     with screen.Progress("none" if quiet else progress) as report_stage:
         try:
             artifact = driver.compile(models, options=options, progress=report_stage, given=given)
