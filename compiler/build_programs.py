@@ -73,7 +73,7 @@ def build_programs(
     for name, text in made.texts.items():
         observer.text(f"{target.folder}/{name}", text)
     constants = {c.constant.name: c for c in made.constants.values()}
-    tools = dict(backend.tools())
+    tools = dict(backend.tools(target, settings))
     built_host, host_plan = None, None
     if made.hosted:
         built_host = build_target(made.hosted, host.backend, host.target, observer, names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +14,8 @@ from tilewright.backends.base import (
     ProgramSettings,
     Support,
 )
+from tilewright.backends.xla.ahead import ahead, why_not
+from tilewright.backends.xla.aot import installed
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.codegen.toolchain import Toolchain
@@ -65,18 +66,23 @@ class XlaBackend(GraphBackend):
         """A portable program for each bucket."""
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
-        variants, facts = [], []
+        variants, facts, completed = [], [], []
         for number, (bucket, emitted) in enumerate(programs := programs_of(model, region, settings, Policy())):
             stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
-            variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
-            facts.append(ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded"))
-        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+            facts.append(ProgramFacts(stem, bucket.sizes))
+        modules = {f.name: members[f"{f.name}.vhlo"] for f in facts}
+        for made in ahead(modules, facts, target, settings):
+            stem = made.facts.name
+            executable = f"{stem}.pjrt" if made.executable else ""
+            if executable:
+                members[executable] = made.executable
+            variants.append(Variant(made.facts.sizes, f"{stem}.vhlo", executable))
+            completed.append(made.facts)
+        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(completed))
 
-    def tools(self) -> Mapping[str, str]:
-        """The version of jaxlib, which writes StableHLO."""
-        try:
-            return {"jaxlib": version("jaxlib")}
-        except PackageNotFoundError:
-            return {}
+    def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
+        """jaxlib writes StableHLO; libtpu compiles it where it is there and asked to."""
+        found = installed()
+        return {name: v for name, v in found.items() if name == "jaxlib" or not why_not(target, settings)}
