@@ -218,6 +218,11 @@ class GraphBackend(Backend):
         """What makes a graph ready for this target, after the canonicalization that all targets share."""
 
     @abstractmethod
+    def knows(self, node: ir.Node) -> bool:
+        """Whether there is a form for the operator of a node at all; one without is replaced by its definition, where
+        the standard gives one."""
+
+    @abstractmethod
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether ``target`` can compute a node as far as the node itself tells."""
 

@@ -16,6 +16,7 @@ from tilewright.backends.base import (
     Refused,
 )
 from tilewright.build import Lowered, TargetBuild, build_target
+from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.types import TensorType
@@ -34,11 +35,13 @@ LowerHost = Callable[[str, ir.Model], Lowered]
 
 @dataclass(frozen=True, slots=True)
 class HostPart:
-    """What builds the host part: a backend for kernels, its target, and what lowers a graph for it."""
+    """What builds the host part: a backend for kernels, its target, and what lowers a graph for it; whether there may
+    be one."""
 
     backend: KernelBackend
     target: Target
     lower: LowerHost
+    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class _Programs:
                 break
             except Refused as refused:
                 self.reasons |= {r.node: r.reason for r in refused.refusals}
+        if self.reasons and not self.host.allowed:
+            raise _forbidden(self.target, self.reasons)
         self.nodes += sum(len(r.nodes) for r in regions)
         return self._planned(entry, regions, compiled)
 
@@ -190,6 +195,17 @@ class _Programs:
             constant = Constant(self.names.get(value, str(value.name)), type_.dtype, shape)
             self.constants[value] = PackedConstant(constant, value, None)
         return self.constants[value].constant.name
+
+
+def _forbidden(target: Target, reasons: Mapping[ir.Node, str]) -> UnsupportedError:
+    told = tuple(f"{n.op_type} {n.name!r}: {reason}" for n, reason in reasons.items())
+    return UnsupportedError(
+        "host-part-forbidden",
+        where=f"target {target.spelling}",
+        cause="nodes would run on the host part:\n    " + "\n    ".join(told) + "\n ",
+        fix="let them (--fallback report), or rewrite these operators",
+        problems=told,
+    )
 
 
 def _signature(value: ir.Value) -> Signature:

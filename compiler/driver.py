@@ -20,6 +20,7 @@ from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, pla
 from tilewright.build_programs import HostPart, ProgramsBuild, build_programs
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
+from tilewright.definitions import graph_passes
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
 from tilewright.facts import Source, compilation_facts
 from tilewright.frontend.buckets import by_symbol
@@ -130,7 +131,7 @@ def _host_part(target: Target, options: Options) -> HostPart:
         run_pipeline(model, default_pipeline(options.level, traffic_on([host])))
         return Lowered(name, model, lower_graph(model))
 
-    return HostPart(backend, host, lower)
+    return HostPart(backend, host, lower, allowed=options.fallback != "forbid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ def _graphs(
     state: str,
 ) -> tuple[Lowered, ...]:
     """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
-    passes = [*canonicalization(), *backend.passes(target, options.level)]
+    passes = graph_passes(backend, target, options.level)
     entries = []
     for name, graph in graphs.items():
         own = graph.clone()

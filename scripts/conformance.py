@@ -1,14 +1,17 @@
-"""ONNX's backend suite through the compiler and the artifact's C interface: how many of its tests pass, and why not.
+"""ONNX's backend suite through the compiler and what runs an artifact: how many of its tests pass, and why not.
 
     python scripts/conformance.py                 the 1,176 plain tests
     python scripts/conformance.py --all           all tests of the suite
     python scripts/conformance.py -k resize       those whose name contains a text
     python scripts/conformance.py --missing       those that did not pass before
     python scripts/conformance.py --symbolic      with every size of the inputs left open
+    python scripts/conformance.py --target xla:cpu               through programs of XLA, with nothing on the host
+    python scripts/conformance.py --target xla:cpu --constants   inputs that determine shapes are constants
     python scripts/conformance.py --update        also write tests/conformance/passed.md and passed.txt
 
 Every input of a test's graph is an input of the artifact. The processes that compile and run import neither onnxruntime
-nor onnx.reference. A test in ``passed.txt`` that does not pass any more makes the command fail.
+nor onnx.reference. A test in ``passed.txt`` that does not pass any more makes the command fail. Each mode has its own
+list of what passes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +34,19 @@ sys.path.insert(0, str(ROOT))
 
 from tests.conformance.cases import FOLDER, cases, plain_names  # noqa: E402
 
-#: What passed, a name a line; beside each the last result as a table, under the same name.
-PASSED = ROOT / "tests" / "conformance" / "passed.txt"
-SYMBOLIC = ROOT / "tests" / "conformance" / "passed-symbolic.txt"
+#: What passed in each mode, a name a line; beside each the last result as a table, under the same name.
+LISTS = {
+    "": "passed.txt",
+    "symbolic": "passed-symbolic.txt",
+    "xla:cpu": "passed-xla.txt",
+    "xla:cpu constants": "passed-xla-constants.txt",
+}
+TITLES = {
+    "": "",
+    "symbolic": ", sizes of inputs left open",
+    "xla:cpu": ", programs of XLA, nothing on the host",
+    "xla:cpu constants": ", programs of XLA, inputs that determine shapes are constants, nothing on the host",
+}
 
 #: Seconds that one test may take.
 LIMIT = 300
@@ -43,6 +57,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", action="store_true", help="all tests of the suite, not the plain ones only")
     parser.add_argument("--symbolic", action="store_true", help="leave every size of the inputs open")
+    parser.add_argument("--target", choices=["cpu:native", "xla:cpu"], default="cpu:native", help="compile for it")
+    parser.add_argument("--constants", action="store_true", help="inputs that determine shapes are constants")
     parser.add_argument("--missing", action="store_true", help="only tests that did not pass before")
     parser.add_argument("-k", default="", help="only tests whose name contains this")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
@@ -51,11 +67,15 @@ def main() -> int:
     options = parser.parse_args()
     known = cases()
     plain = plain_names()
-    before = SYMBOLIC if options.symbolic else PASSED
+    words = ([] if options.target == "cpu:native" else [options.target]) + ["constants"] * options.constants
+    mode = " ".join(words + ["symbolic"] * options.symbolic)
+    if mode not in LISTS:
+        parser.error("there is no list of what passes this way")
+    before = ROOT / "tests" / "conformance" / LISTS[mode]
     skipped = _names(before) if options.missing else set()
     names = [n for n in (known if options.all else plain) if options.k in n and n not in skipped]
     started = time.perf_counter()
-    outcomes = run(names, options.n, options.symbolic)
+    outcomes = run(names, options.n, [options.target, *mode.split()[-1:]])
     seconds = time.perf_counter() - started
     for name in names:
         outcome = outcomes[name]
@@ -66,17 +86,17 @@ def main() -> int:
     for name in lost:
         print(f"LOST  {name}: it passed before")
     if options.update and not options.k and not options.missing:
-        _write(before, outcomes, plain, seconds, lost)
+        _write(before, outcomes, plain, seconds, lost, TITLES[mode])
     return 1 if lost else 0
 
 
-def run(names: list[str], processes: int, symbolic: bool = False) -> dict[str, dict[str, Any]]:
-    """The outcome of every test; a worker that dies or takes too long costs the test it was at."""
+def run(names: list[str], processes: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The outcome of every test, by workers with these arguments; one that dies or takes too long costs its test."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
     outcomes: dict[str, dict[str, Any]] = {}
-    threads = [threading.Thread(target=_feed, args=(waiting, outcomes, symbolic)) for _ in range(processes)]
+    threads = [threading.Thread(target=_feed, args=(waiting, outcomes, words)) for _ in range(processes)]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):
@@ -86,7 +106,7 @@ def run(names: list[str], processes: int, symbolic: bool = False) -> dict[str, d
     return outcomes
 
 
-def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], symbolic: bool) -> None:
+def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], words: Sequence[str]) -> None:
     worker: subprocess.Popen[str] | None = None
     while True:
         try:
@@ -94,7 +114,7 @@ def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], 
         except queue.Empty:
             break
         if worker is None:
-            worker = _worker(symbolic)
+            worker = _worker(words)
         assert worker.stdin is not None and worker.stdout is not None
         timer = threading.Timer(LIMIT, worker.kill)
         timer.start()
@@ -111,15 +131,15 @@ def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], 
             continue
         code = worker.wait()
         reason = f"longer than {LIMIT} s" if late else f"the process died with {code}"
-        outcomes[name] = {"name": name, "status": "failed", "reason": reason, "cpu": 0.0, "seconds": 0.0}
+        outcomes[name] = {"name": name, "status": "failed", "reason": reason, "cpu": 0.0, "constants": ()}
         worker = None
     if worker is not None and worker.stdin is not None:
         worker.stdin.close()
         worker.wait()
 
 
-def _worker(symbolic: bool) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute", *["symbolic"] * symbolic]
+def _worker(words: Sequence[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute", *words]
     return subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -145,18 +165,26 @@ def _names(path: Path) -> set[str]:
 
 
 def _write(
-    before: Path, outcomes: dict[str, dict[str, Any]], plain: list[str], seconds: float, lost: list[str]
+    before: Path,
+    outcomes: dict[str, dict[str, Any]],
+    plain: list[str],
+    seconds: float,
+    lost: list[str],
+    title: str,
 ) -> None:
     passed = {n for n, o in outcomes.items() if o["status"] == "passed"} | (_names(before) - set(outcomes))
     before.write_text("\n".join(sorted(passed | set(lost))) + "\n")
-    opened = ", sizes of inputs left open" if before == SYMBOLIC else ""
-    text = [f"# ONNX's backend suite, {FOLDER.name.rpartition('-')[2]}{opened}", ""]
+    text = [f"# ONNX's backend suite, {FOLDER.name.rpartition('-')[2]}{title}", ""]
     text += [f"`python scripts/conformance.py {' '.join(sys.argv[1:])}` wrote this.", ""]
     text += [f"- {line}" for line in summary(outcomes, plain, seconds).splitlines()] + [""]
-    for title, chosen in (("Plain tests", True), ("Others", False)):
+    for kind, chosen in (("Plain tests", True), ("Others", False)):
         missed = [(n, o) for n, o in sorted(outcomes.items()) if (n in plain) == chosen and o["status"] != "passed"]
-        text += [f"## {title} that do not pass", "", "| test | | reason |", "|---|---|---|"]
+        text += [f"## {kind} that do not pass", "", "| test | | reason |", "|---|---|---|"]
         text += [f"| {n} | {o['status']} | {o['reason'].replace('|', '/')} |" for n, o in missed] + [""]
+    told = [(n, o) for n, o in sorted(outcomes.items()) if o["constants"] and o["status"] == "passed"]
+    if told:
+        text += ["## Inputs that were constants, of tests that pass", "", "| test | inputs |", "|---|---|"]
+        text += [f"| {n} | {', '.join(o['constants'])} |" for n, o in told] + [""]
     before.with_suffix(".md").write_text("\n".join(text))
 
 

@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": BELOW_DRIVER,
     "build": BELOW_DRIVER | {"observe"},
     "build_programs": BELOW_DRIVER | {"build", "observe"},
+    "definitions": BELOW_DRIVER,
     "entries": BELOW_DRIVER | {"build"},
     "calibration": {"sample", "ir", "passes", "errors"},
     "quantization": BELOW_DRIVER
@@ -50,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "artifact",
         "build",
         "build_programs",
+        "definitions",
         "entries",
         "facts",
         "observe",

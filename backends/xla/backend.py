@@ -45,6 +45,10 @@ class XlaBackend(GraphBackend):
         """None yet: XLA fuses by itself."""
         return ()
 
+    def knows(self, node: ir.Node) -> bool:
+        """Whether the table has a rule for the operator."""
+        return node.op_type == "Constant" or find_rule(node.domain, node.op_type) is not None
+
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether there is a rule for it, and its sizes are known before the program runs."""
         body = body_of(model, node)

@@ -7,6 +7,7 @@ Everything here works on MLIR values of static shape; what is padded and masked 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,6 +102,136 @@ def compare(x: Value, y: Value, direction: str, kind: str) -> Value:
     """``direction``: EQ, NE, LT, LE, GT, GE; ``kind``: FLOAT, SIGNED, UNSIGNED, TOTALORDER."""
     hlo = stablehlo()
     return hlo.compare(x, y, hlo.ComparisonDirectionAttr.get(direction), compare_type=hlo.ComparisonTypeAttr.get(kind))
+
+
+def select(condition: Value, x: Value, y: Value) -> Value:
+    """``x`` where the condition holds, else ``y``; all of one shape."""
+    return stablehlo().select(condition, x, y)
+
+
+def concatenate(parts: Sequence[Value], dim: int) -> Value:
+    """One after the other along ``dim``."""
+    return parts[0] if len(parts) == 1 else stablehlo().concatenate(list(parts), dim)
+
+
+def cut(x: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
+    """``x[start:stop:step]`` along ``dim``, of positive ``step`` and within the bounds; itself where that is all."""
+    shape = shape_of(x)
+    if (start, stop, step) == (0, shape[dim], 1):
+        return x
+    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
+    starts[dim], stops[dim], steps[dim] = start, stop, step
+    return stablehlo().slice(x, starts, stops, steps)
+
+
+def pad(x: Value, value: Value, low: Sequence[int], high: Sequence[int]) -> Value:
+    """The scalar ``value`` before and after each dimension; of a negative amount elements are dropped."""
+    if not any(low) and not any(high):
+        return x
+    return stablehlo().pad(x, value, list(low), list(high), [0] * len(low))
+
+
+def widen(x: Value, dim: int, low: int, high: int) -> Value:
+    """Zeros before and after the elements along ``dim``."""
+    rank = len(shape_of(x))
+    zero = zero_of(x)
+    return pad(x, zero, [low * (d == dim) for d in range(rank)], [high * (d == dim) for d in range(rank)])
+
+
+def zero_of(x: Value) -> Value:
+    """A scalar zero of the element type of ``x``."""
+    mlir = bindings()
+    element = x.type.element_type
+    integral = isinstance(element, mlir.IntegerType)
+    number = mlir.IntegerAttr.get(element, 0) if integral else mlir.FloatAttr.get(element, 0.0)
+    return stablehlo().constant(mlir.DenseElementsAttr.get_splat(mlir.RankedTensorType.get([], element), number))
+
+
+def fit(x: Value, shape: Sequence[int]) -> Value:
+    """The leading elements along each dimension, with zeros after them where there are too few."""
+    have = shape_of(x)
+    if have == tuple(shape):
+        return x
+    for d, (old, new) in enumerate(zip(have, shape, strict=True)):
+        x = cut(x, d, 0, min(old, new))
+    return pad(x, zero_of(x), [0] * len(have), [max(new - old, 0) for old, new in zip(have, shape, strict=True)])
+
+
+def window(x: Value, dim: int, start: Value, size: int) -> Value:
+    """``size`` elements along ``dim`` from the scalar ``start``, which moves back where they would not fit."""
+    shape = list(shape_of(x))
+    shape[dim] = size
+    return stablehlo().dynamic_slice(x, _starts(start, dim, len(shape)), shape)
+
+
+def put(x: Value, part: Value, dim: int, start: Value) -> Value:
+    """``x`` with ``part`` over its elements from ``start`` along ``dim``, which moves back where it would not fit."""
+    return stablehlo().dynamic_update_slice(x, part, _starts(start, dim, len(shape_of(x))))
+
+
+def _starts(start: Value, dim: int, rank: int) -> list[Value]:
+    zero = zero_of(start)
+    return [start if d == dim else zero for d in range(rank)]
+
+
+def take(x: Value, indices: Value, dim: int) -> Value:
+    """The slices of ``x`` along ``dim`` that a vector of indices names; one outside is moved to the nearest inside."""
+    hlo = stablehlo()
+    shape = shape_of(x)
+    rest = [d for d in range(len(shape)) if d != dim]
+    numbers = hlo.GatherDimensionNumbers.get(
+        offset_dims=rest,
+        collapsed_slice_dims=[dim],
+        operand_batching_dims=[],
+        start_indices_batching_dims=[],
+        start_index_map=[dim],
+        index_vector_dim=1,
+    )
+    return hlo.gather(x, indices, numbers, [1 if d == dim else s for d, s in enumerate(shape)])
+
+
+def flip(x: Value, dim: int) -> Value:
+    """The elements along ``dim`` from the last to the first."""
+    return stablehlo().reverse(x, [dim]) if shape_of(x)[dim] > 1 else x
+
+
+def pick(x: Value, indices: Sequence[int], dim: int) -> Value:
+    """As :func:`take`, of indices that are known: runs of them are slices, reversed where they fall."""
+    parts, start = [], 0
+    while start < len(indices):
+        stop, step = _run(indices, start)
+        first, last = indices[start], indices[stop - 1]
+        piece = cut(x, dim, min(first, last), max(first, last) + 1)
+        if step == 0 and stop - start > 1:
+            shape = [stop - start if d == dim else s for d, s in enumerate(shape_of(piece))]
+            piece = broadcast(piece, shape, range(len(shape)))
+        parts.append(flip(piece, dim) if step < 0 else piece)
+        start = stop
+    return concatenate(parts, dim) if parts else cut(x, dim, 0, 0)
+
+
+def _run(indices: Sequence[int], start: int) -> tuple[int, int]:
+    """Where the run of neighbours (or of equals) that begins at ``start`` ends, and its step: -1, 0 or 1."""
+    if start + 1 == len(indices) or abs(step := indices[start + 1] - indices[start]) > 1:
+        return start + 1, 1
+    stop = start + 2
+    while stop < len(indices) and indices[stop] - indices[stop - 1] == step:
+        stop += 1
+    return stop, step
+
+
+def lowest(dtype: DType) -> float | int | bool:
+    """What :func:`maximum <jaxlib.mlir.dialects.stablehlo.maximum>` leaves as it is: -∞, the least integer, false."""
+    if dtype is DType.BOOL:
+        return False
+    return -math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).min)
+
+
+def highest(dtype: DType) -> float | int | bool:
+    """∞, the largest integer, true."""
+    if dtype is DType.BOOL:
+        return True
+    return math.inf if dtype.is_float else int(np.iinfo(dtype.numpy).max)
 
 
 def reduce(x: Value, initial: Value, dims: Sequence[int], combine: Callable[[Value, Value], Value]) -> Value:

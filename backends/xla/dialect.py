@@ -33,6 +33,13 @@ def stablehlo() -> Any:
     return dialect
 
 
+def chlo() -> Any:
+    """The functions of the CHLO dialect, which :func:`portable` legalizes."""
+    from jaxlib.mlir.dialects import chlo as dialect
+
+    return dialect
+
+
 @cache
 def context() -> Any:
     """The one MLIR context, with StableHLO and CHLO."""

@@ -1,7 +1,7 @@
 """A region of a graph as a StableHLO module of static shapes.
 
 The function ``main`` takes the region's inputs, then the true size of each padded symbol (``i32`` scalars), then the
-weights; it returns the region's outputs.
+weights (those of less than 8 bits packed, :mod:`tilewright.backends.xla.narrow`); it returns the region's outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 from tilewright.backends.xla import build
 from tilewright.backends.xla.dialect import bindings, context, portable, tensor_type
+from tilewright.backends.xla.narrow import packed_type, unpacked
 from tilewright.backends.xla.rule import Padding, Policy, Rule, Tensor, find_rule
 from tilewright.backends.xla.sizes import Sizes, Unmaskable
 from tilewright.errors import UnsupportedError
@@ -73,7 +74,9 @@ def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Seq
         plain = Sizes(bucket, {})
         inputs = [_tensor_type(type_of(v), plain) for v in region.inputs]
         arguments = (
-            inputs + [tensor_type(DType.I32, ())] * len(padded) + [_tensor_type(type_of(v), plain) for v in weights]
+            inputs
+            + [tensor_type(DType.I32, ())] * len(padded)
+            + [_tensor_type(packed_type(type_of(v)), plain) for v in weights]
         )
         results = [_tensor_type(type_of(v), plain) for v in region.outputs]
         with mlir.InsertionPoint(module.body):
@@ -85,7 +88,9 @@ def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Seq
             sizes = Sizes(bucket, operands, facts(model))
             values = {v: Tensor(a, type_of(v), source=v) for v, a in zip(region.inputs, given, strict=False)}
             held = given[len(inputs) + len(padded) :]
-            values |= {v: Tensor(a, type_of(v), source=v) for v, a in zip(weights, held, strict=True)}
+            values |= {
+                v: Tensor(unpacked(a, type_of(v)), type_of(v), source=v) for v, a in zip(weights, held, strict=True)
+            }
             emitter = _Emitter(model, sizes, policy, values)
             for node in region.nodes:
                 emitter.node(node)
@@ -150,6 +155,9 @@ class _Emitter:
         if entry is None:
             raise Unplaceable(node, "it has no form in StableHLO")
         rule = Rule(self.model, node, inputs, types, self.sizes, self.policy, known)
+        followed = rule.followed()
+        if followed is not None:
+            return followed
         held = [x.type for x in inputs if x is not None]
         try:
             for type_ in held:

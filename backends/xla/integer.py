@@ -16,6 +16,7 @@ from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.contract import Operand, accumulator, count, product
 from tilewright.backends.xla.dialect import bindings, element_type, stablehlo
+from tilewright.backends.xla.narrow import widened
 from tilewright.backends.xla.rule import Quantized, Rule, Tensor
 from tilewright.ir.graph import constant_array, is_constant
 from tilewright.ir.types import DType, TensorType
@@ -47,7 +48,7 @@ def signed(quantized: Quantized) -> Signed:
     """A quantized tensor as signed bytes."""
     x, hlo = quantized.value, stablehlo()
     shift = 128 if x.dtype is DType.U8 else 0
-    value = build.convert(x.value, DType.I8)
+    value = build.convert(widened(x), DType.I8)
     if shift:
         flipped = hlo.xor(x.value, build.splat(128, DType.U8, x.shape))
         bytes_ = bindings().RankedTensorType.get(list(x.shape), element_type(DType.I8))
@@ -78,7 +79,7 @@ def is_zero(zero: Tensor | None, shift: int = 0) -> bool:
 
 
 def _vector(parameter: Tensor, axis: int | None) -> Value:
-    return build.reshape(parameter.value, () if axis is None else parameter.shape)
+    return build.reshape(widened(parameter), () if axis is None else parameter.shape)
 
 
 def taken_as_integers(quantized: Quantized | None, forbidden: Sequence[int]) -> bool:
@@ -161,7 +162,7 @@ def with_scaled_weight(ctx: Rule, x: Operand, y: Operand, out: str) -> Value | N
         if q is None or not taken_as_integers(q, dims) or q.value.source is None or not is_constant(q.value.source):
             continue
         dtype = other.tensor.dtype
-        value = build.convert(q.value.value, dtype)
+        value = build.convert(widened(q.value), dtype)
         if not is_zero(q.zero):
             assert q.zero is not None
             zero = build.convert(_vector(q.zero, q.axis), dtype)

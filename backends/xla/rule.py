@@ -30,6 +30,9 @@ from tilewright.ir.graph import constant_array, is_constant, known_value
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType, TensorType
 
+#: Tensors of at most this many known elements are put together from sizes one by one.
+FOLLOWED = 64
+
 
 class Padding(Enum):
     """What a rule does about padded dimensions."""
@@ -181,6 +184,26 @@ class Rule:
     def _value(self, index: int) -> ir.Value | None:
         return self.node.inputs[index] if index < len(self.node.inputs) else None
 
+    def followed(self) -> list[Tensor | None] | None:
+        """The outputs, where shape inference knows the elements of all: they are written from sizes."""
+        made: list[Tensor | None] = []
+        for value, type_ in zip(self.node.outputs, self.types, strict=True):
+            if type_ is None:
+                made.append(None)
+                continue
+            known = self._known[value] if value in self._known else known_value(value)
+            if known is None or (known.size > FOLLOWED and not all(e.is_constant for e in known.flat)):
+                return None
+            made.append(Tensor(self.elements(known, type_.dtype), type_))
+        return made
+
+    def elements(self, known: NDArray[Any], dtype: DType) -> Value:
+        """A tensor of expressions, true while the program runs."""
+        if all(e.is_constant for e in known.flat):
+            return build.literal(np.array([e.value for e in known.flat], np.int64).reshape(known.shape), dtype)
+        parts = [build.reshape(self.integer(e, dtype), (1,)) for e in known.flat]
+        return build.reshape(build.concatenate(parts, 0), known.shape)
+
     # -- results -----------------------------------------------------------------------------------------------------
 
     def result(self, value: Value, output: int = 0, **more: Any) -> Tensor:
@@ -251,8 +274,15 @@ class Rule:
         return build.splat(number, like.dtype, like.shape)
 
     def broadcast(self, x: Tensor, type_: TensorType) -> Value:
-        """``x`` repeated to a type's sizes by NumPy's rule."""
-        return build.trailing(x.value, self.sizes.shape(type_.shape))
+        """``x`` repeated to a type's sizes by NumPy's rule. Sizes that a run has to find equal may differ in the
+        bucket: padding makes up for it."""
+        shape = self.sizes.shape(type_.shape)
+        own = [1 if e == 1 else n for e, n in zip(x.type.shape, shape[len(shape) - x.rank :], strict=True)]
+        return build.trailing(build.fit(x.value, own), shape)
+
+    def wide(self, dtype: DType) -> DType:
+        """The type that sums of ``dtype`` are computed in."""
+        return DType.F32 if self.policy.wide and dtype.is_float and dtype.bits < 32 else dtype
 
 
 Lowering = Callable[[Rule], Union[Tensor, Sequence["Tensor | None"]]]

@@ -10,16 +10,17 @@ holds is asked in its turn. A body that was written for an older opset is conver
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 from tilewright.frontend.blocks import in_blocks
 from tilewright.frontend.contrib import expanded
 from tilewright.frontend.control import Part, check_choice, written_out
-from tilewright.frontend.definition import definition_of
+from tilewright.frontend.definition import definition_of, has_definition
 from tilewright.ir.graph import origin_of, set_origin
 from tilewright.ir.types import TensorType
 from tilewright.ops.context import Scope, Unsupported
+from tilewright.ops.infer import infer_model
 from tilewright.ops.lower import has_lowering
 from tilewright.ops.steps import program_of
 
@@ -28,6 +29,16 @@ _DEFINITION_LIMIT = 5000
 
 #: Nodes that all expansions of a model may add.
 _TOTAL_LIMIT = 50_000
+
+
+def expand_unknown(model: ir.Model, computes: Callable[[ir.Node], bool]) -> bool:
+    """Replace what ``computes`` denies by its definition, where that comes down to operators that it knows; the rest
+    stays. Whether there was any."""
+    if all(map(computes, model.graph)):
+        return False
+    expander = _Willing(model, computes)
+    infer_model(model, expander)
+    return expander.changed
 
 
 class Expander:
@@ -45,13 +56,16 @@ class Expander:
         definition that cannot be used, and for control flow that only a run can follow.
         """
         check_choice(node, scope)
-        if node.op_identifier() in self._model.functions or has_lowering(self._model, node) or program_of(node):
+        if node.op_identifier() in self._model.functions or self._computes(node):
             return None
         part = written_out(node, scope) or expanded(node, scope) or in_blocks(node, scope)
         if part is None:
             types = [None if v is None else scope.type_of(v) for v in node.inputs]
             part = None if _is_decomposed(node, types) else self._definition(node, types)
         return None if part is None else self._put(node, part)
+
+    def _computes(self, node: ir.Node) -> bool:
+        return has_lowering(self._model, node) or program_of(node) is not None
 
     def _definition(self, node: ir.Node, types: Sequence[TensorType | None]) -> Part | None:
         model = definition_of(node, types, self._model.opset_imports)
@@ -98,6 +112,37 @@ class Expander:
             candidate = f"{name}_{self._names[name]}"
         self._names[candidate] = 0
         return candidate
+
+
+class _Willing(Expander):
+    """Replaces what somebody else does not compute, and leaves what it cannot replace."""
+
+    def __init__(self, model: ir.Model, computes: Callable[[ir.Node], bool]):
+        super().__init__(model)
+        self._knows = computes
+        self.changed = False
+
+    def __call__(self, node: ir.Node, scope: Scope) -> Sequence[ir.Node] | None:
+        if node.op_identifier() in self._model.functions or self._computes(node):
+            return None
+        types = [None if v is None else scope.type_of(v) for v in node.inputs]
+        try:
+            part = self._definition(node, types)
+            if part is None or not all(map(self._comes_down, part.nodes)):
+                return None
+            found = self._put(node, part)
+        except Unsupported:
+            return None
+        self.changed = True
+        return found
+
+    def _computes(self, node: ir.Node) -> bool:
+        return self._knows(node)
+
+    def _comes_down(self, node: ir.Node) -> bool:
+        """Whether a node of a definition is computed, or has a definition itself."""
+        opset = self._model.opset_imports.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        return self._computes(node) or has_definition(node.domain, node.op_type, opset)
 
 
 def _is_decomposed(node: ir.Node, types: Sequence[TensorType | None]) -> bool:

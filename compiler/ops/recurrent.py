@@ -40,6 +40,11 @@ class Activation:
     alpha: float
     beta: float
 
+    @property
+    def name(self) -> str:
+        """In small letters."""
+        return list(_ACTIVATIONS)[self.number]
+
 
 def activations(attribute: Callable[[str], Any], operator: str, directions: int) -> list[Activation]:
     """Three activations for each direction (what a layer has none of is Tanh). Raises :class:`ValueError`.

@@ -58,7 +58,8 @@ class RunProgram:
         inputs, outputs: slots.
         padded: symbols whose true size is an operand, after the inputs and before the weights. A run uses the variant
             whose sizes are the least that hold it; symbols that are not among them have to be met exactly.
-        weights: names among the artifact's weights.
+        weights: names among the artifact's weights. Those of types of less than 8 bits are passed as ``u8[bytes]``, as
+            they lie in the artifact: row-major, the first element in the lowest bits of a byte.
         variants: by rising sizes.
         shardings: of inputs, operands of sizes, weights, then outputs; empty on one device.
     """

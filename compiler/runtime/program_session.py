@@ -12,7 +12,7 @@ from tilewright.runtime.errors import InputError
 from tilewright.runtime.format import WEIGHTS
 from tilewright.runtime.manifest import Manifest, TargetInfo, TensorInfo
 from tilewright.runtime.programs import Entry, Slot, Step, Variant, evaluate, parse_programs
-from tilewright.runtime.tensors import Array, as_input, dtype_of
+from tilewright.runtime.tensors import PACKED, Array, as_input, dtype_of
 
 
 class ProgramSession:
@@ -82,13 +82,16 @@ class ProgramSession:
 
     def _weight(self, name: str) -> Any:
         if name not in self._weights:
-            self._weights[name] = self._client.put(self._constant(name))
+            self._weights[name] = self._client.put(self._constant(name, packed=True))
         return self._weights[name]
 
-    def _constant(self, name: str) -> Array:
+    def _constant(self, name: str, packed: bool = False) -> Array:
+        """A weight; ``packed``: as programs get it, types of less than 8 bits as the bytes that hold them."""
         weight = next(w for w in self.manifest.weights if w.name == name)
         _, dtype = dtype_of(TensorInfo(name, weight.dtype, weight.shape))
         data = self._artifact.bytes_of(WEIGHTS)[weight.offset : weight.offset + weight.size]
+        if packed and weight.dtype in PACKED:
+            return np.frombuffer(data, np.uint8)
         return np.frombuffer(data, dtype).reshape(weight.shape)
 
 

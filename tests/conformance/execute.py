@@ -1,7 +1,8 @@
-"""One case through the compiler and the artifact's C interface; ``python -m tests.conformance.execute`` is a worker.
+"""One case through the compiler and what runs an artifact; ``python -m tests.conformance.execute`` is a worker.
 
-A worker reads names of cases, one a line, and answers each with a line of JSON. It imports neither onnxruntime nor
-onnx.reference, and refuses to go on when something did.
+What the CPU's kernels compute is run through the artifact's C interface, the programs of a graph target through its own
+runtime, with nothing on the host part. A worker reads names of cases, one a line, and answers each with a line of JSON.
+It imports neither onnxruntime nor onnx.reference nor jax, and refuses to go on when something did.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 
 from tests.conformance.cases import FOLDER, Case, cases, read_values
+from tests.conformance.determining import determining
 
 #: What would compute for us.
-FORBIDDEN = ("onnxruntime", "onnx.reference", "torch")
+FORBIDDEN = ("onnxruntime", "onnx.reference", "torch", "jax")
+
+#: What a loaded artifact is asked for, by target; others are the machine's own.
+DEVICES = {"xla:cpu": "xla-cpu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +35,21 @@ class Outcome:
         status: ``passed``, ``unsupported`` (the compiler said so), ``wrong`` (other numbers), or ``failed``.
         reason: why it did not pass; one line.
         cpu: processor seconds of compiling it, the C compiler's processes included.
+        constants: inputs of the graph that were constants.
     """
 
     name: str
     status: str
     reason: str = ""
     cpu: float = 0.0
+    constants: tuple[str, ...] = ()
 
 
-def execute(case: Case, target: str = "cpu:native", symbolic: bool = False) -> Outcome:
+def execute(case: Case, target: str = "cpu:native", symbolic: bool = False, constants: bool = False) -> Outcome:
     """Compile a case with every input of the graph as a run-time input, run it on each data set and compare.
 
-    With ``symbolic``, the sizes of the inputs are open: the artifact learns them from the arrays of each run.
+    With ``symbolic``, the sizes of the inputs are open: the artifact learns them from the arrays of each run. With
+    ``constants``, inputs that determine shapes are constants of the model (:func:`fixed`).
     """
     import tilewright
     from tilewright import driver
@@ -48,30 +57,51 @@ def execute(case: Case, target: str = "cpu:native", symbolic: bool = False) -> O
     from tilewright.options import Options
     from tilewright.runtime.errors import RunError
 
-    started = _cpu()
+    started, held = _cpu(), ()
     try:
-        path = str(case.folder / "model.onnx")
-        model = opened(onnx.load(path)) if symbolic else path
-        artifact = driver.compile(model, options=Options(targets=(target,)))
+        model: Any = str(case.folder / "model.onnx")
+        if symbolic:
+            model = opened(onnx.load(model))
+        elif constants:
+            model, held = fixed(onnx.load(model), case)
+        artifact = driver.compile(model, options=Options(targets=(target,), fallback="forbid"))
     except TilewrightError as error:
         status = "unsupported" if error.exit_code in (3, 4) else "failed"
-        return Outcome(case.name, status, _line(error))
+        return Outcome(case.name, status, _line(error), constants=held)
     except Exception as error:
-        return Outcome(case.name, "failed", f"crash: {_line(error)}")
+        return Outcome(case.name, "failed", f"crash: {_line(error)}", constants=held)
     cpu = _cpu() - started
     try:
-        session = tilewright.load(artifact)
+        session = tilewright.load(artifact, device=DEVICES.get(target))
+        names = given(onnx.load(str(case.folder / "model.onnx"), load_external_data=False))
         for data in case.data:
             inputs, expected = read_values(data, "input"), read_values(data, "output")
-            feeds = {i.name: a for i, a in zip(session.inputs, inputs, strict=True)}
+            feeds = {n: a for n, a in zip(names, inputs, strict=False) if n in {i.name for i in session.inputs}}
             problem = _difference(expected, session.run(None, feeds), case)
             if problem:
-                return Outcome(case.name, "wrong", problem, cpu)
+                return Outcome(case.name, "wrong", problem, cpu, held)
     except (TilewrightError, RunError) as error:
-        return Outcome(case.name, "failed", _line(error), cpu)
+        return Outcome(case.name, "failed", _line(error), cpu, held)
     except Exception as error:
-        return Outcome(case.name, "failed", f"crash: {_line(error)}", cpu)
-    return Outcome(case.name, "passed", "", cpu)
+        return Outcome(case.name, "failed", f"crash: {_line(error)}", cpu, held)
+    return Outcome(case.name, "passed", "", cpu, held)
+
+
+def fixed(model: onnx.ModelProto, case: Case) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """``model`` with the first data set's arrays for the inputs that determine shapes, and the names of those."""
+    arrays = dict(zip(given(model), read_values(case.data[0], "input"), strict=False))
+    names = tuple(n for n in determining(model) if arrays.get(n) is not None)
+    kept = [i for i in model.graph.input if i.name not in names]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(arrays[n], n) for n in names)
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model, names
+
+
+def given(model: onnx.ModelProto) -> list[str]:
+    """Names of what a run is given."""
+    weights = {w.name for w in model.graph.initializer}
+    return [i.name for i in model.graph.input if i.name not in weights]
 
 
 def opened(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -131,12 +161,18 @@ def _cpu() -> float:
 
 
 def main() -> None:
-    """Answer names with outcomes until the input ends; the argument ``symbolic`` opens the sizes of inputs."""
-    known, symbolic = cases(), "symbolic" in sys.argv[1:]
+    """Answer names with outcomes until the input ends.
+
+    The arguments are the target, and ``symbolic``, which opens the sizes of inputs, or ``constants``.
+    """
+    target, *modes = sys.argv[1:]
+    if target in DEVICES:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # jaxlib looks for it; it is not to be found
+    known = cases()
     for line in sys.stdin:
         started = time.perf_counter()
-        outcome = execute(known[line.strip()], symbolic=symbolic)
-        loaded = [name for name in FORBIDDEN if name in sys.modules]
+        outcome = execute(known[line.strip()], target, symbolic="symbolic" in modes, constants="constants" in modes)
+        loaded = [name for name in FORBIDDEN if sys.modules.get(name) is not None]
         if loaded:
             outcome = Outcome(outcome.name, "failed", f"this process has imported {', '.join(loaded)}")
         print(json.dumps({**asdict(outcome), "seconds": time.perf_counter() - started}), flush=True)

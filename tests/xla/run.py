@@ -21,11 +21,12 @@ import onnx
 import onnx_ir as ir
 from tilewright.backends.base import CompiledRegion, ProgramSettings, Refused
 from tilewright.backends.xla.backend import XlaBackend
+from tilewright.definitions import graph_passes
 from tilewright.entries import entries_of, import_entries
 from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.ir.types import DType, TensorType
 from tilewright.options import Options
-from tilewright.passes.pipeline import canonicalization, run_pipeline
+from tilewright.passes.pipeline import run_pipeline
 from tilewright.passes.place import Region, place
 from tilewright.runtime.devices.xla import Client
 from tilewright.target import Target
@@ -80,7 +81,7 @@ class Program:
             for seed, v in enumerate(region.inputs)
         ]
         arguments += [np.array(symbols[s], np.int32) for s in compiled.padded]
-        arguments += [constant_array(v) for v in compiled.weights]
+        arguments += [weight(v) for v in compiled.weights]
         found = client().run(executable(compiled.members[variant.module]), [client().put(a) for a in arguments])
         return {
             v: np.asarray(a)[tuple(slice(e.evaluate(symbols)) for e in type_of(v).shape)]
@@ -110,7 +111,7 @@ def compiled(
     graph = imported(model, shapes)
     backend = XlaBackend()
     target = target_of(TARGET)
-    run_pipeline(graph, [*canonicalization(), *backend.passes(target, Options(targets=(TARGET,)).level)])
+    run_pipeline(graph, graph_passes(backend, target, Options(targets=(TARGET,)).level))
     told = {}
     for node in graph.graph:
         support = backend.runs(graph, node, target)
@@ -142,6 +143,17 @@ def imported(model: onnx.ModelProto | Path | str, shapes: Shapes | None = None) 
 def target_of(spelling: str) -> Target:
     """A target of the backend."""
     return XlaBackend().targets()[spelling]
+
+
+def weight(value: ir.Value) -> Array:
+    """A constant as programs get it: types of less than 8 bits packed, the first element in the lowest bits."""
+    array, bits = constant_array(value), type_of(value).dtype.bits
+    if bits >= 8:
+        return array
+    codes = array.reshape(-1).view(np.uint8) & ((1 << bits) - 1)
+    codes = np.concatenate([codes, np.zeros(-len(codes) % (8 // bits), np.uint8)])
+    shifted = codes.reshape(-1, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray(np.bitwise_or.reduce(shifted, axis=1))
 
 
 def symbols_of(model: ir.Model, feeds: Feeds) -> dict[str, int]:

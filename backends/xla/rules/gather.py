@@ -139,9 +139,10 @@ def combination(ctx: Rule, dtype: DType) -> Callable[[Value, Value], Value] | No
     name = ctx.attribute("reduction", "none")
     if name == "none":
         return None
-    if dtype is DType.BOOL:
-        return {"add": hlo.or_, "mul": hlo.and_, "max": hlo.or_, "min": hlo.and_}[name]
-    return {"add": hlo.add, "mul": hlo.multiply, "max": hlo.maximum, "min": hlo.minimum}[name]
+    boolean = {"add": hlo.or_, "mul": hlo.and_, "max": hlo.or_, "min": hlo.and_}
+    number = {"add": hlo.add, "mul": hlo.multiply, "max": hlo.maximum, "min": hlo.minimum}
+    found: Callable[[Value, Value], Value] = (boolean if dtype is DType.BOOL else number)[name]
+    return found
 
 
 def _places(ctx: Rule, x: Tensor, indices: Tensor, axis: int) -> Value:

@@ -9,20 +9,21 @@ import numpy as np
 from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.dialect import stablehlo
+from tilewright.backends.xla.narrow import widened
 from tilewright.backends.xla.rule import Padding, Quantized, Rule, Tensor, rule
 from tilewright.ir.types import DType
 
 
 def _spread(ctx: Rule, parameter: Tensor, x: Tensor) -> Value:
     """A scale or zero point for each element of ``x``: of all, of each index of the axis, or of each block of it."""
-    axis, block = _granularity(ctx, parameter, x)
+    (axis, block), value = _granularity(ctx, parameter, x), widened(parameter)
     if axis is None:
-        return build.broadcast(build.reshape(parameter.value, ()), x.shape, ())
+        return build.broadcast(build.reshape(value, ()), x.shape, ())
     if not block:
-        return build.broadcast(parameter.value, x.shape, [axis])
+        return build.broadcast(value, x.shape, [axis])
     shape, rank = parameter.shape, x.rank
     dims = [d if d <= axis else d + 1 for d in range(rank)]
-    wide = build.broadcast(parameter.value, [*shape[: axis + 1], block, *shape[axis + 1 :]], dims)
+    wide = build.broadcast(value, [*shape[: axis + 1], block, *shape[axis + 1 :]], dims)
     whole = build.reshape(wide, [*shape[:axis], shape[axis] * block, *shape[axis + 1 :]])
     if build.shape_of(whole) == x.shape:
         return whole
@@ -46,7 +47,7 @@ def dequantize_linear(ctx: Rule) -> Tensor:
     axis, block = _granularity(ctx, scale, x)
     zero = ctx.input(2) if ctx.has(2) else None
     exact = DType.I32 if x.dtype.is_integer and x.dtype.bits > 16 else DType.F32
-    value = build.convert(x.value, exact)
+    value = build.convert(widened(x), exact)
     if zero is not None and (x.dtype.is_integer):
         value = hlo.subtract(value, build.convert(_spread(ctx, zero, x), exact))
     value = hlo.multiply(build.convert(value, DType.F32), build.convert(_spread(ctx, scale, x), DType.F32))
@@ -97,19 +98,20 @@ def as_integer(value: Value, dtype: DType) -> Value:
 
 @rule("DynamicQuantizeLinear", padding=Padding.MASKED)
 def dynamic_quantize_linear(ctx: Rule) -> Sequence[Tensor | None]:
-    """u8 with the scale and zero point that the range of the elements, and 0, asks for."""
+    """u8 with the scale and zero point that the range of the elements, and 0, asks for. A tensor of zeros has the scale
+    1, as in ONNX Runtime: the specification's formula gives 0, which nothing can be divided by."""
     x, hlo = ctx.input(0), stablehlo()
     dims = list(range(x.rank))
     valid = ctx.masked(x, dims, 0)
     start = build.splat(0, DType.F32)
     low = build.reduce(valid.value, start, dims, hlo.minimum)
     high = build.reduce(valid.value, start, dims, hlo.maximum)
-    scale = hlo.divide(hlo.subtract(high, low), build.splat(255, DType.F32))
-    none = build.compare(scale, start, "EQ", "FLOAT")
-    divisor = hlo.select(none, build.splat(1, DType.F32), scale)  # only zeros: 0 stands for 0
-    zero = as_integer(hlo.round_nearest_even(hlo.divide(hlo.negate(low), divisor)), DType.U8)
+    span = hlo.subtract(high, low)
+    none = build.compare(span, start, "EQ", "FLOAT")
+    scale = hlo.select(none, build.splat(1, DType.F32), hlo.divide(span, build.splat(255, DType.F32)))
+    zero = as_integer(hlo.round_nearest_even(hlo.divide(hlo.negate(low), scale)), DType.U8)
     moved = build.broadcast(build.convert(zero, DType.F32), x.shape, ())
-    ratio = hlo.round_nearest_even(hlo.divide(x.value, build.broadcast(divisor, x.shape, ())))
+    ratio = hlo.round_nearest_even(hlo.divide(x.value, build.broadcast(scale, x.shape, ())))
     made = as_integer(hlo.add(ratio, moved), DType.U8)
     values = (made, scale, zero)
     return [ctx.result(v, n) if ctx.wants(n) else None for n, v in enumerate(values)]
