@@ -236,6 +236,15 @@ class GraphBackend(Backend):
         target's own compiler fails.
         """
 
+    def compile_ahead(self, made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+        """The programs of a region with executables beside their portable form, once placement has settled.
+
+        Raises ``InternalError`` with a bundle where the target's own compiler fails, ``ResourceError`` for a program
+        that does not fit the device.
+        """
+        del target, settings
+        return made
+
     @abstractmethod
     def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
         """Tool → version, of those that have a part in programs for ``target``; for provenance."""

@@ -48,6 +48,7 @@ def compile(
     states: Mapping[str, str] | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     exact: Sequence[str] = (),
+    ahead: bool = True,
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -77,6 +78,7 @@ def compile(
         buckets: for targets of static programs, the sizes that a named dimension gets programs for:
             ``{"sequence": (32, 128)}``; smaller sizes are padded. The artifact takes none that are larger.
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
+        ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -104,6 +106,7 @@ def compile(
         states=tuple((states or {}).items()),
         buckets=tuple((name, tuple(rungs)) for name, rungs in (buckets or {}).items()),
         exact=tuple(exact),
+        ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)

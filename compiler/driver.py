@@ -326,6 +326,8 @@ def _package(
     if options.buckets:
         stated = {name: {"exact": name in options.exact, "sizes": list(rungs)} for name, rungs in options.buckets}
         provenance["options"]["buckets"] = stated
+    if not options.ahead:
+        provenance["options"]["ahead"] = False
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(

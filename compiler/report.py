@@ -32,6 +32,7 @@ class TargetFacts:
         arena: size of the temporaries of a run, beside the most that live at a time, at example sizes.
         programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
             ``launches`` are then nodes, ``distinct`` programs.
+        passes: how products of f32 are computed on it, where that is not in f32.
     """
 
     spelling: str
@@ -42,6 +43,7 @@ class TargetFacts:
     weight_bytes: int = 0
     arena: str = ""
     programs: tuple[Any, ...] = ()
+    passes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
-from tilewright.backends.base import ProgramFacts, ProgramSettings
+from tilewright.backends.base import CompiledRegion, ProgramFacts, ProgramSettings
 from tilewright.backends.xla.aot import Compiled, Job, compile_jobs, installed
 from tilewright.errors import UsageError
 from tilewright.target import Target
@@ -16,34 +16,29 @@ from tilewright.target import Target
 _RATES = {"f8E4M3FN": "f8e4m3", "f8E5M2": "f8e5m2", "ui8": "i8", "ui4": "i4"}
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """An executable, empty where there is none, and what is known of the program."""
+def ahead(made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+    """The programs of a region with executables where the target's compiler is installed, and their facts completed.
 
-    executable: bytes
-    facts: ProgramFacts
-
-
-def ahead(
-    modules: Mapping[str, bytes], known: Sequence[ProgramFacts], target: Target, settings: ProgramSettings
-) -> list[Ahead]:
-    """Executables of portable programs where the target's compiler is installed, and the facts completed by it.
-
-    Args:
-        modules: portable bytes by the name of the program.
-        known: what is known of each already, in the same order.
-        target: where they are to run. Its table ``[ahead]`` says how its compiler is told; without one, nothing is
-            compiled: XLA's CPU client would take seconds for a count that says nothing of a device.
-        settings: the mesh, and whether to compile at all.
+    The table ``[ahead]`` of a target says how its compiler is told; without one nothing is compiled here: XLA's CPU
+    client would take seconds for counts that say nothing of a device.
 
     Raises: as :func:`tilewright.backends.xla.aot.compile_jobs`; :class:`UsageError` for a mesh that no topology has.
     """
     if reason := why_not(target, settings):
-        return [Ahead(b"", _noted(facts, reason)) for facts in known]
+        return replace(made, facts=tuple(_noted(facts, reason) for facts in made.facts))
     topology = topology_of(target, prod(settings.mesh))
-    jobs = [Job(name, module, *topology) for name, module in modules.items()]
-    made = compile_jobs(jobs)
-    return [Ahead(c.executable, facts_of(f, c, target)) for f, c in zip(known, made, strict=True)]
+    jobs = [
+        Job(_described(facts), made.members[variant.module], *topology)
+        for facts, variant in zip(made.facts, made.variants, strict=True)
+    ]
+    compiled = compile_jobs(jobs)
+    names = [f"{facts.name}.pjrt" for facts in made.facts]
+    return replace(
+        made,
+        members={**made.members, **{n: c.executable for n, c in zip(names, compiled, strict=True)}},
+        variants=tuple(replace(v, executable=n) for n, v in zip(names, made.variants, strict=True)),
+        facts=tuple(facts_of(f, c, target) for f, c in zip(made.facts, compiled, strict=True)),
+    )
 
 
 def why_not(target: Target, settings: ProgramSettings) -> str:
@@ -117,8 +112,14 @@ def rate(kind: str, target: Target) -> float:
     """Operations a second of products of one type (``bf16``, ``f32:HIGH``); of a type without a rate that of f32."""
     dtype, _, precision = kind.partition(":")
     if dtype == "f32" and "precision" in target.extra:
-        return target.peak["bf16"] / target.extra["precision"]["passes"][precision or "DEFAULT"]
+        passes: int = target.extra["precision"]["passes"][precision or "DEFAULT"]
+        return target.peak["bf16"] / passes
     return target.peak.get(_RATES.get(dtype, dtype), target.peak["f32"])
+
+
+def _described(facts: ProgramFacts) -> str:
+    sizes = ", ".join(f"{name} {size}" for name, size in facts.sizes.items())
+    return f"{facts.name} ({sizes})" if sizes else facts.name
 
 
 def _noted(facts: ProgramFacts, reason: str) -> ProgramFacts:

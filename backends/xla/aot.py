@@ -39,7 +39,9 @@ _MEDDLING = re.compile(r"(TPU|LIBTPU|XLA|JAX|TF|PJRT|MLIR)_")
 #: No metadata server is asked what this machine is (it waits for minutes where there is none), two may run at once, and
 #: nothing is written to /tmp/tpu_logs.
 _OWN = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "JAX_PLATFORMS": "cpu"}
-_NEEDS = re.compile(r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)|Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm")
+_NEEDS = re.compile(
+    r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)|Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"
+)
 _REFUSED = 3
 
 
@@ -211,7 +213,9 @@ def _unpacked(payload: bytes | None) -> Compiled | None:
 def _error(job: Job, done: subprocess.CompletedProcess[str], message: str) -> Exception:
     if message.startswith("RESOURCE_EXHAUSTED") and "hbm" in message.lower():
         sizes = next(([s for s in m.groups() if s] for m in _NEEDS.finditer(message)), None)
-        cause = f"it needs {sizes[0]}iB of device memory, and there are {sizes[1]}iB" if sizes else message.split("\n")[0]
+        cause = message.partition("\n")[0]
+        if sizes:
+            cause = f"it needs {_told(sizes[0])} of device memory, and there are {_told(sizes[1])}"
         return ResourceError(
             "hbm-exceeded",
             where=f"program {job.name} on {job.topology}",
@@ -234,6 +238,11 @@ def _error(job: Job, done: subprocess.CompletedProcess[str], message: str) -> Ex
     return InternalError(f"{job.name}: libtpu refused the program for {job.topology}: {words}", bundle)
 
 
+def _told(size: str) -> str:
+    """``15.75G`` of libtpu, which means powers of two."""
+    return f"{size[:-1]} {size[-1]}iB" if size[-1:].isalpha() else f"{size} B"
+
+
 def _first(stderr: str) -> str:
     """The line of a fatal check, where there is one."""
     found = re.search(r"^F\d{4} .*?\] (.*)$", stderr, re.MULTILINE)
@@ -253,7 +262,9 @@ def _bundle(job: Job, stderr: str) -> str:
     (folder / "module.mlir").write_text(_text(job.module), encoding="utf-8")
     (folder / "stderr.txt").write_text(stderr, encoding="utf-8")
     variables = " ".join(f"{k}={v}" for k, v in _OWN.items())
-    command = f'#!/bin/sh\ncd "$(dirname "$0")" && exec env {variables} {shlex.quote(sys.executable)} -P aot_process.py .\n'
+    command = (
+        f'#!/bin/sh\ncd "$(dirname "$0")" && exec env {variables} {shlex.quote(sys.executable)} -P aot_process.py .\n'
+    )
     (folder / "command.sh").write_text(command, encoding="utf-8")
     (folder / "command.sh").chmod(0o755)
     versions = installed() | {"python": platform.python_version(), "platform": platform.platform()}

@@ -94,7 +94,7 @@ def compile_module(module: Any, job: dict[str, Any]) -> Any:
 
 
 def facts_of(executable: Any) -> dict[str, Any]:
-    """What the compiler says of an executable, on one device: operations, bytes, memory, and what goes between devices."""
+    """What the compiler says of an executable, on one device: operations, bytes, memory, exchanges between devices."""
     cost = executable.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
     memory = executable.get_compiled_memory_stats()

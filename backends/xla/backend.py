@@ -70,21 +70,18 @@ class XlaBackend(GraphBackend):
         """A portable program for each bucket."""
         members: dict[str, bytes] = {}
         texts: dict[str, str] = {}
-        variants, facts, completed = [], [], []
+        variants, facts = [], []
         for number, (bucket, emitted) in enumerate(programs := programs_of(model, region, settings, Policy())):
             stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
+            variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
             facts.append(ProgramFacts(stem, bucket.sizes))
-        modules = {f.name: members[f"{f.name}.vhlo"] for f in facts}
-        for made in ahead(modules, facts, target, settings):
-            stem = made.facts.name
-            executable = f"{stem}.pjrt" if made.executable else ""
-            if executable:
-                members[executable] = made.executable
-            variants.append(Variant(made.facts.sizes, f"{stem}.vhlo", executable))
-            completed.append(made.facts)
-        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(completed))
+        return CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
+
+    def compile_ahead(self, made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+        """Executables by libtpu, for targets whose data says how it is told."""
+        return ahead(made, target, settings)
 
     def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
         """jaxlib writes StableHLO; libtpu compiles it where it is there and asked to."""

@@ -40,6 +40,7 @@ _HOW = "it is said how to quantize, and not to what"
     metavar="DIM=SIZES",
     help="Static programs for up to these sizes (sequence=32,128); for just these: sequence==32,128.",
 )
+@click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
     "--precision",
@@ -74,6 +75,7 @@ def command(
     entries: tuple[str, ...],
     states: tuple[str, ...],
     buckets: tuple[str, ...],
+    ahead: bool,
     level: int,
     asked: str | None,
     method: str | None,
@@ -133,6 +135,7 @@ def command(
         precision=wanted,
         buckets=tuple((name, rungs) for name, rungs, _ in ladders),
         exact=tuple(name for name, _, exactly in ladders if exactly),
+        ahead=ahead,
         observe=watch,
     )
     with screen.Progress("none" if quiet else progress) as report_stage:
