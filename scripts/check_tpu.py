@@ -1,6 +1,7 @@
 """Compiles the models of the zoo for TPUs with no TPU at hand, and writes what libtpu says of each into a table.
 
-Run as ``.venv/bin/python scripts/check_tpu.py [--folder FOLDER] [--small] [TEXT ...]``, jaxlib and libtpu installed.
+Run as ``.venv/bin/python scripts/check_tpu.py [--folder FOLDER] [--small] [--count N] [TEXT ...]``, with
+jaxlib and libtpu installed.
 Nothing is executed on a TPU: the table has what a compiler counts and what a roofline predicts. Rows that
 ``models/results/tpu-compile.md`` has already, with numbers, are kept; a row that contains one of the TEXTs is made
 anew. Each row is written as soon as it is there, so that the script can be ended and started again.
@@ -86,13 +87,17 @@ def main() -> None:
         "--folder", type=Path, default=FOLDER, help="models that are built already, or where to build them"
     )
     parser.add_argument("--small", action="store_true", help="only the small zoo")
+    parser.add_argument("--count", type=int, default=10**6, help="rows that are made at most")
     parser.add_argument("anew", nargs="*", metavar="TEXT", help="rows that contain it are made anew")
     given = parser.parse_args()
-    rows = read()
+    rows, made = read(), 0
     for case in cases():
         line = " | ".join(case.key)
         if (given.small and not case.small) or (case.key in rows and not any(text in line for text in given.anew)):
             continue
+        made += 1
+        if made > given.count:
+            break
         print(line, flush=True)
         rows[case.key] = row_of(case, given.folder)
         write(rows)
@@ -170,13 +175,13 @@ def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
     lines = [
         "# The zoo compiled for TPUs",
         "",
-        f"Written by `python scripts/check_tpu.py`; last row {datetime.now(UTC):%Y-%m-%d}. libtpu {version('libtpu')}, "
-        f"jaxlib {version('jaxlib')},",
-        "on a machine with no TPU, busy with other work: seconds of compiling are an upper bound. Nothing was executed on a",
-        "TPU. Operations and bytes are those that libtpu counts (bytes between HBM and VMEM among them); HBM is arguments",
-        "(weights among them), results, temporaries and code; the time is predicted by the peak rates and the bandwidth of",
-        "`backends/xla/targets`, never measured. Sizes are static; of decoders the length is that of the cache. In `bf16`",
-        "and `int8 weights` what these methods leave alone stays f32; products of f32 run as 6 passes of bf16 (HIGHEST).",
+        f"Written by `python scripts/check_tpu.py`; last row {datetime.now(UTC):%Y-%m-%d}. libtpu {version('libtpu')},",
+        f"jaxlib {version('jaxlib')}, on a machine with no TPU, busy with other work: seconds of compiling are an upper",
+        "bound. Nothing was executed on a TPU. Operations and bytes are those that libtpu counts (bytes between HBM and",
+        "VMEM among them); HBM is arguments (weights among them), results, temporaries and code; the time is predicted by",
+        "the peak rates and the bandwidth of `backends/xla/targets`, never measured. Sizes are static; of decoders the",
+        "length is that of the cache. In `bf16` and `int8 weights` what these methods leave alone stays f32; products of",
+        "f32 run as 6 passes of bf16 (HIGHEST).",
         "",
         f"| {' | '.join(HEAD)} |",
         f"|{'---|' * len(HEAD)}",
