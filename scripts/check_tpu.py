@@ -3,7 +3,7 @@
 Run as ``.venv/bin/python scripts/check_tpu.py [--folder FOLDER] [--small] [--count N] [TEXT ...]``, with
 jaxlib and libtpu installed.
 Nothing is executed on a TPU: the table has what a compiler counts and what a roofline predicts. Rows that
-``models/results/tpu-compile.md`` has already, with numbers, are kept; a row that contains one of the TEXTs is made
+``models/results/tpu-compile.md`` has already are kept, failures too; a row that contains one of the TEXTs is made
 anew. Each row is written as soon as it is there, so that the script can be ended and started again.
 """
 
@@ -92,13 +92,13 @@ def main() -> None:
     given = parser.parse_args()
     rows, made = read(), 0
     for case in cases():
-        line = " | ".join(case.key)
+        line = " | ".join(rows.get(case.key, case.key))
         if (given.small and not case.small) or (case.key in rows and not any(text in line for text in given.anew)):
             continue
         made += 1
         if made > given.count:
             break
-        print(line, flush=True)
+        print(" | ".join(case.key), flush=True)
         rows[case.key] = row_of(case, given.folder)
         write(rows)
         print("   ", " | ".join(rows[case.key][KEY:]), flush=True)
@@ -160,12 +160,12 @@ def _bound(dim: int | str, case: Case) -> str:
 
 
 def read() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The rows of the table that have numbers."""
+    """The rows of the table."""
     found = {}
     if RESULTS.exists():
         for line in RESULTS.read_text(encoding="utf-8").splitlines():
             cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
-            if line.startswith("|") and len(cells) == len(HEAD) and cells[KEY].endswith("FLOP"):
+            if line.startswith("|") and len(cells) == len(HEAD) and cells != HEAD and cells[0].strip("-"):
                 found[cells[:KEY]] = cells
     return found
 
@@ -177,11 +177,11 @@ def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
         "",
         f"Written by `python scripts/check_tpu.py`; last row {datetime.now(UTC):%Y-%m-%d}. libtpu {version('libtpu')},",
         f"jaxlib {version('jaxlib')}, on a machine with no TPU, busy with other work: seconds of compiling are an upper",
-        "bound. Nothing was executed on a TPU. Operations and bytes are those that libtpu counts (bytes between HBM and",
-        "VMEM among them); HBM is arguments (weights among them), results, temporaries and code; the time is predicted by",
-        "the peak rates and the bandwidth of `backends/xla/targets`, never measured. Sizes are static; of decoders the",
-        "length is that of the cache. In `bf16` and `int8 weights` what these methods leave alone stays f32; products of",
-        "f32 run as 6 passes of bf16 (HIGHEST).",
+        "bound. Nothing was executed on a TPU. Operations and bytes are those that libtpu counts (bytes between HBM",
+        "and VMEM among them); HBM is arguments (weights among them), results, temporaries and code; the time is",
+        "predicted by the peak rates and the bandwidth of `backends/xla/targets`, never measured. Sizes are static; of",
+        "decoders the length is that of the cache. In `bf16` and `int8 weights` what these methods leave alone stays",
+        "f32; products of f32 run as 6 passes of bf16 (HIGHEST).",
         "",
         f"| {' | '.join(HEAD)} |",
         f"|{'---|' * len(HEAD)}",
