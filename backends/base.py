@@ -147,6 +147,7 @@ class CompiledRegion:
         texts: what to show of them, by file name.
         shardings: see :class:`tilewright.plan.programs.RunProgram`.
         facts: what the compiler said of each variant (:class:`ProgramFacts`), in order.
+        cuts: on a mesh, what became of each weight. notes: what was asked of the mesh and cannot be, and why.
     """
 
     padded: tuple[str, ...]
@@ -156,6 +157,26 @@ class CompiledRegion:
     texts: Mapping[str, str] = field(default_factory=dict)
     shardings: tuple[Sharding, ...] = ()
     facts: tuple[ProgramFacts, ...] = ()
+    cuts: tuple[WeightCut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCut:
+    """A weight on a mesh: in how many parts each of its dimensions is cut, its bytes, those that each device holds, and
+    why it is not cut where it could have been."""
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[int, ...]
+    bytes: int
+    bytes_per_device: int
+    reason: str = ""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether devices hold different parts."""
+        return any(n > 1 for n in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +197,9 @@ class ProgramFacts:
             precision (``f32:HIGHEST``).
         predicted_seconds: by the roofline of the target's data: never measured.
         compile_seconds: what the target's compiler took; ``cached`` when that was another time.
-        padding, mean_padding: the share of work that is padding, at the worst sizes that run in this program and on
-            average over them; by arithmetic operations (:mod:`tilewright.backends.xla.waste`).
+        padding, mean_padding: the share of the work that is padding, at the worst sizes that run in this program and on
+            average over them, counted in arithmetic operations of the graph.
+        share: of the sizes of its region, that of those that run in this program.
         note: why something is missing.
     """
 
@@ -199,6 +221,7 @@ class ProgramFacts:
     cached: bool = False
     padding: float = 0.0
     mean_padding: float = 0.0
+    share: float = 1.0
     note: str = ""
 
 
@@ -225,6 +248,12 @@ class GraphBackend(Backend):
     @abstractmethod
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether ``target`` can compute a node as far as the node itself tells."""
+
+    def computes(self, node: ir.Node) -> str:
+        """The element type in which a node sums products (``i8``, ``bf16``, ``f32``), for reports on precision; empty
+        for a node that sums none."""
+        del node
+        return ""
 
     @abstractmethod
     def compile_region(

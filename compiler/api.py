@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+import numpy as np
 from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.errors import ExitCode, UsageError
@@ -48,6 +49,9 @@ def compile(
     states: Mapping[str, str] | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     exact: Sequence[str] = (),
+    mesh: Sequence[int] = (),
+    shard: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     ahead: bool = True,
     level: int = 2,
     verify: bool = True,
@@ -77,7 +81,12 @@ def compile(
         states: per input that is a state, the output that is its new value; ``run`` takes one array for the two.
         buckets: for targets of static programs, the sizes that a named dimension gets programs for:
             ``{"sequence": (32, 128)}``; smaller sizes are padded. The artifact takes none that are larger.
+        mesh: for targets of programs, devices along each axis, such as ``(2, 2)``; one device without it.
+        shard: how tensors are cut over the mesh: ``auto`` (the batch along the first axis, weights along the others),
+            ``tensor`` (weights) or ``batch``.
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
+        constants: arrays (or lists of numbers) for inputs, which are then no inputs of the artifact: shapes, axes,
+            and what else a target of static programs has to know.
         ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
@@ -97,6 +106,7 @@ def compile(
     """
     from tilewright import driver
     from tilewright.entries import entries_of
+    from tilewright.frontend.constants import constant_input
 
     shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
     options = Options(
@@ -106,6 +116,9 @@ def compile(
         states=tuple((states or {}).items()),
         buckets=tuple((name, tuple(rungs)) for name, rungs in (buckets or {}).items()),
         exact=tuple(exact),
+        mesh=tuple(mesh),
+        shard=shard or "",
+        constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
         ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
@@ -122,7 +135,12 @@ def compile(
 
             every = len(models) == 1
             sources[name] = import_module(
-                each, example_args or (), dynamic_shapes=dynamic_shapes, input_shapes=shapes, every_shape=every
+                each,
+                example_args or (),
+                dynamic_shapes=dynamic_shapes,
+                input_shapes=shapes,
+                constants=dict(options.constants),
+                every_shape=every,
             )
     artifact = driver.compile(sources, options=options, progress=progress or (lambda stage, detail: None), given=given)
     if verify:
@@ -293,12 +311,15 @@ def verify_torch(
         tolerance: largest error relative to the largest reference value; ``None`` is by dtype.
         entry: the entry point that was made from it; the first when ``None``.
     """
-    from tilewright.verification import verify_outputs
+    from tilewright.verification import constant_positions, verify_outputs
 
     with _file_of(artifact) as path:
         info = _entry(path, entry)
         names, outputs = [i.name for i in info.inputs], [o.name for o in info.outputs]
+        for position, name in constant_positions(path, entry):
+            names.insert(position, name)
         feed, want = _run_torch(model, example_args, names, outputs)
+        (feed,) = _own_inputs(path, entry, [feed])
         reference = f"torch {_torch_version()} in this process"
         return verify_outputs(path, [feed], [want], reference, tolerance=tolerance, entry=entry)
 
@@ -448,14 +469,14 @@ def verify(
         engine: ``auto``, ``onnxruntime``, ``onnx.reference`` or ``openvino``.
         entry: the entry point that was made from the model; the first when ``None``.
     """
-    from tilewright.verification import require_inputs
+    from tilewright.verification import require_inputs, with_constants
     from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
-        given = feeds or samples(path, sizes, entry=entry)
+        given = _own_inputs(path, entry, feeds) if feeds else samples(path, sizes, entry=entry)
         info = _entry(path, entry)
         _check_feeds(path, info, given)
-        require_inputs(model, given[0])
+        require_inputs(model, with_constants(path, entry, given)[0])
         return compare(path, model, given, tolerance=tolerance, minimum=min_accuracy, engine=engine, entry=entry)
 
 
@@ -517,17 +538,17 @@ def bisect(
     """
     from tilewright.diagnosis.bisection import bisect as search
     from tilewright.diagnosis.states import Limits
-    from tilewright.verification import require_inputs
+    from tilewright.verification import require_inputs, with_constants
 
     made_from = reference if model is None else model
     with _file_of(artifact) as path, _onnx_file(reference) as right, _onnx_file(made_from) as source:
-        given = samples(path, sizes, entry=entry) if feeds is None else feeds
+        given = samples(path, sizes, entry=entry) if feeds is None else _own_inputs(path, entry, feeds)
         if not given:
             fix = "give at least one sample"
             raise UsageError("no-samples", where="bisect", cause="no inputs to compare on", fix=fix)
         _check_feeds(path, _entry(path, entry), given)
         for each in (right, source):
-            require_inputs(each, given[0])
+            require_inputs(each, with_constants(path, entry, given)[0])
         return search(
             path,
             right,
@@ -549,7 +570,7 @@ def verify_quantized(
     out ones of the calibration data when ``None``, made-up inputs where there are none.
     """
     from tilewright.quantization.verification import verify_quantized as compare
-    from tilewright.verification import require_inputs
+    from tilewright.verification import require_inputs, with_constants
 
     assert artifact.evidence is not None
     with _file_of(artifact) as path, _onnx_file(reference) as model:
@@ -558,9 +579,27 @@ def verify_quantized(
         if not given:
             given = samples(path, entry=entry)
             told = f"{len(given)} made-up inputs"
+        given = _own_inputs(path, entry, given)
         _check_feeds(path, _entry(path, entry), given)
-        require_inputs(model, given[0])
+        require_inputs(model, with_constants(path, entry, given)[0])
         return compare(path, model, artifact.evidence, given, told, entry)
+
+
+def _own_inputs(path: Path, entry: str | None, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+    """Samples without inputs that the entry point was given while it was compiled, which data may still have.
+
+    Raises :class:`UsageError` where these have other values.
+    """
+    from tilewright.verification import constant_inputs
+
+    constants = constant_inputs(path, entry)
+    for feed in feeds:
+        for name, value in constants.items():
+            if name in feed and not np.array_equal(feed[name], value):
+                cause = f"{name} is {value.tolist()} in the artifact, and another in the data"
+                fix = f"leave {name!r} out, or compile the model with that value"
+                raise UsageError("data-names", where=str(path), cause=cause, fix=fix)
+    return [{n: a for n, a in feed.items() if n not in constants} for feed in feeds]
 
 
 def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:
@@ -583,21 +622,32 @@ def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **setting
         return measure(path, made, **settings)
 
 
-def load(artifact: Runnable, device: str = "auto", threads: int | None = None, entry: str | None = None) -> Session:
+def load(
+    artifact: Runnable,
+    device: str = "auto",
+    threads: int | None = None,
+    entry: str | None = None,
+    *,
+    allow_jit: bool | None = None,
+    cache: bool = True,
+) -> Session:
     """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
 
     Args:
         artifact: a path or a compiled artifact.
-        device: ``auto``, a kind (``cpu``) or a target's spelling.
+        device: ``auto``, a kind (``cpu``, ``tpu``) or a target's spelling (``xla:cpu``, ``xla-cpu``).
         threads: per run; ``None`` is what this process may use.
         entry: the entry point that ``run`` means by default; the first when ``None``.
+        allow_jit, cache: as of :func:`tilewright.runtime.load`.
     """
     from tilewright import runtime
 
+    settings: dict[str, Any] = {"device": device, "threads": threads, "entry": entry}
+    settings |= {"allow_jit": allow_jit, "cache": cache}
     if isinstance(artifact, str | os.PathLike | bytes):
-        return runtime.load(artifact, device=device, threads=threads, entry=entry)
+        return runtime.load(artifact, **settings)
     to_bytes = getattr(artifact, "to_bytes", None)
     if to_bytes is None:
         cause, fix = "it cannot be run", "give the path of a .tw file"
         raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
-    return runtime.load(to_bytes(), device=device, threads=threads, entry=entry)
+    return runtime.load(to_bytes(), **settings)

@@ -15,9 +15,10 @@ from tilewright.backends.base import (
     ProgramFacts,
     ProgramSettings,
     Refused,
+    WeightCut,
 )
 from tilewright.build import Lowered, TargetBuild, build_target
-from tilewright.errors import UnsupportedError
+from tilewright.errors import UnsupportedError, UsageError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.types import TensorType
@@ -53,12 +54,17 @@ class ProgramsBuild(TargetBuild):
         on_host: nodes of the host part, each with the reason. nodes: how many there are in all.
         facts: of every program.
         host: the target of the host part, where there is one.
+        settings: how programs were made.
+        cuts: on a mesh, what became of each weight. notes: what was asked of the mesh and cannot be.
     """
 
     on_host: tuple[tuple[str, str], ...] = ()
     nodes: int = 0
     facts: tuple[ProgramFacts, ...] = ()
     host: Target | None = None
+    settings: ProgramSettings = field(default_factory=ProgramSettings)
+    cuts: tuple[WeightCut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build_programs(
@@ -73,6 +79,8 @@ def build_programs(
     """The programs of a target and its host part. ``entries`` have no steps; ``names`` as for ``build_target``."""
     made = _Programs(backend, target, settings, host, names)
     planned = tuple(made.entry(entry) for entry in entries)
+    if settings.mesh:
+        _require_cuts(planned, settings, made.notes)
     members = {"facts.json": encode_facts(made.facts), **made.members}
     for name, text in made.texts.items():
         observer.text(f"{target.folder}/{name}", text)
@@ -102,6 +110,22 @@ def build_programs(
         nodes=made.nodes,
         facts=tuple(made.facts),
         host=host.target if built_host else None,
+        settings=settings,
+        cuts=tuple(dict.fromkeys(made.cuts)),
+        notes=tuple(dict.fromkeys(made.notes)),
+    )
+
+
+def _require_cuts(entries: Sequence[ProgramEntry], settings: ProgramSettings, notes: Sequence[str]) -> None:
+    """Raise ``UsageError`` when every device of a mesh would compute the same."""
+    steps = [step for entry in entries for step in entry.steps if isinstance(step, RunProgram)]
+    if any(any(sharding.dims) for step in steps for sharding in step.shardings):
+        return
+    raise UsageError(
+        "mesh-useless",
+        where=f"--mesh {'x'.join(map(str, settings.mesh))} --shard {settings.shard}",
+        cause="every device would compute the same: " + ("; ".join(dict.fromkeys(notes)) or "there is nothing to cut"),
+        fix="use a smaller mesh, another --shard, or a batch that can be divided; or leave --mesh out",
     )
 
 
@@ -121,6 +145,8 @@ class _Programs:
     reasons: dict[ir.Node, str] = field(default_factory=dict)
     facts: list[ProgramFacts] = field(default_factory=list)
     nodes: int = 0
+    cuts: list[WeightCut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def entry(self, entry: Lowered) -> ProgramEntry:
         """Place and compile an entry point. A node that turns out to have no form is placed on the host, anew."""
@@ -176,6 +202,8 @@ class _Programs:
             self.members |= made.members
             self.texts |= made.texts
             self.facts += made.facts
+            self.cuts += made.cuts
+            self.notes += made.notes
             weights = tuple(self._constant(v) for v in made.weights)
             steps.append(RunProgram(inputs, outputs, made.padded, weights, made.variants, made.shardings))
         results = tuple(self._constant(v) if is_constant(v) else slot(v) for v in graph.outputs)

@@ -24,6 +24,8 @@ from tilewright.definitions import graph_passes
 from tilewright.entries import Model, constants_used, digest_of, entries_of, import_entries, name_of, states_of
 from tilewright.facts import Source, compilation_facts
 from tilewright.frontend.buckets import by_symbol
+from tilewright.frontend.mesh import check_mesh
+from tilewright.ir.given import constant_record
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.print import print_kernel
 from tilewright.kernel.schedule import Scheduled
@@ -72,6 +74,7 @@ def compile(
     clock = Clock(progress or (lambda stage, detail: None))
     observer = Observer(options.observe, lambda line: clock.progress("observe", line))
     targets = resolve_targets(options)
+    check_mesh(options.mesh, options.shard, [t.spelling for b, t in targets if isinstance(b, GraphBackend)])
     models = entries_of(model)
     lowered = _lowered(models, options, targets, observer, clock, given, passes)
     names = _names(lowered)
@@ -117,7 +120,7 @@ def _settings(entries: Sequence[Lowered], options: Options) -> ProgramSettings:
         buckets=by_symbol(models, buckets),
         exact=frozenset(by_symbol(models, {name: buckets[name] for name in options.exact})),
         mesh=options.mesh,
-        shard=options.shard,
+        shard=options.shard or ("auto" if options.mesh else ""),
         compile=options.ahead,
     )
 
@@ -192,7 +195,9 @@ def _lowered(
     for group in groups:
         for t in (t for t in group.targets if t.spelling in graphed):
             backend = graphed[t.spelling]
-            shared[t.spelling] = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            entries = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            precision.check_graphs(group, {e.name: e.model for e in entries}, backend.computes)
+            shared[t.spelling] = entries
         if mine := [t for t in group.targets if t.spelling not in graphed]:
             own = default_pipeline(options.level, traffic_on(mine))
             entries = _entries(group.graphs, states, own, observer, clock, "quantize")
@@ -283,6 +288,13 @@ def _host_of(build: TargetBuild) -> Target | None:
     return build.host if isinstance(build, ProgramsBuild) else build.target
 
 
+def _told_source(source: Source) -> dict[str, Any]:
+    """What the record says of a model."""
+    told = {"entry": source.entry.name, "name": source.name, "sha256": source.sha256}
+    constants = constant_record(source.entry.model)
+    return told | ({"constants": constants} if constants else {})
+
+
 def _package(
     models: Mapping[str, Model],
     options: Options,
@@ -314,7 +326,7 @@ def _package(
     sources = [Source(e, name_of(models[e.name]), digest_of(models[e.name])) for e in first]
     provenance: dict[str, Any] = {
         "compiler": __version__,
-        "models": [{"entry": s.entry.name, "name": s.name, "sha256": s.sha256} for s in sources],
+        "models": [_told_source(s) for s in sources],
         "options": {
             "input_shapes": [[name, list(dims)] for name, dims in options.input_shapes],
             "level": options.level,
@@ -326,6 +338,8 @@ def _package(
     if options.buckets:
         stated = {name: {"exact": name in options.exact, "sizes": list(rungs)} for name, rungs in options.buckets}
         provenance["options"]["buckets"] = stated
+    if options.mesh:
+        provenance["options"] |= {"mesh": list(options.mesh), "shard": options.shard or "auto"}
     if not options.ahead:
         provenance["options"]["ahead"] = False
     if lowered.precision is not None:

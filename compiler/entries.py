@@ -12,6 +12,7 @@ import onnx_ir as ir
 from tilewright.build import Lowered
 from tilewright.errors import UsageError
 from tilewright.frontend.buckets import apply_buckets
+from tilewright.frontend.constants import require_known
 from tilewright.frontend.input_shapes import unknown_input
 from tilewright.frontend.onnx import import_model
 from tilewright.ir.graph import is_constant, type_of
@@ -46,11 +47,14 @@ def import_entries(models: Mapping[str, Model], options: Options) -> dict[str, i
 
     Raises :class:`UsageError` for the size of an input that none has, and what the import raises.
     """
-    shapes, alone = dict(options.input_shapes), len(models) == 1
+    shapes, constants, alone = dict(options.input_shapes), dict(options.constants), len(models) == 1
     graphs = {
-        name: model if isinstance(model, ir.Model) else import_model(model, shapes, every_shape=alone)
+        name: model
+        if isinstance(model, ir.Model)
+        else import_model(model, shapes, constants=constants, every_shape=alone)
         for name, model in models.items()
     }
+    require_known(constants, graphs.values())
     inputs = dict.fromkeys(str(v.name) for graph in graphs.values() for v in graph.graph.inputs)
     for name in shapes:
         if name not in inputs:

@@ -11,6 +11,7 @@ from tilewright.build_programs import ProgramsBuild
 from tilewright.cost import work_of
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
+from tilewright.ir.given import constant_texts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.ir.symbolic import Expr
@@ -20,7 +21,7 @@ from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint
 from tilewright.plan.programs import Programs
-from tilewright.report import ModelFacts, PrecisionFacts, Report, TargetFacts
+from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -80,7 +81,9 @@ def _model(source: Source) -> ModelFacts:
     graph = source.entry.model
     known = model_facts.facts(graph)
     inputs = tuple((str(v.name), f"{type_of(v).dtype}{_shape(type_of(v).shape, known)}") for v in graph.graph.inputs)
-    return ModelFacts(source.name, graph.opset_imports.get("", 0), source.sha256, inputs, sum(1 for _ in graph.graph))
+    constants = tuple(constant_texts(graph).items())
+    opset, nodes = graph.opset_imports.get("", 0), sum(1 for _ in graph.graph)
+    return ModelFacts(source.name, opset, source.sha256, inputs, nodes, constants)
 
 
 def _target(build: TargetBuild) -> TargetFacts:
@@ -110,6 +113,18 @@ def _programs(build: TargetBuild) -> TargetFacts:
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
         programs=build.facts,
         passes=_passes(build),
+        mesh=_mesh(build) if build.settings.mesh else None,
+    )
+
+
+def _mesh(build: ProgramsBuild) -> MeshFacts:
+    return MeshFacts(
+        sizes=build.settings.mesh,
+        shard=build.settings.shard,
+        virtual=bool(build.target.extra.get("virtual_devices", False)),
+        weights=build.cuts,
+        bytes_per_device=sum(cut.bytes_per_device for cut in build.cuts),
+        notes=build.notes,
     )
 
 

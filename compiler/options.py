@@ -44,6 +44,15 @@ class Precision:
 
 
 @dataclass(frozen=True, slots=True)
+class ConstantInput:
+    """Elements of an input that is given while compiling: element type (``i64``), shape, bytes in row-major order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How to compile.
 
@@ -60,8 +69,9 @@ class Options:
         buckets: for targets of programs, the sizes of a dimension to make programs for: ``("sequence", (32, 128))``. No
             target then takes a larger one.
         exact: the dimensions among them that are met at just these sizes, never padded.
+        constants: inputs that get a value while compiling, and are no inputs of the artifact.
         mesh: for targets of programs, devices along each axis; empty for one device. ``shard`` says how tensors are cut
-            over it: ``auto``, ``tensor`` or ``batch``.
+            over it: ``auto``, ``tensor`` or ``batch``; empty is ``auto``.
         ahead: targets of programs are compiled to executables where their compiler is installed.
     """
 
@@ -74,6 +84,7 @@ class Options:
     fallback: str = "report"
     buckets: tuple[tuple[str, tuple[int, ...]], ...] = ()
     exact: tuple[str, ...] = ()
+    constants: tuple[tuple[str, ConstantInput], ...] = ()
     mesh: tuple[int, ...] = ()
     shard: str = ""
     ahead: bool = True

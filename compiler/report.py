@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model as it was given, ``sha256`` of its file. ``inputs``: name and type, ``("x", "f32[N=1..32, 3]")``."""
+    """The model as it was given, ``sha256`` of its file. ``inputs``: name and type, ``("x", "f32[N=1..32, 3]")``;
+    ``constants``: inputs that were given while compiling, with their elements, ``("shape", "[3, 224]")``."""
 
     name: str
     opset: int
     sha256: str
     inputs: tuple[tuple[str, str], ...]
     nodes: int = 0
+    constants: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class TargetFacts:
         arena: size of the temporaries of a run, beside the most that live at a time, at example sizes.
         programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
             ``launches`` are then nodes, ``distinct`` programs.
+        mesh: of a graph target on several devices, how the model lies on them.
         passes: how products of f32 are computed on it, where that is not in f32.
     """
 
@@ -44,6 +47,27 @@ class TargetFacts:
     arena: str = ""
     programs: tuple[Any, ...] = ()
     passes: str = ""
+    mesh: MeshFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeshFacts:
+    """How a model lies on several devices.
+
+    Attributes:
+        sizes: devices along each axis. shard: what was asked to be cut.
+        virtual: the devices are parts of one processor: what they show is numbers, not speed.
+        weights: what became of each (:class:`tilewright.backends.base.WeightCut`).
+        bytes_per_device: of weights.
+        notes: what was asked for and cannot be, and why.
+    """
+
+    sizes: tuple[int, ...]
+    shard: str
+    virtual: bool
+    weights: tuple[Any, ...]
+    bytes_per_device: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tilewright import engines, rounding
 from tilewright.accuracy import Agreement, Comparison, compare
 from tilewright.engines import EngineError
 from tilewright.errors import AccuracyError, ExitCode, InternalError, UsageError
+from tilewright.ir.given import recorded
 from tilewright.runtime import open_artifact
 
 Array = NDArray[Any]
@@ -33,6 +34,7 @@ class Part:
         totals: per output, over all samples.
         load_seconds: loading it, the runtime being imported already.
         peak_rss: highest memory of the process that ran it, Python and NumPy included; bytes.
+        jit_seconds: of all that, spent on compiling programs that the artifact has in portable form.
     """
 
     target: str
@@ -40,6 +42,7 @@ class Part:
     totals: tuple[Comparison, ...]
     load_seconds: float
     peak_rss: int
+    jit_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ def verify(
     """
     if not feeds:
         raise UsageError("no-samples", where="verify", cause="no inputs to compare on", fix="give at least one sample")
-    want = reference_outputs(Path(reference), feeds, engine)
+    full = with_constants(artifact, entry, feeds)
+    want = reference_outputs(Path(reference), full, engine)
     return verify_outputs(
         artifact,
         feeds,
@@ -194,7 +198,7 @@ def verify(
         str(want),
         cost=want.cost,
         note=want.note,
-        tolerance=allowed(Path(reference), feeds, want) if tolerance is None and minimum is None else tolerance,
+        tolerance=allowed(Path(reference), full, want) if tolerance is None and minimum is None else tolerance,
         minimum=minimum,
         entry=entry,
     )
@@ -285,6 +289,45 @@ def _named(entry: str, comparisons: Iterable[Comparison]) -> tuple[Comparison, .
     return tuple(replace(c, name=f"{entry}: {c.name}") for c in comparisons)
 
 
+def constant_inputs(artifact: Path | str, entry: str | None) -> dict[str, Array]:
+    """Inputs of the model that an entry point was given while it was compiled, which its reference still has.
+
+    Raises :class:`UsageError` for a record that cannot be read.
+    """
+    try:
+        return recorded(_constant_record(artifact, entry))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            "no-provenance",
+            where=str(artifact),
+            cause=f"its record of constant inputs cannot be read ({error})",
+            fix="compile the model again",
+        ) from None
+
+
+def constant_positions(artifact: Path | str, entry: str | None) -> list[tuple[int, str]]:
+    """Where among the inputs of the model each of :func:`constant_inputs` is, the first first."""
+    constant_inputs(artifact, entry)
+    record = _constant_record(artifact, entry)
+    return sorted((told["position"] if isinstance(told.get("position"), int) else 0, n) for n, told in record.items())
+
+
+def _constant_record(artifact: Path | str, entry: str | None) -> Mapping[str, Any]:
+    manifest = open_artifact(artifact).manifest
+    name = manifest.entries[manifest.entry(entry)].name
+    models = [m for m in manifest.provenance.get("models", ()) if m["entry"] == name]
+    found: Mapping[str, Any] = models[0].get("constants", {}) if models else {}
+    return found
+
+
+def with_constants(
+    artifact: Path | str, entry: str | None, feeds: Sequence[Mapping[str, Array]]
+) -> list[dict[str, Array]]:
+    """Samples of an artifact as its reference takes them."""
+    constants = constant_inputs(artifact, entry)
+    return [{**feed, **constants} for feed in feeds]
+
+
 def require_inputs(reference: Path, names: Iterable[str]) -> None:
     """Raise an error for a file that is no model, or one whose inputs are not those of the artifact."""
     from tilewright.frontend.onnx import input_names
@@ -324,7 +367,14 @@ def _part(
         comparisons.append(tuple(compare(n, mine[n], theirs[n], each.get(n), minimum) for n in mine))
         for name, total in totals.items():
             total.add(mine[name], theirs[name])
-    return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
+    return Part(
+        target,
+        tuple(comparisons),
+        tuple(t.result for t in totals.values()),
+        got.load_seconds,
+        got.peak_rss,
+        got.jit_seconds,
+    )
 
 
 def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:

@@ -175,9 +175,9 @@ def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
     lines = [
         "# The zoo compiled for TPUs",
         "",
-        f"Written by `python scripts/check_tpu.py`; last row {datetime.now(UTC):%Y-%m-%d}. libtpu {version('libtpu')},",
-        f"jaxlib {version('jaxlib')}, on a machine with no TPU, busy with other work: seconds of compiling are an upper",
-        "bound. Nothing was executed on a TPU. Operations and bytes are those that libtpu counts (bytes between HBM",
+        f"Written by `python scripts/check_tpu.py`; last row {datetime.now(UTC):%Y-%m-%d}. libtpu",
+        f"{version('libtpu')}, jaxlib {version('jaxlib')}, on a machine with no TPU, busy with other work: seconds of compiling are an",
+        "upper bound. Nothing was executed on a TPU. Operations and bytes are those that libtpu counts (bytes between HBM",
         "and VMEM among them); HBM is arguments (weights among them), results, temporaries and code; the time is",
         "predicted by the peak rates and the bandwidth of `backends/xla/targets`, never measured. Sizes are static; of",
         "decoders the length is that of the cache. In `bf16` and `int8 weights` what these methods leave alone stays",

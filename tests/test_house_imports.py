@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "engines": {"runtime", "errors", "sample", "__version__"},
     "rounding": {"accuracy", "frontend"},
-    "verification": {"engines", "rounding", "accuracy", "frontend", "runtime", "errors"},
+    "verification": {"engines", "rounding", "accuracy", "frontend", "runtime", "errors", "ir.given"},
     "diagnosis": BELOW_DRIVER
     | {"driver", "build", "entries", "runner", "observe", "selection", "accuracy", "engines", "verification", "sample"}
     | {"artifact", "runtime", "rounding"},

@@ -45,7 +45,7 @@ def context() -> Any:
     """The one MLIR context, with StableHLO and CHLO."""
     mlir = bindings()
     from jaxlib.mlir._mlir_libs import _jax_mlir_ext
-    from jaxlib.mlir.dialects import chlo
+    from jaxlib.mlir.dialects import chlo, sdy
 
     hlo = stablehlo()
     registry = mlir.DialectRegistry()
@@ -55,6 +55,7 @@ def context() -> Any:
     made.load_all_available_dialects()
     hlo.register_dialect(made)
     chlo.register_dialect(made)
+    sdy.register_dialect(made)
     hlo.register_stablehlo_passes()
     return made
 
@@ -90,11 +91,13 @@ def tensor_type(dtype: DType, shape: tuple[int, ...]) -> Any:
 
 
 def portable(module: Any) -> bytes:
-    """A module as portable bytes. CHLO is legalized first, in place."""
+    """A module as portable bytes. CHLO is legalized first, in place; shardings become attributes of plain VHLO."""
+    from jaxlib import _jax
     from jaxlib.mlir import passmanager
 
     with context():
         passes = "builtin.module(func.func(chlo-legalize-to-stablehlo),canonicalize,cse)"
         passmanager.PassManager.parse(passes).run(module.operation)
-        # serialize_portable_artifact would change the module.
-        return bytes(stablehlo().serialize_portable_artifact_str(str(module), VERSION))
+        # serialize_portable_artifact of the dialect would change the module; this one also knows Shardy, and with
+        # False writes it so that a reader of VHLO that does not know it can read the bytes.
+        return bytes(_jax.mlir.serialize_portable_artifact(str(module), VERSION, False))

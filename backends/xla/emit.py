@@ -7,14 +7,15 @@ weights (those of less than 8 bits packed, :mod:`tilewright.backends.xla.narrow`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
-from tilewright.backends.xla import build
+from tilewright.backends.xla import build, spmd
 from tilewright.backends.xla.dialect import bindings, context, portable, tensor_type
 from tilewright.backends.xla.narrow import packed_type, unpacked
 from tilewright.backends.xla.rule import Padding, Policy, Rule, Tensor, find_rule
+from tilewright.backends.xla.sharding import Shardings
 from tilewright.backends.xla.sizes import Sizes, Unmaskable
 from tilewright.errors import UnsupportedError
 from tilewright.ir.facts import facts
@@ -52,7 +53,14 @@ class Emitted:
     text: str
 
 
-def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Sequence[str], policy: Policy) -> Emitted:
+def emit(
+    model: ir.Model,
+    region: Region,
+    bucket: Mapping[str, int],
+    padded: Sequence[str],
+    policy: Policy,
+    shardings: Shardings | None = None,
+) -> Emitted:
     """The program of ``region`` for one bucket.
 
     Args:
@@ -61,6 +69,7 @@ def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Seq
         bucket: static size of every symbol that occurs.
         padded: the symbols whose true size may be less.
         policy: precision where the graph leaves it open.
+        shardings: how values lie on a mesh of devices; ``None`` for one device.
 
     Raises:
         Unplaceable: a node has no form here.
@@ -91,10 +100,12 @@ def emit(model: ir.Model, region: Region, bucket: Mapping[str, int], padded: Seq
             values |= {
                 v: Tensor(unpacked(a, type_of(v)), type_of(v), source=v) for v, a in zip(weights, held, strict=True)
             }
-            emitter = _Emitter(model, sizes, policy, values)
+            emitter = _Emitter(model, sizes, policy, values, shardings)
             for node in region.nodes:
                 emitter.node(node)
             func.ReturnOp([emitter.value(v).value for v in region.outputs])
+        if shardings is not None:
+            spmd.annotate(module, function, shardings.mesh, shardings.listed(region, len(padded), weights))
         module.operation.verify()
         data = portable(module)
         return Emitted(data, tuple(padded), tuple(weights), str(module))
@@ -114,8 +125,16 @@ def _weights(region: Region) -> list[ir.Value]:
 class _Emitter:
     """Values of the program so far."""
 
-    def __init__(self, model: ir.Model, sizes: Sizes, policy: Policy, values: dict[ir.Value, Tensor]):
+    def __init__(
+        self,
+        model: ir.Model,
+        sizes: Sizes,
+        policy: Policy,
+        values: dict[ir.Value, Tensor],
+        shardings: Shardings | None = None,
+    ):
         self.model, self.sizes, self.policy, self.values = model, sizes, policy, values
+        self.specs = shardings.inner if shardings is not None else {}
 
     def value(self, value: ir.Value) -> Tensor:
         """A value that was computed, given, or is a short constant."""
@@ -139,7 +158,10 @@ class _Emitter:
             raise Unplaceable(node, reason, error.exact) from error
         for output, result in zip(node.outputs, results, strict=False):
             if output.name and result is not None:
-                self.values[output] = result
+                spec = self.specs.get(output)
+                self.values[output] = (
+                    result if spec is None else replace(result, value=spmd.constrain(result.value, spec))
+                )
 
     def _lower(
         self,

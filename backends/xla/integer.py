@@ -26,21 +26,31 @@ BYTES = frozenset((DType.I8, DType.U8, DType.I4, DType.U4, DType.I2, DType.U2))
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """Scales or zero points: a value, and which dimensions of the quantized tensor its own are."""
+
+    value: Value
+    dims: tuple[int, ...]
+
+    def over(self, labels: str, out: str, shape: Sequence[int]) -> Value:
+        """Repeated over a result with labels ``out``; ``labels`` are those of the quantized tensor."""
+        return spread(self.value, [out.index(labels[d]) for d in self.dims], shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
     """A quantized tensor as signed bytes: ``value - zero`` are its integers.
 
     Attributes:
         value: of type i8.
-        zero: i32, a scalar or a vector along ``axis``; ``None`` for 0.
-        scale: f32, a scalar or a vector along ``axis``.
-        axis: a dimension, or ``None`` where scale and zero are scalars.
+        zero: i32; ``None`` for 0.
+        scale: f32.
         array: the elements where they are constant.
     """
 
     value: Tensor
-    zero: Value | None
-    scale: Value
-    axis: int | None
+    zero: Parameter | None
+    scale: Parameter
     array: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
 
 
@@ -55,18 +65,21 @@ def signed(quantized: Quantized) -> Signed:
         value = hlo.bitcast_convert(bytes_, flipped)
     zero = None
     if not is_zero(quantized.zero, shift):
-        raw = build.splat(0, DType.I32) if quantized.zero is None else _vector(quantized.zero, quantized.axis)
-        zero = build.convert(raw, DType.I32)
+        found = Parameter(build.splat(0, DType.I32), ())
+        if quantized.zero is not None:
+            found = _required(parameter(quantized, quantized.zero))
+        moved = build.convert(found.value, DType.I32)
         if shift:
-            zero = hlo.subtract(zero, build.splat(shift, DType.I32, build.shape_of(zero)))
+            moved = hlo.subtract(moved, build.splat(shift, DType.I32, build.shape_of(moved)))
+        zero = replace(found, value=moved)
     array = None
     if x.source is not None and is_constant(x.source):
         array = constant_array(x.source).astype(np.int64) - shift
+    scale = _required(parameter(quantized, quantized.scale))
     return Signed(
         Tensor(value, TensorType(DType.I8, x.type.shape)),
         zero,
-        build.convert(_vector(quantized.scale, quantized.axis), DType.F32),
-        quantized.axis,
+        replace(scale, value=build.convert(scale.value, DType.F32)),
         array,
     )
 
@@ -78,20 +91,41 @@ def is_zero(zero: Tensor | None, shift: int = 0) -> bool:
     return zero.source is not None and is_constant(zero.source) and bool((constant_array(zero.source) == shift).all())
 
 
-def _vector(parameter: Tensor, axis: int | None) -> Value:
-    return build.reshape(widened(parameter), () if axis is None else parameter.shape)
+def parameter(quantized: Quantized, of: Tensor) -> Parameter | None:
+    """The scales or zero points of a tensor; ``None`` where several blocks of a dimension have their own."""
+    axis, value = quantized.axis, widened(of)
+    if axis is None or of.rank == 0 or (of.rank == 1 and of.shape[0] == 1):
+        return Parameter(build.reshape(value, ()), ())
+    if not quantized.block:
+        return Parameter(value, (axis,))
+    if of.shape[axis] != 1:
+        return None
+    dims = tuple(d for d in range(of.rank) if d != axis)  # one block: a scale for each row
+    return Parameter(build.reshape(value, [of.shape[d] for d in dims]), dims)
+
+
+def _required(found: Parameter | None) -> Parameter:
+    assert found is not None  # as taken_as_integers said
+    return found
 
 
 def taken_as_integers(quantized: Quantized | None, forbidden: Sequence[int]) -> bool:
     """Whether products can be computed on the integers: bytes, with parameters that none of the ``forbidden``
     dimensions (those that are summed) has."""
-    return (
-        quantized is not None
-        and quantized.value.dtype in BYTES
-        and not quantized.block
-        and quantized.axis not in forbidden
-        and quantized.scale.dtype.is_float
-    )
+    if quantized is None or quantized.value.dtype not in BYTES:
+        return False
+    given = [p for p in (quantized.scale, quantized.zero) if p is not None]
+    found = [parameter(quantized, p) for p in given]
+    return all(p is not None and not set(p.dims) & set(forbidden) for p in found)
+
+
+def spread(value: Value, places: Sequence[int], shape: Sequence[int]) -> Value:
+    """Dimension ``n`` of a value becomes ``places[n]`` of ``shape``; those of size 1 are repeated."""
+    own = build.shape_of(value)
+    kept = [n for n, size in enumerate(own) if size != 1 or shape[places[n]] == 1]
+    order = sorted(range(len(kept)), key=lambda n: places[kept[n]])
+    value = build.transpose(build.reshape(value, [own[n] for n in kept]), order)
+    return build.broadcast(value, shape, [places[kept[n]] for n in order])
 
 
 def integer_product(ctx: Rule, x: Operand, y: Operand, out: str) -> Value | None:
@@ -104,53 +138,38 @@ def integer_product(ctx: Rule, x: Operand, y: Operand, out: str) -> Value | None
     left, right = replace(x, tensor=a.value), replace(y, tensor=b.value)
     total = product(ctx, left, right, out, DType.I32)
     shape = build.shape_of(total)
-    zeros = [None if s.zero is None else _spread(s.zero, s.axis, v, out, shape) for s, v in ((a, left), (b, right))]
-    for zero, other, s, dims in ((zeros[0], right, b, sums[1]), (zeros[1], left, a, sums[0])):
+    zeros = [None if s.zero is None else s.zero.over(v.labels, out, shape) for s, v in ((a, x), (b, y))]
+    for zero, other, s, dims in ((zeros[0], y, b, sums[1]), (zeros[1], x, a, sums[0])):
         if zero is not None:
             total = hlo.subtract(total, hlo.multiply(zero, _sums(ctx, other, s, dims, out, shape)))
     if zeros[0] is not None and zeros[1] is not None:
         both = hlo.multiply(zeros[0], zeros[1])
         terms = build.broadcast(count(ctx, x.tensor, sums[0], DType.I32), shape, ())
         total = hlo.add(total, hlo.multiply(terms, both))
-    return scaled(ctx, total, [(a, left.labels), (b, right.labels)], out)
+    return scaled(ctx, total, [(a, x.labels), (b, y.labels)], out)
 
 
 def scaled(ctx: Rule, total: Value, sides: Sequence[tuple[Signed, str]], out: str) -> Value:
     """32-bit sums times both scales, in the type of the result."""
     hlo, shape = stablehlo(), build.shape_of(total)
-    (a, left), (b, right) = sides
-    if a.axis is None and b.axis is None:
-        scale = build.broadcast(hlo.multiply(a.scale, b.scale), shape, ())
-    elif a.axis is None or b.axis is None:
-        one, (many, labels) = (a, (b, right)) if a.axis is None else (b, (a, left))
-        vector = hlo.multiply(many.scale, build.broadcast(one.scale, build.shape_of(many.scale), ()))
-        scale = _along(vector, many.axis, labels, out, shape)
+    (one, _), (many, labels) = sorted(sides, key=lambda side: len(side[0].scale.dims))
+    if one.scale.dims:
+        factors = [s.scale.over(labels, out, shape) for s, labels in sides]
+        scale = hlo.multiply(*factors)
     else:
-        scale = hlo.multiply(*(_along(s.scale, s.axis, labels, out, shape) for s, labels in sides))
+        repeated = build.broadcast(one.scale.value, build.shape_of(many.scale.value), ())
+        scale = replace(many.scale, value=hlo.multiply(many.scale.value, repeated)).over(labels, out, shape)
     return build.convert(hlo.multiply(build.convert(total, DType.F32), scale), ctx.type().dtype)
-
-
-def _along(vector: Value, axis: int | None, labels: str, out: str, shape: Sequence[int]) -> Value:
-    return build.broadcast(vector, shape, () if axis is None else [out.index(labels[axis])])
-
-
-def _spread(zero: Value, axis: int | None, of: Operand, out: str, shape: Sequence[int]) -> Value:
-    return _along(zero, axis, of.labels, out, shape)
 
 
 def _sums(ctx: Rule, x: Operand, s: Signed, dims: Sequence[int], out: str, shape: Sequence[int]) -> Value:
     """Sums over ``dims``, spread over the result."""
-    labels = [label for d, label in enumerate(x.labels) if d not in dims]
     if s.array is not None and not ctx.padded(x.tensor, dims):
         made = build.literal(s.array.sum(tuple(dims)).astype(np.int32), DType.I32)
     else:
         wide = build.convert(ctx.masked(s.value, dims, 0).value, DType.I32)
         made = build.reduce(wide, build.splat(0, DType.I32), dims, stablehlo().add)
-    kept = [n for n, size in enumerate(build.shape_of(made)) if size != 1 or shape[out.index(labels[n])] == 1]
-    made = build.reshape(made, [build.shape_of(made)[n] for n in kept])
-    places = [out.index(labels[n]) for n in kept]
-    order = sorted(range(len(places)), key=places.__getitem__)
-    return build.broadcast(build.transpose(made, order), shape, [places[n] for n in order])
+    return spread(made, [out.index(label) for d, label in enumerate(x.labels) if d not in dims], shape)
 
 
 def with_scaled_weight(ctx: Rule, x: Operand, y: Operand, out: str) -> Value | None:
@@ -165,13 +184,13 @@ def with_scaled_weight(ctx: Rule, x: Operand, y: Operand, out: str) -> Value | N
         value = build.convert(widened(q.value), dtype)
         if not is_zero(q.zero):
             assert q.zero is not None
-            zero = build.convert(_vector(q.zero, q.axis), dtype)
-            placed = build.broadcast(zero, q.value.shape, () if q.axis is None else [q.axis])
+            zero = _required(parameter(q, q.zero))
+            placed = spread(build.convert(zero.value, dtype), zero.dims, q.value.shape)
             value = stablehlo().subtract(value, placed)
         exact = replace(one, tensor=Tensor(value, TensorType(dtype, q.value.type.shape)))
         wide = accumulator(dtype, ctx)
         made = product(ctx, exact, other, out, wide) if one is x else product(ctx, other, exact, out, wide)
-        vector = build.convert(_vector(q.scale, q.axis), wide)
-        scale = _along(vector, q.axis, one.labels, out, build.shape_of(made))
-        return build.convert(stablehlo().multiply(made, scale), ctx.type().dtype)
+        scale = _required(parameter(q, q.scale))
+        factor = replace(scale, value=build.convert(scale.value, wide)).over(one.labels, out, build.shape_of(made))
+        return build.convert(stablehlo().multiply(made, factor), ctx.type().dtype)
     return None

@@ -10,6 +10,7 @@ from tilewright.backends.base import ProgramSettings, Refusal, Refused
 from tilewright.backends.xla.buckets import PROGRAMS, Bucket, buckets_of, sizes_in, symbols_of, unsolved
 from tilewright.backends.xla.emit import Emitted, Unplaceable, emit
 from tilewright.backends.xla.rule import Policy
+from tilewright.backends.xla.sharding import Shardings, shard
 from tilewright.ir.facts import dimension_names, facts
 from tilewright.ir.graph import has_type, type_of
 from tilewright.ir.ranges import POSITIVE_INFINITY
@@ -18,8 +19,8 @@ from tilewright.passes.place import Region
 
 def programs_of(
     model: ir.Model, region: Region, settings: ProgramSettings, policy: Policy
-) -> list[tuple[Bucket, Emitted]]:
-    """The program of each bucket, by rising sizes.
+) -> tuple[list[tuple[Bucket, Emitted]], Shardings | None]:
+    """The program of each bucket, by rising sizes, and how it lies on a mesh, where there is one.
 
     Where a node cannot be masked along a padded dimension, there is a program for every size of it, if that makes at
     most :data:`~tilewright.backends.xla.buckets.PROGRAMS` of them.
@@ -30,7 +31,10 @@ def programs_of(
     """
     exact = set(settings.exact) & set(symbols_of(model, region))
     for a in unsolved(model, region):
-        more = (a.left.symbols | a.right.symbols) - exact
+        together = a.left.symbols | a.right.symbols
+        if len(together) == 1:
+            continue
+        more = together - exact
         if why := _too_many(model, exact | more, settings):
             reading = [n for n in region.nodes if more & _symbols(n)]
             raise Refused([Refusal(n, f"it needs {a.left} == {a.right} of each program, and {why}") for n in reading])
@@ -43,8 +47,11 @@ def programs_of(
             raise Refused(
                 [Refusal(n, "no sizes of the programs are equal where they have to be") for n in region.nodes]
             )
+        shardings = None
+        if settings.mesh:
+            shardings, buckets = shard(model, region, buckets, settings.mesh, settings.shard)
         try:
-            return [(b, emit(model, region, b.sizes, b.padded, policy)) for b in buckets]
+            return [(b, emit(model, region, b.sizes, b.padded, policy, shardings)) for b in buckets], shardings
         except Unplaceable as error:
             more = error.exact - exact
             if not more:

@@ -32,13 +32,22 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")(json_option(function))
 
 
+def threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--threads``, where a file is run."""
+    text = "Worker threads. [default: what the process may use]"
+    return click.option("--threads", type=click.IntRange(1), help=text)(function)
+
+
 def device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--device`` and ``--threads``, where a file is run."""
-    threads = click.option(
-        "--threads", type=click.IntRange(1), help="Worker threads. [default: what the process may use]"
+    """``--device``, and what may be done to run there."""
+    where = click.option(
+        "--device", default="auto", show_default=True, help="auto, or what the file has: cpu, xla-cpu, tpu, xla-cuda."
     )
-    where = click.option("--device", default="auto", show_default=True, help="auto, or a kind that the file has: cpu.")
-    return where(threads(function))
+    allow = click.option("--allow-jit", is_flag=True, help="Let XLA compile here what the file has no executable of.")
+    cache = click.option(
+        "--cache/--no-cache", default=True, help="Keep what was compiled here for the next start. [default: on]"
+    )
+    return where(allow(cache(function)))
 
 
 def entry(help_text: str = "The entry point.") -> Decorator:
@@ -93,6 +102,26 @@ def read_array(text: str) -> tuple[str, Array]:
             "input-unreadable", where=value[1:], cause=cause, fix="give a .npy file, or this one as --data"
         )
     return name, array
+
+
+def read_constant(text: str) -> tuple[str, Array]:
+    """``shape=3,224``, ``axis=1``, ``on=true`` or ``x=@x.npy``: a name and its array. Raises :class:`UsageError`."""
+    name, equals, value = text.partition("=")
+    if value.startswith("@"):
+        return read_array(text)
+    parts = [part.strip() for part in value.strip("[] ").split(",")] if value.strip("[] ") else []
+    for convert in (_BOOLEANS.__getitem__, int, float):
+        try:
+            numbers = np.asarray([convert(part) for part in parts])
+        except (KeyError, ValueError, OverflowError):
+            continue
+        if name and equals and value and numbers.dtype != object:
+            return name, numbers if parts else numbers.astype(np.int64)
+    fix = "write for instance shape=3,224 or shape=@shape.npy"
+    raise UsageError("input-syntax", where=f"--constant {text!r}", cause="it is not NAME=VALUES", fix=fix)
+
+
+_BOOLEANS = {"true": True, "false": False}
 
 
 def read_samples(path: Path) -> dict[str, Array]:

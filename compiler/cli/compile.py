@@ -40,6 +40,19 @@ _HOW = "it is said how to quantize, and not to what"
     metavar="DIM=SIZES",
     help="Static programs for up to these sizes (sequence=32,128); for just these: sequence==32,128.",
 )
+@click.option("--mesh", metavar="SIZES", help="Devices of targets of programs, along each axis: 4, 2x2.")
+@click.option(
+    "--shard",
+    type=click.Choice(["auto", "tensor", "batch"]),
+    help="What is cut over the mesh; auto: the batch along its first axis, weights along the others.",
+)
+@click.option(
+    "--constant",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Fix an input: shape=3,224 or shape=@shape.npy. It is no input of the artifact.",
+)
 @click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
@@ -75,6 +88,9 @@ def command(
     entries: tuple[str, ...],
     states: tuple[str, ...],
     buckets: tuple[str, ...],
+    mesh: str | None,
+    shard: str | None,
+    constants: tuple[str, ...],
     ahead: bool,
     level: int,
     asked: str | None,
@@ -108,7 +124,9 @@ def command(
     from tilewright import driver
     from tilewright.api import precision_of
     from tilewright.frontend.buckets import parse_bucket
+    from tilewright.frontend.constants import constant_input
     from tilewright.frontend.input_shapes import parse_input_shape
+    from tilewright.frontend.mesh import parse_mesh
     from tilewright.observe import Stopped
     from tilewright.options import Observation, Options
 
@@ -126,6 +144,7 @@ def command(
         raise UsageError("precision-missing", where="compile", cause=_HOW, fix="say --precision int8, or auto")
     sizes = tuple(map(parse_input_shape, shapes))
     ladders = arguments.once(map(parse_bucket, buckets), "--bucket")
+    fixed = arguments.once(map(arguments.read_constant, constants), "--constant")
     options = Options(
         targets,
         sizes,
@@ -135,6 +154,9 @@ def command(
         precision=wanted,
         buckets=tuple((name, rungs) for name, rungs, _ in ladders),
         exact=tuple(name for name, _, exactly in ladders if exactly),
+        mesh=() if mesh is None else parse_mesh(mesh),
+        shard=shard or "",
+        constants=tuple((name, constant_input(name, array)) for name, array in fixed),
         ahead=ahead,
         observe=watch,
     )

@@ -27,8 +27,8 @@ HEAD = (
 
 
 def lines(programs: Sequence[ProgramFacts]) -> Iterator[Line]:
-    """A row for each program under a head, in aligned columns; columns that no program fills are left out. Then what
-    goes between devices, and what is missing with the reason."""
+    """A row for each program under a head, in aligned columns; columns that no program fills are left out. Then
+    what is missing, with the reason."""
     if not programs:
         return
     rows = [_row(facts) for facts in programs]
@@ -37,10 +37,6 @@ def lines(programs: Sequence[ProgramFacts]) -> Iterator[Line]:
     for n, row in enumerate((HEAD, *rows)):
         cells = (f"{row[i] or '–':<{width}}" for i, width in zip(kept, widths, strict=True))
         yield "" if n else "programs", "  ".join(cells).rstrip()
-    for facts in programs:
-        if facts.collectives:
-            counts = ", ".join(f"{count} {name}" for name, count in facts.collectives.items())
-            yield "", f"{facts.name} between devices: {counts}"
     for note in dict.fromkeys(facts.note for facts in programs if facts.note):
         named = [facts.name for facts in programs if facts.note == note]
         yield "", note if len(named) == len(programs) else f"{', '.join(named)}: {note}"
@@ -110,7 +106,8 @@ def read(member: Any) -> tuple[ProgramFacts, ...]:
                 raise ValueError(f"{field.name} of a program is {value!r}")
         if not isinstance(told, dict) or "name" not in told or set(told) - {f.name for f in fields(ProgramFacts)}:
             raise ValueError("a program of facts.json is malformed")
-        found.append(ProgramFacts(**{"sizes": {}} | told))
+        arguments: dict[str, Any] = {"sizes": {}} | told
+        found.append(ProgramFacts(**arguments))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING
 
 from tilewright.cli import precision, programs
@@ -11,7 +12,7 @@ from tilewright.cli.screen import duration, size
 
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
-    from tilewright.report import ModelFacts, Report, TargetFacts
+    from tilewright.report import MeshFacts, ModelFacts, Report, TargetFacts
     from tilewright.verification import Judged, Verification
 
 Line = tuple[str, str]
@@ -24,9 +25,13 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield "model", f"{named}{_model(model)}"
         kinds = dict.fromkeys(kind for _, kind in model.inputs)
         yield "inputs", "  ".join(f"{' '.join(n for n, k in model.inputs if k == kind)}: {kind}" for kind in kinds)
+        if model.constants:
+            yield "", f"constant inputs: {', '.join(f'{name}={value}' for name, value in model.constants)}"
     for target in report.targets:
         yield "target", _target(target)
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
+        if target.mesh is not None:
+            yield from _mesh(target, target.mesh, verbose)
         yield from programs.lines(target.programs)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
     if report.requested is None:
@@ -65,6 +70,25 @@ def _target(target: TargetFacts) -> str:
     if target.arena:
         parts.append(f"arena {target.arena}")
     return "  ".join(parts)
+
+
+def _mesh(target: TargetFacts, mesh: MeshFacts, verbose: bool) -> Iterator[Line]:
+    """How a model lies on several devices; ``verbose`` shows every weight, else those that are not cut and why."""
+    text, count = "x".join(map(str, mesh.sizes)), prod(mesh.sizes)
+    kind = f"{count} virtual devices of one processor" if mesh.virtual else f"{count} devices"
+    cut = sum(w.is_cut for w in mesh.weights)
+    held = f"weights {size(mesh.bytes_per_device)} a device of {size(sum(w.bytes for w in mesh.weights))}"
+    yield "mesh", f"{text} {mesh.shard}  {target.spelling} only: {kind}  {held}  {cut}/{len(mesh.weights)} cut"
+    yield from (("", note) for note in mesh.notes)
+    for program in target.programs:
+        if program.collectives:
+            told = ", ".join(f"{name} {number}" for name, number in program.collectives.items())
+            yield "", f"exchanges of {program.name}: {told}"
+    for w in mesh.weights:
+        if verbose or w.reason:
+            parts = "×".join(map(str, w.parts)) if w.is_cut else "whole"
+            reason = f": {w.reason}" if w.reason else ""
+            yield "", f"{w.name} {list(w.shape)} {parts}, {size(w.bytes_per_device)} a device{reason}"
 
 
 def numbers(c: Comparison) -> str:
@@ -106,6 +130,9 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     if checked.reference_rss:
         cost = f" ({duration(checked.reference_seconds)}, {size(checked.reference_rss)}, in a process of its own)"
     yield "", f"{where} beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
+    for part in checked.parts:
+        if part.jit_seconds:
+            yield "", f"compiled by XLA for the check, in {duration(part.jit_seconds)} ({part.target})"
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"

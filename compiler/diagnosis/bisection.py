@@ -8,7 +8,7 @@ last one is run on right inputs, and the first that is off is at fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tilewright.accuracy import Comparison
 from tilewright.diagnosis import kernels, loss, rebuild
 from tilewright.diagnosis.minimal import Minimal, minimal
-from tilewright.diagnosis.provenance import Recorded, read_record
+from tilewright.diagnosis.provenance import Recorded, of_part, read_record
 from tilewright.diagnosis.states import Limits, State, steps_of, trace, values_of
 from tilewright.entries import digest_of
 from tilewright.errors import AccuracyError
 from tilewright.options import Options
 from tilewright.passes.fusion.outline import inline_fused
 from tilewright.runtime import open_artifact
-from tilewright.verification import Verification, allowed, reference_outputs, verify_outputs
+from tilewright.verification import Verification, allowed, reference_outputs, verify_outputs, with_constants
 
 Array = NDArray[Any]
 Values = Mapping[str, Array]
@@ -115,14 +115,15 @@ def bisect(
     Raises what verifying and compiling raise, and :class:`UsageError` (``no-provenance``, ``bisect-evaluate``).
     """
     recorded = read_record(open_artifact(artifact).manifest, entry, str(artifact))
-    want = reference_outputs(reference, feeds, engine)
+    full = with_constants(artifact, entry, feeds)
+    want = reference_outputs(reference, full, engine)
     checked = verify_outputs(
         artifact,
         feeds,
         want.outputs,
         str(want),
         note=want.note,
-        tolerance=allowed(reference, feeds, want) if limits == DEFAULT else limits.tolerance,
+        tolerance=allowed(reference, full, want) if limits == DEFAULT else limits.tolerance,
         minimum=limits.minimum,
         entry=entry,
     )
@@ -137,6 +138,7 @@ def bisect(
     search = _Search(
         reference, model, feeds[sample], want.outputs[sample], worst, str(want), options, limits, say, recorded.unknown
     )
+    search.full = full[sample]
     return Bisection(checked, notes, search.fault())
 
 
@@ -166,6 +168,7 @@ class _Search:
     limits: Limits
     say: Say
     without: tuple[str, ...] = ()  # what the artifact was compiled with and is not compiled with again
+    full: Values = field(default_factory=dict)  # the sample with constant inputs, as the reference takes it
 
     def fault(self) -> Fault:
         """What is at fault; the ways are looked at from the end that is cheapest to rule out."""
@@ -207,7 +210,7 @@ class _Search:
         if self.model is not None:
             return Fault(*loss.first_off(state.graph, self.reference, self.feed, self.limits, source.name))
         raw = ir.load(self.reference)
-        truth = values_of(ir.to_proto(raw), self.feed)
+        truth = values_of(ir.to_proto(raw), self.full)
         worst = self._worst(truth)
         if worst is not None:
             told = f"onnx.reference and {self.engine} differ on this model: which of them is right is not known"
@@ -239,7 +242,7 @@ class _Search:
         tensor = self._first(before.graph, truth, values_of(after.graph, self.feed))
 
         def made(proto: Any) -> list[State]:
-            states = trace(proto, replace(self.options, input_shapes=(), states=()))
+            states = trace(proto, of_part(self.options))
             return [s for pair in pairwise(states) if pair[1].name == after.name for s in pair]
 
         check = rebuild.checks(made, self.limits)
@@ -272,7 +275,7 @@ class _Search:
         whole.graph.outputs.append(next(v for n in whole.graph for v in n.outputs if v.name == target))
         inline_fused(whole)
         name = str(whole.graph.outputs.pop().name)
-        options = replace(self.options, input_shapes=(), states=())
+        options = of_part(self.options)
         truth = values_of(whole, self.feed)
         return minimal(whole, name, truth, rebuild.compiled_check(options, self.limits))
 

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Union
 import onnx_ir as ir
 from tilewright.errors import CompileError
 from tilewright.frontend.canonical import CANONICAL_OPSET, canonical_proto
+from tilewright.frontend.constants import bind_constants
 from tilewright.frontend.expand import Expander
 from tilewright.frontend.files import ExternalFolder, ModelFile
 from tilewright.frontend.input_shapes import InputShapes, apply_input_shapes, name_dimensions
 from tilewright.frontend.weights import take_weights
 from tilewright.frontend.wire import WireError, split_weights
+from tilewright.ir.given import set_constant_inputs
 from tilewright.ir.graph import FUSED_DOMAIN
 from tilewright.ir.types import DType
 from tilewright.ops.infer import infer_model, unsupported_error
 from tilewright.ops.problem import Survey
+from tilewright.options import ConstantInput
 
 if TYPE_CHECKING:
     import onnx
@@ -45,13 +48,15 @@ def import_model(
     source: Source,
     input_shapes: InputShapes | None = None,
     *,
+    constants: Mapping[str, ConstantInput] | None = None,
     every_shape: bool = True,
     survey: Survey | None = None,
 ) -> ir.Model:
     """The canonical graph of ``source``, an ONNX file or a ``ModelProto`` (which is not changed).
 
     ``input_shapes`` gives sizes per input, see :data:`~tilewright.frontend.input_shapes.InputShapes`; those of inputs
-    that the model lacks are left alone unless ``every_shape`` must fit. In the result
+    that the model lacks are left alone unless ``every_shape`` must fit. ``constants`` are inputs that become
+    initializers; those that the model lacks are left alone. In the result
     every value has a type whose symbols are the named dimensions of the inputs (sizes that depend on run-time values
     have symbols of their own); weights are mapped from the files. Raises :class:`CompileError` (codes ``not-a-model``,
     ``model-truncated``, ``invalid-model``, ``external-data-…``, ``shape-mismatch`` …), :class:`UnsupportedError` that
@@ -61,7 +66,9 @@ def import_model(
     where, proto, mapped, folder = _read(source)
     try:
         weights = take_weights(proto.graph, mapped, folder, where)
-        return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape, survey=survey)
+        return import_proto(
+            proto, weights, input_shapes or {}, where, constants=constants, every_shape=every_shape, survey=survey
+        )
     except UnicodeDecodeError:
         raise _invalid(where, "a name is not UTF-8") from None
     except RecursionError:
@@ -96,6 +103,7 @@ def import_proto(
     shapes: InputShapes,
     where: str,
     *,
+    constants: Mapping[str, ConstantInput] | None = None,
     every_shape: bool = True,
     survey: Survey | None = None,
 ) -> ir.Model:
@@ -103,6 +111,8 @@ def import_proto(
 
     ``where`` names the model in errors, which are those of :func:`import_model`.
     """
+    positions = {v.name: i for i, v in enumerate(proto.graph.input)}
+    bound = bind_constants(proto, constants or {})
     if not every_shape:
         own = {v.name for v in proto.graph.input}
         shapes = {name: sizes for name, sizes in shapes.items() if name in own}
@@ -113,6 +123,7 @@ def import_proto(
     _restore(model, weights)
     _tidy(model)
     _require_element_types(model, where)
+    set_constant_inputs(model, bound, positions)
     name_dimensions(model)
     apply_input_shapes(model, shapes)
     infer_model(model, Expander(model), survey)

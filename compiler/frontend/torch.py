@@ -11,6 +11,7 @@ from tilewright.errors import CompileError, UsageError
 from tilewright.frontend.input_shapes import InputShapes
 from tilewright.frontend.onnx import import_proto
 from tilewright.frontend.wire import KEPT_BYTES
+from tilewright.options import ConstantInput
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,13 @@ def import_module(
     *,
     dynamic_shapes: Any = None,
     input_shapes: InputShapes | None = None,
+    constants: Mapping[str, ConstantInput] | None = None,
     every_shape: bool = True,
 ) -> ir.Model:
     """The canonical graph of a module traced with example ``args``, or of an exported program (which has its own).
 
-    ``dynamic_shapes`` is what ``torch.export.export`` takes: which axes may vary, and their names. ``input_shapes``
-    and ``every_shape`` as in :func:`~tilewright.frontend.onnx.import_model`. The weights stay in the
+    ``dynamic_shapes`` is what ``torch.export.export`` takes: which axes may vary, and their names. ``input_shapes``,
+    ``constants`` and ``every_shape`` as in :func:`~tilewright.frontend.onnx.import_model`. The weights stay in the
     module's memory. Raises :class:`CompileError` (``torch-export``) with the exporter's reason, :class:`UsageError`
     (``torch-missing``, ``torch-arguments``), and what the import of ONNX raises.
     """
@@ -39,7 +41,7 @@ def import_module(
     model: ir.Model = program.model
     weights = _take_initializers(model)
     proto, where = ir.to_proto(model), f"PyTorch {_name(module)}"
-    return import_proto(proto, weights, input_shapes or {}, where, every_shape=every_shape)
+    return import_proto(proto, weights, input_shapes or {}, where, constants=constants, every_shape=every_shape)
 
 
 def _exported(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any) -> Any:

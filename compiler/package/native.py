@@ -11,7 +11,9 @@ import tilewright.runtime.format
 
 #: Where the C files are.
 NATIVE = Path(tilewright.runtime.format.__file__).parent / "native"
-HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h", "npy.h")
+HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h", "npy.h", "crc32c.h")
+#: What a program with ``tilewright_pjrt.h`` includes.
+PJRT_HEADERS = ("crc32c.h", "npy.h", "pjrt.h", "tilewright.h", "tilewright_pjrt.h")
 SOURCES = (
     "bind.c",
     "cpu.c",
@@ -76,6 +78,24 @@ def build_stub(toolchain: CompilesC, triple: str, sources: Mapping[str, str], *,
     flags = [*machine_flags(toolchain, triple), *_FLAGS]
     texts = {**{n: read_native(n) for n in SOURCES}, "embed.c": read_native("embed.c"), **sources}
     return toolchain.link(_compile(toolchain, flags, texts), flags, libraries=("m", "pthread"), program=program)
+
+
+def build_pjrt_program(toolchain: CompilesC, triple: str) -> bytes:
+    """The program that runs an artifact's programs on a PJRT plugin; it opens an artifact by its path."""
+    flags = [*machine_flags(toolchain, triple), *_FLAGS]
+    headers = {name: read_native(name) for name in PJRT_HEADERS}
+    program = toolchain.compile(read_native("pjrt_run.c"), flags, name="pjrt_run", headers=headers)
+    return toolchain.link({"pjrt_run": program}, flags, libraries=("m", "pthread", "dl"), program=True)
+
+
+def build_pjrt_stub(toolchain: CompilesC, triple: str) -> bytes:
+    """The same with the executor for steps on the host, to which an artifact is added."""
+    flags = [*machine_flags(toolchain, triple), *_FLAGS]
+    objects = _compile(toolchain, flags, {n: read_native(n) for n in SOURCES})
+    headers = {name: read_native(name) for name in (*HEADERS, *PJRT_HEADERS)}
+    text = read_native("embed.c") + read_native("pjrt_run.c")  # one unit: both look into tilewright.h
+    objects["pjrt_run"] = toolchain.compile(text, flags, name="pjrt_run", headers=headers)
+    return toolchain.link(objects, flags, libraries=("m", "pthread", "dl"), program=True)
 
 
 def read_native(name: str) -> str:

@@ -45,7 +45,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How a tensor lies on a mesh: for each dimension the mesh axes (positions) that it is cut along, maybe none."""
+    """How a tensor lies on a mesh: for each dimension the mesh axes (positions) that it is cut along, maybe none.
+
+    Device ``i`` stands on the mesh where ``i`` is in row-major order. A dimension that is cut along axes ``a, b`` (the
+    slowest first) has ``mesh[a] × mesh[b]`` equal parts; the device at position ``p`` holds part ``p[a] × mesh[b] +
+    p[b]``. Devices that differ only along axes that no dimension names hold copies. Sizes of a program (the static
+    ones of a bucket) and of weights can always be divided. In ``program.json`` it is a list of lists: on the mesh
+    ``[2, 2]`` a matrix that is cut in two along its columns, one half for each position along the second axis, has
+    ``[[], [1]]``.
+    """
 
     dims: tuple[tuple[int, ...], ...]
 

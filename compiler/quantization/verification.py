@@ -29,7 +29,7 @@ from tilewright.options import Precision
 from tilewright.quantization.request import Metric
 from tilewright.quantization.scores import score
 from tilewright.runtime import open_artifact
-from tilewright.verification import Judged, Part, Reference, Verification, reference_outputs
+from tilewright.verification import Judged, Part, Reference, Verification, reference_outputs, with_constants
 
 Array = NDArray[Any]
 Feeds = Sequence[Mapping[str, Array]]
@@ -66,7 +66,7 @@ def verify_quantized(
     ``told`` says which samples these are. Raises :class:`EngineError` where no part of the artifact can be run here, or
     no reference runs the model.
     """
-    plain = reference_outputs(reference, feeds)
+    plain = reference_outputs(reference, with_constants(artifact, entry, feeds))
     parts: list[Part] = []
     judged: list[Judged] = []
     unchecked: list[tuple[str, str]] = []

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Union
 
+from tilewright.runtime.devices.mesh import Cut, Mesh, check_cut
 from tilewright.runtime.errors import ArtifactError
 
 VERSION = 1
+#: Devices and axes of a mesh that are believed; slices of TPUs have up to 9,216 chips.
+MOST_DEVICES = 16384
+MOST_AXES = 8
 #: A postfix expression: integers, ``"$S"`` for symbols, operators.
 Expression = tuple[Union[int, str], ...]
 
@@ -34,8 +39,21 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class StepCuts:
+    """How the tensors of a step lie on the mesh."""
+
+    inputs: tuple[Cut, ...]
+    weights: tuple[Cut, ...]
+    outputs: tuple[Cut, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """A program, or an entry point of the host part when ``host`` is not empty."""
+    """A program, or an entry point of the host part when ``host`` is not empty.
+
+    ``shardings`` are those of inputs, operands of sizes, weights, then outputs; empty on one device
+    (:mod:`tilewright.runtime.devices.mesh`).
+    """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -43,7 +61,16 @@ class Step:
     padded: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
-    shardings: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    shardings: tuple[Cut, ...] = ()
+
+    @property
+    def cuts(self) -> StepCuts:
+        """How inputs, weights and outputs lie on the mesh; nothing is cut on one device."""
+        told = iter(self.shardings or [()] * (sum(map(len, (self.inputs, self.padded, self.weights, self.outputs)))))
+        inputs, _, weights, outputs = (
+            tuple(next(told) for _ in part) for part in (self.inputs, self.padded, self.weights, self.outputs)
+        )
+        return StepCuts(inputs, weights, outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +90,26 @@ class Programs:
 
     entries: tuple[Entry, ...]
     host: bool
-    mesh: tuple[int, ...]
+    mesh: Mesh
 
 
 def parse_programs(text: bytes, where: str) -> Programs:
     """Read ``program.json``. Raises :class:`ArtifactError` for anything but what a compiler writes."""
     try:
         raw = json.loads(text)
-        if raw["version"] != VERSION:
-            raise ValueError(f"version {raw['version']!r}, this runtime reads {VERSION}")
-        return Programs(
-            tuple(map(_entry, _list(raw["entries"]))), bool(raw["host"]), tuple(map(_count, _list(raw["mesh"])))
-        )
+        if _integer(raw["version"]) != VERSION:
+            fix = "use the version of Tilewright that wrote it, or compile the model again"
+            cause = f"version {raw['version']}, this runtime reads {VERSION}"
+            raise ArtifactError("artifact-version", where=f"{where}, program.json", cause=cause, fix=fix)
+        mesh = _mesh(raw["mesh"])
+        return Programs(tuple(_entry(e, mesh) for e in _list(raw["entries"])), _flag(raw["host"]), mesh)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        cause, fix = f"{type(error).__name__}: {error}", "copy or compile the artifact again"
+        cause, fix = f"{type(error).__name__}: {error}"[:500], "copy or compile the artifact again"
         raise ArtifactError("artifact-damaged", where=f"{where}, program.json", cause=cause, fix=fix) from None
 
 
 def evaluate(expression: Expression, symbols: Mapping[str, int]) -> int:
-    """The value of an expression. Raises ``KeyError`` for a symbol without a value."""
+    """The value of an expression. Raises ``KeyError`` for a symbol without a value, ``ZeroDivisionError``."""
     stack: list[int] = []
     for item in expression:
         if isinstance(item, int):
@@ -104,6 +132,15 @@ def _apply(operator: str, left: int, right: int) -> int:
     if operator == "%":
         return left % right
     return min(left, right) if operator == "min" else max(left, right)
+
+
+def lone_symbol(expression: Expression) -> str | None:
+    """The symbol that an expression is, where it is nothing else."""
+    if len(expression) == 1 and isinstance(expression[0], str):
+        return expression[0][1:]
+    if len(expression) == 3 and expression[0] == 1 and expression[2] == "*" and isinstance(expression[1], str):
+        return expression[1][1:]
+    return None
 
 
 def symbols_of(expression: Expression) -> set[str]:
@@ -129,7 +166,14 @@ def _expression(raw: Any) -> Expression:
     return tuple(raw)
 
 
-def _entry(raw: Any) -> Entry:
+def _mesh(raw: Any) -> Mesh:
+    mesh = tuple(map(_count, _list(raw)))
+    if 0 in mesh or len(mesh) > MOST_AXES or prod(mesh) > MOST_DEVICES:
+        raise ValueError(f"a mesh of {mesh}")
+    return mesh
+
+
+def _entry(raw: Any, mesh: Mesh) -> Entry:
     slots = tuple(Slot(_text(s["dtype"]), tuple(map(_expression, _list(s["shape"])))) for s in _list(raw["slots"]))
 
     def slot(index: Any) -> int:
@@ -140,7 +184,7 @@ def _entry(raw: Any) -> Entry:
     def step(told: Any) -> Step:
         inputs, outputs = tuple(map(slot, _list(told["inputs"]))), tuple(map(slot, _list(told["outputs"])))
         if "host" in told:
-            return Step(inputs, outputs, _text(told["host"]))
+            return Step(inputs, outputs, _name(told["host"]))
         shardings = tuple(
             tuple(tuple(map(_count, _list(axes))) for axes in _list(dims)) for dims in _list(told["shardings"])
         )
@@ -155,6 +199,12 @@ def _entry(raw: Any) -> Entry:
         padded, weights = tuple(map(_text, _list(told["padded"]))), tuple(map(_text, _list(told["weights"])))
         if not variants or any(set(v.sizes) != set(variants[0].sizes) for v in variants):
             raise ValueError("a step without variants, or with different symbols")
+        ranks = [len(slots[i].shape) for i in inputs] + [0] * len(padded) + [None] * len(weights)
+        ranks += [len(slots[o].shape) for o in outputs]
+        if len(shardings) != (len(ranks) if mesh else 0):
+            raise ValueError(f"{len(shardings)} shardings on a mesh of {mesh}")
+        for cut, rank in zip(shardings, ranks, strict=False):
+            check_cut(cut, len(cut) if rank is None else rank, mesh)
         return Step(inputs, outputs, "", padded, weights, variants, shardings)
 
     return Entry(
@@ -175,6 +225,19 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    value.encode()  # a lone surrogate raises
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value):
+        raise ValueError("an empty name")
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
     return value
 
 

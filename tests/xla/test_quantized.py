@@ -10,10 +10,10 @@ pytest.importorskip("jaxlib")
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tilewright.accuracy import compare
+
 from tests.xla.reference import agree, normal
 from tests.xla.run import Array, Shapes, compiled
-
-from tilewright.accuracy import compare
 
 RNG = np.random.default_rng(7)
 TYPES = {"u8": (TensorProto.UINT8, np.uint8), "i8": (TensorProto.INT8, np.int8)}

@@ -72,7 +72,7 @@ def _of_integers(ctx: Rule, x: Tensor, w: Tensor) -> Value | None:
     total = _convolved(ctx, value, b.value.value, how, DType.I32)
     if a.zero is not None and b.array is not None:
         sums = build.literal(b.array.sum(tuple(range(1, w.rank))).astype(np.int32), DType.I32)
-        moved = hlo.multiply(sums, build.broadcast(a.zero, build.shape_of(sums), ()))
+        moved = hlo.multiply(sums, build.broadcast(a.zero.value, build.shape_of(sums), ()))
         total = hlo.subtract(total, build.broadcast(moved, build.shape_of(total), [1]))
     labels = "nc" + "xyz"[: x.rank - 2]
     return scaled(ctx, total, [(a, labels), (b, "c" + "i" + "uvw"[: x.rank - 2])], labels)
@@ -81,7 +81,8 @@ def _of_integers(ctx: Rule, x: Tensor, w: Tensor) -> Value | None:
 def _padded_by(ctx: Rule, a: Signed, how: Slide) -> Value:
     """The image with its zero point in every place beyond it."""
     hlo, x = stablehlo(), a.value
-    zero = build.convert(a.zero, DType.I8)
+    assert a.zero is not None
+    zero = build.convert(a.zero.value, DType.I8)
     inside = ctx.valid(x, range(1, x.rank))
     value = x.value if inside is None else hlo.select(inside, x.value, build.broadcast(zero, x.shape, ()))
     if any(n for pair in how.pairs for n in pair):

@@ -418,6 +418,7 @@ struct tw_model {
     const unsigned char *data;
     uint64_t bytes;
     void *mapped, *owned, *weights_copy; /* the file, mapped or read; weights moved to an aligned address */
+    int32_t weights_checked;             /* by whoever opened it */
     tw__member *members;
     uint32_t member_count;
     tw__json json;
@@ -653,9 +654,15 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
     char lacking[800] = "";
     uint32_t candidates = 0;
     if (uname(&system) != 0) return tw__fail(error, TW_DEVICE, "this system does not say what it is");
+    int programs = 0;
     for (uint32_t t = j->nodes[tw__get(j, 1, "targets")].child; t != 0; t = j->nodes[t].next) {
         const char *name = tw__text(j, tw__get(j, t, "target"));
-        if (strcmp(tw__text(j, tw__get(j, t, "family")), system.machine) != 0 || (wanted != NULL && strcmp(wanted, name) != 0)) continue;
+        if (wanted != NULL && strcmp(wanted, name) != 0) continue;
+        if (tw__get(j, tw__get(j, t, "members"), "program.json") != 0) { /* its plan is only what runs between programs */
+            programs = 1;
+            continue;
+        }
+        if (strcmp(tw__text(j, tw__get(j, t, "family")), system.machine) != 0) continue;
         if (m->runtime == NULL) {
             int32_t code = tw__load_runtime(m, t, error);
             if (code != TW_OK) return code;
@@ -668,25 +675,33 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
         return TW_OK;
     }
     if (candidates > 0) return tw__fail(error, TW_DEVICE, "this CPU lacks features of every part: %s", lacking);
+    if (programs) return tw__fail(error, TW_DEVICE, "the artifact holds programs for XLA: open it with tilewright_pjrt.h and a PJRT plugin");
     return tw__fail(error, TW_DEVICE, "the artifact holds nothing for %s%s%s", system.machine, wanted ? " named " : "", wanted ? wanted : "");
 }
 
 /* -- opening ------------------------------------------------------------------------------------------------------ */
 
-static int32_t tw__check_weights(tw_model *m, int32_t threads, tw_weights *weights, tw_error *error) {
-    tw__span sums;
+/* Where the weights are, aligned, and the sums of their segments. */
+static int32_t tw__place_weights(tw_model *m, tw_weights *weights, tw__span *sums, tw_error *error) {
     const tw__member *member = tw__find(m, "weights");
-    int32_t code = tw__checked(m, "weights.crc32c", &sums, error);
+    int32_t code = tw__checked(m, "weights.crc32c", sums, error);
     if (code != TW_OK) return code;
-    if (member == NULL || sums.bytes != (member->span.bytes / 4096 + (member->span.bytes % 4096 != 0)) * 4)
+    if (member == NULL || sums->bytes != (member->span.bytes / 4096 + (member->span.bytes % 4096 != 0)) * 4)
         return tw__fail(error, TW_ARTIFACT, "the weights are damaged: they have another length than their checksums");
-    weights->data = member->span.data;
+    weights->data = m->weights_copy != NULL ? m->weights_copy : member->span.data;
     weights->bytes = member->span.bytes;
     if ((uintptr_t)weights->data % TW_ALIGNMENT != 0) {
         m->weights_copy = aligned_alloc(TW_ALIGNMENT, (size_t)(weights->bytes / TW_ALIGNMENT + 1) * TW_ALIGNMENT);
         if (m->weights_copy == NULL) return tw__fail(error, TW_RESOURCE, "no memory for the weights");
         weights->data = memcpy(m->weights_copy, weights->data, (size_t)weights->bytes);
     }
+    return TW_OK;
+}
+
+static int32_t tw__check_weights(tw_model *m, int32_t threads, tw_weights *weights, tw_error *error) {
+    tw__span sums;
+    int32_t code = tw__place_weights(m, weights, &sums, error);
+    if (code != TW_OK || m->weights_checked) return code;
     int64_t bad = m->runtime->check_crc(weights->data, weights->bytes, sums.data, threads);
     if (bad >= 0) return tw__fail(error, TW_ARTIFACT, "the weights are damaged from byte %lld on", (long long)bad * 4096);
     return TW_OK;
