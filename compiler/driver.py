@@ -340,6 +340,8 @@ def _package(
         provenance["options"]["buckets"] = stated
     if options.mesh:
         provenance["options"] |= {"mesh": list(options.mesh), "shard": options.shard or "auto"}
+    if not options.ahead:
+        provenance["options"]["ahead"] = False
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(
