@@ -10,8 +10,8 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.devices.mesh import Cut, Mesh
