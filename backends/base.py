@@ -192,8 +192,9 @@ class ProgramFacts:
         code_bytes: size of the executable; 0 where there is none.
         collectives: operations between devices by name.
         predicted_seconds: by the roofline of the target's data: never measured.
-        padding, mean_padding: the share of work that is padding, at the worst sizes that run in this program and on
-            average over them; by arithmetic operations (:mod:`tilewright.backends.xla.waste`).
+        padding, mean_padding: the share of the work that is padding, at the worst sizes that run in this program and on
+            average over them, counted in arithmetic operations of the graph.
+        share: of the sizes of its region, that of those that run in this program.
         note: why something is missing.
     """
 
@@ -208,6 +209,7 @@ class ProgramFacts:
     predicted_seconds: float | None = None
     padding: float = 0.0
     mean_padding: float = 0.0
+    share: float = 1.0
     note: str = ""
 
 
@@ -234,6 +236,12 @@ class GraphBackend(Backend):
     @abstractmethod
     def runs(self, model: ir.Model, node: ir.Node, target: Target) -> Support:
         """Whether ``target`` can compute a node as far as the node itself tells."""
+
+    def computes(self, node: ir.Node) -> str:
+        """The element type in which a node sums products (``i8``, ``bf16``, ``f32``), for reports on precision; empty
+        for a node that sums none."""
+        del node
+        return ""
 
     @abstractmethod
     def compile_region(

@@ -195,7 +195,9 @@ def _lowered(
     for group in groups:
         for t in (t for t in group.targets if t.spelling in graphed):
             backend = graphed[t.spelling]
-            shared[t.spelling] = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            entries = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            precision.check_graphs(group, {e.name: e.model for e in entries}, backend.computes)
+            shared[t.spelling] = entries
         if mine := [t for t in group.targets if t.spelling not in graphed]:
             own = default_pipeline(options.level, traffic_on(mine))
             entries = _entries(group.graphs, states, own, observer, clock, "quantize")

@@ -7,8 +7,9 @@ Sizes that a run has to find equal (``T == P + S``) are equal in every bucket.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 
 import onnx_ir as ir
@@ -29,14 +30,20 @@ MOST_PROGRAMS = 64
 #: below :data:`TILE` cost as much as that.
 LARGE = 128
 TILE = 8
+#: Sizes that are tried for one that fits.
+TRIED = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The static size of each symbol, and the symbols whose true size may be less."""
+    """The static size of each symbol, and the symbols whose true size may be less.
+
+    ``bound`` are symbols whose size is computed from others, as a run has to find it.
+    """
 
     sizes: Mapping[str, int]
     padded: tuple[str, ...]
+    bound: Mapping[str, Expr] = field(default_factory=dict)
 
 
 def buckets_of(
@@ -58,7 +65,17 @@ def buckets_of(
     symbols, equal = _bound_together(model, region)
     exact = {s for e in exact for s in (equal[e].symbols if e in equal else {e})}
     exact |= {s for e in equal.values() if not _rises(e, known) for s in e.symbols}
-    fixed = {s: _sizes(s, known[s], asked, s in exact, model) for s in symbols if s in asked or s in exact}
+    conditions = unsolved(model, region)
+
+    def fits(name: str) -> Callable[[int], bool]:
+        own = [a for a in conditions if a.left.symbols | a.right.symbols == {name}]
+        return lambda n: all(a.left.evaluate({name: n}) == a.right.evaluate({name: n}) for a in own)
+
+    fixed: dict[str, tuple[int, ...]] = {}
+    for s in (s for s in symbols if s in asked or s in exact):
+        if s not in asked:
+            ladder(_name(model, s), known[s])  # which needs a bound as well
+        fixed[s] = tuple(n for n in (asked[s] if s in asked else sizes_in(known[s])) if fits(s)(n))
     count = math.prod(map(len, fixed.values()))
     if count > MOST_PROGRAMS:
         raise UsageError(
@@ -67,22 +84,23 @@ def buckets_of(
             cause=f"every combination is a program of its own: {count}, and {MOST_PROGRAMS} at most are built",
             fix="name fewer sizes (--bucket)",
         )
-    free = {s: ladder(_name(model, s), known[s]) for s in symbols if s not in fixed}
+    free = {s: ladder(_name(model, s), known[s], fits(s)) for s in symbols if s not in fixed}
     ladders = fixed | _thinned(free, _powers(region, free), max(PROGRAMS // count, 1))
-    padded = {s for s in symbols if s not in exact and known[s].lo < ladders[s][-1]}
+    padded = {s for s in symbols if s not in exact and ladders[s] and known[s].lo < ladders[s][-1]}
     padded |= {s for s, e in equal.items() if e.symbols & padded}
     found = []
     for combination in product(*(ladders[s] for s in symbols)):
         sizes = dict(zip(symbols, combination, strict=True))
         sizes |= {s: e.evaluate(sizes) for s, e in equal.items()}
-        if all(a.left.evaluate(sizes) == a.right.evaluate(sizes) for a in unsolved(model, region)):
-            found.append(Bucket(sizes, tuple(s for s in sizes if s in padded)))
+        if all(a.left.evaluate(sizes) == a.right.evaluate(sizes) for a in conditions):
+            found.append(Bucket(sizes, tuple(s for s in sizes if s in padded), equal))
     return tuple(found)
 
 
 def unsolved(model: ir.Model, region: Region) -> list[Assumption]:
-    """Sizes that have to be equal, of a region, where neither is a symbol alone: ``2*S == 3*T``. Their symbols have to
-    be exact."""
+    """Sizes that have to be equal, of a region, where neither is a symbol that could be computed from the other: of one
+    symbol, which then has only such sizes (``S == 3*(S // 3)``); of several, which have to be exact (``2*S == 3*T``).
+    """
     symbols, equal = _bound_together(model, region)
     have = {*symbols, *equal}
     return [
@@ -106,10 +124,10 @@ def sizes_in(bounds: Range) -> range:
     return range(-(-bounds.lo // bounds.divisor) * bounds.divisor, bounds.hi + 1, bounds.divisor)
 
 
-def ladder(name: str, bounds: Range) -> tuple[int, ...]:
+def ladder(name: str, bounds: Range, fits: Callable[[int], bool] = lambda n: True) -> tuple[int, ...]:
     """Sizes that double, up to the upper bound; from :data:`TILE` on where that is :data:`LARGE` or more.
 
-    Raises :class:`UsageError` where there is no upper bound.
+    Each is the next that ``fits``; none where no size does. Raises :class:`UsageError` where there is no upper bound.
     """
     if bounds.hi >= POSITIVE_INFINITY:
         raise UsageError(
@@ -118,24 +136,17 @@ def ladder(name: str, bounds: Range) -> tuple[int, ...]:
             cause="a static program needs its largest size, and none is given",
             fix=f"bound it (--input-shape x:{name}=1..128,…), or name the sizes (--bucket {name}=32,128)",
         )
-    last = bounds.hi // bounds.divisor * bounds.divisor
+    every = sizes_in(bounds)
+    last = next((n for n in reversed(every[-TRIED:]) if fits(n)), None)
+    if last is None:
+        return ()
     found, size = {last}, TILE if bounds.hi >= LARGE else 1
     while size < last:
-        rounded = -(-size // bounds.divisor) * bounds.divisor
-        if bounds.lo <= rounded < last:
-            found.add(rounded)
+        if size >= bounds.lo:
+            rising = every[bisect_left(every, size) :][:TRIED]
+            found.add(next((n for n in rising if fits(n)), last))
         size *= 2
     return tuple(sorted(found))
-
-
-def _sizes(
-    name: str, bounds: Range, asked: Mapping[str, tuple[int, ...]], exact: bool, model: ir.Model
-) -> tuple[int, ...]:
-    """The sizes of a symbol that is asked for, or exact."""
-    if name in asked:
-        return asked[name]
-    ladder(_name(model, name), bounds)  # which needs a bound as well
-    return tuple(sizes_in(bounds))
 
 
 def _thinned(

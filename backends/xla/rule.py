@@ -194,6 +194,8 @@ class Rule:
             known = self._known[value] if value in self._known else known_value(value)
             if known is None or (known.size > FOLLOWED and not all(e.is_constant for e in known.flat)):
                 return None
+            if any(e.symbols - self.sizes.bucket.keys() for e in known.flat):  # symbols that only a run tells
+                return None
             made.append(Tensor(self.elements(known, type_.dtype), type_))
         return made
 

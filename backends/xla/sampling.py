@@ -139,4 +139,3 @@ def channels_second(x: Value) -> Value:
     """``[N, *points, C]`` as ``[N, C, *points]``."""
     rank = len(shape_of(x))
     return build.transpose(x, [0, rank - 1, *range(1, rank - 1)])
-

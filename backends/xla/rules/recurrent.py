@@ -255,9 +255,7 @@ def _activation(name: str, alpha: float, beta: float, dtype: DType) -> Callable[
         "sigmoid": hlo.logistic,
         "affine": affine,
         "leakyrelu": lambda x: hlo.select(positive(x), x, hlo.multiply(x, number(alpha, x))),
-        "thresholdedrelu": lambda x: hlo.select(
-            build.compare(x, number(alpha, x), "GT", "FLOAT"), x, number(0, x)
-        ),
+        "thresholdedrelu": lambda x: hlo.select(build.compare(x, number(alpha, x), "GT", "FLOAT"), x, number(0, x)),
         "scaledtanh": lambda x: hlo.multiply(number(alpha, x), hlo.tanh(hlo.multiply(x, number(beta, x)))),
         "hardsigmoid": lambda x: hlo.clamp(number(0, x), affine(x), number(1, x)),
         "elu": lambda x: hlo.select(positive(x), x, hlo.multiply(number(alpha, x), hlo.exponential_minus_one(x))),
