@@ -24,7 +24,7 @@ from tilewright.ir.types import TensorType
 from tilewright.observe import Observer
 from tilewright.ops.infer import infer_model
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
-from tilewright.passes.place import Region, place
+from tilewright.passes.place import NEAR_HOST, Region, near_host, place
 from tilewright.plan.build import Built, PackedConstant
 from tilewright.plan.plan import Constant, Plan, Signature
 from tilewright.plan.programs import ProgramEntry, Programs, ProgramStep, RunHost, RunProgram, Slot
@@ -155,7 +155,8 @@ class _Programs:
             if not support.ok and not all(is_constant(o) for o in node.outputs):
                 self.reasons[node] = support.reason
         while True:
-            regions = place(model, self.reasons.__contains__)
+            cheap = dict.fromkeys(near_host(model, self.reasons.__contains__), NEAR_HOST)
+            regions = place(model, (self.reasons | cheap).__contains__)
             try:
                 compiled = self._compiled(entry, regions)
                 break
@@ -163,6 +164,7 @@ class _Programs:
                 self.reasons |= {r.node: r.reason for r in refused.refusals}
         if self.reasons and not self.host.allowed:
             raise _forbidden(self.target, self.reasons)
+        self.reasons |= cheap
         self.nodes += sum(len(r.nodes) for r in regions)
         return self._planned(entry, regions, compiled)
 

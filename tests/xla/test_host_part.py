@@ -1,4 +1,4 @@
-"""Nodes that the device cannot compute, in artifacts: run between its programs, told, and refused where that is asked."""
+"""Nodes that the device cannot compute, in artifacts: run between its programs, told, refused where that is asked."""
 
 from __future__ import annotations
 
