@@ -1,11 +1,9 @@
-"""The C program over PJRT: it runs artifacts on a CPU plugin as Python does, keeps executables, and refuses with a reason."""
+"""The C program over PJRT: artifacts run on a CPU plugin, executables are kept, and what does not fit is told."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,7 +105,6 @@ class Case:
     feeds: tuple[dict[str, Array], ...]
     shapes: dict[str, tuple[Any, ...]] | None = None
     entry: str = ""
-    slow_bits: bool = False
 
 
 def rows(n: int) -> dict[str, Array]:
@@ -129,7 +126,7 @@ CASES = {
         ),
     ),
     "host": Case(hosted(), (rows(3), rows(8)), BOUNDS),
-    "entries": Case({"one": dense(2), "two": dense("N")}, (rows(5),), {"two:x": ("1..12", 48)}, "two"),
+    "entries": Case({"one": dense(2), "two": dense(5)}, (rows(5),), entry="two"),
 }
 
 
@@ -139,15 +136,13 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for name, case in CASES.items():
         made[name] = folder / f"{name}.tw"
-        shapes = None if case.entry else case.shapes
-        source = case.model
-        if case.entry:
-            source = {"one": dense(2), "two": dense(12)}
-        tw.compile(source, targets=("xla:cpu",), input_shapes=shapes, verify=False).save(made[name])
+        tw.compile(case.model, targets=("xla:cpu",), input_shapes=case.shapes, verify=False).save(made[name])
     return made
 
 
-def start(program: Path, artifact: Path, *more: Any, plugin_path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def start(
+    program: Path, artifact: Path, *more: Any, plugin_path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [program, artifact, "--plugin", plugin_path or plugin(), *more]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300)
 
@@ -158,3 +153,199 @@ def feed(folder: Path, arrays: Mapping[str, Array]) -> list[str]:
         np.save(folder / f"{name}-in.npy", array)
         words += ["--input", f"{name}=@{folder}/{name}-in.npy"]
     return words
+
+
+def outputs(folder: Path, artifact: Path, entry: str) -> dict[str, Array]:
+    manifest = json.loads(members(artifact.read_bytes())["manifest.json"])
+    told = next(e for e in manifest["entries"] if not entry or e["name"] == entry)
+    return {o["name"]: np.load(folder / f"{o['name']}.npy") for o in told["outputs"]}
+
+
+def wanted(name: str, x: Mapping[str, Array]) -> dict[str, Array]:
+    if name == "integers":
+        return {**{2 * n: a + a for n, a in x.items()}, "k": np.array([1.5, -2, 3], np.float32)}
+    product = (x["x"].astype(np.float64) @ W).astype(np.float32)
+    if name == "host":
+        y = np.maximum(product, 0)
+        return {"y": y, "places": np.array(np.nonzero(y))}
+    return {"y": np.maximum(product + B, 0), "product": product}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_runs(name: str, program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    case = CASES[name]
+    for arrays in case.feeds:
+        words = ["--cache", cache, "--allow-jit", "--output-dir", tmp_path, *feed(tmp_path, arrays)]
+        done = start(program, artifacts[name], *words, *(["--entry", case.entry] if case.entry else []))
+        assert done.returncode == 0, done.stderr
+        found, expected = outputs(tmp_path, artifacts[name], case.entry), wanted(name, arrays)
+        assert found.keys() == expected.keys()
+        for output, value in expected.items():
+            assert found[output].dtype == value.dtype and found[output].shape == value.shape
+            if value.dtype == np.float32:
+                np.testing.assert_allclose(found[output], value, rtol=1e-4, atol=1e-4)
+            else:
+                np.testing.assert_array_equal(found[output], value)
+
+
+def test_python_gives_the_same_bytes(program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    arrays = rows(5)
+    words = ["--cache", cache, "--allow-jit", "--output-dir", tmp_path, *feed(tmp_path, arrays)]
+    assert start(program, artifacts["buckets"], *words).returncode == 0
+    session = tw.load(artifacts["buckets"], device="xla:cpu")
+    expected = dict(zip([o.name for o in session.outputs], session.run(None, arrays), strict=True))
+    for name, value in outputs(tmp_path, artifacts["buckets"], "").items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+# -- executables ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_start_needs_no_compiler(program: Path, artifacts: dict[str, Path], tmp_path: Path) -> None:
+    words = ["--cache", tmp_path / "kept", *feed(tmp_path, rows(4))]
+    first = start(program, artifacts["static"], *words)
+    assert first.returncode == 8 and "compiling was not allowed" in first.stderr
+    assert start(program, artifacts["static"], *words, "--allow-jit").returncode == 0
+    second = start(program, artifacts["static"], *words)
+    assert second.returncode == 0 and "1 kept, 0 compiled" in second.stderr
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    nowhere = start(program, artifacts["static"], "--cache", "", *words[2:], "--allow-jit")
+    assert nowhere.returncode == 0 and "0 kept, 1 compiled" in nowhere.stderr
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_entry_is_passed_over(damage: str, program: Path, artifacts: dict[str, Path], tmp_path: Path) -> None:
+    words = ["--cache", tmp_path / "kept", *feed(tmp_path, rows(4))]
+    assert start(program, artifacts["static"], *words, "--allow-jit").returncode == 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes({"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b""}[damage])
+    refused = start(program, artifacts["static"], *words)
+    assert refused.returncode == 8 and "damaged" in refused.stderr
+    again = start(program, artifacts["static"], *words, "--allow-jit")
+    assert again.returncode == 0 and "0 kept, 1 compiled" in again.stderr
+    assert "1 kept, 0 compiled" in start(program, artifacts["static"], *words).stderr
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    program: Path, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    done = start(program, artifacts["static"], "--cache", folder, "--allow-jit", *feed(tmp_path, rows(4)))
+    assert done.returncode == 0 and "others may write" in done.stderr and not list(folder.iterdir())
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_errors_say_what_is_missing(program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    static, x = artifacts["static"], feed(tmp_path, rows(4))
+    library = tmp_path / "lib.so"
+    library.write_bytes(default_toolchain().link({"a": default_toolchain().compile("int a;", ["-fPIC"])}, ["-fPIC"]))
+    cases: list[tuple[int, str, subprocess.CompletedProcess[str]]] = [
+        (8, "there is no PJRT plugin", start(program, static, *x, plugin_path=tmp_path / "libtpu.so")),
+        (8, "no GetPjrtApi", start(program, static, *x, plugin_path=library)),
+        (8, "cannot be loaded", start(program, static, *x, plugin_path=static)),
+        (8, "no programs named tpu:v5e (programs: xla:cpu)", start(program, static, *x, "--target", "tpu:v5e")),
+        (2, "No such file", start(program, tmp_path / "missing.tw", *x)),
+        (2, "there is no such input", start(program, static, "--cache", cache, "--input", "q=@x.npy")),
+        (2, "x [4, 48] is missing", start(program, static, "--cache", cache)),
+        (2, "no such entry point", start(program, static, "--entry", "none", *x)),
+        (2, "usage", start(program, static, "--nonsense")),
+    ]
+    for code, text, done in cases:
+        assert (done.returncode, text in done.stderr) == (code, True), (text, done.stderr)
+    tpu = tmp_path / "libtpu.so"
+    tpu.write_bytes(b"no library")
+    assert start(program, static, *x, plugin_path=tpu).returncode == 8
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "text"),
+    [
+        ((13, 48), np.float32, "N is 13; the model takes 1 to 12"),
+        ((0, 48), np.float32, "N is 0"),
+        ((4, 47), np.float32, "dimension 1 is 47, the model takes [N, 48]"),
+        ((4, 48, 1), np.float32, "has 3 dimensions"),
+        ((4, 48), np.float64, "its element type is not the model's"),
+    ],
+)
+def test_inputs_that_do_not_fit(
+    shape: tuple[int, ...],
+    dtype: Any,
+    text: str,
+    program: Path,
+    artifacts: dict[str, Path],
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    words = feed(tmp_path, {"x": np.ones(shape, dtype)})
+    done = start(program, artifacts["buckets"], "--cache", cache, "--allow-jit", *words)
+    assert (done.returncode, text in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("member", ["weights", "xla/cpu/program.json", "xla/cpu/main-0.vhlo", "manifest.json"])
+def test_damage_is_told(member: str, program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    data = bytearray(artifacts["static"].read_bytes())
+    at = bytes(data).index(members(bytes(data))[member])
+    data[at + 3] ^= 4
+    damaged = tmp_path / "damaged.tw"
+    damaged.write_bytes(data)
+    done = start(program, damaged, "--cache", cache, "--allow-jit", *feed(tmp_path, rows(4)))
+    assert done.returncode == 9 and "damaged" in done.stderr, done.stderr
+
+
+def edited(artifact: Path, out: Path, **changes: Any) -> Path:
+    """The artifact with the first step of its program changed, and all hashes right."""
+    contents = members(artifact.read_bytes())
+    told = json.loads(contents["xla/cpu/program.json"])
+    entry = told["entries"][0]
+    for key, value in changes.items():
+        (entry if key in entry else told if key in told else entry["steps"][0])[key] = value
+    out.write_bytes(rewrite(artifact.read_bytes(), {"xla/cpu/program.json": json.dumps(told).encode()}))
+    return out
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "a slot that is not there": {"inputs": [7]},
+    "a slot written twice": {"outputs": [1, 1]},
+    "an input that comes later": {"inputs": [2]},
+    "a weight that is not there": {"weights": ["w", "none"]},
+    "no variants": {"variants": []},
+    "another version": {"version": 2},
+    "a malformed expression": {"slots": [{"dtype": "f32", "shape": [["+"], [48]]}] * 3},
+    "an expression without end": {"slots": [{"dtype": "f32", "shape": [[1] * 99, [48]]}] * 3},
+    "an unknown type": {"slots": [{"dtype": "f31", "shape": [[4], [48]]}] * 3},
+    "a result without a slot": {"results": [2, 9]},
+    "a padded symbol without sizes": {"padded": ["N"]},
+    "a mesh": {"mesh": [2, 2]},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_program_is_refused(
+    what: str, program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path
+) -> None:
+    bad = edited(artifacts["static"], tmp_path / "bad.tw", **HOSTILE[what])
+    done = start(program, bad, "--cache", cache, "--allow-jit", *feed(tmp_path, rows(4)))
+    assert done.returncode == (8 if what == "a mesh" else 9), done.stderr
+
+
+def test_programs_of_other_shapes_than_told_are_refused(
+    program: Path, artifacts: dict[str, Path], cache: Path, tmp_path: Path
+) -> None:
+    words = ["--cache", cache, "--allow-jit", *feed(tmp_path, rows(4))]
+    f32 = lambda *shape: {"dtype": "f32", "shape": [[n] for n in shape]}  # noqa: E731
+    for changes in (
+        {"slots": [f32(4, 48), f32(4, 31), f32(4, 32)]},
+        {"slots": [f32(4, 48), f32(2**40, 32), f32(4, 32)]},
+        {"outputs": [1], "results": [1, 1]},
+        {"weights": ["w"]},
+        {"weights": ["w", "b", "b"]},
+        {"weights": ["b", "w"]},
+    ):
+        done = start(program, edited(artifacts["static"], tmp_path / "bad.tw", **changes), *words)
+        assert done.returncode in (8, 9), (changes, done.returncode, done.stderr)

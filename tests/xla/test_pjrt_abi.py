@@ -54,7 +54,13 @@ LAYOUTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (
         "pjrt_named",
         "PJRT_NamedValue",
-        {"name": "name", "name_size": "name_size", "type": "type", "integer": "int64_value", "value_size": "value_size"},
+        {
+            "name": "name",
+            "name_size": "name_size",
+            "type": "type",
+            "integer": "int64_value",
+            "value_size": "value_size",
+        },
     ),
     (
         "pjrt_create_args",
@@ -216,9 +222,7 @@ NUMBERS = {
     "PJRT_LAYOUT_TILED": "PJRT_Buffer_MemoryLayout_Type_Tiled",
     "8": "PJRT_Error_Code_RESOURCE_EXHAUSTED",
 }
-TYPES = (
-    "PRED S8 S16 S32 S64 U8 U16 U32 U64 F16 F32 F64 BF16 F8E5M2 F8E4M3FN F8E5M2FNUZ F8E4M3FNUZ F8E8M0FNU"
-).split()
+TYPES = ("PRED S8 S16 S32 S64 U8 U16 U32 U64 F16 F32 F64 BF16 F8E5M2 F8E4M3FN F8E5M2FNUZ F8E4M3FNUZ F8E8M0FNU").split()
 
 
 def header() -> str:
@@ -249,7 +253,9 @@ def assertions() -> list[str]:
 
 def test_every_structure_and_number_is_compared() -> None:
     text = read_native("pjrt.h")
-    structures = set(re.findall(r"^\} (pjrt_\w+_args|pjrt_named|pjrt_program|pjrt_layout|pjrt_execute_options);", text, re.M))
+    structures = set(
+        re.findall(r"^\} (pjrt_\w+_args|pjrt_named|pjrt_program|pjrt_layout|pjrt_execute_options);", text, re.M)
+    )
     assert structures == {ours for ours, _, _ in LAYOUTS}
     numbers = set(re.findall(r"\b(PJRT_[A-Z0-9_]+)(?=\s*(?:=|,|\n\}))", text))
     numbers |= set(re.findall(r"#define (PJRT_\w+)", text))

@@ -993,17 +993,20 @@ static void twp__release(const tw_pjrt *p, pjrt_buffer **buffer, pjrt_event **do
     *done = NULL;
 }
 
-/* The buffer's elements in row-major order; its type and dimensions have to be these. */
-static int32_t twp__download(const tw_pjrt *p, pjrt_buffer *buffer, const twp__dtype *dtype, const int64_t *dim, int32_t rank, void *data,
-                             int64_t bytes, tw_error *error) {
+/* A program's result has to be of the type and sizes that program.json says. */
+static int32_t twp__check_result(const tw_pjrt *p, pjrt_buffer *buffer, const twp__dtype *dtype, const int64_t *dim, int32_t rank, tw_error *error) {
     pjrt_number_args type = {offsetof(pjrt_number_args, number) + sizeof type.number, NULL, buffer, 0};
     pjrt_list_args dims = {sizeof dims, NULL, buffer, NULL, 0};
-    int64_t order[TW_MAX_RANK];
     int32_t code = twp__call(p, PJRT_BUFFER_TYPE, &type, "asking for a type", error);
     if (code == TW_OK) code = twp__call(p, PJRT_BUFFER_DIMENSIONS, &dims, "asking for dimensions", error);
     if (code != TW_OK) return code;
-    if (type.number != dtype->type || dims.count != (size_t)rank || (rank > 0 && memcmp(dims.data, dim, (size_t)rank * sizeof *dim) != 0))
-        return tw__fail(error, TW_ARTIFACT, "a program gives another type or shape than program.json says");
+    if (type.number == dtype->type && dims.count == (size_t)rank && (rank == 0 || memcmp(dims.data, dim, (size_t)rank * sizeof *dim) == 0)) return TW_OK;
+    return tw__fail(error, TW_ARTIFACT, "a program gives another type or shape than program.json says");
+}
+
+/* The buffer's elements in row-major order. */
+static int32_t twp__download(const tw_pjrt *p, pjrt_buffer *buffer, int32_t rank, void *data, int64_t bytes, tw_error *error) {
+    int64_t order[TW_MAX_RANK];
     for (int32_t i = 0; i < rank; i++) order[i] = rank - 1 - i;
     pjrt_layout layout;
     memset(&layout, 0, sizeof layout);
@@ -1012,11 +1015,8 @@ static int32_t twp__download(const tw_pjrt *p, pjrt_buffer *buffer, const twp__d
     layout.tiled.minor_to_major = order;
     layout.tiled.rank = (size_t)rank;
     layout.type = PJRT_LAYOUT_TILED;
-    pjrt_to_host_args args = {sizeof args, NULL, buffer, &layout, NULL, 0, NULL};
-    char nothing[1];
-    args.data = data != NULL ? data : nothing;
-    args.bytes = (size_t)bytes;
-    code = twp__call(p, PJRT_BUFFER_TO_HOST, &args, "bringing a tensor from the device", error);
+    pjrt_to_host_args args = {sizeof args, NULL, buffer, &layout, data, (size_t)bytes, NULL};
+    int32_t code = twp__call(p, PJRT_BUFFER_TO_HOST, &args, "bringing a tensor from the device", error);
     return code != TW_OK ? code : twp__await(p, args.event, "bringing a tensor from the device", error);
 }
 
@@ -1196,7 +1196,7 @@ static int32_t twp__to_host(const twp__run *r, uint32_t slot) {
     if (!twp__bytes(s->dtype, v->dim, s->rank, &bytes) || !twp__bytes(s->dtype, v->padded, s->rank, &padded)) return tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
     char *memory = (char *)aligned_alloc(TW_ALIGNMENT, ((size_t)padded / TW_ALIGNMENT + 1) * TW_ALIGNMENT), *cut = memory;
     if (memory == NULL) return tw__fail(r->error, TW_RESOURCE, "no memory for %lld bytes of a tensor", (long long)padded);
-    int32_t code = twp__download(r->p, v->buffer, s->dtype, v->padded, s->rank, memory, padded, r->error);
+    int32_t code = twp__download(r->p, v->buffer, s->rank, memory, padded, r->error);
     if (code == TW_OK && memcmp(v->dim, v->padded, (size_t)s->rank * sizeof *v->dim) != 0) {
         cut = (char *)aligned_alloc(TW_ALIGNMENT, ((size_t)bytes / TW_ALIGNMENT + 1) * TW_ALIGNMENT);
         if (cut == NULL) code = tw__fail(r->error, TW_RESOURCE, "no memory for %lld bytes of a tensor", (long long)bytes);
@@ -1294,6 +1294,8 @@ static int32_t twp__run_program(const twp__run *r, const twp__step *step) {
         if (code == TW_OK) code = twp__sizes(r, step->output[i], v->sizes, value->padded);
         for (int32_t d = 0; d < r->e->slot[step->output[i]].rank && code == TW_OK; d++)
             if (value->dim[d] > value->padded[d]) code = tw__fail(r->error, TW_ARTIFACT, "a program is smaller than its output");
+        const twp__slot *s = &r->e->slot[step->output[i]];
+        if (code == TW_OK) code = twp__check_result(p, value->buffer, s->dtype, value->padded, s->rank, r->error);
     }
     for (uint32_t i = 0; i < step->padded_count && c.scalar != NULL && c.done != NULL; i++) twp__release(p, &c.scalar[i], &c.done[i]);
     free(c.argument);
@@ -1488,12 +1490,13 @@ static int32_t twp__open_host(tw_pjrt *p, tw_error *error) {
     for (uint32_t e = 0; e < p->entry_count; e++)
         for (uint32_t s = 0; s < p->entry[e].step_count; s++) steps += p->entry[e].step[s].host != NULL;
     if (steps == 0) return TW_OK;
-    const char *family = tw__text(j, tw__get(j, p->target, "family"));
+    uint32_t machine = tw__get(j, p->target, "host");
+    const char *family = tw__text(j, tw__get(j, machine, "family"));
     if (uname(&system) != 0 || strcmp(family, system.machine) != 0)
         return tw__fail(error, TW_DEVICE, "the host part of %s is for '%s', this machine is %s", p->m->target, family, system.machine);
     int32_t code = tw__load_runtime(p->m, p->target, error);
     if (code != TW_OK) return code;
-    if (!tw__fits(p->m, p->target, lacking, sizeof lacking)) return tw__fail(error, TW_DEVICE, "this CPU lacks features of the host part: %s", lacking);
+    if (!tw__fits(p->m, machine, lacking, sizeof lacking)) return tw__fail(error, TW_DEVICE, "this CPU lacks features of the host part: %s", lacking);
     p->m->weights_checked = 1; /* by the thread that started before */
     if ((code = tw__make_plan(p->m, p->target, p->threads, error)) != TW_OK) return code;
     for (uint32_t e = 0; e < p->entry_count; e++)
