@@ -52,6 +52,7 @@ def compile(
     mesh: Sequence[int] = (),
     shard: str | None = None,
     constants: Mapping[str, Any] | None = None,
+    ahead: bool = True,
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -86,6 +87,7 @@ def compile(
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
         constants: arrays (or lists of numbers) for inputs, which are then no inputs of the artifact: shapes, axes,
             and what else a target of static programs has to know.
+        ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -117,6 +119,7 @@ def compile(
         mesh=tuple(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
+        ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)
