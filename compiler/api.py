@@ -52,6 +52,7 @@ def compile(
     mesh: Sequence[int] = (),
     shard: str | None = None,
     constants: Mapping[str, Any] | None = None,
+    ahead: bool = True,
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -86,6 +87,7 @@ def compile(
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
         constants: arrays (or lists of numbers) for inputs, which are then no inputs of the artifact: shapes, axes,
             and what else a target of static programs has to know.
+        ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -117,6 +119,7 @@ def compile(
         mesh=tuple(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
+        ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)
@@ -619,21 +622,32 @@ def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **setting
         return measure(path, made, **settings)
 
 
-def load(artifact: Runnable, device: str = "auto", threads: int | None = None, entry: str | None = None) -> Session:
+def load(
+    artifact: Runnable,
+    device: str = "auto",
+    threads: int | None = None,
+    entry: str | None = None,
+    *,
+    allow_jit: bool | None = None,
+    cache: bool = True,
+) -> Session:
     """A session that runs an artifact; see :class:`tilewright.runtime.Session`.
 
     Args:
         artifact: a path or a compiled artifact.
-        device: ``auto``, a kind (``cpu``) or a target's spelling.
+        device: ``auto``, a kind (``cpu``, ``tpu``) or a target's spelling (``xla:cpu``, ``xla-cpu``).
         threads: per run; ``None`` is what this process may use.
         entry: the entry point that ``run`` means by default; the first when ``None``.
+        allow_jit, cache: as of :func:`tilewright.runtime.load`.
     """
     from tilewright import runtime
 
+    settings: dict[str, Any] = {"device": device, "threads": threads, "entry": entry}
+    settings |= {"allow_jit": allow_jit, "cache": cache}
     if isinstance(artifact, str | os.PathLike | bytes):
-        return runtime.load(artifact, device=device, threads=threads, entry=entry)
+        return runtime.load(artifact, **settings)
     to_bytes = getattr(artifact, "to_bytes", None)
     if to_bytes is None:
         cause, fix = "it cannot be run", "give the path of a .tw file"
         raise UsageError("not-an-artifact", where=type(artifact).__name__, cause=cause, fix=fix)
-    return runtime.load(to_bytes(), device=device, threads=threads, entry=entry)
+    return runtime.load(to_bytes(), **settings)

@@ -195,7 +195,9 @@ def _lowered(
     for group in groups:
         for t in (t for t in group.targets if t.spelling in graphed):
             backend = graphed[t.spelling]
-            shared[t.spelling] = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            entries = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
+            precision.check_graphs(group, {e.name: e.model for e in entries}, backend.computes)
+            shared[t.spelling] = entries
         if mine := [t for t in group.targets if t.spelling not in graphed]:
             own = default_pipeline(options.level, traffic_on(mine))
             entries = _entries(group.graphs, states, own, observer, clock, "quantize")
@@ -217,7 +219,7 @@ def _graphs(
     state: str,
 ) -> tuple[Lowered, ...]:
     """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
-    passes = graph_passes(backend, target, options.level)
+    passes = graph_passes(backend, target, options.level, spread=bool(options.mesh) and options.shard != "batch")
     entries = []
     for name, graph in graphs.items():
         own = graph.clone()
@@ -338,6 +340,8 @@ def _package(
         provenance["options"]["buckets"] = stated
     if options.mesh:
         provenance["options"] |= {"mesh": list(options.mesh), "shard": options.shard or "auto"}
+    if not options.ahead:
+        provenance["options"]["ahead"] = False
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(

@@ -34,6 +34,7 @@ class Part:
         totals: per output, over all samples.
         load_seconds: loading it, the runtime being imported already.
         peak_rss: highest memory of the process that ran it, Python and NumPy included; bytes.
+        jit_seconds: of all that, spent on compiling programs that the artifact has in portable form.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Part:
     totals: tuple[Comparison, ...]
     load_seconds: float
     peak_rss: int
+    jit_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +367,14 @@ def _part(
         comparisons.append(tuple(compare(n, mine[n], theirs[n], each.get(n), minimum) for n in mine))
         for name, total in totals.items():
             total.add(mine[name], theirs[name])
-    return Part(target, tuple(comparisons), tuple(t.result for t in totals.values()), got.load_seconds, got.peak_rss)
+    return Part(
+        target,
+        tuple(comparisons),
+        tuple(t.result for t in totals.values()),
+        got.load_seconds,
+        got.peak_rss,
+        got.jit_seconds,
+    )
 
 
 def reference_outputs(path: Path, feeds: Sequence[Mapping[str, Array]], engine: str = "auto") -> Reference:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +15,14 @@ from tilewright.backends.base import (
     ProgramSettings,
     Support,
 )
+from tilewright.backends.xla.ahead import ahead, why_not
+from tilewright.backends.xla.aot import installed
+from tilewright.backends.xla.computes import computed_in
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
+from tilewright.backends.xla.waste import waste_of
 from tilewright.codegen.toolchain import Toolchain
+from tilewright.ir.facts import facts as known_ranges
 from tilewright.ir.graph import body_of, has_type, type_of
 from tilewright.ir.late import late_symbols
 from tilewright.passes.base import Pass
@@ -64,6 +68,10 @@ class XlaBackend(GraphBackend):
                     return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
         return Support(True)
 
+    def computes(self, node: ir.Node) -> str:
+        """By the operands of the product: see :mod:`tilewright.backends.xla.computes`."""
+        return computed_in(node)
+
     def compile_region(
         self, model: ir.Model, region: Region, name: str, target: Target, settings: ProgramSettings
     ) -> CompiledRegion:
@@ -72,21 +80,25 @@ class XlaBackend(GraphBackend):
         texts: dict[str, str] = {}
         variants, facts = [], []
         programs, shardings = programs_of(model, region, settings, Policy())
-        for number, (bucket, emitted) in enumerate(programs):
+        wastes = waste_of(region, [bucket for bucket, _ in programs], known_ranges(model))
+        for number, ((bucket, emitted), waste) in enumerate(zip(programs, wastes, strict=True)):
             stem = name if len(programs) == 1 else f"{name}.{number}"
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
-            facts.append(ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded"))
+            told = ProgramFacts(stem, bucket.sizes)
+            facts.append(replace(told, padding=waste.worst, mean_padding=waste.mean, share=waste.share))
         made = CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
         if shardings is None:
             return made
         listed = shardings.listed(region, len(emitted.sizes), emitted.weights)
         return replace(made, shardings=listed, cuts=shardings.table(emitted.weights), notes=shardings.notes)
 
-    def tools(self) -> Mapping[str, str]:
-        """The version of jaxlib, which writes StableHLO."""
-        try:
-            return {"jaxlib": version("jaxlib")}
-        except PackageNotFoundError:
-            return {}
+    def compile_ahead(self, made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+        """Executables by libtpu, for targets whose data says how it is told."""
+        return ahead(made, target, settings)
+
+    def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
+        """jaxlib writes StableHLO; libtpu compiles it where it is there and asked to."""
+        found = installed()
+        return {name: v for name, v in found.items() if name == "jaxlib" or not why_not(target, settings)}

@@ -31,7 +31,10 @@ def programs_of(
     """
     exact = set(settings.exact) & set(symbols_of(model, region))
     for a in unsolved(model, region):
-        more = (a.left.symbols | a.right.symbols) - exact
+        together = a.left.symbols | a.right.symbols
+        if len(together) == 1:
+            continue
+        more = together - exact
         if why := _too_many(model, exact | more, settings):
             reading = [n for n in region.nodes if more & _symbols(n)]
             raise Refused([Refusal(n, f"it needs {a.left} == {a.right} of each program, and {why}") for n in reading])

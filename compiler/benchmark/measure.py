@@ -71,6 +71,7 @@ class Benchmark:
         roof: where it was asked for.
         others: CPUs that other processes kept busy meanwhile, on average; ``None`` where that cannot be told. Times
             measured beside much of it are not those of a quiet machine.
+        jit_seconds: spent on compiling programs before anything was measured.
     """
 
     load: Load
@@ -79,6 +80,7 @@ class Benchmark:
     peers: tuple[Peer, ...] = ()
     roof: Roof | None = None
     others: float | None = None
+    jit_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -97,6 +99,9 @@ def bench(
     streams: int | None = None,
     rate: float | None = None,
     seconds: float = 5.0,
+    device: str = "auto",
+    allow_jit: bool | None = None,
+    cache: bool = True,
 ) -> Benchmark:
     """Measure an artifact from inputs in host memory to outputs in host memory.
 
@@ -111,6 +116,7 @@ def bench(
         streams: runs at the same time (``multi-stream``, ``server``, ``offline``); ``None`` is CPUs over threads.
         rate: queries a second (``server``).
         seconds: to measure, about, per engine.
+        device, allow_jit, cache: as of :func:`tilewright.runtime.load`.
 
     Raises:
         UsageError: arguments that do not go together.
@@ -128,13 +134,13 @@ def bench(
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = threads or (cpus if scenario == "single-stream" else 1)
     streams = streams or max(1, cpus // threads)
-    ours = open_engine(OURS, Path(artifact), threads, entry=entry)
+    ours = open_engine(OURS, Path(artifact), threads, entry, device=device, allow_jit=allow_jit, cache=cache)
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
     work = count_work(Path(artifact), shapes, entry) if roofline else None
     machine = measure_roofline(threads) if roofline else None
     if scenario != "single-stream":
         load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)
-        return Benchmark(load, threads, shapes, others=busy())
+        return Benchmark(load, threads, shapes, others=busy(), jit_seconds=ours.jit_seconds())
     engines = {OURS: ours} | {name: open_engine(name, Path(path), threads) for name, path in peers.items()}
     runners = {n: _runner(e, feed if e is ours else full) for n, e in engines.items()}
     measured = interleave(runners, seconds * len(engines))
@@ -144,7 +150,7 @@ def bench(
     roof = None
     if machine and work:  # once more: other load on the machine lowers what is measured, never raises it
         roof = _roof(machine.best(measure_roofline(threads)), work, load.latency["p50"])
-    return Benchmark(load, threads, shapes, told, roof, busy())
+    return Benchmark(load, threads, shapes, told, roof, busy(), ours.jit_seconds())
 
 
 def _check(scenario: str, peers: Mapping[str, object], roofline: bool, rate: float | None) -> None:

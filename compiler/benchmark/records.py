@@ -145,6 +145,9 @@ def describe(
     if chosen not in infos:
         cause, fix = f"it was not compiled for {chosen}", f"use one of {', '.join(infos)}"
         raise UsageError("unknown-target", where=opened.where, cause=cause, fix=fix)
+    if infos[chosen].has_programs:
+        cause, fix = f"its part for {chosen} is programs, whose work the report of compiling tells", "name a CPU target"
+        raise UsageError("work-unknown", where=opened.where, cause=cause, fix=fix)
     plan, point, records = _program(opened, infos[chosen], entry)
     uses, constants = _uses(plan, point, records, rates_of(target_of(chosen), threads), sizes)
     layout = plan_memory(point, sizes)

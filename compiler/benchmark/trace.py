@@ -14,24 +14,36 @@ WARM_RUNS = 3
 
 
 def write_trace(
-    artifact: Path, feed: Mapping[str, NDArray[Any]], threads: int, path: Path, entry: str | None = None
+    artifact: Path,
+    feed: Mapping[str, NDArray[Any]],
+    threads: int,
+    path: Path,
+    entry: str | None = None,
+    *,
+    device: str = "auto",
+    allow_jit: bool | None = None,
+    cache: bool = True,
 ) -> None:
     """Profile one warm run and write it as Chrome trace events (times in microseconds, one after another).
 
-    Each has the class of its kernel and, as the mean of the kernel's launches, its work and predicted time.
+    Each has the class of its kernel and, as the mean of the kernel's launches, its work and predicted time; a program
+    is one event, without them. ``device``, ``allow_jit`` and ``cache`` are as of :func:`tilewright.runtime.load`.
     """
     from tilewright.runtime import load
 
-    session = load(artifact, threads=threads, entry=entry)
+    session = load(artifact, device, threads, entry=entry, allow_jit=allow_jit, cache=cache)
     for _ in range(WARM_RUNS):
         session.run(None, feed)
     sizes = sizes_of(artifact, {name: array.shape for name, array in feed.items()}, entry)
-    record = describe(artifact, sizes, threads=threads, entry=entry, target=session.target)
-    uses = {k.name: k for k in record.kernels}
+    uses = {}
+    if not next(t for t in session.manifest.targets if t.target == session.target).has_programs:
+        record = describe(artifact, sizes, threads=threads, entry=entry, target=session.target)
+        uses = {k.name: k for k in record.kernels}
     events, start = [], 0.0
     for name, seconds in session.profile(feed):
-        event = {"name": name, "cat": uses[name].kind, "ph": "X", "pid": 0, "tid": 0}
-        args = {key: value / uses[name].launches for key, value in _told(uses[name]).items()}
+        use = uses.get(name)
+        event = {"name": name, "cat": use.kind if use else "program", "ph": "X", "pid": 0, "tid": 0}
+        args = {key: value / use.launches for key, value in _told(use).items()} if use else {}
         events.append({**event, "ts": start * 1e6, "dur": seconds * 1e6, "args": args})
         start += seconds
     facts = {"target": session.target, "threads": threads, "shapes": {n: list(a.shape) for n, a in feed.items()}}

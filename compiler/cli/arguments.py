@@ -32,13 +32,22 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")(json_option(function))
 
 
+def threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--threads``, where a file is run."""
+    text = "Worker threads. [default: what the process may use]"
+    return click.option("--threads", type=click.IntRange(1), help=text)(function)
+
+
 def device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--device`` and ``--threads``, where a file is run."""
-    threads = click.option(
-        "--threads", type=click.IntRange(1), help="Worker threads. [default: what the process may use]"
+    """``--device``, and what may be done to run there."""
+    where = click.option(
+        "--device", default="auto", show_default=True, help="auto, or what the file has: cpu, xla-cpu, tpu, xla-cuda."
     )
-    where = click.option("--device", default="auto", show_default=True, help="auto, or a kind that the file has: cpu.")
-    return where(threads(function))
+    allow = click.option("--allow-jit", is_flag=True, help="Let XLA compile here what the file has no executable of.")
+    cache = click.option(
+        "--cache/--no-cache", default=True, help="Keep what was compiled here for the next start. [default: on]"
+    )
+    return where(allow(cache(function)))
 
 
 def entry(help_text: str = "The entry point.") -> Decorator:

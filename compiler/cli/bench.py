@@ -28,6 +28,7 @@ SCENARIOS = ["single-stream", "multi-stream", "server", "offline"]
 @click.option("--roofline", is_flag=True, help="Measure this machine's roof and tell our share of it.")
 @arguments.shapes("Sizes to measure at: x:1,128.")
 @click.option("--data", type=arguments.FILE, help="An .npz of inputs. [default: made up]")
+@arguments.device
 @click.option("--threads", type=click.IntRange(1), help="Per run, for us and each peer.")
 @click.option("--streams", type=click.IntRange(1), help="Runs at the same time (not single-stream).")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Queries a second (server).")
@@ -46,6 +47,9 @@ def command(
     roofline: bool,
     shapes: tuple[str, ...],
     data: Path | None,
+    device: str,
+    allow_jit: bool,
+    cache: bool,
     threads: int | None,
     streams: int | None,
     rate: float | None,
@@ -78,13 +82,18 @@ def command(
         streams=streams,
         rate=rate,
         seconds=seconds,
+        device=device,
+        allow_jit=allow_jit or None,
+        cache=cache,
     )
     outcome.data["benchmark"] = result.as_dict()
     screen.block(lines(result))
     if profile:
         from tilewright.benchmark.trace import write_trace
 
-        write_trace(artifact, feed, result.threads, profile, entry)
+        write_trace(
+            artifact, feed, result.threads, profile, entry, device=device, allow_jit=allow_jit or None, cache=cache
+        )
         screen.block([("profile", str(profile))])
     return ExitCode.OK
 
@@ -110,6 +119,8 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
     load = result.load
     shapes = "  ".join(f"{name}[{','.join(map(str, shape))}]" for name, shape in result.shapes.items())
     yield "inputs", shapes
+    if result.jit_seconds:
+        yield "compiled", f"{duration(result.jit_seconds)} by XLA, here, before what was measured"
     threads = f"{result.threads} thread{'s' * (result.threads > 1)} per run"
     offered = f", {load.offered:.1f} offered a second" if load.offered else ""
     yield "scenario", f"{load.scenario}, {threads}, {load.queries} queries{offered}"

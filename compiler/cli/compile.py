@@ -53,6 +53,7 @@ _HOW = "it is said how to quantize, and not to what"
     metavar="NAME=VALUES",
     help="Fix an input: shape=3,224 or shape=@shape.npy. It is no input of the artifact.",
 )
+@click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
     "--precision",
@@ -90,6 +91,7 @@ def command(
     mesh: str | None,
     shard: str | None,
     constants: tuple[str, ...],
+    ahead: bool,
     level: int,
     asked: str | None,
     method: str | None,
@@ -155,6 +157,7 @@ def command(
         mesh=() if mesh is None else parse_mesh(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, array)) for name, array in fixed),
+        ahead=ahead,
         observe=watch,
     )
     with screen.Progress("none" if quiet else progress) as report_stage:

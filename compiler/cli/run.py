@@ -25,6 +25,7 @@ from tilewright.package.atomic import atomic_file
 @click.option("--expect", multiple=True, metavar="NAME=@FILE", help="A .npy that an output must equal; exit 5 if not.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Of --expect: largest relative error. [default: by dtype]")
 @arguments.device
+@arguments.threads
 @arguments.reports
 @click.pass_context
 def command(
@@ -39,6 +40,8 @@ def command(
     expect: tuple[str, ...],
     tolerance: float | None,
     device: str,
+    allow_jit: bool,
+    cache: bool,
     threads: int | None,
     json_path: Path | None,
     junit: Path | None,
@@ -51,7 +54,7 @@ def command(
     feed |= dict(map(arguments.read_array, inputs))
     wanted = dict(map(arguments.read_array, expect))
     start = time.perf_counter()
-    session = load(artifact, device=device, threads=threads, entry=entry)
+    session = load(artifact, device, threads, entry, allow_jit=allow_jit or None, cache=cache)
     loaded = time.perf_counter()
     known = [i.name for i in session.inputs]
     for name in feed:
@@ -77,6 +80,9 @@ def command(
     for name, array in outputs.items():
         screen.block([(name, f"{array.dtype}{list(array.shape)}  {np.array2string(array.ravel()[:6], precision=6)}")])
     screen.block([("load", screen.duration(loaded - start)), ("first run", screen.duration(ended - started))])
+    if session.jit_seconds:
+        screen.block([("compiled", f"{screen.duration(session.jit_seconds)} by XLA, here")])
+    outcome.data |= {"target": session.target, "jit_seconds": session.jit_seconds}
     outcome.data |= {"load_seconds": loaded - start, "first_run_seconds": ended - started}
     outcome.data["outputs"] = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
     if output_dir:

@@ -46,8 +46,8 @@ class Part:
         plan: what to run; every part has the same entry points and signatures.
         members: binaries by file name inside the folder. A CPU part has ``kernels.so``, and so has a part of programs
             with a host part.
-        family: the processor family of a CPU part, or of a host part, as ``uname -m`` says it (``x86_64``,
-            ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
+        family: the processor family of a CPU part, or of the host part of programs, as ``uname -m`` says it
+            (``x86_64``, ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
         requires: CPU feature bits (see :func:`cpu_requirements`); all must be present where the part is run.
     """
 
@@ -195,7 +195,8 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
     for family in families:
         archive.add(f"cpu/{family}/runtime.so", [runtimes[family]], len(runtimes[family]))
     listed = []
-    for part in sorted(parts, key=lambda p: (p.family, -len(p.requires), p.target)):
+    # What runs without being asked for by name comes first; programs for other devices are never that.
+    for part in sorted(parts, key=lambda p: (isinstance(p.plan, Programs), p.family, -len(p.requires), p.target)):
         members = {**_plans(part.plan), **part.members}
         for name in sorted(members):
             archive.add(f"{part.folder}/{name}", [members[name]], len(members[name]))
@@ -204,9 +205,10 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
             "target": part.target,
         }
         if part.family:
-            entry["family"] = part.family
             entry["members"]["runtime.so"] = f"cpu/{part.family}/runtime.so"
-            entry["requires"] = [list(row) for row in part.requires]
+            machine = {"family": part.family, "requires": [list(row) for row in part.requires]}
+            # A loader takes a part with a family for the whole model in kernels, which a host part is not.
+            entry |= {"host": machine} if isinstance(part.plan, Programs) else machine
         listed.append(entry)
     return listed
 

@@ -14,7 +14,7 @@ from tilewright.ir.graph import layers_of
 from tilewright.ops.program import Run, Step
 from tilewright.options import Precision
 from tilewright.passes.quantize.base import Calibration, Capability, Layer, Runner
-from tilewright.passes.quantize.contractions import NO_WEIGHTS
+from tilewright.passes.quantize.contractions import CONTRACTIONS, NO_WEIGHTS
 from tilewright.quantization import request
 from tilewright.quantization.apply import Quantized, Quantizer
 from tilewright.quantization.costs import computed_in, mark_layers
@@ -95,19 +95,34 @@ class PrecisionPlan:
     def check(self, group: Group, entries: Mapping[str, Sequence[Step]]) -> None:
         """Tell every layer by what its kernel computes in, now that there are kernels."""
         for entry, steps in entries.items():
-            found = group.quantized[entry]
-            asked = self._precision.asked
-            if not request.METHODS[asked] and asked != "auto":
-                rows = tuple(_kernel_rows(steps, asked, group))
-            else:
-                rows = tuple(_seen(row, computed_in(steps), found, group) for row in found.rows)
-            group.quantized[entry] = replace(found, rows=rows)
+            self._tell(group, entry, computed_in(steps), _kernel_rows(steps, self._precision.asked, group))
+
+    def check_graphs(self, group: Group, models: Mapping[str, ir.Model], computes: Callable[[ir.Node], str]) -> None:
+        """Tell every layer by what the node that it became computes in, where the graph itself is compiled.
+
+        ``computes`` gives the element type of a node's products, nothing for a node without.
+        """
+        for entry, model in models.items():
+            nodes = {n: dtype for n in model.graph if (dtype := computes(n))}
+            layers = {name: dtype for n, dtype in nodes.items() for name in layers_of(n)}
+            rows = [
+                _plain_row(" + ".join(layers_of(n)) or str(n.name), n.op_type, dtype, self._precision.asked, group)
+                for n, dtype in nodes.items()
+            ]
+            self._tell(group, entry, layers, rows)
+
+    def _tell(self, group: Group, entry: str, computed: Mapping[str, str], plain: Sequence[Layer]) -> None:
+        """``plain`` are the rows where nothing is quantized."""
+        found, asked = group.quantized[entry], self._precision.asked
+        if request.METHODS[asked] or asked == "auto":
+            plain = [_seen(row, computed, found, group) for row in found.rows]
+        group.quantized[entry] = replace(found, rows=tuple(plain))
 
     def require(self) -> None:
         """Raise :class:`PrecisionError` for layers that did not get what was asked and that nobody excepted.
 
         Products without weights are told, and no exception is needed: methods quantize weights and what is multiplied
-        with them.
+        with them. Nor is it for operators that sum no products and stay in f32 (the positions of a Range).
         """
         if self._precision.asked == "auto":
             return
@@ -121,6 +136,7 @@ class PrecisionPlan:
                     f"{row.name} ({row.op_type}) on {on}: {row.got}{f', {row.why}' if row.why else ''}"
                     for row in found.rows
                     if row.why not in ("excepted", NO_WEIGHTS)
+                    and (row.op_type in CONTRACTIONS or self._precision.asked not in _GOT)
                     and not _honoured(row, self._precision.asked)
                     and _type(row.got) not in allowed
                 ]
@@ -240,15 +256,20 @@ def _kernel_rows(steps: Sequence[Step], asked: str, group: Group) -> list[Layer]
     for step in steps:
         if not isinstance(step, Run) or kind_of(step.kernel) not in ("contraction", "scan", "window"):
             continue
-        dtype = work_of(step.kernel).dtype
-        got = dtype if not _is_narrow_float(dtype) or dtype in group.capability.floats else f"f32 ({dtype} stored)"
-        why = ""
-        if asked == "tf32" and "tf32" not in group.capability.floats:
-            why = f"{', '.join(t.spelling for t in group.targets)} has no tf32"
-        elif asked == "fp32" and got not in request.SPELLED["fp32"]:
-            why = "the model has it so"
-        rows.append(Layer(" + ".join(layers_of(step.node)), step.node.op_type, asked, got, why))
+        name, dtype = " + ".join(layers_of(step.node)), work_of(step.kernel).dtype
+        rows.append(_plain_row(name, step.node.op_type, dtype, asked, group))
     return rows
+
+
+def _plain_row(name: str, op_type: str, dtype: str, asked: str, group: Group) -> Layer:
+    """A row for products of type ``dtype`` that nobody quantized."""
+    got = dtype if not _is_narrow_float(dtype) or dtype in group.capability.floats else f"f32 ({dtype} stored)"
+    why = ""
+    if asked == "tf32" and "tf32" not in group.capability.floats:
+        why = f"{', '.join(t.spelling for t in group.targets)} has no tf32"
+    elif asked == "fp32" and got not in request.SPELLED["fp32"]:
+        why = "the model has it so"
+    return Layer(name, op_type, asked, got, why)
 
 
 #: How what a layer got is spelled for each precision that changes graphs.

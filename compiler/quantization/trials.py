@@ -129,9 +129,11 @@ class Trials:
         self._runner = SharedReads(graph, runner)
         self._states: OrderedDict[frozenset[str] | None, State] = OrderedDict()
         self._scores: dict[tuple[frozenset[str], int | None], Score] = {}
+        self._every: frozenset[str] = frozenset()
         self.rows = self.sketch(None)[1]
         self.excepted = _matching(excepted, [row.name for row in self.rows])
-        self.layers = frozenset(row.name for row in self.rows if is_quantized(row, settings)) - self.excepted
+        self._every = frozenset(row.name for row in self.rows if is_quantized(row, settings))
+        self.layers = self._every - self.excepted
 
     @property
     def metric(self) -> str:
@@ -166,7 +168,8 @@ class Trials:
         model = self.graph.clone()
         if layers is not None and not layers:
             return model, tuple(replace(row, got="f32", why="") for row in self.rows)
-        settings = replace(settings, layers=layers)
+        # All that can be: no choice, so that what lies between the layers goes along where the target computes so.
+        settings = replace(settings, layers=None if layers == self._every else layers)
         return model, tuple(self._quantize(model, settings, self.capability, calibration, self._runner))
 
 

@@ -1,4 +1,4 @@
-"""Runs artifacts where only NumPy is. Nothing here knows the compiler.
+"""Runs artifacts: kernels where only NumPy is, programs for XLA through jaxlib. Nothing here knows the compiler.
 
 >>> session = load("model.tw")                                                              # doctest: +SKIP
 >>> outputs = session.run(None, {"x": x})                                                   # doctest: +SKIP

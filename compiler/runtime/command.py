@@ -38,9 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--output-dir", type=Path, help="write each output as NAME.npy")
     run.add_argument("--entry", help="entry point; the first by default")
-    run.add_argument("--device", default="auto", help="auto, cpu, or a target of the artifact")
+    run.add_argument("--device", default="auto", help="auto, cpu, xla-cpu, tpu, or a target of the artifact")
     run.add_argument("--threads", type=int)
     run.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
+    run.add_argument("--allow-jit", action="store_true", help="let XLA compile what the artifact has no executable of")
+    run.add_argument("--no-cache", action="store_true", help="neither read nor keep programs compiled here")
     run.add_argument("--profile", action="store_true", help="print the seconds of each kernel launch")
     run.set_defaults(action=_run)
     inspect = actions.add_parser("inspect", help="what is in an artifact; runs nothing of it")
@@ -55,7 +57,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    session = load(options.artifact, options.device, options.threads, not options.no_mmap, entry=options.entry)
+    session = load(
+        options.artifact,
+        options.device,
+        options.threads,
+        not options.no_mmap,
+        entry=options.entry,
+        allow_jit=options.allow_jit or None,
+        cache=not options.no_cache,
+    )
     given = dict(_named_array(text) for text in options.input)
     inputs = given or _random_inputs(session.manifest.entries[session.manifest.entry(options.entry)])
     if not given:
@@ -66,6 +76,8 @@ def _run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     outputs = session.run(None, inputs)
     print(f"{session.target}, {session.threads} threads: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
+    if session.jit_seconds:
+        print(f"compiled here by XLA: {session.jit_seconds * 1e3:.0f} ms", file=sys.stderr)
     for info, array in zip(session.outputs, outputs, strict=True):
         print(f"{info.name}: {info.dtype}{list(array.shape)}")
         if options.output_dir is not None:
@@ -122,8 +134,10 @@ def describe(artifact: Artifact) -> list[str]:
         lines += _entry_lines(entry)
     lines += ["targets, best first:"]
     for target in manifest.targets:
-        lacks = ", ".join(name for name, *_ in target.requires)
-        lines.append(f"  {target.target}" + (f" ({target.family}; needs {lacks})" if lacks else ""))
+        lacks = ", ".join(name for name, *_ in (*target.requires, *target.host_requires))
+        family = target.family or (f"host part {target.host_family}" if target.host_family else "")
+        told = "; ".join(filter(None, (family, f"needs {lacks}" if lacks else "")))
+        lines.append(f"  {target.target}" + (f" ({told})" if told else ""))
     lines += ["members:"] + [f"  {m.size:12} {m.name}" for m in artifact.members.values()]
     lines.append(f"weights: {len(manifest.weights)} tensors, {sum(w.size for w in manifest.weights)} bytes")
     lines += [f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()]

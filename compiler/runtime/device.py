@@ -49,8 +49,8 @@ class LoadedPlan:
         name = _member(artifact, target, "kernels.so")
         library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
         kernels, count = kernel_table(library, f"{artifact.where}, {name}")
-        self._weights = _checked_weights(artifact, table, threads)
-        weights = _weight_table(artifact, self._weights)
+        self.weights = _checked_weights(artifact, table, threads)
+        weights = _weight_table(artifact, self.weights)
         error = Error()
         pointer = np.frombuffer(plan, np.uint8).ctypes.data
         code = table.create(
@@ -77,23 +77,56 @@ def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPla
     Raises:
         DeviceError: the artifact holds nothing for this machine, or not for ``device`` (exit 8).
     """
-    if threads is not None and threads < 1:
-        raise InputError("bad-threads", where="threads", cause=f"{threads} is not positive", fix="give 1 or more")
     family = _family()
-    offered = [t for t in artifact.manifest.targets if device in ("auto", t.target, t.target.partition(":")[0])]
-    mine = [t for t in offered if t.family == family and "program.json" not in t.members and sys.platform == "linux"]
+    targets = artifact.manifest.targets
+    offered = [t for t in targets if device == "auto" or device in t.spellings]
+    mine = [t for t in offered if t.family == family and not t.has_programs and sys.platform == "linux"]
     if not mine:
-        held = ", ".join(t.target for t in artifact.manifest.targets) or "nothing"
+        held = ", ".join(t.target for t in targets) or "nothing"
+        named = " or ".join(f"--device {t.target.replace(':', '-')}" for t in targets if t.has_programs)
         raise DeviceError(
             "device-missing",
             where=artifact.where,
             cause=f"it holds {held}; none of it is for device {device!r} on {sys.platform} {family}",
-            fix="compile the model for this machine, or name a device that the artifact holds",
+            fix=f"name the device ({named})" if named and device == "auto" else _COMPILE,
         )
-    name = _member(artifact, mine[0], "runtime.so")
-    library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
-    table = runtime_table(library, f"{artifact.where}, {name}")
+    table = _executor(artifact, mine[0])
     return LoadedPlan(artifact, _first_that_runs(artifact, mine, table), table, threads or table.threads_default())
+
+
+_COMPILE = "compile the model for this machine, or name a device that the artifact holds"
+
+
+def load_host(artifact: Artifact, target: TargetInfo, threads: int | None) -> LoadedPlan:
+    """The plan of the host part of a part of programs.
+
+    Raises:
+        DeviceError: its kernels are not for this machine (exit 8).
+    """
+    family = _family()
+    if target.host_family != family or sys.platform != "linux":
+        raise DeviceError(
+            "device-missing",
+            where=artifact.where,
+            cause=f"the host part of {target.target} is for linux {target.host_family}, not {sys.platform} {family}",
+            fix=_COMPILE,
+        )
+    table = _executor(artifact, target)
+    missing = [name for name, *bit in target.host_requires if not table.cpu_has(*bit)]
+    if missing:
+        raise DeviceError(
+            "cpu-too-old",
+            where=artifact.where,
+            cause=f"the host part of {target.target} needs {', '.join(missing)}, which this CPU lacks",
+            fix="run it beside a newer CPU",
+        )
+    return LoadedPlan(artifact, target, table, threads or table.threads_default())
+
+
+def _executor(artifact: Artifact, target: TargetInfo) -> Runtime:
+    name = _member(artifact, target, "runtime.so")
+    library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
+    return runtime_table(library, f"{artifact.where}, {name}")
 
 
 def _family() -> str:

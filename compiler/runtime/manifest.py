@@ -52,12 +52,30 @@ class EntryInfo:
 
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
-    """A target's part: member names in the artifact by file name, and for a CPU what it requires."""
+    """A target's part: member names in the artifact by file name.
+
+    Attributes:
+        target: its spelling.
+        family, requires: of a CPU part, the processor family and its features; else empty.
+        host_family, host_requires: the same of the host part that goes with programs, where there is one.
+    """
 
     target: str
     family: str
     members: Mapping[str, str]
     requires: tuple[Requirement, ...]
+    host_family: str = ""
+    host_requires: tuple[Requirement, ...] = ()
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether programs are run, and not a plan alone."""
+        return "program.json" in self.members
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """What a user may call the device: ``tpu:v5e``, ``tpu-v5e``, ``tpu``."""
+        return (self.target, self.target.replace(":", "-"), self.target.partition(":")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +249,19 @@ def _entry(raw: Any) -> EntryInfo:
 
 
 def _target(raw: Any) -> TargetInfo:
+    members = {_text(name): _text(member) for name, member in raw["members"].items()}
+    family, requires = _machine(raw)
+    return TargetInfo(_text(raw["target"]), family, members, requires, *_machine(dict(raw.get("host", {}).items())))
+
+
+def _machine(raw: Mapping[str, Any]) -> tuple[str, tuple[Requirement, ...]]:
+    """A processor family and the features that code needs."""
     rows = tuple(
         (_text(n), _size(k), _size(a), _size(b), _size(bit)) for n, k, a, b, bit in _list(raw.get("requires", []))
     )
     if any(max(row[1:]) >= 2**32 for row in rows):
         raise ValueError("a feature bit is out of range")
-    members = {_text(name): _text(member) for name, member in raw["members"].items()}
-    return TargetInfo(_text(raw["target"]), _text(raw.get("family", "")), members, rows)
+    return _text(raw.get("family", "")), rows
 
 
 def _weight(raw: Any) -> WeightInfo:

@@ -97,17 +97,19 @@ def parse_programs(text: bytes, where: str) -> Programs:
     """Read ``program.json``. Raises :class:`ArtifactError` for anything but what a compiler writes."""
     try:
         raw = json.loads(text)
-        if raw["version"] != VERSION:
-            raise ValueError(f"version {raw['version']!r}, this runtime reads {VERSION}")
+        if _integer(raw["version"]) != VERSION:
+            fix = "use the version of Tilewright that wrote it, or compile the model again"
+            cause = f"version {raw['version']}, this runtime reads {VERSION}"
+            raise ArtifactError("artifact-version", where=f"{where}, program.json", cause=cause, fix=fix)
         mesh = _mesh(raw["mesh"])
-        return Programs(tuple(_entry(e, mesh) for e in _list(raw["entries"])), bool(raw["host"]), mesh)
+        return Programs(tuple(_entry(e, mesh) for e in _list(raw["entries"])), _flag(raw["host"]), mesh)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        cause, fix = f"{type(error).__name__}: {error}", "copy or compile the artifact again"
+        cause, fix = f"{type(error).__name__}: {error}"[:500], "copy or compile the artifact again"
         raise ArtifactError("artifact-damaged", where=f"{where}, program.json", cause=cause, fix=fix) from None
 
 
 def evaluate(expression: Expression, symbols: Mapping[str, int]) -> int:
-    """The value of an expression. Raises ``KeyError`` for a symbol without a value."""
+    """The value of an expression. Raises ``KeyError`` for a symbol without a value, ``ZeroDivisionError``."""
     stack: list[int] = []
     for item in expression:
         if isinstance(item, int):
@@ -130,6 +132,15 @@ def _apply(operator: str, left: int, right: int) -> int:
     if operator == "%":
         return left % right
     return min(left, right) if operator == "min" else max(left, right)
+
+
+def lone_symbol(expression: Expression) -> str | None:
+    """The symbol that an expression is, where it is nothing else."""
+    if len(expression) == 1 and isinstance(expression[0], str):
+        return expression[0][1:]
+    if len(expression) == 3 and expression[0] == 1 and expression[2] == "*" and isinstance(expression[1], str):
+        return expression[1][1:]
+    return None
 
 
 def symbols_of(expression: Expression) -> set[str]:
@@ -173,7 +184,7 @@ def _entry(raw: Any, mesh: Mesh) -> Entry:
     def step(told: Any) -> Step:
         inputs, outputs = tuple(map(slot, _list(told["inputs"]))), tuple(map(slot, _list(told["outputs"])))
         if "host" in told:
-            return Step(inputs, outputs, _text(told["host"]))
+            return Step(inputs, outputs, _name(told["host"]))
         shardings = tuple(
             tuple(tuple(map(_count, _list(axes))) for axes in _list(dims)) for dims in _list(told["shardings"])
         )
@@ -214,6 +225,19 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    value.encode()  # a lone surrogate raises
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value):
+        raise ValueError("an empty name")
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
     return value
 
 

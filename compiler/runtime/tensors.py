@@ -92,6 +92,17 @@ def packed(info: TensorInfo, array: Array) -> Array:
     Raises:
         InputError: a number does not fit the type.
     """
+    bits = PACKED[info.dtype]
+    check_range(info, array)
+    codes = np.zeros(-(-array.size * bits // 8) * (8 // bits), np.uint8)
+    codes[: array.size] = array.reshape(-1).view(np.uint8) & ((1 << bits) - 1)
+    shifted = codes.reshape(-1, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
+    result: Array = np.bitwise_or.reduce(shifted, axis=1)
+    return result
+
+
+def check_range(info: TensorInfo, array: Array) -> None:
+    """Raise :class:`InputError` where a number of ``array`` does not fit a type in :data:`PACKED`."""
     bits, signed = PACKED[info.dtype], DTYPES[info.dtype][1].kind == "i"
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     if array.size and not low <= array.min() <= array.max() <= high:
@@ -101,11 +112,6 @@ def packed(info: TensorInfo, array: Array) -> Array:
             cause=f"numbers from {array.min()} to {array.max()}, where {info.dtype} holds {low} to {high}",
             fix="give numbers within these bounds",
         )
-    codes = np.zeros(-(-array.size * bits // 8) * (8 // bits), np.uint8)
-    codes[: array.size] = array.reshape(-1).view(np.uint8) & ((1 << bits) - 1)
-    shifted = codes.reshape(-1, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
-    result: Array = np.bitwise_or.reduce(shifted, axis=1)
-    return result
 
 
 def unpacked(info: TensorInfo, memory: Array, shape: Sequence[int]) -> Array:

@@ -156,7 +156,7 @@ def test_profile_names_every_launch(session: runtime.Session) -> None:
 
 
 def test_profile_with_more_launches_than_room(session: runtime.Session) -> None:
-    import tilewright.runtime.session as module
+    import tilewright.runtime.plan_session as module
 
     room, module.PROFILE_ROOM = module.PROFILE_ROOM, 2
     try:

@@ -43,14 +43,14 @@ def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1) -> V
 def slice_(ctx: Rule) -> Tensor:
     """Along each axis from a start by a step; negative starts count from the true end."""
     x, shape = ctx.input(0), ctx.shape()
-    known = ctx.known(1)
-    count = ctx.input(1).shape[0]
-    axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(count))
-    steps = ctx.integers(4) if ctx.has(4) else [1] * count
+    starts = ctx.known(1)
+    if starts is None:
+        raise ctx.unsupported("its starts are computed at run time")
+    axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(len(starts)))
+    steps = ctx.integers(4) if ctx.has(4) else [1] * len(starts)
     value = x.value
-    for n, (d, step) in enumerate(zip(axes, steps, strict=True)):
-        size = x.type.shape[d]
-        start = _clamped(ctx, known[n], size, step) if known is not None else _clamped_at_run_time(ctx, n, size, step)
+    for d, begin, step in zip(axes, starts, steps, strict=True):
+        start = _clamped(ctx, begin, x.type.shape[d], step)
         value = begun(value, d, start, shape[d], _bounded(step, build.shape_of(value)[d]))
     return ctx.result(value)
 
@@ -81,17 +81,6 @@ def _clamped(ctx: Rule, start: Expr, size: Expr, step: int) -> int | Value:
         end = hlo.add(place, sizes.true(size))
         place = build.select(build.compare(place, build.splat(0, DType.I32), "LT", "SIGNED"), end, place)
     return _inside(place, sizes.true(size), step)
-
-
-def _clamped_at_run_time(ctx: Rule, n: int, size: Expr, step: int) -> Value:
-    """As :func:`_clamped`, of a start that only a run tells."""
-    hlo = stablehlo()
-    starts = build.convert(ctx.input(1).value, DType.I64)
-    start = build.reshape(build.cut(starts, 0, n, n + 1), ())
-    whole = ctx.integer(size)
-    moved = build.select(build.compare(start, build.splat(0, DType.I64), "LT", "SIGNED"), hlo.add(start, whole), start)
-    inside = hlo.clamp(build.splat(-1, DType.I64), moved, whole)
-    return _inside(build.convert(inside, DType.I32), ctx.sizes.true(size), step)
 
 
 def _inside(place: Value, size: Value, step: int) -> Value:

@@ -55,7 +55,9 @@ def resize(ctx: Rule) -> Tensor:
     for axis, beyond in outside:
         fill = ctx.attribute("extrapolation_value", 0.0)
         other = build.splat(fill if x.dtype.is_float else int(fill), x.dtype, ctx.shape())
-        value = stablehlo().select(build.broadcast(build.literal(beyond, DType.BOOL), ctx.shape(), [axis]), other, value)
+        value = stablehlo().select(
+            build.broadcast(build.literal(beyond, DType.BOOL), ctx.shape(), [axis]), other, value
+        )
     return ctx.result(value)
 
 

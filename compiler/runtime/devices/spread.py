@@ -51,13 +51,19 @@ class Spread:
         """
         shards = [array[index] for index in slices(array.shape, cut, self.mesh)]
         sharding = _sharding_class()(self._list, hlo_sharding(self._xc, cut, self.mesh))
-        return self._xc.batched_device_put(aval, sharding, shards, self._devices)
+        return self._xc.batched_device_put(aval, sharding, shards, self._devices, enable_x64=True)
 
     def whole(self, shards: Sequence[Any], cut: Cut) -> Array:
         """A result on the host from the buffers of all devices."""
         if is_whole(cut):
-            return np.asarray(shards[0])
-        return assembled([np.asarray(shard) for shard in shards], cut, self.mesh)
+            return memory_of(shards[0])
+        return assembled(list(map(memory_of, shards)), cut, self.mesh)
+
+
+def memory_of(buffer: Any) -> Array:
+    """What a buffer holds, once it is there; memory that may not be written."""
+    array: Array = buffer._single_device_array_to_np_array_did_copy()[0]
+    return array
 
 
 def hlo_sharding(xc: Any, cut: Cut, mesh: Mesh) -> Any:

@@ -1490,12 +1490,13 @@ static int32_t twp__open_host(tw_pjrt *p, tw_error *error) {
     for (uint32_t e = 0; e < p->entry_count; e++)
         for (uint32_t s = 0; s < p->entry[e].step_count; s++) steps += p->entry[e].step[s].host != NULL;
     if (steps == 0) return TW_OK;
-    const char *family = tw__text(j, tw__get(j, p->target, "family"));
+    uint32_t machine = tw__get(j, p->target, "host");
+    const char *family = tw__text(j, tw__get(j, machine, "family"));
     if (uname(&system) != 0 || strcmp(family, system.machine) != 0)
         return tw__fail(error, TW_DEVICE, "the host part of %s is for '%s', this machine is %s", p->m->target, family, system.machine);
     int32_t code = tw__load_runtime(p->m, p->target, error);
     if (code != TW_OK) return code;
-    if (!tw__fits(p->m, p->target, lacking, sizeof lacking)) return tw__fail(error, TW_DEVICE, "this CPU lacks features of the host part: %s", lacking);
+    if (!tw__fits(p->m, machine, lacking, sizeof lacking)) return tw__fail(error, TW_DEVICE, "this CPU lacks features of the host part: %s", lacking);
     p->m->weights_checked = 1; /* by the thread that started before */
     if ((code = tw__make_plan(p->m, p->target, p->threads, error)) != TW_OK) return code;
     for (uint32_t e = 0; e < p->entry_count; e++)
