@@ -73,7 +73,7 @@ def _cpu_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 def _plugin_family(manifest: dict[str, Any], wanted: str | None) -> str:
     """The processor family of the machine with the plugin: that of the host part, else the one asked for, else this."""
     here = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    families = sorted({t["family"] for t in _program_parts(manifest) if t.get("family")})
+    families = sorted({t["host"]["family"] for t in _program_parts(manifest) if "host" in t})
     family = wanted or (families[0] if families else here)
     if family not in (families or BASELINE):
         raise UsageError(
@@ -171,7 +171,8 @@ model.tw holds programs for TARGETS, which a PJRT plugin runs: on a TPU machine 
 --allow-jit compiles the programs that have no executable here, once: what comes out is kept in ~/.cache/tilewright/pjrt
 (--cache DIR) for this plugin and device, and later starts load it. Without it, such a program is refused.
 
-In a C program of your own: tilewright_pjrt.h says how; pjrt_run.c is one. It includes tilewright.h, pjrt.h and crc32c.h.
+In a C program of your own: tilewright_pjrt.h says how, and pjrt_run.c is one. tilewright.h, pjrt.h and crc32c.h belong
+to it.
 """
 
 #: Bytes of the element types that the example fills with zeros.
