@@ -430,3 +430,42 @@ def test_runs_under_sanitizers(artifacts: dict[str, Path], cache: Path, tmp_path
         command = [str(checked), str(artifacts[name]), *map(str, words), *feed(tmp_path, CASES[name].feeds[1])]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_artifacts_own_executable_is_taken_first(program: Path, artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """What a plugin made, as a member; and one that no plugin made, which is passed over with its reason."""
+    words = ["--cache", tmp_path / "kept", *feed(tmp_path, rows(4))]
+    assert start(program, artifacts["static"], *words, "--allow-jit").returncode == 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    _, executable = kept.read_bytes().split(b"\n", 1)
+    told = json.loads(members(artifacts["static"].read_bytes())["xla/cpu/program.json"])
+    told["entries"][0]["steps"][0]["variants"][0]["executable"] = "main-0.exe"
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["targets"][0]["members"]["main-0.exe"] = "xla/cpu/main-0.exe"
+
+    for contents, text in ((executable, "1 executables of the artifact, 0 kept"), (b"nonsense", "compiling was not")):
+        changes = {"xla/cpu/program.json": json.dumps(told).encode(), "xla/cpu/main-0.exe": contents}
+        path = tmp_path / "model.tw"
+        path.write_bytes(rewrite(artifacts["static"].read_bytes(), changes, edit))
+        done = start(program, path, "--cache", "", *words[2:])
+        assert text in done.stderr and done.returncode == (0 if contents is executable else 8), done.stderr
+    assert "main-0.exe" in done.stderr
+
+
+def test_the_plain_c_loader_names_this_one(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    tools = default_toolchain()
+    text = (
+        '#include <stdio.h>\n#define TILEWRIGHT_IMPLEMENTATION\n#include "tilewright.h"\n'
+        "int main(int n, char **a) { tw_model *m; tw_error e; (void)n; int c = tw_open(&m, a[1], NULL, &e);"
+        " puts(e.text); return c; }\n"
+    )
+    headers = {"tilewright.h": (NATIVE / "tilewright.h").read_text()}
+    flags = ["-std=c11", "-O1", "-D_GNU_SOURCE"]
+    built = tools.compile(text, flags, headers=headers)
+    program = tmp_path / "plain"
+    program.write_bytes(tools.link({"a": built}, flags, libraries=("pthread", "dl"), program=True))
+    program.chmod(0o755)
+    for name in ("static", "host"):
+        done = subprocess.run([program, artifacts[name]], capture_output=True, text=True, check=False)
+        assert done.returncode == 8 and "tilewright_pjrt.h" in done.stdout
