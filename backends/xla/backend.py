@@ -21,6 +21,7 @@ from tilewright.backends.xla.computes import computed_in
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
+from tilewright.backends.xla.why import told_by_inputs
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.facts import facts as known_ranges
 from tilewright.ir.graph import body_of, has_type, type_of
@@ -65,7 +66,8 @@ class XlaBackend(GraphBackend):
             if value is not None and value.name and has_type(value):
                 hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
                 if hung:
-                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
+                    told = told_by_inputs(model, hung)
+                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}{told}")
         return Support(True)
 
     def computes(self, node: ir.Node) -> str:
