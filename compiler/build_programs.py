@@ -25,7 +25,7 @@ from tilewright.ir.types import TensorType
 from tilewright.observe import Observer
 from tilewright.ops.infer import infer_model
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
-from tilewright.passes.place import Region, place
+from tilewright.passes.place import NEAR_HOST, Region, near_host, place
 from tilewright.plan.build import Built, PackedConstant
 from tilewright.plan.plan import Constant, Plan, Signature
 from tilewright.plan.programs import ProgramEntry, Programs, ProgramStep, RunHost, RunProgram, Slot
@@ -156,7 +156,8 @@ class _Programs:
             if not support.ok and not all(is_constant(o) for o in node.outputs):
                 self.reasons[node] = support.reason
         while True:
-            regions = place(model, self.reasons.__contains__)
+            cheap = dict.fromkeys(near_host(model, self.reasons.__contains__), NEAR_HOST)
+            regions = place(model, (self.reasons | cheap).__contains__)
             try:
                 compiled = self._compiled(entry, regions)
                 break
@@ -169,6 +170,7 @@ class _Programs:
             and self.backend.compile_ahead(made, self.target, self.settings)  # not before: placement may start over
             for made in compiled
         ]
+        self.reasons |= cheap
         self.nodes += sum(len(r.nodes) for r in regions)
         return self._planned(entry, regions, compiled)
 

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 from tilewright.ir.graph import is_constant
+from tilewright.passes.elementwise import ELEMENTWISE
+
+#: Operators that take less time than moving what they read to a device and what they make back: they touch each element
+#: a few times at most.
+CHEAP = ELEMENTWISE | frozenset(
+    """Concat ConstantOfShape Expand Flatten Gather Identity Range ReduceL1 ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare Reshape Shape Size Slice Split Squeeze Tile Transpose Unsqueeze""".split()
+)
+#: Why a node that the device could compute is on the host part.
+NEAR_HOST = "cheap, and what it reads and what reads it is on the host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,29 @@ class Region:
     nodes: tuple[ir.Node, ...]
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
+
+
+def near_host(model: ir.Model, on_host: Callable[[ir.Node], bool]) -> tuple[ir.Node, ...]:
+    """Nodes of the device that are better on the host part, in the order of the graph.
+
+    Cheap ones (:data:`CHEAP`) between nodes of the host part, whose data would go to the device and come back: all they
+    read is made on the host or given by the caller, and all who read it are there. A region of the device is not cut
+    for them. Nodes that no node of the host part has to do with stay where they are.
+    """
+    nodes = [node for node in model.graph if not all(is_constant(o) for o in node.outputs)]
+    host = {node for node in nodes if on_host(node)}
+    if not host:
+        return ()
+    near = {n for n in nodes if n not in host and n.domain in ("", "ai.onnx") and n.op_type in CHEAP}
+    known = set(nodes)
+    before = {n: {p for v in n.inputs if v is not None and (p := v.producer()) in known} for n in nodes}
+    after = {n: {u.node for v in n.outputs for u in v.uses()} for n in nodes}
+    while away := {n for n in near if not before[n] | after[n] <= near | host}:
+        near -= away
+    touched: set[ir.Node] = set()
+    while found := {n for n in near - touched if (before[n] | after[n]) & (host | touched)}:
+        touched |= found
+    return tuple(n for n in nodes if n in touched)
 
 
 def place(model: ir.Model, on_host: Callable[[ir.Node], bool]) -> tuple[Region, ...]:

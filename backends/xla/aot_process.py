@@ -143,7 +143,8 @@ def _reduced(operation: Any, left: list[int], right: list[int]) -> float:
         numbers = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
         return float(prod(left[d] for d in numbers.lhs_contracting_dimensions))
     numbers = stablehlo.ConvDimensionNumbers(operation.attributes["dimension_numbers"])
-    return prod(right) / max(right[numbers.kernel_output_feature_dimension], 1)
+    features: int = right[numbers.kernel_output_feature_dimension]
+    return prod(right) / max(features, 1)
 
 
 def _spelled(dtype: str, operation: Any) -> str:

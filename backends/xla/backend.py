@@ -18,6 +18,7 @@ from tilewright.backends.base import (
 from tilewright.backends.xla.ahead import ahead, why_not
 from tilewright.backends.xla.aot import installed
 from tilewright.backends.xla.computes import computed_in
+from tilewright.backends.xla.dialect import UNPORTABLE
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
@@ -63,6 +64,8 @@ class XlaBackend(GraphBackend):
         late = late_symbols(model)
         for value in (*node.inputs, *node.outputs):
             if value is not None and value.name and has_type(value):
+                if type_of(value).dtype in UNPORTABLE:
+                    return Support(False, f"{type_of(value).dtype} is younger than StableHLO's portable form")
                 hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
                 if hung:
                     return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")

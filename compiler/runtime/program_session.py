@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -386,10 +387,14 @@ def _pad(array: Array, shape: tuple[int, ...]) -> Array:
     """``array`` as the first elements of a larger one; what lies beyond is left to the program."""
     if shape == array.shape:
         return array
-    try:
-        padded = np.zeros(shape, array.dtype)
-    except MemoryError:
-        fix = "use smaller buckets"
-        raise ResourceError("out-of-memory", where=f"a tensor of {list(shape)}", cause="no memory", fix=fix) from None
+    if math.prod(shape) * array.itemsize > _physical():
+        cause, fix = "this machine has less memory", "compile the model with smaller buckets"
+        raise ResourceError("out-of-memory", where=f"a tensor of {list(shape)}", cause=cause, fix=fix)
+    padded = np.zeros(shape, array.dtype)
     padded[tuple(slice(n) for n in array.shape)] = array
     return padded
+
+
+def _physical() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
