@@ -20,6 +20,7 @@ State = Literal["ok", "missing", "broken"]
 
 NEEDED = ("onnx", "onnx-ir", "onnxscript", "ml-dtypes", "networkx")
 OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvino": "a peer of bench"}
+OPTIONAL |= {"jaxlib": "targets tpu and xla", "libtpu": "executables for TPUs"}
 OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
 PROBE = "double probe(double x) { return 2 * x; }\n"
 #: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.

@@ -14,7 +14,7 @@ from tilewright.cli.screen import size
 from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
-    from tilewright.runtime import Manifest
+    from tilewright.runtime import Artifact
 
 LARGEST = 5  # weights that are listed
 
@@ -56,7 +56,7 @@ def command(
 
         artifact = open_artifact(file)
         outcome.data["manifest"] = asdict(artifact.manifest)
-        screen.block(_artifact(artifact.manifest, file, members))
+        screen.block(_artifact(artifact, file, members))
         if integrity:
             artifact.verify()
             screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
@@ -82,7 +82,10 @@ def _is_artifact(file: Path) -> bool:
         return file.suffix == ".tw"
 
 
-def _artifact(manifest: Manifest, file: Path, members: bool) -> Iterator[tuple[str, str]]:
+def _artifact(artifact: Artifact, file: Path, members: bool) -> Iterator[tuple[str, str]]:
+    from tilewright.runtime.placement import described
+
+    manifest = artifact.manifest
     models = manifest.provenance.get("models", ())
     yield "artifact", f"{file}  {size(file.stat().st_size)}"
     for model in models:
@@ -99,8 +102,12 @@ def _artifact(manifest: Manifest, file: Path, members: bool) -> Iterator[tuple[s
         yield from (("  state", f"{into} and {out} are one memory") for into, out in info.states)
     for target in manifest.targets:
         code = sum(manifest.sizes[member] for member in target.members.values())
-        needs = ", ".join(name for name, *_ in target.requires)
-        yield "target", f"{target.target}  code and plan {size(code)}{f'  needs {needs}' if needs else ''}"
+        needs = ", ".join(name for name, *_ in (*target.requires, *target.host_requires))
+        told = "programs" if target.has_programs else "code"
+        host = f"; host part for {target.host_family}" if target.host_family else ""
+        yield "target", f"{target.target}  {told} and plan {size(code)}{host}{f'  needs {needs}' if needs else ''}"
+        if target.has_programs:
+            yield from (("  step", line) for line in described(artifact, target))
     total = sum(weight.size for weight in manifest.weights)
     yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"
     for weight in sorted(manifest.weights, key=lambda w: -w.size)[:LARGEST]:

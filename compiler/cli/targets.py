@@ -20,6 +20,8 @@ def command(ctx: click.Context, *, json_path: Path | None) -> int:
     found = {}
     for kind in backend_kinds():
         for spelling, target in find_backend(kind).targets().items():
+            if spelling in found:  # a backend of several kinds
+                continue
             memory = ", ".join(f"{m.name} {screen.size(m.size)}" if m.size else m.name for m in target.memory.values())
             peak = ", ".join(f"{dtype} {rate / 1e9:.0f} G/s" for dtype, rate in target.peak.items())
             vector = f"{target.vector_bytes * 8}-bit vectors, " if target.vector_bytes else ""
