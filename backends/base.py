@@ -189,9 +189,14 @@ class ProgramFacts:
         flops, bytes: of one run; 0 where nobody counted.
         memory: bytes of device memory for arguments, results, temporaries and code; ``fits`` whether the device has
             them (``None``: not asked).
+        arguments, results, temporaries, aliased: bytes of the parts of ``memory``; weights are arguments, and what is
+            aliased is a result in the place of an argument.
         code_bytes: size of the executable; 0 where there is none.
         collectives: operations between devices by name.
+        products: operations of products and convolutions by the type of their operands, of f32 with StableHLO's
+            precision (``f32:HIGHEST``).
         predicted_seconds: by the roofline of the target's data: never measured.
+        compile_seconds: what the target's compiler took; ``cached`` when that was another time.
         padding, mean_padding: the share of the work that is padding, at the worst sizes that run in this program and on
             average over them, counted in arithmetic operations of the graph.
         share: of the sizes of its region, that of those that run in this program.
@@ -203,10 +208,17 @@ class ProgramFacts:
     flops: float = 0.0
     bytes: float = 0.0
     memory: int = 0
+    arguments: int = 0
+    results: int = 0
+    temporaries: int = 0
+    aliased: int = 0
     fits: bool | None = None
     code_bytes: int = 0
     collectives: Mapping[str, int] = field(default_factory=dict)
+    products: Mapping[str, float] = field(default_factory=dict)
     predicted_seconds: float | None = None
+    compile_seconds: float = 0.0
+    cached: bool = False
     padding: float = 0.0
     mean_padding: float = 0.0
     share: float = 1.0
@@ -253,6 +265,15 @@ class GraphBackend(Backend):
         target's own compiler fails.
         """
 
+    def compile_ahead(self, made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+        """The programs of a region with executables beside their portable form, once placement has settled.
+
+        Raises ``InternalError`` with a bundle where the target's own compiler fails, ``ResourceError`` for a program
+        that does not fit the device.
+        """
+        del target, settings
+        return made
+
     @abstractmethod
-    def tools(self) -> Mapping[str, str]:
-        """Tool → version, for provenance."""
+    def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
+        """Tool → version, of those that have a part in programs for ``target``; for provenance."""

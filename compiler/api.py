@@ -53,6 +53,7 @@ def compile(
     shard: str | None = None,
     constants: Mapping[str, Any] | None = None,
     fallback: str = "report",
+    ahead: bool = True,
     level: int = 2,
     verify: bool = True,
     tolerance: float | None = None,
@@ -89,6 +90,7 @@ def compile(
             and what else a target of static programs has to know.
         fallback: of targets of programs, whether nodes may be left to the host part: ``report`` or ``allow`` (the
             report lists them), or ``forbid``.
+        ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
         tolerance: of that comparison; ``None`` is :data:`tilewright.accuracy.TOLERANCE`.
@@ -121,6 +123,7 @@ def compile(
         shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
         fallback=_fallback(fallback),
+        ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import onnx_ir as ir
 from tilewright.backends.base import (
@@ -80,11 +81,11 @@ def build_programs(
     planned = tuple(made.entry(entry) for entry in entries)
     if settings.mesh:
         _require_cuts(planned, settings, made.notes)
-    members = dict(made.members)
+    members = {"facts.json": encode_facts(made.facts), **made.members}
     for name, text in made.texts.items():
         observer.text(f"{target.folder}/{name}", text)
     constants = {c.constant.name: c for c in made.constants.values()}
-    tools = dict(backend.tools())
+    tools = dict(backend.tools(target, settings))
     built_host, host_plan = None, None
     if made.hosted:
         built_host = build_target(made.hosted, host.backend, host.target, observer, names)
@@ -164,6 +165,11 @@ class _Programs:
                 self.reasons |= {r.node: r.reason for r in refused.refusals}
         if self.reasons and not self.host.allowed:
             raise _forbidden(self.target, self.reasons)
+        compiled = [
+            made
+            and self.backend.compile_ahead(made, self.target, self.settings)  # not before: placement may start over
+            for made in compiled
+        ]
         self.reasons |= cheap
         self.nodes += sum(len(r.nodes) for r in regions)
         return self._planned(entry, regions, compiled)
@@ -236,6 +242,12 @@ def _forbidden(target: Target, reasons: Mapping[ir.Node, str]) -> UnsupportedErr
         fix="let them (--fallback report), or rewrite these operators",
         problems=told,
     )
+
+
+def encode_facts(facts: Sequence[ProgramFacts]) -> bytes:
+    """``facts.json``, for whoever looks into an artifact: without what took how long, which no two builds share."""
+    told = [{k: v for k, v in asdict(f).items() if k not in ("compile_seconds", "cached")} for f in facts]
+    return json.dumps(told, sort_keys=True, separators=(",", ":"), default=dict).encode()
 
 
 def _signature(value: ir.Value) -> Signature:

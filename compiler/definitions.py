@@ -15,6 +15,8 @@ import onnx_ir as ir
 from tilewright.backends.base import GraphBackend
 from tilewright.frontend.expand import expand_unknown
 from tilewright.passes.base import Pass, PassResult
+from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
+from tilewright.passes.canonicalize.split_projections import SplitProjections
 from tilewright.passes.pipeline import canonicalization
 from tilewright.target import Target
 
@@ -36,6 +38,10 @@ class ExpandDefinitions(Pass):
         return PassResult(changed)
 
 
-def graph_passes(backend: GraphBackend, target: Target, level: int) -> list[Pass]:
-    """What makes a graph ready for a graph target: one spelling, operators that it knows, then its own passes."""
-    return [*canonicalization(), ExpandDefinitions(backend.knows), *backend.passes(target, level)]
+def graph_passes(backend: GraphBackend, target: Target, level: int, spread: bool = False) -> list[Pass]:
+    """What makes a graph ready for a graph target: one spelling, operators that it knows, then its own passes.
+
+    ``spread``: weights are to be cut over several devices.
+    """
+    apart = [SplitProjections(), EliminateDeadCode()] if spread else []
+    return [*canonicalization(), *apart, ExpandDefinitions(backend.knows), *backend.passes(target, level)]

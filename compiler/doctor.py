@@ -20,8 +20,9 @@ State = Literal["ok", "missing", "broken"]
 
 NEEDED = ("onnx", "onnx-ir", "onnxscript", "ml-dtypes", "networkx")
 OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvino": "a peer of bench"}
-OPTIONAL |= {"jaxlib": "targets tpu and xla", "libtpu": "executables for TPUs"}
 OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
+OPTIONAL |= {"jaxlib": "programs for XLA and TPUs", "libtpu": "compiles them for TPUs, with no TPU"}
+GOOGLE = "0x1ae0"  # PCI vendor (pci-ids.ucw.cz); TPUs are processing accelerators, class 12
 PROBE = "double probe(double x) { return 2 * x; }\n"
 #: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.
 LEVELS = {
@@ -54,6 +55,7 @@ def diagnose() -> Iterator[Check]:
     for name, use in OPTIONAL.items():
         yield _package(name, use=use)
     yield _nvidia()
+    yield _tpu()
 
 
 def _package(name: str, required: bool = False, use: str = "") -> Check:
@@ -111,3 +113,17 @@ def _nvidia() -> Check:
     if done.returncode:
         return Check("nvidia", "broken", done.stdout.strip() or done.stderr.strip())
     return Check("nvidia", "ok", done.stdout.strip())
+
+
+def _tpu() -> Check:
+    """Whether the system shows a TPU: ``/dev/accel*``, or ``/dev/vfio/*`` with Google's PCI vendor. None is needed to
+    compile."""
+    found = [str(p) for p in sorted(Path("/dev").glob("accel[0-9]*"))]
+    for vendor in sorted(Path("/sys/bus/pci/devices").glob("*/vendor")):
+        try:
+            shown = vendor.read_text(encoding="ascii").strip() == GOOGLE and (vendor.parent / "iommu_group").exists()
+        except OSError:
+            continue
+        if shown and (vendor.parent / "class").read_text(encoding="ascii").startswith("0x12"):
+            found.append(vendor.parent.name)
+    return Check("tpu", "ok", ", ".join(found)) if found else Check("tpu", "missing", "no TPU on this machine")

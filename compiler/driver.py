@@ -219,7 +219,7 @@ def _graphs(
     state: str,
 ) -> tuple[Lowered, ...]:
     """Entry points as one graph target gets them: canonical, and not lowered. The given graphs stay as they are."""
-    passes = graph_passes(backend, target, options.level)
+    passes = graph_passes(backend, target, options.level, spread=bool(options.mesh) and options.shard != "batch")
     entries = []
     for name, graph in graphs.items():
         own = graph.clone()
@@ -340,6 +340,8 @@ def _package(
         provenance["options"]["buckets"] = stated
     if options.mesh:
         provenance["options"] |= {"mesh": list(options.mesh), "shard": options.shard or "auto"}
+    if not options.ahead:
+        provenance["options"]["ahead"] = False
     if lowered.precision is not None:
         provenance["precision"] = lowered.precision.provenance()
     return Artifact(

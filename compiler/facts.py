@@ -112,6 +112,7 @@ def _programs(build: TargetBuild) -> TargetFacts:
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
         programs=build.facts,
+        passes=_passes(build),
         mesh=_mesh(build) if build.settings.mesh else None,
     )
 
@@ -125,6 +126,14 @@ def _mesh(build: ProgramsBuild) -> MeshFacts:
         bytes_per_device=sum(cut.bytes_per_device for cut in build.cuts),
         notes=build.notes,
     )
+
+
+def _passes(build: ProgramsBuild) -> str:
+    """How a matrix unit without f32 computes its products (``[precision]`` of the target), for those there are."""
+    counts = build.target.extra.get("precision", {}).get("passes", {})
+    found = sorted({kind.partition(":")[2] for f in build.facts for kind in f.products if kind.startswith("f32:")})
+    told = [f"{counts[p]} bf16 pass{'es' * (counts[p] > 1)} ({p})" for p in found if p in counts]
+    return f"f32 products as {' and '.join(told)}" if told else ""
 
 
 def _arenas(entries: Sequence[EntryPoint]) -> str:

@@ -35,6 +35,7 @@ class TargetFacts:
         programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
             ``launches`` are then nodes, ``distinct`` programs.
         mesh: of a graph target on several devices, how the model lies on them.
+        passes: how products of f32 are computed on it, where that is not in f32.
     """
 
     spelling: str
@@ -45,6 +46,7 @@ class TargetFacts:
     weight_bytes: int = 0
     arena: str = ""
     programs: tuple[Any, ...] = ()
+    passes: str = ""
     mesh: MeshFacts | None = None
 
 

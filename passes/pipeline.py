@@ -44,6 +44,7 @@ from tilewright.passes.canonicalize.share_heads import ShareHeads
 from tilewright.passes.canonicalize.simplify_arithmetic import SimplifyArithmetic
 from tilewright.passes.canonicalize.sink_expand import SinkExpand
 from tilewright.passes.canonicalize.sink_views import SinkViews
+from tilewright.passes.canonicalize.split_projections import SplitProjections
 from tilewright.passes.fusion.attention import FuseAttention
 from tilewright.passes.fusion.depthwise_pointwise import FuseDepthwisePointwise
 from tilewright.passes.fusion.dequantized_table import FuseDequantizedTable
@@ -137,6 +138,8 @@ def optional() -> list[Pass]:
         # On the shapes of MobileNetV2 (scripts/bench_windows.py, AVX2, one thread) one kernel took 0.96 to 1.46 times
         # the time of two. To be run before FuseMatMulEpilogue by a target where it pays.
         FuseDepthwisePointwise(),
+        # One product is faster than several, on one device. The driver runs it for programs on a mesh of them.
+        SplitProjections(),
     ]
 
 

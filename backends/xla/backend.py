@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +15,10 @@ from tilewright.backends.base import (
     ProgramSettings,
     Support,
 )
+from tilewright.backends.xla.ahead import ahead, why_not
+from tilewright.backends.xla.aot import installed
 from tilewright.backends.xla.computes import computed_in
+from tilewright.backends.xla.dialect import UNPORTABLE
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
@@ -62,6 +64,8 @@ class XlaBackend(GraphBackend):
         late = late_symbols(model)
         for value in (*node.inputs, *node.outputs):
             if value is not None and value.name and has_type(value):
+                if type_of(value).dtype in UNPORTABLE:
+                    return Support(False, f"{type_of(value).dtype} is younger than StableHLO's portable form")
                 hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
                 if hung:
                     return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
@@ -85,7 +89,7 @@ class XlaBackend(GraphBackend):
             members[f"{stem}.vhlo"] = emitted.module
             texts[f"{stem}.mlir"] = emitted.text
             variants.append(Variant(bucket.sizes, f"{stem}.vhlo"))
-            told = ProgramFacts(stem, bucket.sizes, note="compiled where it is loaded")
+            told = ProgramFacts(stem, bucket.sizes)
             facts.append(replace(told, padding=waste.worst, mean_padding=waste.mean, share=waste.share))
         made = CompiledRegion(emitted.sizes, emitted.weights, tuple(variants), members, texts, facts=tuple(facts))
         if shardings is None:
@@ -93,9 +97,11 @@ class XlaBackend(GraphBackend):
         listed = shardings.listed(region, len(emitted.sizes), emitted.weights)
         return replace(made, shardings=listed, cuts=shardings.table(emitted.weights), notes=shardings.notes)
 
-    def tools(self) -> Mapping[str, str]:
-        """The version of jaxlib, which writes StableHLO."""
-        try:
-            return {"jaxlib": version("jaxlib")}
-        except PackageNotFoundError:
-            return {}
+    def compile_ahead(self, made: CompiledRegion, target: Target, settings: ProgramSettings) -> CompiledRegion:
+        """Executables by libtpu, for targets whose data says how it is told."""
+        return ahead(made, target, settings)
+
+    def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
+        """jaxlib writes StableHLO; libtpu compiles it where it is there and asked to."""
+        found = installed()
+        return {name: v for name, v in found.items() if name == "jaxlib" or not why_not(target, settings)}

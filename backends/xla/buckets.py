@@ -10,10 +10,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 
 import onnx_ir as ir
 from tilewright.backends.xla.rising import holds
+from tilewright.backends.xla.work import evaluated, work_of
 from tilewright.errors import UsageError
 from tilewright.ir.facts import Assumption, assumptions, dimension_names, facts
 from tilewright.ir.graph import has_type, known_value, type_of
@@ -52,8 +53,8 @@ def buckets_of(
     """The buckets of a region, by rising sizes; only symbols that the region contains multiply them.
 
     ``asked`` are sizes by symbol. Other symbols share :data:`PROGRAMS` programs: all get sizes that double up to their
-    bound (:func:`ladder`), thinned where that is too many, such that the longest step is short; a symbol that is
-    multiplied with itself (as the rows and columns of attention) counts twice.
+    bound (:func:`ladder`); where that is too many, those are left out that save least work, small sizes being as likely
+    as large ones and 1 as likely as all others.
 
     Args:
         exact: symbols that are met at just these sizes; at every size of their range where none are asked.
@@ -85,7 +86,7 @@ def buckets_of(
             fix="name fewer sizes (--bucket)",
         )
     free = {s: ladder(_name(model, s), known[s], fits(s)) for s in symbols if s not in fixed}
-    ladders = fixed | _thinned(free, _powers(region, free), max(PROGRAMS // count, 1))
+    ladders = fixed | _thinned(free, _powers(region, free, fixed), max(PROGRAMS // count, 1))
     padded = {s for s in symbols if s not in exact and ladders[s] and known[s].lo < ladders[s][-1]}
     padded |= {s for s, e in equal.items() if e.symbols & padded}
     found = []
@@ -150,32 +151,50 @@ def ladder(name: str, bounds: Range, fits: Callable[[int], bool] = lambda n: Tru
 
 
 def _thinned(
-    ladders: Mapping[str, tuple[int, ...]], powers: Mapping[str, int], limit: int
+    ladders: Mapping[str, tuple[int, ...]], powers: Mapping[str, float], limit: int
 ) -> dict[str, tuple[int, ...]]:
-    """At most ``limit`` combinations: one size more at a time for the symbol whose steps are longest."""
-    counts = dict.fromkeys(ladders, 1)
+    """At most ``limit`` combinations: from the largest sizes on, one more at a time, that which saves most work for
+    the programs that it adds."""
+    chosen = {s: sizes[-1:] for s, sizes in ladders.items()}
     while True:
-        short = [s for s in ladders if counts[s] < len(ladders[s])]
-        short.sort(key=lambda s: (-len(ladders[s]) * powers[s] / counts[s], s))
-        others = {s: math.prod(counts.values()) // counts[s] for s in short}
-        grown = next((s for s in short if others[s] * (counts[s] + 1) <= limit), None)
-        if grown is None:
-            return {s: _spread(sizes, counts[s]) for s, sizes in ladders.items()}
-        counts[grown] += 1
+        count = math.prod(map(len, chosen.values()))
+        gains = []
+        for s, have in chosen.items():
+            if count // max(len(have), 1) * (len(have) + 1) > limit:
+                continue
+            before, programs = _use(ladders[s], have, powers[s]), math.log((len(have) + 1) / max(len(have), 1))
+            for size in set(ladders[s]) - set(have):
+                more = tuple(sorted((*have, size)))
+                gains.append((-math.log(_use(ladders[s], more, powers[s]) / before) / programs, s, more))
+        if not gains:
+            return chosen
+        _, s, more = min(gains)
+        chosen[s] = more
 
 
-def _spread(sizes: Sequence[int], count: int) -> tuple[int, ...]:
-    """``count`` of ``sizes``, evenly: always the last, of three or more the first as well (a batch of 1)."""
-    n = len(sizes)
-    if count < 3:
-        return tuple(sizes[(i + 1) * n // count - 1] for i in range(count))
-    return tuple(sizes[i * (n - 1) // (count - 1)] for i in range(count))
+def _use(ladder: Sequence[int], sizes: Sequence[int], power: float) -> float:
+    """The share of work that is not padding, where small sizes are as likely as large ones, from the first of a ladder
+    on, and 1 (one request, one token) as likely as all others."""
+    between = [(a + b + 1) // 2 for a, b in pairwise(ladder)]
+    ones = [1] * (2 * len(ladder) * (ladder[0] == 1))
+    tried = [max(n, 1) for n in (*ladder, *between, *ones)]
+    used = [math.pow(n / sizes[bisect_left(sizes, n)], power) for n in tried if n <= sizes[-1]]
+    return sum(used) / len(tried)
 
 
-def _powers(region: Region, symbols: Collection[str]) -> dict[str, int]:
-    """How often each symbol is at most multiplied with itself in the number of elements of a value."""
-    values = [v for n in region.nodes for v in n.outputs if v.name and has_type(v)]
-    return {s: max((sum(s in e.symbols for e in type_of(v).shape) for v in values), default=1) or 1 for s in symbols}
+def _powers(
+    region: Region, ladders: Mapping[str, Sequence[int]], fixed: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """By which power of each symbol work grows where all are large: 1 of a batch, more of a sequence."""
+    work = work_of(region)
+    largest = {s: sizes[-1] if sizes else 0 for s, sizes in {**ladders, **fixed}.items()}
+
+    def power(s: str) -> float:
+        sizes = {**largest, s: max(largest[s] // 2, 1)}
+        more, less = (evaluated(work, n) for n in (largest, sizes))
+        return math.log(more / less) / math.log(largest[s] / sizes[s]) if 0 < less < more else 1.0
+
+    return {s: power(s) for s in ladders}
 
 
 def _bound_together(model: ir.Model, region: Region) -> tuple[list[str], dict[str, Expr]]:

@@ -68,26 +68,26 @@ def _exact(mode: str, d: Resized) -> Callable[[int], Fraction] | None:
 
 def _computed(mode: str, d: Resized, dtype: np.dtype[Any]) -> Floats:
     kind = dtype.type
-    at, scale, length = np.arange(d.out).astype(dtype), kind(float(d.ratio)), kind(d.length)
-    half, one, last = kind(0.5), kind(1), kind(d.size - 1)
-    steps = one if length == 1 else length - one
+    at: Floats = np.arange(d.out).astype(dtype)
+    scale, length, half, last = (kind(n) for n in (float(d.ratio), d.length, 0.5, d.size - 1))
+    steps = kind(1) if length == 1 else length - kind(1)
+    found: Floats = (at + half) / scale - half
     if mode == "asymmetric":
-        return at / scale
-    if mode == "tf_half_pixel_for_nn":
-        return (at + half) / scale
-    if mode == "align_corners":
-        return at * kind(0) if length == 1 else at * last / steps
-    if mode == "tf_crop_and_resize":
+        found = at / scale
+    elif mode == "tf_half_pixel_for_nn":
+        found = (at + half) / scale
+    elif mode == "align_corners":
+        found = at * kind(0) if length == 1 else at * last / steps
+    elif mode == "tf_crop_and_resize":
         assert d.region is not None
         start, end = map(kind, d.region)
         middle = (start + end) * half * last
-        return at * kind(0) + middle if length == 1 else start * last + at * (end - start) * last / steps
-    centre = (at + half) / scale - half
-    if mode == "pytorch_half_pixel":
-        return centre if d.out > 1 else at * kind(0)
-    if mode == "half_pixel_symmetric":
-        return kind(d.size) / kind(2) * (one - kind(d.out) / length) + centre
-    return centre
+        found = at * kind(0) + middle if length == 1 else start * last + at * (end - start) * last / steps
+    elif mode == "pytorch_half_pixel" and d.out <= 1:
+        found = at * kind(0)
+    elif mode == "half_pixel_symmetric":
+        found = kind(d.size) / kind(2) * (kind(1) - kind(d.out) / length) + found
+    return found
 
 
 def nearest(mode: str, places: Sequence[Any] | Floats, size: int) -> NDArray[np.int64]:
@@ -130,7 +130,9 @@ def kernel(mode: str, distance: Floats, a: float) -> Floats:
     """The linear kernel, or the cubic one (R. G. Keys, Cubic convolution interpolation, 1981), at a distance."""
     x = np.abs(distance)
     if mode == "linear":
-        return np.maximum(1 - x, 0)
+        triangle: Floats = np.maximum(1 - x, 0)
+        return triangle
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
+    found: Floats = np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
+    return found

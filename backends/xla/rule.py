@@ -162,10 +162,14 @@ class Rule:
 
     def known(self, index: int) -> NDArray[Any] | None:
         """The elements of a short integer input as expressions, where they are known."""
-        value = self._value(index)
+        return self._followed(self._value(index))
+
+    def _followed(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """What is known of a value, over sizes of the program: others a run may tell too late."""
         if value is None:
             return None
-        return self._known[value] if value in self._known else known_value(value)
+        known = self._known[value] if value in self._known else known_value(value)
+        return known if known is None or all(e.symbols <= self.sizes.bucket.keys() for e in known.flat) else None
 
     def integers(self, index: int) -> list[int]:
         """The elements of a short integer input; refused when they are not known while compiling."""
@@ -191,7 +195,7 @@ class Rule:
             if type_ is None:
                 made.append(None)
                 continue
-            known = self._known[value] if value in self._known else known_value(value)
+            known = self._followed(value)
             if known is None or (known.size > FOLLOWED and not all(e.is_constant for e in known.flat)):
                 return None
             if any(e.symbols - self.sizes.bucket.keys() for e in known.flat):  # symbols that only a run tells

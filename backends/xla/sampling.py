@@ -88,18 +88,18 @@ def _outer(x: Value, on: Arithmetic, a: float) -> Value:
 
 
 def read(image: Value, dtype: DType, indices: Sequence[Value], padding: str, corners: bool = False) -> Value:
-    """Pixels (of type ``dtype``) at indices ``[N, *points]``: those outside are ``zeros``, or those at the ``border``, or reflected."""
+    """Pixels (of type ``dtype``) at indices ``[N, *points]``: those outside are ``zeros``, those at the ``border``, or
+    reflected."""
     hlo, sizes = stablehlo(), shape_of(image)[2:]
     on = Arithmetic(DType.I32)
     inside: Value | None = None
     places = []
     for index, size in zip(indices, sizes, strict=True):
-        if padding == "reflection":
-            index = _reflected(index, size, corners)
-        elif padding == "zeros":
+        if padding == "zeros":
             here = hlo.and_(on.compare(index, "GE", 0), on.compare(index, "LT", size))
             inside = here if inside is None else hlo.and_(inside, here)
-        places.append(on.clamp(0, index, size - 1))
+        place = _reflected(index, size, corners) if padding == "reflection" else index
+        places.append(on.clamp(0, place, size - 1))
     batch = build.iota(DType.I32, shape_of(places[0]), 0)
     dims = [0, *range(2, 2 + len(sizes))]
     pixels = indexing.take_points(image, indexing.points([batch, *places]), dims)

@@ -76,7 +76,10 @@ class Shardings:
         dims = self.operand(value).dims if type_.dtype.bits < 8 else self.of(value).dims
         counts = tuple(prod(self.mesh[axis] for axis in dim) for dim in dims)
         size = -(-prod(shape) * type_.dtype.bits // 8)
-        return WeightCut(str(value.name), shape, counts, size, size // prod(counts), self.kept.get(value, ""))
+        reason = self.kept.get(value, "")
+        if any(self.of(value).dims) and not any(dims):
+            reason = f"{type_.dtype} lies in bytes, which are cut along the first dimension only"
+        return WeightCut(str(value.name), shape, counts, size, size // prod(counts), reason)
 
 
 def shard(

@@ -60,6 +60,7 @@ _HOW = "it is said how to quantize, and not to what"
     show_default=True,
     help="Nodes that a target of programs leaves to its host part: counted, listed, or an error.",
 )
+@click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
     "--precision",
@@ -98,6 +99,7 @@ def command(
     shard: str | None,
     constants: tuple[str, ...],
     fallback: str,
+    ahead: bool,
     level: int,
     asked: str | None,
     method: str | None,
@@ -164,6 +166,7 @@ def command(
         mesh=() if mesh is None else parse_mesh(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, array)) for name, array in fixed),
+        ahead=ahead,
         observe=watch,
     )
     with screen.Progress("none" if quiet else progress) as report_stage:

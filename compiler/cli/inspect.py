@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from tilewright.cli import arguments, screen
+from tilewright.cli import arguments, programs, screen
 from tilewright.cli.screen import size
 from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
-    from tilewright.runtime import Artifact
+    from tilewright.backends.base import ProgramFacts
+    from tilewright.runtime.artifact import Artifact
+    from tilewright.runtime.manifest import TargetInfo
 
 LARGEST = 5  # weights that are listed
 
@@ -56,7 +59,9 @@ def command(
 
         artifact = open_artifact(file)
         outcome.data["manifest"] = asdict(artifact.manifest)
-        screen.block(_artifact(artifact, file, members))
+        found = {t.target: _programs(artifact, t) for t in artifact.manifest.targets}
+        outcome.data["programs"] = {target: [asdict(f) for f in facts] for target, facts in found.items() if facts}
+        screen.block(_artifact(artifact, file, members, found))
         if integrity:
             artifact.verify()
             screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
@@ -82,7 +87,22 @@ def _is_artifact(file: Path) -> bool:
         return file.suffix == ".tw"
 
 
-def _artifact(artifact: Artifact, file: Path, members: bool) -> Iterator[tuple[str, str]]:
+def _programs(artifact: Artifact, target: TargetInfo) -> tuple[ProgramFacts, ...]:
+    """What is known of the programs of a target. Raises :class:`ArtifactError` where that is no such thing."""
+    from tilewright.runtime.errors import ArtifactError
+
+    if "facts.json" not in target.members:
+        return ()
+    try:
+        return programs.read(json.loads(bytes(artifact.checked(target.members["facts.json"]))))
+    except (ValueError, RecursionError) as error:
+        where, fix = f"{target.target}, facts.json", "copy or compile the artifact again"
+        raise ArtifactError("artifact-damaged", where=where, cause=str(error), fix=fix) from None
+
+
+def _artifact(
+    artifact: Artifact, file: Path, members: bool, found: Mapping[str, Sequence[ProgramFacts]]
+) -> Iterator[tuple[str, str]]:
     from tilewright.runtime.placement import described
 
     manifest = artifact.manifest
@@ -108,6 +128,7 @@ def _artifact(artifact: Artifact, file: Path, members: bool) -> Iterator[tuple[s
         yield "target", f"{target.target}  {told} and plan {size(code)}{host}{f'  needs {needs}' if needs else ''}"
         if target.has_programs:
             yield from (("  step", line) for line in described(artifact, target))
+        yield from programs.lines(found[target.target])
     total = sum(weight.size for weight in manifest.weights)
     yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"
     for weight in sorted(manifest.weights, key=lambda w: -w.size)[:LARGEST]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from tilewright.cli import precision
+from tilewright.cli import precision, programs
 from tilewright.cli.screen import duration, size
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ def summary(
         yield from (("", f"on the host: {line}") for line in _placed(target) if placement)
         if target.mesh is not None:
             yield from _mesh(target, target.mesh, verbose)
+        yield from programs.lines(target.programs)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
     if report.requested is None:
         yield "precision", f"requested the model’s own → actual {counts}"
     else:
         yield from precision.lines(report.requested)
         yield "", f"kernels compute in {counts}"
+    yield from (("", f"{target.passes} on {target.spelling}") for target in report.targets if target.passes)
     yield from accuracy(checked, reason)
+    yield from (("latency", text) for target in report.targets if (text := programs.latency(target)))
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
     if checked is not None:
@@ -69,7 +72,10 @@ def _model(model: ModelFacts) -> str:
 def _target(target: TargetFacts) -> str:
     what = "nodes" if target.programs else "kernels"
     placed = f"{target.launches - len(target.fallback)}/{target.launches} {what} on device"
-    parts = [target.spelling, f"{placed}, {len(target.fallback)} fallback", f"{target.distinct} distinct"]
+    count = (
+        f"{target.distinct} program{'s' * (target.distinct > 1)}" if target.programs else f"{target.distinct} distinct"
+    )
+    parts = [target.spelling, f"{placed}, {len(target.fallback)} fallback", count]
     if target.code_bytes:
         parts.append(f"code {size(target.code_bytes)}")
     if target.arena:

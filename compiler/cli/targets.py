@@ -14,18 +14,25 @@ from tilewright.errors import ExitCode
 @click.pass_context
 def command(ctx: click.Context, *, json_path: Path | None) -> int:
     """List every target, with what the compiler knows of it."""
-    from tilewright.selection import backend_kinds, find_backend
+    from tilewright.selection import every_target
 
     outcome = arguments.begin(ctx, json_path)
     found = {}
-    for kind in backend_kinds():
-        for spelling, target in find_backend(kind).targets().items():
-            if spelling in found:  # a backend of several kinds
-                continue
-            memory = ", ".join(f"{m.name} {screen.size(m.size)}" if m.size else m.name for m in target.memory.values())
-            peak = ", ".join(f"{dtype} {rate / 1e9:.0f} G/s" for dtype, rate in target.peak.items())
-            vector = f"{target.vector_bytes * 8}-bit vectors, " if target.vector_bytes else ""
-            screen.block([(f"{spelling:<24}", f"{vector}{memory}; peak {peak}")])
-            found[spelling] = {"host": target.host, "features": sorted(target.features), "peak": dict(target.peak)}
+    for target in every_target():
+        memory = ", ".join(f"{m.name} {screen.size(m.size)}" if m.size else m.name for m in target.memory.values())
+        peak = ", ".join(f"{dtype} {_rate(rate)}" for dtype, rate in target.peak.items())
+        vector = f"{target.vector_bytes * 8}-bit vectors, " if target.vector_bytes else ""
+        screen.block([(f"{target.spelling:<24}", f"{vector}{memory}; peak {peak}")])
+        found[target.spelling] = {
+            "host": target.host,
+            "features": sorted(target.features),
+            "memory": {m.name: {"size": m.size, "bandwidth": m.bandwidth} for m in target.memory.values()},
+            "peak": dict(target.peak),
+        }
     outcome.data["targets"] = found
     return ExitCode.OK
+
+
+def _rate(rate: float) -> str:
+    """Operations a second for a reader."""
+    return f"{rate / 1e12:.0f} T/s" if rate >= 1e13 else f"{rate / 1e9:.0f} G/s"

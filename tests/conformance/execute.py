@@ -23,8 +23,8 @@ from tests.conformance.determining import determining
 #: What would compute for us.
 FORBIDDEN = ("onnxruntime", "onnx.reference", "torch", "jax")
 
-#: What a loaded artifact is asked for, by target; others are the machine's own.
-DEVICES = {"xla:cpu": "xla-cpu"}
+#: How an artifact is loaded, by target, where it is not as usual.
+LOADING: dict[str, dict[str, Any]] = {"xla:cpu": {"device": "xla-cpu", "allow_jit": True, "cache": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def execute(case: Case, target: str = "cpu:native", symbolic: bool = False, cons
         return Outcome(case.name, "failed", f"crash: {_line(error)}", constants=held)
     cpu = _cpu() - started
     try:
-        session = tilewright.load(artifact, device=DEVICES.get(target))
+        session = tilewright.load(artifact, **LOADING.get(target, {}))
         names = given(onnx.load(str(case.folder / "model.onnx"), load_external_data=False))
         for data in case.data:
             inputs, expected = read_values(data, "input"), read_values(data, "output")
@@ -166,7 +166,7 @@ def main() -> None:
     The arguments are the target, and ``symbolic``, which opens the sizes of inputs, or ``constants``.
     """
     target, *modes = sys.argv[1:]
-    if target in DEVICES:
+    if target in LOADING:
         sys.modules["jax"] = None  # type: ignore[assignment]  # jaxlib looks for it; it is not to be found
     known = cases()
     for line in sys.stdin:

@@ -326,6 +326,12 @@ REWRITES += [
         "n = Div(d, r) g = Mul(w, n) y = Neg(g) }",
         "LayerNormalization Neg",
     ),
+    (
+        "split-projections",
+        "g (float[B,2] x) => (float[B,1] y, float[B,2] z) <float[2,3] w = {1,2,3,4,5,6}, float[3] b = {1,0,2}, "
+        "int64[2] n = {1,2}> { p = MatMul(x, w) a = Add(b, p) y, z = Split<axis=-1>(a, n) }",
+        "MatMul Add MatMul Add",
+    ),
 ]
 
 
@@ -340,6 +346,18 @@ def test_rewrites(name: str, text: str, after: str) -> None:
 
 #: pass, graph, a piece of the reason (empty: not even a candidate).
 REFUSALS = [
+    (
+        "split-projections",  # the whole is an output as well
+        "g (float[B,2] x) => (float[B,2] y, float[B,2] z, float[B,4] p) <float[2,4] w = {1,2,3,4,5,6,7,8}, "
+        "int64[2] n = {2,2}> { p = MatMul(x, w) y, z = Split<axis=1>(p, n) }",
+        "product with a weight",
+    ),
+    (
+        "split-projections",  # rows, not features
+        "g (float[4,2] x) => (float[2,3] y, float[2,3] z) <float[2,3] w = {1,2,3,4,5,6}, int64[2] n = {2,2}> "
+        "{ p = MatMul(x, w) y, z = Split<axis=0>(p, n) }",
+        "along features",
+    ),
     (
         "sink-views",  # the other operand has a row for each row
         "g (float[B,S,4] x, float[M,4] z) => (float[M,4] y) <int64[2] f = {-1, 4}> { r = Reshape(x, f) y = Add(r, z) }",

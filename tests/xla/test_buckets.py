@@ -10,10 +10,11 @@ import tilewright as tw
 from onnx import ModelProto, TensorProto, helper
 from tilewright.backends.xla.buckets import PROGRAMS, buckets_of, ladder
 from tilewright.backends.xla.rising import holds
+from tilewright.backends.xla.waste import waste_of
 from tilewright.errors import UsageError
 from tilewright.frontend.buckets import apply_buckets, by_symbol, parse_bucket
 from tilewright.frontend.onnx import import_model
-from tilewright.ir.facts import facts, set_facts
+from tilewright.ir.facts import Assumption, facts, set_assumptions, set_facts
 from tilewright.ir.parse import parse
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range
 from tilewright.passes.place import Region, place
@@ -66,7 +67,7 @@ def test_an_open_end_needs_a_bound() -> None:
     ("ranges", "counts"),
     [
         ({"M": (1, 512), "K": (4, 4), "N": (4, 4)}, (7, 1, 1)),
-        ({"M": (1, 32), "K": (1, 512), "N": (4, 4)}, (4, 4, 1)),
+        ({"M": (1, 32), "K": (1, 512), "N": (4, 4)}, (2, 7, 1)),
         ({"M": (1, 512), "K": (1, 512), "N": (1, 512)}, (2, 4, 2)),
     ],
 )
@@ -82,10 +83,44 @@ def test_programs_stay_few(ranges: dict[str, tuple[int, int]], counts: tuple[int
 
 
 def test_a_dimension_multiplied_with_itself_has_shorter_steps() -> None:
-    proto = model([("MatMul", "x y", "z"), ("Relu", "w", "v")], {"x": ("A", 4), "y": (4, "A"), "w": ("B",)}, ["z", "v"])
-    graph, region = imported(proto, A=(1, 64), B=(1, 64))
+    shapes: dict[str, tuple[int | str, ...]] = {"x": ("A", 4), "y": (4, "A"), "w": ("B",)}
+    proto = model([("MatMul", "x y", "z"), ("Relu", "w", "v")], shapes, ["z", "v"])
+    graph, region = imported(proto, A=(2, 64), B=(2, 64))
     found = buckets_of(graph, region, {})
     assert len({b.sizes["A"] for b in found}) > len({b.sizes["B"] for b in found})
+
+
+def test_one_request_is_not_padded() -> None:
+    graph, region = imported(MATMUL, M=(1, 32), K=(8, 128), N=(4, 4))
+    assert min(b.sizes["M"] for b in buckets_of(graph, region, {})) == 1
+
+
+def test_sizes_that_have_to_be_divisible() -> None:
+    graph, region = imported(MATMUL, M=(1, 20), K=(4, 4), N=(4, 4))
+    set_assumptions(graph, (Assumption(parse("M"), parse("3*(M//3)"), "a Reshape"),))
+    found = buckets_of(graph, region, {})
+    assert [b.sizes["M"] for b in found] == [3, 6, 9, 18]
+    assert found[0].padded == ("M",)
+
+
+def test_sizes_that_have_to_be_equal_to_one_another() -> None:
+    graph, region = imported(MATMUL, M=(1, 6), K=(4, 4), N=(1, 6))
+    set_assumptions(graph, (Assumption(parse("2*M"), parse("3*N"), "a Reshape"),))
+    found = buckets_of(graph, region, {}, ["M", "N"])
+    assert [(b.sizes["M"], b.sizes["N"]) for b in found] == [(3, 2), (6, 4)]
+    assert not found[0].padded
+
+
+def test_the_cost_of_padding() -> None:
+    """Of M alone: 5 rows in a program of 8 leave 3/8; of K and N as well it is what is left of the product."""
+    graph, region = imported(MATMUL, M=(1, 8), K=(4, 4), N=(4, 4))
+    wastes = waste_of(region, buckets_of(graph, region, {}), facts(graph))
+    assert [w.worst for w in wastes] == [0, 0, 1 - 3 / 4, 1 - 5 / 8]
+    assert [w.mean for w in wastes] == [0, 0, 1 - 3.5 / 4, 1 - 6.5 / 8]
+    assert [w.share for w in wastes] == [1 / 8, 1 / 8, 2 / 8, 4 / 8]
+    graph, region = imported(MATMUL, M=(1, 8), K=(1, 4), N=(1, 4))
+    (found,) = waste_of(region, buckets_of(graph, region, {"M": (8,), "K": (4,), "N": (4,)}), facts(graph))
+    assert found.worst == 1 - 1 / (8 * 4 * 4) and found.share == 1
 
 
 def test_only_symbols_of_the_region_multiply() -> None:

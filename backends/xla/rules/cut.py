@@ -14,19 +14,22 @@ from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 
 
-def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1) -> Value:
+def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1, fits: bool = False) -> Value:
     """``size`` elements along ``dim`` from ``start``, a number or a scalar, by steps of either sign; what is asked for
     outside is anything.
 
-    A ``dynamic_slice`` moves back what would not fit: there is room after (or before) the elements as far as it may
-    reach.
+    A ``dynamic_slice`` moves back what would not fit: unless it is known that it ``fits`` there is room after (or
+    before) the elements as far as it may reach.
     """
     if size == 0:
         return build.cut(x, dim, 0, 0)
     length, have = (size - 1) * abs(step) + 1, build.shape_of(x)[dim]
     if not isinstance(start, int):
-        low, high = (0, length) if step > 0 else (length - 1, 1)
-        x = build.window(build.widen(x, dim, low, high), dim, start, length)
+        if not fits:
+            x = build.widen(x, dim, *((0, length) if step > 0 else (length - 1, 1)))
+        elif step < 0:
+            start = stablehlo().subtract(start, build.splat(length - 1, DType.I32))
+        x = build.window(x, dim, start, length)
     else:
         first = start if step > 0 else start - length + 1
         low, high = max(0, -first), max(0, first + length - have)
@@ -43,15 +46,16 @@ def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1) -> V
 def slice_(ctx: Rule) -> Tensor:
     """Along each axis from a start by a step; negative starts count from the true end."""
     x, shape = ctx.input(0), ctx.shape()
-    known = ctx.known(1)
-    count = ctx.input(1).shape[0]
-    axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(count))
-    steps = ctx.integers(4) if ctx.has(4) else [1] * count
+    starts = ctx.known(1)
+    if starts is None:
+        raise ctx.unsupported("its starts are computed at run time")
+    axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(len(starts)))
+    steps = ctx.integers(4) if ctx.has(4) else [1] * len(starts)
     value = x.value
-    for n, (d, step) in enumerate(zip(axes, steps, strict=True)):
-        size = x.type.shape[d]
-        start = _clamped(ctx, known[n], size, step) if known is not None else _clamped_at_run_time(ctx, n, size, step)
-        value = begun(value, d, start, shape[d], _bounded(step, build.shape_of(value)[d]))
+    for d, begin, step in zip(axes, starts, steps, strict=True):
+        start = _clamped(ctx, begin, x.type.shape[d], step)
+        whole = not ctx.sizes.is_padded(ctx.type().shape[d])  # all that is taken is there
+        value = begun(value, d, start, shape[d], _bounded(step, build.shape_of(value)[d]), whole)
     return ctx.result(value)
 
 
@@ -83,17 +87,6 @@ def _clamped(ctx: Rule, start: Expr, size: Expr, step: int) -> int | Value:
     return _inside(place, sizes.true(size), step)
 
 
-def _clamped_at_run_time(ctx: Rule, n: int, size: Expr, step: int) -> Value:
-    """As :func:`_clamped`, of a start that only a run tells."""
-    hlo = stablehlo()
-    starts = build.convert(ctx.input(1).value, DType.I64)
-    start = build.reshape(build.cut(starts, 0, n, n + 1), ())
-    whole = ctx.integer(size)
-    moved = build.select(build.compare(start, build.splat(0, DType.I64), "LT", "SIGNED"), hlo.add(start, whole), start)
-    inside = hlo.clamp(build.splat(-1, DType.I64), moved, whole)
-    return _inside(build.convert(inside, DType.I32), ctx.sizes.true(size), step)
-
-
 def _inside(place: Value, size: Value, step: int) -> Value:
     hlo = stablehlo()
     one = build.splat(1, DType.I32)
@@ -108,10 +101,12 @@ def split(ctx: Rule) -> list[Tensor | None]:
     axis = ctx.attribute("axis", 0) % x.rank
     results: list[Tensor | None] = []
     start: Expr = constant(0)
+    # Then no piece reaches beyond the end: none begins later than in the bucket.
+    fits = sum(ctx.shape(n)[axis] for n in range(len(ctx.types))) <= x.shape[axis]
     for n in range(len(ctx.types)):
         size = ctx.type(n).shape[axis]
         place = ctx.sizes.true(start) if ctx.sizes.is_padded(start) else ctx.sizes.static(start)
-        piece = begun(x.value, axis, place, ctx.sizes.static(size))
+        piece = begun(x.value, axis, place, ctx.sizes.static(size), fits=fits)
         results.append(ctx.result(build.fit(piece, ctx.shape(n)), n))
         start = start + size
     return results

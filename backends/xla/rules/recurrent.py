@@ -100,13 +100,13 @@ def recurrent(ctx: Rule) -> tuple[Tensor | None, ...]:
     joined = [build.reshape(s, shape) for s in states]
     every = joined[0] if directions == 1 else hlo.concatenate(joined, 1)
     results: list[Tensor | None] = []
-    for output, found in enumerate([every, *map(_stacked, zip(*last, strict=True))]):
+    for output, made in enumerate([every, *map(_stacked, zip(*last, strict=True))]):
         if not ctx.wants(output):
             results.append(None)
             continue
-        if first:
-            found = build.transpose(found, [2, 0, 1, 3] if output == 0 else [1, 0, 2])
-        results.append(ctx.result(build.convert(found, x.dtype), output))
+        order = [2, 0, 1, 3] if output == 0 else [1, 0, 2]
+        turned = build.transpose(made, order) if first else made
+        results.append(ctx.result(build.convert(turned, x.dtype), output))
     return tuple(results)
 
 
@@ -249,7 +249,7 @@ def _activation(name: str, alpha: float, beta: float, dtype: DType) -> Callable[
     def positive(x: Value) -> Value:
         return build.compare(x, number(0, x), "GE", "FLOAT")
 
-    return {
+    found: dict[str, Callable[[Value], Value]] = {
         "relu": lambda x: hlo.maximum(x, number(0, x)),
         "tanh": hlo.tanh,
         "sigmoid": hlo.logistic,
@@ -263,4 +263,5 @@ def _activation(name: str, alpha: float, beta: float, dtype: DType) -> Callable[
         "softplus": lambda x: hlo.add(
             hlo.maximum(x, number(0, x)), hlo.log_plus_one(hlo.exponential(hlo.negate(hlo.abs(x))))
         ),
-    }[name]
+    }
+    return found[name]
