@@ -210,6 +210,20 @@ def test_a_part_that_cannot_run_here_is_told_as_unchecked(folder: Path, monkeypa
     assert checked.unchecked == (("xla:cpu", "no such chip"),)
 
 
+def test_one_file_for_a_processor_xla_and_a_tpu(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.tw"
+    targets = ("-t", "cpu:x86-64-v3", "-t", "xla:cpu", "-t", "tpu:v5e")
+    result = invoke("compile", folder / "host.onnx", *targets, "--no-ahead", "-o", out, *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert "cpu:x86-64-v3 and xla:cpu beside" in result.output and "not checked on tpu:v5e" in result.output
+    for device in ("tpu", "tpu-v5e", "tpu:v5e"):
+        result = invoke("run", out, "--device", device, "--allow-jit")
+        assert result.exit_code == 8 and ("no TPU chip" in result.output or "libtpu" in result.output), result.output
+    manifest = runtime.open_artifact(out).manifest
+    assert [t.target for t in manifest.targets] == ["cpu:x86-64-v3", "tpu:v5e", "xla:cpu"]
+    assert len([w for w in manifest.weights if w.size == 4 * models.WIDTH**2]) == 1
+
+
 def test_entry_points_are_verified_and_run() -> None:
     entries = {"grow": models.counter(), "more": models.counter()}
     with warnings.catch_warnings():
