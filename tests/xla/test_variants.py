@@ -15,6 +15,7 @@ from tilewright.backends.xla.rule import Padding
 from tilewright.runtime.errors import InputError
 
 from tests.xla.reference import model_of
+from tests.xla.run import compiled as program
 
 pytest.importorskip("jaxlib")
 
@@ -139,3 +140,13 @@ def test_a_run_with_sizes_that_are_not_equal_is_refused() -> None:
     artifact = tw.compile(model_of(FLAT), ("xla:cpu",), input_shapes=shapes, verify=False)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="6 is not 9"):
         tw.load(artifact, device="xla-cpu").run(None, {"x": ROWS[:3, :2], "y": ROWS[:3, :3]})
+
+
+def test_counts_beyond_32_bits() -> None:
+    """A size is a number of 32 bits in a program that is padded; where a count may be more, sizes are exact."""
+    text = "g (float[A,B,C] x) => (int64 y) { y = Size(x) }"
+    found = program(text, {"x": ("A=65535..65536", 256, 256)})
+    assert [dict(v.sizes) for v in found.compiled.variants] == [{"A": 65535}, {"A": 65536}]
+    assert not found.compiled.padded and f"dense<{65536**2}> : tensor<i64>" in found.text
+    found = program(text, {"x": ("A=65535..65536", 16, 16)})
+    assert found.compiled.padded == ("A",)
