@@ -32,7 +32,7 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
         yield from (("", f"on the host: {reason}") for reason in target.fallback)
         if target.mesh is not None:
             yield from _mesh(target, target.mesh, verbose)
-        yield from programs.lines(target.programs)
+        yield from programs.lines(target.programs, verbose)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
     if report.requested is None:
         yield "precision", f"requested the model’s own → actual {counts}"
