@@ -18,9 +18,11 @@ from tilewright.backends.base import (
 from tilewright.backends.xla.ahead import ahead, why_not
 from tilewright.backends.xla.aot import installed
 from tilewright.backends.xla.computes import computed_in
+from tilewright.backends.xla.dialect import UNPORTABLE
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
+from tilewright.backends.xla.why import told_by_inputs
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.facts import facts as known_ranges
 from tilewright.ir.graph import body_of, has_type, type_of
@@ -63,9 +65,12 @@ class XlaBackend(GraphBackend):
         late = late_symbols(model)
         for value in (*node.inputs, *node.outputs):
             if value is not None and value.name and has_type(value):
+                if type_of(value).dtype in UNPORTABLE:
+                    return Support(False, f"{type_of(value).dtype} is younger than StableHLO's portable form")
                 hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
                 if hung:
-                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
+                    told = told_by_inputs(model, hung)
+                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}{told}")
         return Support(True)
 
     def computes(self, node: ir.Node) -> str:

@@ -71,6 +71,9 @@ def element_type(dtype: DType) -> Any:
     return getattr(mlir, _FLOATS[dtype]).get()
 
 
+#: Element types that :data:`VERSION` of the portable form does not have.
+UNPORTABLE = frozenset((DType.F4E2M1, DType.F8E8M0, DType.I2, DType.U2))
+
 _FLOATS = {
     DType.F16: "F16Type",
     DType.BF16: "BF16Type",

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 from tilewright.backends.xla import build, spmd
-from tilewright.backends.xla.dialect import bindings, context, portable, tensor_type
+from tilewright.backends.xla.dialect import UNPORTABLE, bindings, context, portable, tensor_type
 from tilewright.backends.xla.narrow import packed_type, unpacked
 from tilewright.backends.xla.rule import Padding, Policy, Rule, Tensor, find_rule
 from tilewright.backends.xla.sharding import Shardings
@@ -176,6 +176,8 @@ class _Emitter:
         entry = find_rule(node.domain, node.op_type)
         if entry is None:
             raise Unplaceable(node, "it has no form in StableHLO")
+        if young := [t.dtype for t in types if t is not None and t.dtype in UNPORTABLE]:  # in a function's body
+            raise Unplaceable(node, f"{young[0]} is younger than StableHLO's portable form")
         rule = Rule(self.model, node, inputs, types, self.sizes, self.policy, known)
         followed = rule.followed()
         if followed is not None:

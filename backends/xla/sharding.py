@@ -76,7 +76,10 @@ class Shardings:
         dims = self.operand(value).dims if type_.dtype.bits < 8 else self.of(value).dims
         counts = tuple(prod(self.mesh[axis] for axis in dim) for dim in dims)
         size = -(-prod(shape) * type_.dtype.bits // 8)
-        return WeightCut(str(value.name), shape, counts, size, size // prod(counts), self.kept.get(value, ""))
+        reason = self.kept.get(value, "")
+        if any(self.of(value).dims) and not any(dims):
+            reason = f"{type_.dtype} lies in bytes, which are cut along the first dimension only"
+        return WeightCut(str(value.name), shape, counts, size, size // prod(counts), reason)
 
 
 def shard(
@@ -137,7 +140,7 @@ def _cut(value: ir.Value, batch: Expr | None, rows: tuple[int, ...], cuts: Cuts,
     """How an input or an output lies."""
     shape = type_of(value).shape
     dims: list[tuple[int, ...]] = [()] * len(shape)
-    if shape and rows and shape[0] == batch:
+    if shape and rows and shape[0] == batch and cuts.values.get(value) != 0:
         dims[0] = rows
     if value in cuts.values:
         dims[cuts.values[value]] += columns
@@ -157,7 +160,9 @@ def _inner(region: Region, cuts: Cuts, columns: tuple[int, ...]) -> Mapping[ir.V
                 dim = cuts.values[value]
                 found[value] = tuple(columns if d == dim else None for d in range(type_of(value).rank))
             elif value in cuts.whole:
-                found[value] = tuple(() if d else None for d in range(type_of(value).rank))
+                rank = type_of(value).rank
+                features = 1 if node.op_type == "Conv" else rank - 1
+                found[value] = tuple(() if d == features else None for d in range(rank))
     return found
 
 

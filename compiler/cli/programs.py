@@ -26,13 +26,18 @@ def lines(programs: Sequence[ProgramFacts], whole: bool = False) -> Iterator[Lin
     rows = [_row(facts, named) for facts in programs]
     kept = [i for i in range(len(HEAD)) if any(row[i] for row in rows)]
     widths = [max(len(row[i]) for row in (HEAD, *rows)) for i in kept]
-    told = len(kept) > 1 or len(rows) > 1  # else there is only a name
-    for n, row in enumerate(_shown(rows, whole) if told else ()):
+    table = len(kept) > 1 or len(rows) > 1  # else there is only a name
+    for n, row in enumerate(_shown(rows, whole) if table else ()):
         cells = [f"{row[i] or '–':<{width}}" for i, width in zip(kept, widths, strict=True)] if row else ["…"]
         yield "" if n else "programs", "  ".join(cells).rstrip()
+    if any(facts.padding for facts in programs):
+        mean = sum(f.share * f.mean_padding for f in programs) / sum(f.share for f in programs)
+        worst = max(facts.padding for facts in programs)
+        told = f"padding {mean:.0%} of the operations on average, each size in range as often; {worst:.0%} at worst"
+        yield "", f"{told} (--bucket)"
     for note in dict.fromkeys(facts.note for facts in programs if facts.note):
         where = [facts.name for facts in programs if facts.note == note]
-        yield "" if told else "programs", note if len(where) == len(programs) else f"{', '.join(where)}: {note}"
+        yield "" if table else "programs", note if len(where) == len(programs) else f"{', '.join(where)}: {note}"
 
 
 def latency(target: TargetFacts) -> str:
@@ -61,7 +66,7 @@ def _row(facts: ProgramFacts, named: bool) -> tuple[str, ...]:
         "" if facts.fits is None else "yes" if facts.fits else "no",
         size(facts.code_bytes) if compiled else "",
         "" if facts.predicted_seconds is None else _time(facts.predicted_seconds),
-        f"{facts.padding:.0%}" if facts.padding else "",
+        f"{facts.padding:.0%}, mean {facts.mean_padding:.0%}" if facts.padding else "",
         "kept" if facts.cached else f"in {duration(facts.compile_seconds)}" if facts.compile_seconds else "",
     )
 

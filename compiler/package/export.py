@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from tilewright.errors import UnsupportedError, UsageError
 from tilewright.ir.parse import parse
 from tilewright.package.atomic import atomic_file
 from tilewright.package.embed import embed_artifact
-from tilewright.package.native import CompilesC, build_stub, read_native
+from tilewright.package.native import BASELINE, PJRT_HEADERS, CompilesC, build_pjrt_stub, build_stub, read_native
 from tilewright.runtime.format import MANIFEST, WEIGHTS, read_directory
 
 Kind = Literal["dir", "so", "exe"]
@@ -20,9 +21,12 @@ Kind = Literal["dir", "so", "exe"]
 def export(artifact: Path, kind: Kind, out: Path, toolchain: CompilesC, *, family: str | None = None) -> list[Path]:
     """Write what a C program links or what runs by itself; returns the files.
 
+    Of an artifact that has programs for XLA and no CPU part, a folder and a program are for PJRT plugins
+    (``tilewright_pjrt.h``): the program is told the plugin when it is run.
+
     Args:
         artifact: a ``.tw`` file whose integrity was checked.
-        kind: ``dir``: the artifact, ``tilewright.h``, an example and the small members unpacked. ``so``: a shared
+        kind: ``dir``: the artifact, the C headers, an example and the small members unpacked. ``so``: a shared
             library with everything inside and, beside it, its C header. ``exe``: a program, ``.npy`` files in and out.
         out: the folder or file to write.
         toolchain: compiles the loader (``so``, ``exe``).
@@ -30,13 +34,16 @@ def export(artifact: Path, kind: Kind, out: Path, toolchain: CompilesC, *, famil
 
     Raises:
         UsageError: several families and none named; an output that is there already as something else.
-        UnsupportedError: the artifact has no CPU part (exit 4).
+        UnsupportedError: the artifact has no CPU part for a library, or nothing that a program could run (exit 4).
         ResourceError: the output cannot be written (exit 7).
     """
     data = artifact.read_bytes()
     manifest = _manifest(data, str(artifact))
     if kind == "dir":
         return _export_folder(data, manifest, out)
+    if kind == "exe" and not _cpu_parts(manifest) and _program_parts(manifest):
+        stub = build_pjrt_stub(toolchain, f"{_plugin_family(manifest, family)}-linux-gnu.2.17")
+        return [_write(out, embed_artifact(stub, data), 0o755)]
     triple = f"{_family(manifest, family, str(artifact))}-linux-gnu.2.17"
     if kind == "exe":
         stub = build_stub(toolchain, triple, {"program.c": read_native("program.c")}, program=True)
@@ -55,8 +62,38 @@ def _manifest(data: bytes, where: str) -> dict[str, Any]:
     return manifest
 
 
+def _program_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [t for t in manifest["targets"] if "program.json" in t["members"]]
+
+
+def _cpu_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [t for t in manifest["targets"] if t.get("family") and "program.json" not in t["members"]]
+
+
+def _plugin_family(manifest: dict[str, Any], wanted: str | None) -> str:
+    """The processor family of the machine with the plugin: that of the host part, else the one asked for, else this."""
+    here = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    families = sorted({t["host"]["family"] for t in _program_parts(manifest) if "host" in t})
+    family = wanted or (families[0] if families else here)
+    if family not in (families or BASELINE):
+        raise UsageError(
+            "export-family",
+            where=f"--family {family}",
+            cause=f"a program can be made for {', '.join(families or BASELINE)}",
+            fix="name one of them",
+        )
+    return family
+
+
 def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
-    families = sorted({t["family"] for t in manifest["targets"] if t.get("family")})
+    families = sorted({t["family"] for t in _cpu_parts(manifest)})
+    if not families and _program_parts(manifest):
+        raise UnsupportedError(
+            "export-without-cpu",
+            where=where,
+            cause="its programs need a PJRT plugin, and it has no CPU part",
+            fix="export it --as exe or --as dir, or compile the model with -t cpu as well",
+        )
     if not families:
         raise UnsupportedError(
             "export-without-cpu",
@@ -98,8 +135,12 @@ def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Pat
     files: dict[str, bytes] = {
         "model.tw": data,
         "tilewright.h": read_native("tilewright.h").encode(),
-        "main.c": _example(manifest).encode(),
     }
+    if _program_parts(manifest):
+        files |= {name: read_native(name).encode() for name in (*PJRT_HEADERS, "pjrt_run.c")}
+        files["README"] = _pjrt_readme(manifest).encode()
+    if _cpu_parts(manifest) or not _program_parts(manifest):
+        files["main.c"] = _example(manifest).encode()
     for name, member in read_directory(memoryview(data), str(out)).items():
         if name != WEIGHTS:
             files[f"members/{name}"] = data[member.offset : member.offset + member.size]
@@ -114,6 +155,25 @@ def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Pat
         written.append(_write(path, contents, 0o644))
     return written
 
+
+def _pjrt_readme(manifest: dict[str, Any]) -> str:
+    targets = ", ".join(t["target"] for t in _program_parts(manifest))
+    words = " ".join(f"--input {t['name']}=@{t['name']}.npy" for t in manifest["entries"][0]["inputs"])
+    return _PJRT_README.replace("TARGETS", targets).replace("INPUTS", words)
+
+
+_PJRT_README = """\
+model.tw holds programs for TARGETS, which a PJRT plugin runs: on a TPU machine libtpu.so, of the package libtpu.
+
+    cc -std=c11 -O2 -D_GNU_SOURCE pjrt_run.c -o pjrt_run -lpthread -lm -ldl
+    ./pjrt_run model.tw --plugin libtpu.so INPUTS --output-dir . --allow-jit
+
+--allow-jit compiles the programs that have no executable here, once: what comes out is kept in ~/.cache/tilewright/pjrt
+(--cache DIR) for this plugin and device, and later starts load it. Without it, such a program is refused.
+
+In a C program of your own: tilewright_pjrt.h says how, and pjrt_run.c is one. tilewright.h, pjrt.h and crc32c.h belong
+to it.
+"""
 
 #: Bytes of the element types that the example fills with zeros.
 _BYTES = {"f64": 8, "i64": 8, "u64": 8, "f32": 4, "i32": 4, "u32": 4, "f16": 2, "bf16": 2, "i16": 2, "u16": 2}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ import pytest
 import tilewright as tw
 from onnx import TensorProto, helper, numpy_helper
 from tilewright.codegen.toolchain import default_toolchain
-from tilewright.package.native import build_pjrt_program
+from tilewright.errors import UnsupportedError, UsageError
+from tilewright.package.export import export
+from tilewright.package.native import NATIVE, PJRT_HEADERS, build_pjrt_program
 
 from tests.runtime.programs import TRIPLE
 from tests.runtime.rewrite import members, rewrite
@@ -349,3 +353,131 @@ def test_programs_of_other_shapes_than_told_are_refused(
     ):
         done = start(program, edited(artifacts["static"], tmp_path / "bad.tw", **changes), *words)
         assert done.returncode in (8, 9), (changes, done.returncode, done.stderr)
+
+
+# -- export, sanitizers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["static", "host"])
+def test_an_exported_program(name: str, artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    program = tmp_path / "model"
+    assert export(artifacts[name], "exe", program, default_toolchain()) == [program]
+    arrays = CASES[name].feeds[0]
+    words = ["--plugin", plugin(), "--cache", cache, "--allow-jit", "--output-dir", tmp_path, *feed(tmp_path, arrays)]
+    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for output, value in outputs(tmp_path, artifacts[name], "").items():
+        np.testing.assert_allclose(value, wanted(name, arrays)[output], rtol=1e-4, atol=1e-4)
+    missing = subprocess.run([program, "--plugin", "/none.so"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 8 and "there is no PJRT plugin" in missing.stderr
+
+
+def test_an_exported_folder_builds(artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    files = export(artifacts["static"], "dir", tmp_path / "out", default_toolchain())
+    names = {f.name for f in files}
+    assert names >= {"model.tw", "README", "pjrt_run.c", "tilewright_pjrt.h", "pjrt.h", "crc32c.h", "program.json"}
+    assert "main.c" not in names
+    headers = {f.name: f.read_text() for f in files if f.suffix == ".h"}
+    flags = ["-std=c11", "-O1", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    tools = default_toolchain()
+    built = tools.compile((tmp_path / "out" / "pjrt_run.c").read_text(), flags, headers=headers)
+    program = tmp_path / "out" / "pjrt_run"
+    program.write_bytes(tools.link({"a": built}, flags, libraries=("m", "pthread", "dl"), program=True))
+    program.chmod(0o755)
+    done = start(program, tmp_path / "out" / "model.tw", "--cache", cache, "--allow-jit", *feed(tmp_path, rows(4)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_exported(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="need a PJRT plugin"):
+        export(artifacts["host"], "so", tmp_path / "libx.so", default_toolchain())
+    with pytest.raises(UsageError, match="a program can be made for"):
+        export(artifacts["static"], "exe", tmp_path / "x", default_toolchain(), family="riscv64")
+
+
+GCC = shutil.which("gcc")
+CHECKS = ("-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{NATIVE}")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def sanitized(source: Path, out: Path) -> Path:
+    if GCC is None:
+        pytest.skip("SKIPPED: no gcc on the PATH for sanitizers")
+    command = [GCC, *CHECKS, *SANITIZERS, str(source), "-o", str(out), "-lpthread", "-lm", "-ldl"]
+    subprocess.run(command, check=True)
+    return out
+
+
+def test_threads_share_a_model(artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    tools, flags = default_toolchain(), ["-std=c11", "-O1", "-D_GNU_SOURCE"]
+    headers = {name: (NATIVE / name).read_text() for name in PJRT_HEADERS}
+    built = tools.compile((Path(__file__).parent / "threads_pjrt.c").read_text(), flags, headers=headers)
+    program = tmp_path / "threads"
+    program.write_bytes(tools.link({"a": built}, flags, libraries=("m", "pthread", "dl"), program=True))
+    program.chmod(0o755)
+    command = [str(program), str(artifacts["buckets"]), str(plugin()), str(cache)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "wrong 0\n"), done.stderr
+
+
+def test_mutations_under_sanitizers(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """Read, and run on a plugin without a device that gives zeros and counts its buffers."""
+    fuzz = sanitized(Path(__file__).parent / "fuzz_program.c", tmp_path / "fuzz")
+    limits = {"ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=4096"}
+    command = [str(fuzz), str(artifacts["buckets"]), "1500", "11"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **limits})
+    assert done.returncode == 0, done.stderr[-3000:]
+    words = done.stdout.split()
+    found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert found["refused"] > 500 and found["read"] > 25 and found["ran"] > 100
+
+
+def test_runs_under_sanitizers(artifacts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
+    """The host code with a real plugin; what the plugin itself keeps until the process ends is not counted."""
+    checked = sanitized(NATIVE / "pjrt_run.c", tmp_path / "checked")
+    (tmp_path / "plugin.supp").write_text("leak:xla_cpu_pjrt.so\n")
+    environment = {**os.environ, "LSAN_OPTIONS": f"suppressions={tmp_path}/plugin.supp:print_suppressions=0"}
+    for name in ("buckets", "host"):
+        words = ["--plugin", plugin(), "--cache", cache, "--allow-jit", "--repeat", "3"]
+        command = [str(checked), str(artifacts[name]), *map(str, words), *feed(tmp_path, CASES[name].feeds[1])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_artifacts_own_executable_is_taken_first(program: Path, artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """What a plugin made, as a member; and one that no plugin made, which is passed over with its reason."""
+    words = ["--cache", tmp_path / "kept", *feed(tmp_path, rows(4))]
+    assert start(program, artifacts["static"], *words, "--allow-jit").returncode == 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    _, executable = kept.read_bytes().split(b"\n", 1)
+    told = json.loads(members(artifacts["static"].read_bytes())["xla/cpu/program.json"])
+    told["entries"][0]["steps"][0]["variants"][0]["executable"] = "main-0.exe"
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["targets"][0]["members"]["main-0.exe"] = "xla/cpu/main-0.exe"
+
+    for contents, text in ((executable, "1 executables of the artifact, 0 kept"), (b"nonsense", "compiling was not")):
+        changes = {"xla/cpu/program.json": json.dumps(told).encode(), "xla/cpu/main-0.exe": contents}
+        path = tmp_path / "model.tw"
+        path.write_bytes(rewrite(artifacts["static"].read_bytes(), changes, edit))
+        done = start(program, path, "--cache", "", *words[2:])
+        assert text in done.stderr and done.returncode == (0 if contents is executable else 8), done.stderr
+    assert "main-0.exe" in done.stderr
+
+
+def test_the_plain_c_loader_names_this_one(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    tools = default_toolchain()
+    text = (
+        '#include <stdio.h>\n#define TILEWRIGHT_IMPLEMENTATION\n#include "tilewright.h"\n'
+        "int main(int n, char **a) { tw_model *m; tw_error e; (void)n; int c = tw_open(&m, a[1], NULL, &e);"
+        " puts(e.text); return c; }\n"
+    )
+    headers = {"tilewright.h": (NATIVE / "tilewright.h").read_text()}
+    flags = ["-std=c11", "-O1", "-D_GNU_SOURCE"]
+    built = tools.compile(text, flags, headers=headers)
+    program = tmp_path / "plain"
+    program.write_bytes(tools.link({"a": built}, flags, libraries=("pthread", "dl"), program=True))
+    program.chmod(0o755)
+    for name in ("static", "host"):
+        done = subprocess.run([program, artifacts[name]], capture_output=True, text=True, check=False)
+        assert done.returncode == 8 and "tilewright_pjrt.h" in done.stdout

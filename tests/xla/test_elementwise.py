@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 pytest.importorskip("jaxlib")
 
 from tests.xla.reference import model_of
-from tests.xla.run import Array, Program, compiled, run
+from tests.xla.run import Array, OnHost, Program, compiled, run
 from tests.xla.together import SIZES, Case, check, difference
 
 INTEGERS = "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -25,11 +25,11 @@ NUMPY: dict[str, Any] = {
 }  # fmt: skip
 
 UNARY = (
-    "Neg Abs Exp Sin Cos Tan Atan Sinh Cosh Tanh Asinh Erf Floor Ceil Round Sign Sigmoid Relu LeakyRelu Elu Selu Celu "
+    "Neg Abs Exp Sin Cos Tan Atan Sinh Cosh Tanh Asinh Erf Floor Ceil Round Sign Sigmoid Relu LeakyRelu Elu Selu "
     'Gelu Gelu<approximate="tanh"> Softplus Softsign HardSigmoid HardSwish Mish Shrink ThresholdedRelu'
 ).split()
 POSITIVE = "Log Sqrt Reciprocal".split()
-BINARY = "Add Sub Mul Div Max Min Mean Sum".split()
+BINARY = "Add Sub Mul Div Max Min".split()
 
 
 def _floats(dtype: str, operators: list[str]) -> str:
@@ -50,11 +50,12 @@ def _in_f64(text: str, dtype: str):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "rtol"), [("float", 3e-6), ("float16", 2**-10), ("bfloat16", 2**-7), ("double", 1e-7)]
+    ("dtype", "rtol"), [("float", 3e-6), ("float16", 2**-10), ("bfloat16", 2**-7), ("double", 1e-11)]
 )
 def test_functions_of_one_float(dtype: str, rtol: float) -> None:
-    """Of f64 some functions of XLA are of f32's precision or little more: erf and its like."""
-    text = _floats(dtype, UNARY)
+    # Shrink is older than bfloat16; erf and the constants of Gelu are of f32 in the reference.
+    without = {"bfloat16": ("Shrink",), "double": ("Erf", "Gelu", 'Gelu<approximate="tanh">')}.get(dtype, ())
+    text = _floats(dtype, [op for op in UNARY if op not in without])
     inside = _floats(dtype, ["Asin", "Acos", "Atanh"])
     above = _floats(dtype, [*POSITIVE, "Acosh"])
 
@@ -73,6 +74,16 @@ def test_functions_of_one_float(dtype: str, rtol: float) -> None:
     check(cases, SIZES[:1])
 
 
+def test_the_error_function_of_f64() -> None:
+    x = np.linspace(-5, 5, 101)
+    text = "g (double[101] x) => (double[101] y, double[101] z) { y = Erf(x) z = Gelu(x) }"
+    got = run(model_of(text, 20), {"x": x})
+    erf = np.array([math.erf(v) for v in x])
+    bell = np.array([math.erf(v / math.sqrt(2)) for v in x])
+    np.testing.assert_allclose(got["y"], erf, rtol=1e-14)
+    np.testing.assert_allclose(got["z"], x / 2 * (1 + bell), rtol=1e-12, atol=1e-15)
+
+
 def test_broadcasting_both_ways_over_padded_sizes() -> None:
     body = " ".join(f"u{n} = {op}(x, y)" for n, op in enumerate(BINARY))
     outputs = ", ".join(f"float[B,S,3] u{n}" for n in range(len(BINARY)))
@@ -83,6 +94,16 @@ def test_broadcasting_both_ways_over_padded_sizes() -> None:
                 "g (float[B,S] x, float[S] y, float z) => (bool[B,S] a, bool[B,S] b, bool[B,S] c, float[B,S] d, "
                 "bool[B,S] e, bool[B,S] f) "
                 "{ a = Less(x, y) b = GreaterOrEqual(x, z) c = And(a, b) d = Where(c, x, y) e = Xor(a, b) f = Not(a) }"
+            ),
+            "a number's slope": Case("g (float[B,S] x) => (float[B,S] z) { z = Celu<alpha=0.5>(x) }"),
+            "of three": Case(
+                "g (float[B,S] x, float[S] y, float z) => (float[B,S] s, float[B,S] m, float[B,S] t) "
+                "{ s = Sum(x, y, z) m = Mean(z, y, x) t = Max(y, x, z) }",
+                lambda f: [
+                    f["x"] + f["y"] + f["z"],
+                    (f["z"] + f["y"] + f["x"]) / np.float32(3),
+                    np.maximum(np.maximum(f["y"], f["x"]), f["z"]),
+                ],
             ),
             "slopes": Case("g (float[B,S,2] x, float[S,1] y) => (float[B,S,2] z) { z = PRelu(x, y) }"),
             "sizes found equal": Case("g (float[B,S] x, float[B,S] y) => (float[B,S] z) { z = Sub(x, y) }"),
@@ -98,8 +119,9 @@ def test_integers_of_every_sign(dtype: str) -> None:
     n = len(x)
     shifts = "" if signed else ' l = BitShift<direction="LEFT">(x, s) r = BitShift<direction="RIGHT">(x, s)'
     outputs = "add sub mul div mod rem max min and or xor inv abs sign" + ("" if signed else " l r")
+    results = ", ".join(f"{dtype}[{n}] {o}" for o in outputs.split())
     text = (
-        f"g ({dtype}[{n}] x, {dtype}[{n}] y, {dtype}[{n}] s) => ({', '.join(f'{dtype}[{n}] {o}' for o in outputs.split())}) "
+        f"g ({dtype}[{n}] x, {dtype}[{n}] y, {dtype}[{n}] s) => ({results}) "
         "{ add = Add(x, y) sub = Sub(x, y) mul = Mul(x, y) div = Div(x, y) mod = Mod(x, y) rem = Mod<fmod=1>(x, y) "
         "max = Max(x, y) min = Min(x, y) and = BitwiseAnd(x, y) or = BitwiseOr(x, y) xor = BitwiseXor(x, y) "
         f"inv = BitwiseNot(x) abs = Abs(x) sign = Sign(x){shifts} }}"
@@ -108,7 +130,7 @@ def test_integers_of_every_sign(dtype: str) -> None:
     got = run(text, {"x": x, "y": y, "s": s})
     wide, other = x.astype(object), y.astype(object)
     quotient = np.array(
-        [int(math.copysign(1, a) * math.copysign(1, b)) * (abs(a) // abs(b)) for a, b in zip(wide, other)]
+        [int(math.copysign(1, a) * math.copysign(1, b)) * (abs(a) // abs(b)) for a, b in zip(wide, other, strict=True)]
     )
     want = {
         "add": x + y, "sub": x - y, "mul": x * y, "div": quotient.astype(dtype), "mod": np.mod(x, y),
@@ -174,9 +196,10 @@ def test_powers() -> None:
 
 def test_bounds_of_a_clip() -> None:
     text = (
-        "g (float[B,S] x, float lo, float hi, int32[B,S] i) => (float[B,S] a, float[B,S] b, float[B,S] c, float[B,S] d, "
-        "float[B,S] e, int32[B,S] f) <int32 three = {3}, float less = {-0.25}> "
-        "{ a = Clip(x, lo, hi) b = Clip(x, lo) c = Clip(x, , hi) d = Clip(x) e = Clip(x, hi, less) f = Clip(i, , three) }"
+        "g (float[B,S] x, float lo, float hi, int32[B,S] i) => (float[B,S] a, float[B,S] b, float[B,S] c, "
+        "float[B,S] d, float[B,S] e, int32[B,S] f) <int32 three = {3}, float less = {-0.25}> "
+        "{ a = Clip(x, lo, hi) b = Clip(x, lo) c = Clip(x, , hi) d = Clip(x) e = Clip(x, hi, less) "
+        "f = Clip(i, , three) }"
     )
 
     def want(f: Mapping[str, Array]) -> list[Array]:
@@ -250,8 +273,10 @@ def test_integers_keep_their_low_bits_and_floats_truncate() -> None:
 
 
 FLOAT8 = {
-    "float8e4m3fn": (17, ml_dtypes.float8_e4m3fn, 448, np.nan), "float8e4m3fnuz": (18, ml_dtypes.float8_e4m3fnuz, 240, np.nan),
-    "float8e5m2": (19, ml_dtypes.float8_e5m2, 57344, np.inf), "float8e5m2fnuz": (20, ml_dtypes.float8_e5m2fnuz, 57344, np.nan),
+    "float8e4m3fn": (17, ml_dtypes.float8_e4m3fn, 448, np.nan),
+    "float8e4m3fnuz": (18, ml_dtypes.float8_e4m3fnuz, 240, np.nan),
+    "float8e5m2": (19, ml_dtypes.float8_e5m2, 57344, np.inf),
+    "float8e5m2fnuz": (20, ml_dtypes.float8_e5m2fnuz, 57344, np.nan),
 }  # fmt: skip
 
 
@@ -278,17 +303,11 @@ def test_a_float_of_8_bits_is_read_back() -> None:
         np.testing.assert_array_equal(got["o3"], x.astype(np.float32) != 0)
 
 
-@pytest.mark.parametrize("mode", ["up", "down", "nearest"])
-def test_powers_of_two_round_as_they_are_told(mode: str) -> None:
-    x = np.array([1, 1.1, 1.5, 1.9, 3, 2.0**-120, 2.0**127, np.nan], np.float32)
-    want = {
-        "up": [1, 2, 2, 2, 4, 2.0**-120, 2.0**127, np.nan],
-        "down": [1, 1, 1, 1, 2, 2.0**-120, 2.0**127, np.nan],
-        "nearest": [1, 1, 2, 2, 4, 2.0**-120, 2.0**127, np.nan],
-    }[mode]
-    model = model_of(f'g (float[8] x) => (float8e8m0[8] y) {{ y = Cast<to=24, round_mode="{mode}">(x) }}', 24)
-    got = compiled(model).run({"x": x})["y"]
-    np.testing.assert_array_equal(got.astype(np.float32), np.array(want, np.float32))
+def test_types_that_the_portable_form_lacks_are_for_the_host() -> None:
+    for name, code, opset in (("float8e8m0", 24, 24), ("float4e2m1", 23, 23), ("int2", 26, 25)):
+        model = model_of(f"g (float[8] x) => ({name}[8] y) {{ y = Cast<to={code}>(x) }}", opset)
+        with pytest.raises(OnHost, match="younger than StableHLO's portable form"):
+            compiled(model)
 
 
 def test_bits_as_another_type() -> None:
@@ -314,8 +333,6 @@ def test_a_swish_and_its_slope() -> None:
 
 
 def test_whether_dropout_drops_has_to_be_known() -> None:
-    from tests.xla.run import OnHost
-
     with pytest.raises(OnHost, match="drops at random"):
         compiled("g (float[4] x, float r, bool t) => (float[4] y) { y = Dropout(x, r, t) }")
     got = run("g (float[4] x) => (float[4] y, bool[4] m) { y, m = Dropout(x) }", {"x": np.ones(4, np.float32)})

@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tilewright.backends.base import ProgramFacts
 from tilewright.driver import compile
 from tilewright.errors import UsageError
+from tilewright.frontend.mesh import check_mesh, parse_mesh
 from tilewright.options import Options
 from tilewright.runtime.devices.mesh import Cut, assembled, check_cut, shard_shape, slices
 from tilewright.runtime.errors import ArtifactError, DeviceError
@@ -129,3 +131,71 @@ def test_too_few_devices_are_told() -> None:
     with pytest.raises(DeviceError, match="need 4 devices, found 1") as caught:
         enough([object()], (2, 2), "tpu")
     assert caught.value.exit_code == 8
+
+
+def ahead(path: Path, target: str, mesh: tuple[int, ...], shard: str, model: onnx.ModelProto) -> ProgramFacts:
+    """What libtpu says of the one program of a model for several TPUs, which are not here."""
+    options = Options(targets=(target,), input_shapes=(("x", ("8", "64")),), mesh=mesh, shard=shard)
+    made = compile(model, options=options)
+    made.save(path)
+    (facts,) = made.report.targets[0].programs
+    assert isinstance(facts, ProgramFacts)
+    return facts
+
+
+def test_an_executable_for_four_tpus(tmp_path: Path) -> None:
+    pytest.importorskip("libtpu")
+    one = ahead(tmp_path / "a.tw", "tpu:v5e", (), "", mlp(1024))
+    facts = ahead(tmp_path / "a.tw", "tpu:v5e", (2, 2), "auto", mlp(1024))
+    assert facts.code_bytes > 0 and facts.fits
+    assert facts.collectives == {"all-reduce": 1}
+    assert 0.5 * one.arguments <= facts.arguments <= 0.51 * one.arguments  # half of the batch, half of each weight
+
+
+def test_without_tpus_the_executable_is_not_run(tmp_path: Path) -> None:
+    pytest.importorskip("libtpu")
+    ahead(tmp_path / "a.tw", "tpu:v5e", (2, 2), "auto", mlp())
+    with pytest.raises(DeviceError) as caught:
+        load(str(tmp_path / "a.tw"), device="tpu")
+    assert caught.value.exit_code == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["tpu:v5e", "tpu:v6e", "tpu:v5p", "tpu:tpu7x"])
+@pytest.mark.parametrize(("mesh", "shard", "sums"), [((2, 2), "auto", 1), ((4,), "tensor", 1), ((4,), "batch", 0)])
+def test_executables_for_four_devices(
+    tmp_path: Path, target: str, mesh: tuple[int, ...], shard: str, sums: int
+) -> None:
+    pytest.importorskip("libtpu")
+    facts = ahead(tmp_path / "a.tw", target, mesh, shard, mlp())
+    assert facts.collectives == ({"all-reduce": sums} if sums else {})
+
+
+def test_more_tpus_than_a_host_has_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("libtpu")
+    with pytest.raises(UsageError) as caught:
+        ahead(tmp_path / "a.tw", "tpu:v5e", (4, 4), "tensor", mlp())
+    assert caught.value.code == "mesh-too-large"
+
+
+@pytest.mark.parametrize("text", ["", "x", "2x", "2*2", "0x2", "1", "1x1", "-2", "100000x100000", "2x2x2x2x2x2x2x2x2"])
+def test_a_mesh_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_mesh(parse_mesh(text), "auto", ["tpu:v5e"])
+    assert caught.value.code == "mesh-syntax"
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shard", "targets", "code"),
+    [
+        ((2, 2), "auto", ("cpu:x86-64-v3",), "mesh-target"),
+        ((), "tensor", ("xla:cpu",), "mesh-shard"),
+        ((2,), "rows", ("xla:cpu",), "mesh-shard"),
+    ],
+)
+def test_what_a_mesh_cannot_be_asked_for(
+    mesh: tuple[int, ...], shard: str, targets: tuple[str, ...], code: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        compile(mlp(), options=Options(targets=targets, mesh=mesh, shard=shard))
+    assert caught.value.code == code

@@ -75,6 +75,9 @@ CUTS = {
     "of a table": "g (float[B,2] x, float[S,2] z, float[16,3] t) => (float[K,3] y, float[L,3] w) "
     "<int64[1] d = {0}, int64[1] a = {0}> { n = Shape<start=0, end=1>(x) m = Shape<start=0, end=1>(z) e = Add(n, m) "
     "y = Slice(t, n, e, d) w = Slice(t, a, m, d) }",
+    "the last three backwards": "g (float[S,2] z) => (float[3,2] y) <float[3,2] c = {1,2,3,4,5,6}, "
+    "int64[1] a = {-1}, int64[1] e = {-4}, int64[1] d = {0}, int64[1] t = {-1}> "
+    "{ w = Concat<axis=0>(z, c) y = Slice(w, a, e, d, t) }",
     "halves": "g (float[S,2] x) => (float[K,2] y, float[L,2] z) { y, z = Split<axis=0, num_outputs=2>(x) }",
     "pieces beside padding": "g (float[S,6] x) => (float[S,K] y, float[S,L] z) "
     "{ y, z = Split<axis=1, num_outputs=2>(x) }",
@@ -103,7 +106,8 @@ GENERATED = {
     "int64 t = {-2}> { n = Size(x) y = Range(a, n, o) z = Range(n, b, t) }",
     "triangles": "g (float[B,S] x, int64 k) => (float[B,S] y, float[B,S] z, float[B,S] w) "
     "{ y = Trilu(x, k) z = Trilu<upper=0>(x) w = Trilu<upper=0>(x, k) }",
-    "a diagonal": "g (float[B,S] x) => (float[B,S] y, int32[B,S] z) { y = EyeLike<k=1>(x) z = EyeLike<k=-1, dtype=6>(x) }",
+    "a diagonal": "g (float[B,S] x) => (float[B,S] y, int32[B,S] z) "
+    "{ y = EyeLike<k=1>(x) z = EyeLike<k=-1, dtype=6>(x) }",
 }
 
 
@@ -203,4 +207,16 @@ def test_unpadded_slices_and_splits_are_static() -> None:
         "{ y = Slice(x, a, e, d, t) z, w = Split<axis=1, num_outputs=2>(x) }"
     )
     assert "dynamic" not in program.text
+    assert "stablehlo.pad" not in program.text
+
+
+def test_the_last_token_is_cut_out_of_its_place() -> None:
+    """What is there for sure needs no room after the end."""
+    program = compiled(
+        "g (float[2,S,4] x) => (float[2,1,4] y) <int64[1] a = {-1}, int64[1] e = {99}, int64[1] d = {1}> "
+        "{ y = Slice(x, a, e, d) }",
+        {"x": (2, f"S=1..{BUCKET}", 4)},
+        {"S": (BUCKET,)},
+    )
+    assert "stablehlo.dynamic_slice" in program.text
     assert "stablehlo.pad" not in program.text

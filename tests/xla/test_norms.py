@@ -45,7 +45,8 @@ CASES = {
     ),
     "hardmax": Case("g (float[B,S] x) => (float[B,S] a, float[B,S] b) { a = Hardmax(x) b = Hardmax<axis=0>(x) }"),
     "layer norm": Case(
-        "g (float[B,S,6] x, float[6] c, float[6] d) => (float[B,S,6] y, float[B,S,1] m, float[B,S,1] i, float[B,S,6] z) "
+        "g (float[B,S,6] x, float[6] c, float[6] d) => (float[B,S,6] y, float[B,S,1] m, float[B,S,1] i, "
+        "float[B,S,6] z) "
         "{ y, m, i = LayerNormalization(x, c, d) z = LayerNormalization<epsilon=0.1>(x, c) }"
     ),
     "layer norm over padded axes": Case(

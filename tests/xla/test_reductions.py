@@ -20,7 +20,8 @@ def _reduced(operator: str, dtype: str = "float") -> str:
     r = f"Reduce{operator}"
     return (
         f"g ({dtype}[B,S,2] x) => ({dtype}[B,1,2] a, {dtype}[B,2] b, {dtype} c, {dtype}[1,1,2] d, {dtype}[B,S,1] e, "
-        f"{dtype}[B,S,2] f) <int64[1] one = {{1}}, int64[2] two = {{0,-2}}, int64[1] last = {{2}}, int64[0] none = {{}}> "
+        f"{dtype}[B,S,2] f) <int64[1] one = {{1}}, int64[2] two = {{0,-2}}, int64[1] last = {{2}}, "
+        "int64[0] none = {}> "
         f"{{ a = {r}(x, one) b = {r}<keepdims=0>(x, one) c = {r}<keepdims=0>(x) d = {r}(x, two) e = {r}(x, last) "
         f"  n = {r}<noop_with_empty_axes=1>(x, none) f = Identity(n) }}"
     )
@@ -112,7 +113,8 @@ def test_infinities_and_nan() -> None:
     x = np.array([[1, inf, 2], [-inf, -inf, -inf], [nan, 1, 0], [inf, -inf, 0]], np.float32)
     text = (
         "g (float[4,3] x) => (float[4] a, float[4] b, float[4] c) <int64[1] one = {1}> "
-        "{ a = ReduceMax<keepdims=0>(x, one) b = ReduceMin<keepdims=0>(x, one) c = ReduceLogSumExp<keepdims=0>(x, one) }"
+        "{ a = ReduceMax<keepdims=0>(x, one) b = ReduceMin<keepdims=0>(x, one) "
+        "c = ReduceLogSumExp<keepdims=0>(x, one) }"
     )
     got = run(text, {"x": x})
     np.testing.assert_array_equal(got["a"], [inf, -inf, nan, inf])
@@ -122,7 +124,8 @@ def test_infinities_and_nan() -> None:
 
 EXTREMES = (
     "g (float[B,S] x, int32[B,S] i) => (int64[B,1] a, int64[S] b, int64[B,1] c, int64[B,1] d, int64[B,1] e, "
-    "int64[1,S] f) { a = ArgMax<axis=1>(x) b = ArgMin<axis=0, keepdims=0>(x) c = ArgMax<axis=1, select_last_index=1>(x) "
+    "int64[1,S] f) { a = ArgMax<axis=1>(x) b = ArgMin<axis=0, keepdims=0>(x) "
+    "c = ArgMax<axis=1, select_last_index=1>(x) "
     "d = ArgMin<axis=1, select_last_index=1>(i) e = ArgMax<axis=-1>(i) f = ArgMax<axis=0, select_last_index=1>(i) }"
 )
 

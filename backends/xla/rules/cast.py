@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.dialect import stablehlo, tensor_type
@@ -14,16 +12,12 @@ from tilewright.ir.types import DType
 #: Largest finite numbers of the types that a conversion saturates at.
 _LARGEST = {DType.F8E4M3: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
 
-#: The powers of two that the type of exponents goes from and to.
-_LEAST_POWER, _MOST_POWER = 2.0**-127, 2.0**127
-
 
 @rule("Cast", "CastLike", padding=Padding.POINTWISE)
 def cast(ctx: Rule) -> Tensor:
     """Another element type."""
     x = ctx.input(0)
-    saturate, mode = bool(ctx.attribute("saturate", 1)), ctx.attribute("round_mode", "up")
-    return ctx.result(converted(x.value, x.dtype, ctx.type().dtype, saturate, mode))
+    return ctx.result(converted(x.value, x.dtype, ctx.type().dtype, bool(ctx.attribute("saturate", 1))))
 
 
 @rule("BitCast", padding=Padding.POINTWISE)
@@ -37,20 +31,18 @@ def bit_cast(ctx: Rule) -> Tensor:
     return ctx.result(stablehlo().bitcast_convert(tensor_type(to, x.shape), value))
 
 
-def converted(x: Value, dtype: DType, to: DType, saturate: bool = True, round_mode: str = "up") -> Value:
+def converted(x: Value, dtype: DType, to: DType, saturate: bool = True) -> Value:
     """Elements of type ``dtype`` as ONNX's Cast makes them ``to``: floats to integers truncate, integers keep their low
     bits.
 
-    What is too large for a float of 8 bits becomes its largest number with ``saturate``, else an infinity or NaN.
-    ``round_mode`` is for the type that is an exponent alone. A float beyond the range of an integer is undefined in
-    ONNX: it becomes the nearest integer of 32 bits (of 64 for wider types), of which narrower types keep the low bits.
+    What is too large for a float of 8 bits becomes its largest number with ``saturate``, else an infinity or NaN. A
+    float beyond the range of an integer is undefined in ONNX: it becomes the nearest integer of 32 bits (of 64 for
+    wider types), of which narrower types keep the low bits.
     """
     if dtype is to:
         return x
     if to is DType.BOOL:
         return build.compare(x, build.splat(0, dtype, build.shape_of(x)), "NE", kind_of(dtype))
-    if to is DType.F8E8M0:
-        return _exponent(build.convert(x, DType.F32), saturate, round_mode)
     if to in _LARGEST:
         wide = dtype if dtype in (DType.F16, DType.BF16, DType.F64) else DType.F32
         x = build.convert(x, wide)
@@ -61,7 +53,7 @@ def converted(x: Value, dtype: DType, to: DType, saturate: bool = True, round_mo
         whole = DType.U64 if to is DType.U64 else DType.I32 if to.bits < 32 or to is DType.I32 else DType.I64
         x = build.convert(x, DType.F32) if dtype.bits < 16 else x
         return build.convert(build.convert(x, whole), to)
-    if DType.F8E8M0 in (dtype, to) or (dtype.bits < 16 and dtype.is_float):
+    if dtype.bits < 16 and dtype.is_float:
         x = build.convert(x, DType.F32)
     return build.convert(x, to)
 
@@ -70,29 +62,3 @@ def _clamped(x: Value, dtype: DType, low: float, high: float) -> Value:
     """A NaN stays."""
     hlo, shape = stablehlo(), build.shape_of(x)
     return hlo.minimum(hlo.maximum(x, build.splat(low, dtype, shape)), build.splat(high, dtype, shape))
-
-
-def _exponent(x: Value, saturate: bool, round_mode: str) -> Value:
-    """f32 as a power of two within the bounds of the type, or NaN: the exponent's bits, moved by what is below them."""
-    hlo, shape = stablehlo(), build.shape_of(x)
-
-    def number(value: float) -> Value:
-        return build.splat(value, DType.F32, shape)
-
-    def word(value: int) -> Value:
-        return build.splat(value, DType.U32, shape)
-
-    if saturate:
-        x = _clamped(x, DType.F32, _LEAST_POWER, _MOST_POWER)
-    else:
-        x = build.select(build.compare(x, number(_LEAST_POWER), "LT", "FLOAT"), number(math.nan), x)
-    bits = hlo.bitcast_convert(tensor_type(DType.U32, shape), x)
-    # What carries into the exponent (halfway goes up), and what still becomes the least power: that one is below the
-    # normal numbers of f32, where the exponent's bits are 0 as well.
-    above, least = {"up": (0x7FFFFF, 0x400000), "nearest": (0x400000, 0x5FFFFF), "down": (0, 0x7FFFFF)}[round_mode]
-    exponent = hlo.shift_right_logical(hlo.add(bits, word(above)), word(23))
-    tiny = build.compare(bits, word(least), "LE", "UNSIGNED")
-    exponent = build.select(tiny, word(0), exponent)
-    is_nan = build.compare(x, x, "NE", "FLOAT")
-    exponent = build.select(is_nan, word(255), hlo.minimum(exponent, word(255)))
-    return hlo.bitcast_convert(tensor_type(DType.F8E8M0, shape), build.convert(exponent, DType.U8))

@@ -14,19 +14,22 @@ from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 
 
-def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1) -> Value:
+def begun(x: Value, dim: int, start: int | Value, size: int, step: int = 1, fits: bool = False) -> Value:
     """``size`` elements along ``dim`` from ``start``, a number or a scalar, by steps of either sign; what is asked for
     outside is anything.
 
-    A ``dynamic_slice`` moves back what would not fit: there is room after (or before) the elements as far as it may
-    reach.
+    A ``dynamic_slice`` moves back what would not fit: unless it is known that it ``fits`` there is room after (or
+    before) the elements as far as it may reach.
     """
     if size == 0:
         return build.cut(x, dim, 0, 0)
     length, have = (size - 1) * abs(step) + 1, build.shape_of(x)[dim]
     if not isinstance(start, int):
-        low, high = (0, length) if step > 0 else (length - 1, 1)
-        x = build.window(build.widen(x, dim, low, high), dim, start, length)
+        if not fits:
+            x = build.widen(x, dim, *((0, length) if step > 0 else (length - 1, 1)))
+        elif step < 0:
+            start = stablehlo().subtract(start, build.splat(length - 1, DType.I32))
+        x = build.window(x, dim, start, length)
     else:
         first = start if step > 0 else start - length + 1
         low, high = max(0, -first), max(0, first + length - have)
@@ -45,13 +48,14 @@ def slice_(ctx: Rule) -> Tensor:
     x, shape = ctx.input(0), ctx.shape()
     starts = ctx.known(1)
     if starts is None:
-        raise ctx.unsupported("its starts are computed at run time")
+        raise ctx.computed(1)
     axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(len(starts)))
     steps = ctx.integers(4) if ctx.has(4) else [1] * len(starts)
     value = x.value
     for d, begin, step in zip(axes, starts, steps, strict=True):
         start = _clamped(ctx, begin, x.type.shape[d], step)
-        value = begun(value, d, start, shape[d], _bounded(step, build.shape_of(value)[d]))
+        whole = not ctx.sizes.is_padded(ctx.type().shape[d])  # all that is taken is there
+        value = begun(value, d, start, shape[d], _bounded(step, build.shape_of(value)[d]), whole)
     return ctx.result(value)
 
 
@@ -97,10 +101,12 @@ def split(ctx: Rule) -> list[Tensor | None]:
     axis = ctx.attribute("axis", 0) % x.rank
     results: list[Tensor | None] = []
     start: Expr = constant(0)
+    # Then no piece reaches beyond the end: none begins later than in the bucket.
+    fits = sum(ctx.shape(n)[axis] for n in range(len(ctx.types))) <= x.shape[axis]
     for n in range(len(ctx.types)):
         size = ctx.type(n).shape[axis]
         place = ctx.sizes.true(start) if ctx.sizes.is_padded(start) else ctx.sizes.static(start)
-        piece = begun(x.value, axis, place, ctx.sizes.static(size))
+        piece = begun(x.value, axis, place, ctx.sizes.static(size), fits=fits)
         results.append(ctx.result(build.fit(piece, ctx.shape(n)), n))
         start = start + size
     return results
@@ -165,7 +171,7 @@ def pad(ctx: Rule) -> Tensor:
     x, mode = ctx.input(0), ctx.attribute("mode", "constant")
     amounts = ctx.known(1)
     if amounts is None:
-        raise ctx.unsupported("its amounts are computed at run time")
+        raise ctx.computed(1)
     axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(x.rank))
     margins = [_Margin(d, x.type.shape[d], amounts[n], amounts[n + len(axes)]) for n, d in enumerate(axes)]
     if mode != "constant":

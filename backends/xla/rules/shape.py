@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tilewright.backends.xla import build
+from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.dialect import stablehlo
 from tilewright.backends.xla.rule import Padding, Rule, Tensor, rule
 from tilewright.ir.types import DType
@@ -48,17 +49,35 @@ def arange(ctx: Rule) -> Tensor:
 @rule("EyeLike", padding=Padding.MASKED)
 def eye_like(ctx: Rule) -> Tensor:
     """1 on the diagonal ``k`` to the right of the main one."""
-    dtype, shape = ctx.type().dtype, ctx.shape()
-    row = stablehlo().add(build.iota(DType.I64, shape, 0), build.splat(ctx.attribute("k", 0), DType.I64, shape))
-    return ctx.result(build.convert(build.compare(build.iota(DType.I64, shape, 1), row, "EQ", "SIGNED"), dtype))
+    on = build.compare(_off(ctx), _diagonal(ctx, ctx.attribute("k", 0)), "EQ", "SIGNED")
+    return ctx.result(build.convert(on, ctx.type().dtype))
 
 
 @rule("Trilu", padding=Padding.MASKED)
 def trilu(ctx: Rule) -> Tensor:
     """The triangle above (or below) the diagonal ``k``, 0 elsewhere."""
     x = ctx.input(0)
-    k = build.reshape(ctx.input(1).value, ()) if ctx.has(1) else build.splat(0, DType.I64)
-    row, column = (build.iota(DType.I64, x.shape, x.rank - 2 + n) for n in (0, 1))
-    off = stablehlo().subtract(column, row)
-    kept = build.compare(off, build.broadcast(k, x.shape, ()), "GE" if ctx.attribute("upper", 1) else "LE", "SIGNED")
+    fixed = ctx.constant(1) if ctx.has(1) else np.zeros(1, np.int64)
+    if fixed is not None:
+        k = _diagonal(ctx, int(fixed.reshape(-1)[0]))
+    else:
+        bound = build.splat(_FAR, DType.I64)
+        told = stablehlo().clamp(stablehlo().negate(bound), build.reshape(ctx.input(1).value, ()), bound)
+        k = build.broadcast(build.convert(told, DType.I32), x.shape, ())
+    kept = build.compare(_off(ctx), k, "GE" if ctx.attribute("upper", 1) else "LE", "SIGNED")
     return ctx.result(build.select(kept, x.value, ctx.splat(0, x)))
+
+
+#: A diagonal that lies outside every matrix.
+_FAR = 2**31 - 1
+
+
+def _diagonal(ctx: Rule, k: int) -> Value:
+    return build.splat(max(-_FAR, min(_FAR, k)), DType.I32, ctx.shape())
+
+
+def _off(ctx: Rule) -> Value:
+    """How far to the right of the main diagonal each element is."""
+    shape = ctx.shape()
+    row, column = (build.iota(DType.I32, shape, len(shape) - 2 + n) for n in (0, 1))
+    return stablehlo().subtract(column, row)

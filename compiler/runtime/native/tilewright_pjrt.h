@@ -917,7 +917,7 @@ static int32_t twp__compile(tw_pjrt *p, tw__span module, const char *path, pjrt_
 }
 
 /* The executable of a variant: the artifact's, a kept one, or one compiled now. */
-static int32_t twp__find_executable(tw_pjrt *p, const twp__variant *v, pjrt_loaded **loaded, tw_error *error) {
+static int32_t twp__find_executable(tw_pjrt *p, const twp__variant *v, int32_t compile, pjrt_loaded **loaded, tw_error *error) {
     char path[4096], *kept;
     tw__span bytes;
     tw_error problem;
@@ -936,18 +936,18 @@ static int32_t twp__find_executable(tw_pjrt *p, const twp__variant *v, pjrt_load
         if (code == TW_OK) return p->report.cached++, TW_OK;
         twp__note(p, "%.120s: %.370s", path, problem.text);
     }
-    if (p->allow_jit) return twp__compile(p, bytes, keeps ? path : NULL, loaded, error);
+    if (compile) return twp__compile(p, bytes, keeps ? path : NULL, loaded, error);
     return tw__fail(error, TW_DEVICE, "no executable of %s for %s (%s) is there, and compiling was not allowed%s%s", v->module, p->report.device,
                     p->report.platform, *p->report.note != 0 ? "; " : "", p->report.note);
 }
 
 /* Loads a variant once. The caller has the lock. */
-static int32_t twp__load_variant(tw_pjrt *p, const twp__step *step, twp__variant *v, tw_error *error) {
+static int32_t twp__load_variant(tw_pjrt *p, const twp__step *step, twp__variant *v, int32_t compile, tw_error *error) {
     pjrt_loaded *loaded = NULL;
     pjrt_executable *executable;
     if (v->loaded != NULL) return TW_OK;
     double start = twp__now(), compiling = p->report.compile;
-    int32_t code = twp__find_executable(p, v, &loaded, error);
+    int32_t code = twp__find_executable(p, v, compile, &loaded, error);
     if (code != TW_OK) return code;
     if ((code = twp__executable_of(p, loaded, &executable, error)) == TW_OK) {
         pjrt_result_args outputs = {sizeof outputs, NULL, executable, NULL};
@@ -1031,10 +1031,10 @@ static int32_t twp__place_weight(tw_pjrt *p, twp__weight *w, tw_error *error) {
     return code;
 }
 
-/* A variant and the weights of its step. */
-static int32_t twp__ready(tw_pjrt *p, const twp__step *step, twp__variant *v, tw_error *error) {
+/* A variant and the weights of its step; `compile`: when it has no executable. */
+static int32_t twp__ready(tw_pjrt *p, const twp__step *step, twp__variant *v, int32_t compile, tw_error *error) {
     pthread_mutex_lock(&p->lock);
-    int32_t code = twp__load_variant(p, step, v, error);
+    int32_t code = twp__load_variant(p, step, v, compile, error);
     double start = twp__now();
     for (uint32_t i = 0; i < step->weight_count && code == TW_OK; i++) code = twp__place_weight(p, &p->weight[step->weight[i]], error);
     p->report.weights += twp__now() - start;
@@ -1278,7 +1278,7 @@ static int32_t twp__run_program(const twp__run *r, const twp__step *step) {
     tw_pjrt *p = r->p;
     twp__variant *v;
     int32_t code = twp__choose_variant(r, step, &v);
-    if (code == TW_OK) code = twp__ready(p, step, v, r->error);
+    if (code == TW_OK) code = twp__ready(p, step, v, p->allow_jit, r->error);
     if (code != TW_OK) return code;
     size_t most = (size_t)step->input_count + step->padded_count + step->weight_count + step->output_count + 1;
     twp__call_lists c = {(pjrt_buffer **)calloc(most, sizeof(void *)), (pjrt_buffer **)calloc(most, sizeof(void *)), (pjrt_buffer **)calloc(most, sizeof(void *)),
@@ -1399,7 +1399,7 @@ int32_t tw_pjrt_prepare(tw_pjrt *p, uint32_t entry, const tw_tensor *inputs, uin
     for (uint32_t i = 0; i < r.e->step_count && code == TW_OK && r.e->step[i].host == NULL; i++) {
         twp__variant *v;
         code = twp__choose_variant(&r, &r.e->step[i], &v);
-        if (code == TW_OK) code = twp__ready(p, &r.e->step[i], v, error);
+        if (code == TW_OK) code = twp__ready(p, &r.e->step[i], v, p->allow_jit, error);
     }
     twp__end(&r);
     return code;
@@ -1439,7 +1439,8 @@ static int twp__has_crc(void) {
 
 static void *twp__check(void *model) {
     tw_pjrt *p = (tw_pjrt *)model;
-    p->bad = tw_crc_check(p->weights.data, p->weights.bytes, p->sums.data, p->threads, twp__has_crc());
+    int32_t threads = p->threads > 1 ? p->threads - 1 : 1; /* one is left for the plugin, which loads meanwhile */
+    p->bad = tw_crc_check(p->weights.data, p->weights.bytes, p->sums.data, threads, twp__has_crc());
     return NULL;
 }
 
@@ -1526,6 +1527,17 @@ static int32_t twp__open_program(tw_pjrt *p, tw_error *error) {
     return code;
 }
 
+/* Loads what has one program only and an executable for it, while the weights are still being checked. What is missing is
+ * told when it is needed. */
+static void twp__load_early(tw_pjrt *p) {
+    tw_error ignored;
+    for (uint32_t e = 0; e < p->entry_count; e++)
+        for (uint32_t s = 0; s < p->entry[e].step_count; s++) {
+            const twp__step *step = &p->entry[e].step[s];
+            if (step->variant_count == 1) twp__ready(p, step, step->variant, 0, &ignored);
+        }
+}
+
 static int32_t twp__open_bytes(tw_pjrt *p, const tw_pjrt_options *options, tw_error *error) {
     tw_pjrt_options none;
     memset(&none, 0, sizeof none);
@@ -1547,6 +1559,7 @@ static int32_t twp__open_bytes(tw_pjrt *p, const tw_pjrt_options *options, tw_er
     if (code == TW_OK) code = twp__open_host(p, error);
     p->report.artifact += twp__now() - start;
     if (code == TW_OK) twp__open_cache(p, options->cache);
+    if (code == TW_OK) twp__load_early(p);
     start = twp__now();
     if (code == TW_OK) code = twp__checked(p, error);
     p->report.check = twp__now() - start;
