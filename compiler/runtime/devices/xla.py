@@ -48,6 +48,10 @@ def _client_module() -> Any:
             cause=f"programs for XLA are run through jaxlib, which cannot be imported ({error})",
             fix="pip install 'tilewright[xla]'",
         ) from None
+    buffer = xla_client.ArrayImpl
+    if not hasattr(buffer, "shape"):  # where jax is installed, jaxlib imports it, and it adds these in its own way
+        buffer.shape = property(lambda b: memory_of(b).shape)
+        buffer.dtype = property(lambda b: memory_of(b).dtype)
     return xla_client
 
 
