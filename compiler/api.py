@@ -400,8 +400,9 @@ def samples(
     """
     info = _entry(artifact, entry)
     inputs, bound = _bound(info, shapes or {})
+    exact = _exact(artifact)
     return [
-        sample.make_inputs(inputs, _free(info, inputs, sizes) | bound, seed)
+        sample.make_inputs(inputs, _free(info, inputs, sizes, exact) | bound, seed)
         for seed, sizes in enumerate(sample.SAMPLES[:count])
     ]
 
@@ -412,13 +413,31 @@ def sizes(
     """The dimension symbols of the first of :func:`samples`: what ``shapes`` say, small sizes for the others."""
     info = _entry(artifact, entry)
     inputs, bound = _bound(info, shapes or {})
-    return _free(info, inputs, sample.SAMPLES[0]) | bound
+    return _free(info, inputs, sample.SAMPLES[0], _exact(artifact)) | bound
 
 
-def _free(entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int]) -> dict[str, int]:
-    """Every symbol at one of ``sizes``, in turn, within its bounds."""
+def _free(
+    entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int], exact: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """Every symbol at one of ``sizes``, in turn, within its bounds; at one of its own where only these are run."""
     bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
-    return {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+    found = {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+    return {s: next((e for e in exact.get(s, ()) if e >= n), n) for s, n in found.items()}
+
+
+def _exact(artifact: Path | str) -> dict[str, list[int]]:
+    """The sizes of symbols that an artifact was compiled for exactly, as its record says; rising."""
+    from tilewright.runtime import open_artifact
+
+    found: dict[str, list[int]] = {}
+    options = open_artifact(artifact).manifest.provenance.get("options")
+    buckets = options.get("buckets") if isinstance(options, dict) else None
+    for told in buckets.values() if isinstance(buckets, dict) else ():
+        if isinstance(told, dict) and told.get("exact") is True:
+            sizes, symbols = told.get("sizes"), told.get("symbols")
+            if isinstance(sizes, list) and isinstance(symbols, list):
+                found |= {str(s): [n for n in sizes if isinstance(n, int)] for s in symbols}
+    return found
 
 
 def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:

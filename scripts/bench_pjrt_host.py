@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--plugin", type=Path, default=_plugin(), help="a PJRT plugin [of the package xla_cpu_pjrt]")
     parser.add_argument("--shape", default="1,128", help="of every input")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--about", default="", help="a sentence about the machine, for the result")
     parser.add_argument("--update", action="store_true", help=f"write {RESULT.name}")
     options = parser.parse_args()
     if options.plugin is None:
@@ -134,6 +135,7 @@ def _report(
             f"medians of {options.rounds} alternating rounds, {os.cpu_count()} cores ({platform.machine()}), load",
             f"average {load:.1f} at the end, plugin `{options.plugin.name}`, artifact {size / 1e6:.0f} MB. No Python",
             "runs in what is measured. Nothing of this was run on a TPU.",
+            *([options.about] if options.about else []),
             "",
             "| | first start, compiling | second start, executable kept |",
             "|---|---|---|",

@@ -140,7 +140,7 @@ def _cut(value: ir.Value, batch: Expr | None, rows: tuple[int, ...], cuts: Cuts,
     """How an input or an output lies."""
     shape = type_of(value).shape
     dims: list[tuple[int, ...]] = [()] * len(shape)
-    if shape and rows and shape[0] == batch:
+    if shape and rows and shape[0] == batch and cuts.values.get(value) != 0:
         dims[0] = rows
     if value in cuts.values:
         dims[cuts.values[value]] += columns
@@ -160,7 +160,9 @@ def _inner(region: Region, cuts: Cuts, columns: tuple[int, ...]) -> Mapping[ir.V
                 dim = cuts.values[value]
                 found[value] = tuple(columns if d == dim else None for d in range(type_of(value).rank))
             elif value in cuts.whole:
-                found[value] = tuple(() if d else None for d in range(type_of(value).rank))
+                rank = type_of(value).rank
+                features = 1 if node.op_type == "Conv" else rank - 1
+                found[value] = tuple(() if d == features else None for d in range(rank))
     return found
 
 

@@ -37,6 +37,11 @@ def lines(programs: Sequence[ProgramFacts]) -> Iterator[Line]:
     for n, row in enumerate((HEAD, *rows)):
         cells = (f"{row[i] or '–':<{width}}" for i, width in zip(kept, widths, strict=True))
         yield "" if n else "programs", "  ".join(cells).rstrip()
+    if any(facts.padding for facts in programs):
+        mean = sum(f.share * f.mean_padding for f in programs) / sum(f.share for f in programs)
+        worst = max(facts.padding for facts in programs)
+        told = f"padding {mean:.0%} of the operations on average, each size in range as often; {worst:.0%} at worst"
+        yield "", f"{told} (--bucket)"
     for note in dict.fromkeys(facts.note for facts in programs if facts.note):
         named = [facts.name for facts in programs if facts.note == note]
         yield "", note if len(named) == len(programs) else f"{', '.join(named)}: {note}"
@@ -63,7 +68,7 @@ def _row(facts: ProgramFacts) -> tuple[str, ...]:
         "" if facts.fits is None else "yes" if facts.fits else "no",
         size(facts.code_bytes) if compiled else "",
         "" if facts.predicted_seconds is None else _time(facts.predicted_seconds),
-        f"{facts.padding:.0%}" if facts.padding else "",
+        f"{facts.padding:.0%}, mean {facts.mean_padding:.0%}" if facts.padding else "",
         seconds,
     )
 

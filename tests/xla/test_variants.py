@@ -54,10 +54,10 @@ def test_every_size_where_these_are_few(unmaskable: None) -> None:
 
 
 def test_the_host_part_where_they_are_many(unmaskable: None) -> None:
-    sizes, fallback, _ = compiled(("1..4", "1..64"))
-    assert len(sizes) > 2 and len(fallback) == 1
+    _, fallback, session = compiled(("1..4", "1..64"))
     assert "Relu cannot work on a padded dimension (B, S)" in fallback[0]
     assert "--bucket B==16,32" in fallback[0]
+    check(session, 3, 17)
 
 
 def test_exact_sizes_that_are_asked_for(unmaskable: None) -> None:
