@@ -267,7 +267,9 @@ class Rule:
 
     def integer(self, expr: Expr, dtype: DType = DType.I64) -> Value:
         """A scalar: a size or another expression over symbols, true while the program runs."""
-        return build.convert(self.sizes.true(expr), dtype)
+        if self.sizes.is_padded(expr):
+            return build.convert(self.sizes.true(expr), dtype)
+        return build.splat(expr.evaluate(self.sizes.bucket), dtype)
 
     def refuse_padding(self, x: Tensor, dims: Sequence[int] | None = None) -> None:
         """Raise :class:`Unmaskable` where one of ``dims`` is padded."""

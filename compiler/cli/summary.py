@@ -43,7 +43,7 @@ def summary(
         yield from (("", f"on the host: {line}") for line in _placed(target) if placement)
         if target.mesh is not None:
             yield from _mesh(target, target.mesh, verbose)
-        yield from programs.lines(target.programs)
+        yield from programs.lines(target.programs, verbose)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
     if report.requested is None:
         yield "precision", f"requested the model’s own → actual {counts}"
