@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.errors import ExitCode, UsageError
-from tilewright.options import Options, Precision
+from tilewright.options import FALLBACKS, Options, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -52,6 +52,7 @@ def compile(
     mesh: Sequence[int] = (),
     shard: str | None = None,
     constants: Mapping[str, Any] | None = None,
+    fallback: str = "report",
     ahead: bool = True,
     level: int = 2,
     verify: bool = True,
@@ -87,6 +88,8 @@ def compile(
         exact: the dimensions among ``buckets`` that are met at just these sizes, never padded.
         constants: arrays (or lists of numbers) for inputs, which are then no inputs of the artifact: shapes, axes,
             and what else a target of static programs has to know.
+        fallback: of targets of programs, whether nodes may be left to the host part: ``report`` or ``allow`` (the
+            report lists them), or ``forbid``.
         ahead: targets of programs get executables beside the portable form, where their compiler is installed.
         level: 0 (no fusion) to 3.
         verify: compare with a reference, in processes apart.
@@ -119,6 +122,7 @@ def compile(
         mesh=tuple(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
+        fallback=_fallback(fallback),
         ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
@@ -249,11 +253,14 @@ def check(
     targets: Sequence[str] = ("cpu",),
     *,
     input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    fallback: str = "report",
     level: int = 2,
 ) -> Checked:
     """Which operators of a model are supported on each target, with a reason and a way round for what is not.
 
     Nothing is built. ``model`` is an ONNX file or a ``ModelProto``; the other arguments are those of :func:`compile`.
+    Nodes on the host part of a target of programs are in ``on_host`` of the result, and not supported where
+    ``fallback`` is ``forbid``.
     Raises :class:`CompileError` for an invalid model; unsupported operators are in the result.
     """
     from tilewright.support import check as examine
@@ -262,7 +269,14 @@ def check(
         cause, fix = "only ONNX models can be checked", "export it (torch.onnx.export), or compile it"
         raise UsageError("check-what", where=type(model).__name__, cause=cause, fix=fix)
     shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
-    return examine(model, Options(tuple(targets), tuple(shapes.items()), level))
+    return examine(model, Options(tuple(targets), tuple(shapes.items()), level, fallback=_fallback(fallback)))
+
+
+def _fallback(asked: str) -> str:
+    if asked not in FALLBACKS:
+        fix = f"use one of {', '.join(FALLBACKS)}"
+        raise UsageError("unknown-fallback", where="fallback", cause=f"there is no {asked!r}", fix=fix)
+    return asked
 
 
 def _require_equal(
@@ -386,8 +400,9 @@ def samples(
     """
     info = _entry(artifact, entry)
     inputs, bound = _bound(info, shapes or {})
+    exact = _exact(artifact)
     return [
-        sample.make_inputs(inputs, _free(info, inputs, sizes) | bound, seed)
+        sample.make_inputs(inputs, _free(info, inputs, sizes, exact) | bound, seed)
         for seed, sizes in enumerate(sample.SAMPLES[:count])
     ]
 
@@ -398,13 +413,31 @@ def sizes(
     """The dimension symbols of the first of :func:`samples`: what ``shapes`` say, small sizes for the others."""
     info = _entry(artifact, entry)
     inputs, bound = _bound(info, shapes or {})
-    return _free(info, inputs, sample.SAMPLES[0]) | bound
+    return _free(info, inputs, sample.SAMPLES[0], _exact(artifact)) | bound
 
 
-def _free(entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int]) -> dict[str, int]:
-    """Every symbol at one of ``sizes``, in turn, within its bounds."""
+def _free(
+    entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int], exact: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """Every symbol at one of ``sizes``, in turn, within its bounds; at one of its own where only these are run."""
     bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
-    return {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+    found = {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
+    return {s: next((e for e in exact.get(s, ()) if e >= n), n) for s, n in found.items()}
+
+
+def _exact(artifact: Path | str) -> dict[str, list[int]]:
+    """The sizes of symbols that an artifact was compiled for exactly, as its record says; rising."""
+    from tilewright.runtime import open_artifact
+
+    found: dict[str, list[int]] = {}
+    options = open_artifact(artifact).manifest.provenance.get("options")
+    buckets = options.get("buckets") if isinstance(options, dict) else None
+    for told in buckets.values() if isinstance(buckets, dict) else ():
+        if isinstance(told, dict) and told.get("exact") is True:
+            sizes, symbols = told.get("sizes"), told.get("symbols")
+            if isinstance(sizes, list) and isinstance(symbols, list):
+                found |= {str(s): [n for n in sizes if isinstance(n, int)] for s in symbols}
+    return found
 
 
 def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:

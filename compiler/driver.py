@@ -336,8 +336,15 @@ def _package(
         "tools": {tool: version for b in builds for tool, version in b.binary.tools.items()},
     }
     if options.buckets:
-        stated = {name: {"exact": name in options.exact, "sizes": list(rungs)} for name, rungs in options.buckets}
-        provenance["options"]["buckets"] = stated
+        graphs = [s.entry.model for s in sources]
+        provenance["options"]["buckets"] = {
+            name: {
+                "exact": name in options.exact,
+                "sizes": list(rungs),
+                "symbols": sorted(by_symbol(graphs, {name: rungs})),
+            }
+            for name, rungs in options.buckets
+        }
     if options.mesh:
         provenance["options"] |= {"mesh": list(options.mesh), "shard": options.shard or "auto"}
     if not options.ahead:

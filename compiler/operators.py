@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -44,6 +45,19 @@ def contributed_operators() -> tuple[Operator, ...]:
     ]
     rows += [Operator(n, 1, "no", reason) for n, reason in contrib.REFUSED.items()]
     return tuple(sorted((replace(r, name=f"{contrib.DOMAIN}::{r.name}") for r in rows), key=lambda r: r.name))
+
+
+def on_graph_target(operator: Operator, knows: Callable[[ir.Node], bool]) -> str:
+    """How a target of programs computes an operator that kernels compute as ``operator`` says: a key of
+    :data:`tilewright.support.WAYS`, or ``no``. ``knows`` is the backend's."""
+    domain, _, name = operator.name.rpartition("::")
+    if operator.way == "compile time" or name in _IMPORTED or (domain and operator.way == "rewritten"):
+        return operator.way
+    if knows(ir.Node(domain, name, [])):
+        return "program"
+    if not domain and operator.way != "no" and has_definition("", name, operator.since):
+        return "function body"
+    return "host part" if operator.way in ("kernel", "routine", "view") else operator.way
 
 
 def operator_table() -> tuple[Operator, ...]:

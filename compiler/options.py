@@ -52,6 +52,10 @@ class ConstantInput:
     data: bytes
 
 
+#: What may be done about nodes that a target of programs leaves to its host part.
+FALLBACKS = ("allow", "report", "forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to compile.

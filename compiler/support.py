@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
-from tilewright.backends.base import Backend, KernelBackend
+from tilewright.backends.base import GraphBackend, KernelBackend
+from tilewright.definitions import graph_passes
 from tilewright.entries import Model, name_of
 from tilewright.errors import UnsupportedError
 from tilewright.frontend.onnx import import_model
@@ -24,6 +25,7 @@ from tilewright.ops.program import VIEWS, Call, Run, Step, lower_nodes
 from tilewright.ops.steps import program_of
 from tilewright.options import Options
 from tilewright.passes.pipeline import default_pipeline, run_pipeline
+from tilewright.passes.place import NEAR_HOST, near_host
 from tilewright.selection import resolve_targets
 from tilewright.target import Target
 from tilewright.ways import REWRITTEN, way_round
@@ -36,6 +38,8 @@ WAYS = {
     "compile time": "computed while compiling",
     "function body": "the operators that the ONNX standard defines it by",
     "rewritten": "replaced by other operators at import or by a pass",
+    "program": "a part of a program, which the target's own compiler fuses",
+    "host part": "kernels for the processor, which run between a target's programs",
 }
 
 
@@ -45,7 +49,7 @@ UNEXAMINED = "not examined"
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Something unsupported. ``target`` is empty where no target would help."""
+    """Something unsupported, or left to a host part. ``target`` is empty where no target would help."""
 
     operator: str
     node: str
@@ -73,6 +77,9 @@ class Checked:
         operators: one row an operator, by name.
         issues: everything unsupported that could be seen.
         unexamined: nodes (``Op 'name'``) that read what an unsupported node would make.
+        programs: the targets among ``targets`` that run programs.
+        on_host: nodes that such a target leaves to its host part, as far as that can be told without compiling.
+        host_allowed: whether that is supported, and not an error.
     """
 
     model: str
@@ -81,15 +88,22 @@ class Checked:
     operators: tuple[OperatorRow, ...]
     issues: tuple[Issue, ...] = ()
     unexamined: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    on_host: tuple[Issue, ...] = ()
+    host_allowed: bool = True
 
     @property
     def ok(self) -> bool:
         """Whether all of the model is supported on all targets."""
-        return not self.issues
+        return not self.issues and (self.host_allowed or not self.on_host)
 
     def unsupported(self, operator: str, target: str) -> int:
         """In how many nodes an operator is not supported on a target."""
         return sum(_operator_of(i) == operator and i.target in ("", target) for i in self.issues)
+
+    def placed(self, operator: str, target: str) -> int:
+        """In how many nodes an operator is left to the host part of a target of programs."""
+        return sum(_operator_of(i) == operator and i.target == target for i in self.on_host)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` has it."""
@@ -118,9 +132,26 @@ def check(model: Model, options: Options | None = None) -> Checked:
     rows = tuple(_rows(graph, set(after)))
     unexamined = tuple(f"{n.op_type} {n.name!r}" for n in after)
     _leave_out(graph, survey.skipped)
-    issues += _lowered(graph, options, targets)
     inputs = tuple(f"{v.name}: {type_of(v)}" for v in graph.graph.inputs)
-    return Checked(name_of(model), inputs, spellings, rows, tuple(dict.fromkeys(issues)), unexamined)
+    graphed = [(b, t) for b, t in targets if isinstance(b, GraphBackend)]
+    on_host: list[Issue] = []
+    for backend, target in graphed:
+        placed, refused = _placed(graph.clone(), options, backend, target)
+        on_host += placed
+        issues += refused
+    if kernels := [(b, t) for b, t in targets if isinstance(b, KernelBackend)]:
+        issues += _lowered(graph, options, kernels)
+    return Checked(
+        name_of(model),
+        inputs,
+        spellings,
+        rows,
+        tuple(dict.fromkeys(issues)),
+        unexamined,
+        tuple(t.spelling for _, t in graphed),
+        tuple(dict.fromkeys(on_host)),
+        options.fallback != "forbid",
+    )
 
 
 def _rows(graph: ir.Model, unexamined: set[ir.Node]) -> Iterator[OperatorRow]:
@@ -165,7 +196,29 @@ def _leave_out(graph: ir.Model, nodes: Sequence[ir.Node]) -> None:
     graph.graph.remove(list(reversed(list(nodes))), safe=True)
 
 
-def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[Backend, Target]]) -> Iterator[Issue]:
+def _placed(
+    graph: ir.Model, options: Options, backend: GraphBackend, target: Target
+) -> tuple[list[Issue], list[Issue]]:
+    """Nodes that a graph target leaves to its host part, after its passes; and those that nothing computes there."""
+    try:
+        passes = graph_passes(backend, target, options.level)
+        run_pipeline(graph, passes, Observer(options.observe, lambda line: None))
+    except UnsupportedError as error:
+        texts = error.problems or (error.cause,)
+        return [], [_issue(Problem("model", error.where, text), target.spelling) for text in texts]
+    reasons: dict[ir.Node, str] = {}
+    for node in graph.graph:
+        support = backend.runs(graph, node, target)
+        if not support.ok and not all(is_constant(o) for o in node.outputs):
+            reasons[node] = support.reason
+    refused = {n: made.cause.strip() for n, made in lower_nodes(graph) if isinstance(made, UnsupportedError)}
+    reasons |= dict.fromkeys(near_host(graph, reasons.__contains__), NEAR_HOST)
+    told = [(n in refused, Problem(_spelling(n), str(n.name), refused.get(n, why))) for n, why in reasons.items()]
+    issues = [(off, _issue(problem, target.spelling)) for off, problem in told]
+    return [i for off, i in issues if not off], [i for off, i in issues if off]
+
+
+def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[KernelBackend, Target]]) -> Iterator[Issue]:
     """What has no lowering after the passes, or no code on a target."""
     try:
         run_pipeline(graph, default_pipeline(options.level), Observer(options.observe, lambda line: None))
@@ -177,8 +230,6 @@ def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[Backend,
             yield _issue(Problem(_spelling(node), str(node.name), made.cause.strip()))
             continue
         for backend, target in targets:
-            if not isinstance(backend, KernelBackend):
-                continue
             for reason in _refusals(made, backend, target):
                 yield _issue(Problem(_spelling(node), str(node.name), reason), target.spelling)
 

@@ -2,10 +2,11 @@
 
     python scripts/bench_xla_import.py FOLDER [--topology v5e:1x1 | --cpu] [--results models/results/xla-import.md]
 
-BERT-base (batch 1, 128 tokens) and ResNet-50 (batch 1) in f32 and bf16: emitted from their ONNX files (``models/zoo.py``
-writes them into FOLDER where they are missing), and written here in jnp and lax as one would, with weights as arguments
-and BatchNormalization folded. Both are StableHLO, compiled by the same compiler: libtpu's for a TPU that is not there,
-or XLA's for the CPU. Nothing is run: bytes and flops are the compiler's ``cost_analysis`` of its optimized program.
+BERT-base (batch 1, 128 tokens) and ResNet-50 (batch 1) in f32 and bf16: emitted from their ONNX files, which are
+written into FOLDER where they are missing (``models/zoo.py``), and written here in jnp and lax as one would, with
+weights as arguments and BatchNormalization folded. Both are StableHLO, compiled by the same compiler: libtpu's for a
+TPU that is not there, or XLA's for the CPU. Nothing is run: bytes and flops are the compiler's ``cost_analysis`` of its
+optimized program.
 
 jax is a development dependency of this script; the product does not import it.
 """
@@ -29,9 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxlib import xla_client
-from models.zoo import zoo
-
-from models import bert, resnet
 from tilewright.backends.base import ProgramSettings
 from tilewright.backends.xla.backend import XlaBackend
 from tilewright.entries import entries_of, import_entries
@@ -41,6 +39,9 @@ from tilewright.passes.place import place
 from tilewright.passes.quantize.base import Capability, Settings
 from tilewright.passes.quantize.methods import quantize
 from tilewright.quantization.costs import name_layers
+
+from models import bert, resnet
+from models.zoo import zoo
 
 TOKENS = 128
 SIZES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
@@ -53,7 +54,7 @@ BOUND = 1.05
 
 @dataclass(frozen=True)
 class Cost:
-    """Flops and bytes of one run, as the compiler counts them; bytes of temporaries."""
+    """Flops and bytes of one run, as the compiler counts them."""
 
     flops: float
     bytes: float
@@ -108,7 +109,8 @@ def bert_weights(dtype: Any) -> dict[str, Any]:
         "norm.scale": (h,), "norm.bias": (h,), "pool": (h, h), "pool.bias": (h,),
     }  # fmt: skip
     for n in range(c.num_hidden_layers):
-        for name, size in {"q": (h, h), "k": (h, h), "v": (h, h), "out": (h, h), "wide": (h, i), "narrow": (i, h)}.items():
+        dense = {"q": (h, h), "k": (h, h), "v": (h, h), "out": (h, h), "wide": (h, i), "narrow": (i, h)}
+        for name, size in dense.items():
             shapes |= {f"{n}.{name}": size, f"{n}.{name}.bias": size[1:]}
         shapes |= {f"{n}.{name}": (h,) for name in ("norm1", "norm1.bias", "norm2", "norm2.bias")}
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
@@ -116,9 +118,9 @@ def bert_weights(dtype: Any) -> dict[str, Any]:
 
 def _conv(x: Any, w: Any, bias: Any, stride: int, padding: int) -> Any:
     precision = "highest" if x.dtype == jnp.float32 else None
-    y = lax.conv_general_dilated(
-        x, w, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NCHW", "OIHW", "NCHW"), precision=precision
-    )
+    numbers = ("NCHW", "OIHW", "NCHW")
+    pads = [(padding, padding)] * 2
+    y = lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=numbers, precision=precision)
     return y + bias[:, None, None]
 
 

@@ -4,6 +4,7 @@
     python scripts/fuzz.py --seed 17                 one seed, in this process, with the model as text
     python scripts/fuzz.py --seed 17 --shrink        the smallest model that fails alike, into tests/fuzz/minimal/
     python scripts/fuzz.py --seeds 2000 --retry      again those that did not end well
+    python scripts/fuzz.py --target xla:cpu          through programs of XLA, with nothing on the host
     python scripts/fuzz.py --summary --update        writes tests/fuzz/results.md
 
 A worker process that dies or takes too long costs the seed that it was at.
@@ -46,19 +47,21 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--update", action="store_true", help=f"write {SUMMARY.name}")
+    parser.add_argument("--target", choices=["", "xla:cpu"], default="", help="instead of the seed's own")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     options = parser.parse_args()
     if options.seed is not None:
-        return _one(options.seed, options.shrink)
+        return _one(options.seed, options.shrink, options.target)
+    path = RESULTS.with_name("results-xla.jsonl") if options.target else RESULTS
     if options.fresh:
-        RESULTS.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     wanted = range(options.first, options.first + options.seeds)
-    known = read_results()
+    known = read_results(path)
     again = [s for s in wanted if s not in known or (options.retry and known[s]["status"] in BAD)]
     if not options.summary:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as out:
-            for result in run(again, options.n):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as out:
+            for result in run(again, options.n, options.target):
                 known[result["seed"]] = result
                 out.write(json.dumps(result) + "\n")
                 out.flush()
@@ -68,33 +71,34 @@ def main() -> int:
     text = summary(results)
     print(text)
     if options.update:
-        SUMMARY.write_text(text, encoding="utf-8")
+        path = SUMMARY.with_name("results-xla.md") if options.target else SUMMARY
+        path.write_text(text, encoding="utf-8")
     return 1 if any(r["status"] in BAD for r in results) else 0
 
 
-def read_results() -> dict[int, dict[str, Any]]:
+def read_results(path: Path) -> dict[int, dict[str, Any]]:
     """The last result of each seed so far."""
-    if not RESULTS.exists():
+    if not path.exists():
         return {}
-    rows = (json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines())
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return {row["seed"]: row for row in rows}
 
 
-def run(seeds: Iterable[int], processes: int) -> Iterator[dict[str, Any]]:
+def run(seeds: Iterable[int], processes: int, target: str = "") -> Iterator[dict[str, Any]]:
     """What became of each seed, as they end."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     seeds = list(seeds)
     for seed in seeds:
         waiting.put(seed)
     done: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threads = [threading.Thread(target=_feed, args=(waiting, done), daemon=True) for _ in range(processes)]
+    threads = [threading.Thread(target=_feed, args=(waiting, done, target), daemon=True) for _ in range(processes)]
     for thread in threads:
         thread.start()
     for _ in seeds:
         yield done.get()
 
 
-def _feed(waiting: queue.SimpleQueue[int], done: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _feed(waiting: queue.SimpleQueue[int], done: queue.SimpleQueue[dict[str, Any]], target: str) -> None:
     worker: subprocess.Popen[str] | None = None
     while True:
         try:
@@ -103,7 +107,7 @@ def _feed(waiting: queue.SimpleQueue[int], done: queue.SimpleQueue[dict[str, Any
             break
         if worker is None or worker.poll() is not None:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.worker"],
+                [sys.executable, "-m", "tests.fuzz.worker", *filter(None, [target])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -192,22 +196,22 @@ _TOLD = {
 }
 
 
-def _one(seed: int, reduce: bool) -> int:
+def _one(seed: int, reduce: bool, target: str) -> int:
     import onnx
 
     from tests.fuzz.judge import judge
     from tests.fuzz.minimal import keep, shrink
     from tests.fuzz.worker import answer, made, settings
 
-    told = answer(seed, lambda stage: None)
+    told = answer(seed, lambda stage: None, target)
     print(told)
     model = made(seed, frozenset(told.get("avoid", ())))
     if model is None:
         return 0
     print(onnx.printer.to_text(model[0]))
     if reduce and told["status"] in BAD:
-        target, level = settings(seed)
-        small, feeds = shrink(*model, lambda m, f: judge(m, f, target, level).status == told["status"])
+        own, level = settings(seed, target)
+        small, feeds = shrink(*model, lambda m, f: judge(m, f, own, level).status == told["status"])
         path = keep(small, feeds, f"seed-{seed}", f"{told['status']}: {told['reason']}")
         print(onnx.printer.to_text(small), path, sep="\n")
     return int(told["status"] in BAD)

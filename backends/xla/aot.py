@@ -30,8 +30,8 @@ from tilewright.errors import InternalError, ResourceError
 LIMIT_S = 1800
 #: Bytes of executables that are kept; one takes a few megabytes.
 CACHE_LIMIT = 2**30
-#: Memory that two compilers at once need: one of a ResNet-50 at batch 64 was seen to take 3 GB.
-ROOM_FOR_TWO = 10 * 2**30
+#: Memory that has to be free for two compilers at once: one of BERT-base in f32 took 0.9 GB, large batches take more.
+ROOM_FOR_TWO = 6 * 2**30
 
 _PROCESS = Path(__file__).with_name("aot_process.py")
 #: Variables that change what libtpu does; its process gets none of them.
@@ -232,7 +232,7 @@ def _error(job: Job, done: subprocess.CompletedProcess[str], message: str) -> Ex
         )
     bundle = _bundle(job, done.stderr + message)
     if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+        name = next((s.name for s in signal.Signals if s == -done.returncode), f"signal {-done.returncode}")
         return InternalError(f"{job.name}: libtpu crashed ({name}) for {job.topology}{_first(done.stderr)}", bundle)
     words = message or done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
     return InternalError(f"{job.name}: libtpu refused the program for {job.topology}: {words}", bundle)

@@ -22,6 +22,7 @@ from tilewright.backends.xla.dialect import UNPORTABLE
 from tilewright.backends.xla.rule import Policy, find_rule
 from tilewright.backends.xla.variants import programs_of
 from tilewright.backends.xla.waste import waste_of
+from tilewright.backends.xla.why import told_by_inputs
 from tilewright.codegen.toolchain import Toolchain
 from tilewright.ir.facts import facts as known_ranges
 from tilewright.ir.graph import body_of, has_type, type_of
@@ -68,7 +69,8 @@ class XlaBackend(GraphBackend):
                     return Support(False, f"{type_of(value).dtype} is younger than StableHLO's portable form")
                 hung = [s for e in type_of(value).shape for s in e.symbols if s in late]
                 if hung:
-                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}")
+                    told = told_by_inputs(model, hung)
+                    return Support(False, f"only a run tells the size {hung[0]} of {value.name!r}{told}")
         return Support(True)
 
     def computes(self, node: ir.Node) -> str:

@@ -77,7 +77,7 @@ def buckets_of(
         if s not in asked:
             ladder(_name(model, s), known[s])  # which needs a bound as well
         fixed[s] = tuple(n for n in (asked[s] if s in asked else sizes_in(known[s])) if fits(s)(n))
-    count = math.prod(map(len, fixed.values()))
+    count = combinations(fixed, conditions)
     if count > MOST_PROGRAMS:
         raise UsageError(
             "bucket-many",
@@ -109,6 +109,17 @@ def unsolved(model: ir.Model, region: Region) -> list[Assumption]:
         for a in assumptions(model)
         if a.left.substitute(equal) != a.right.substitute(equal) and a.left.symbols | a.right.symbols <= have
     ]
+
+
+def combinations(sizes: Mapping[str, Sequence[int]], conditions: Sequence[Assumption]) -> int:
+    """How many combinations of sizes there are, of at most :data:`TRIED` those whose sizes are equal where they have
+    to be."""
+    count = math.prod(map(len, sizes.values()))
+    own = [a for a in conditions if a.left.symbols | a.right.symbols <= set(sizes)]
+    if not own or count > TRIED:
+        return count
+    each = (dict(zip(sizes, combination, strict=True)) for combination in product(*sizes.values()))
+    return sum(all(a.left.evaluate(n) == a.right.evaluate(n) for a in own) for n in each)
 
 
 def symbols_of(model: ir.Model, region: Region) -> list[str]:

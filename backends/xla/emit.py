@@ -179,11 +179,11 @@ class _Emitter:
         if young := [t.dtype for t in types if t is not None and t.dtype in UNPORTABLE]:  # in a function's body
             raise Unplaceable(node, f"{young[0]} is younger than StableHLO's portable form")
         rule = Rule(self.model, node, inputs, types, self.sizes, self.policy, known)
-        followed = rule.followed()
-        if followed is not None:
-            return followed
         held = [x.type for x in inputs if x is not None]
         try:
+            followed = rule.followed()
+            if followed is not None:
+                return followed
             for type_ in held:
                 self.sizes.shape(type_.shape)
             if entry.padding is Padding.NONE:

@@ -25,6 +25,7 @@ from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.dialect import stablehlo
 from tilewright.backends.xla.sizes import Sizes, Unmaskable
+from tilewright.backends.xla.why import computed_from
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import constant_array, is_constant, known_value
 from tilewright.ir.symbolic import Expr
@@ -175,7 +176,7 @@ class Rule:
         """The elements of a short integer input; refused when they are not known while compiling."""
         found = self.constant(index)
         if found is None:
-            raise self.unsupported(f"input {index} is computed at run time")
+            raise self.computed(index)
         return [int(v) for v in np.atleast_1d(found).reshape(-1)]
 
     def axes(self, index: int, rank: int, default: Sequence[int]) -> list[int]:
@@ -230,6 +231,10 @@ class Rule:
             problems=(f"{self.node.op_type} {self.node.name!r}: {cause}",),
         )
 
+    def computed(self, index: int) -> UnsupportedError:
+        """The error for an operand that has to be known, with the inputs of the model that it is computed from."""
+        return self.unsupported(f"input {index} is computed at run time{computed_from(self._value(index))}")
+
     # -- sizes -------------------------------------------------------------------------------------------------------
 
     def shape(self, output: int = 0) -> tuple[int, ...]:
@@ -262,7 +267,9 @@ class Rule:
 
     def integer(self, expr: Expr, dtype: DType = DType.I64) -> Value:
         """A scalar: a size or another expression over symbols, true while the program runs."""
-        return build.convert(self.sizes.true(expr), dtype)
+        if self.sizes.is_padded(expr):
+            return build.convert(self.sizes.true(expr), dtype)
+        return build.splat(expr.evaluate(self.sizes.bucket), dtype)
 
     def refuse_padding(self, x: Tensor, dims: Sequence[int] | None = None) -> None:
         """Raise :class:`Unmaskable` where one of ``dims`` is padded."""

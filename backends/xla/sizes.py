@@ -17,7 +17,7 @@ from typing import Any
 from tilewright.backends.xla import build
 from tilewright.backends.xla.dialect import bindings, stablehlo
 from tilewright.backends.xla.rising import holds
-from tilewright.ir.ranges import Range
+from tilewright.ir.ranges import Range, bounds
 from tilewright.ir.symbolic import Expr, Operation, Symbol
 from tilewright.ir.types import DType
 
@@ -82,12 +82,23 @@ class Sizes:
         """The true size: an ``i32`` scalar, computed once where the outermost block can see it."""
         if not self.is_padded(expr):
             self._require_known(expr)
-            return build.splat(expr.evaluate(self.bucket), DType.I32)
+            return build.splat(self._narrow(expr, expr.evaluate(self.bucket)), DType.I32)
         if expr not in self._made:
             self._require_known(expr)
+            within = {s: Range(self._least(s), n) for s, n in self.bucket.items()}
+            self._narrow(expr, max(map(abs, bounds(expr, within))))
             with bindings().InsertionPoint(self._anchor):
                 self._made[expr] = self._compute(expr)
         return self._made[expr]
+
+    def _least(self, name: str) -> int:
+        return max(self._ranges[name].lo, 0) if name in self._ranges and name in self.operands else 0
+
+    def _narrow(self, expr: Expr, value: int) -> int:
+        """``value``; raises :class:`Unmaskable` where it is none of 32 bits."""
+        if not -(2**31) <= value < 2**31:
+            raise Unmaskable(f"{expr} may be beyond 32 bits")
+        return value
 
     def _compute(self, expr: Expr) -> Any:
         hlo = stablehlo()
@@ -101,7 +112,7 @@ class Sizes:
                     value = self._atom(atom)
                     term = value if term is None else hlo.multiply(term, value)
             total = term if total is None else hlo.add(total, term)
-        return total
+        return build.splat(0, DType.I32) if total is None else total
 
     def _atom(self, atom: Symbol | Operation) -> Any:
         hlo = stablehlo()

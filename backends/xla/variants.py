@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 from tilewright.backends.base import ProgramSettings, Refusal, Refused
-from tilewright.backends.xla.buckets import PROGRAMS, Bucket, buckets_of, sizes_in, symbols_of, unsolved
+from tilewright.backends.xla.buckets import PROGRAMS, Bucket, buckets_of, combinations, sizes_in, symbols_of, unsolved
 from tilewright.backends.xla.emit import Emitted, Unplaceable, emit
 from tilewright.backends.xla.rule import Policy
 from tilewright.backends.xla.sharding import Shardings, shard
@@ -35,7 +34,7 @@ def programs_of(
         if len(together) == 1:
             continue
         more = together - exact
-        if why := _too_many(model, exact | more, settings):
+        if why := _too_many(model, region, exact | more, settings):
             reading = [n for n in region.nodes if more & _symbols(n)]
             raise Refused([Refusal(n, f"it needs {a.left} == {a.right} of each program, and {why}") for n in reading])
         exact |= more
@@ -56,25 +55,22 @@ def programs_of(
             more = error.exact - exact
             if not more:
                 raise Refused([Refusal(error.node, error.reason)]) from error
-            if why := _too_many(model, exact | more, settings):
+            if why := _too_many(model, region, exact | more, settings):
                 raise Refused([Refusal(error.node, f"{error.reason}, and {why}")]) from error
             exact |= more
 
 
-def _too_many(model: ir.Model, exact: Iterable[str], settings: ProgramSettings) -> str:
+def _too_many(model: ir.Model, region: Region, exact: Iterable[str], settings: ProgramSettings) -> str:
     """Why there is no program for every size of these symbols; empty where there is one."""
     known, names = facts(model), dimension_names(model)
-    counts: Mapping[str, float] = {
-        s: len(settings.buckets[s])
-        if s in settings.exact and s in settings.buckets
-        else math.inf
-        if known[s].hi >= POSITIVE_INFINITY
-        else len(sizes_in(known[s]))
+    sizes: dict[str, Sequence[int]] = {
+        s: settings.buckets[s] if s in settings.exact and s in settings.buckets else sizes_in(known[s])
         for s in sorted(exact)
     }
-    if math.prod(counts.values()) <= PROGRAMS:
+    if combinations(sizes, unsolved(model, region)) <= PROGRAMS:
         return ""
-    told = ", ".join(f"{names.get(s, s)} has {'any' if n == math.inf else n}" for s, n in counts.items())
+    counts = {s: "any number of" if known[s].hi >= POSITIVE_INFINITY else str(len(n)) for s, n in sizes.items()}
+    told = ", ".join(f"{names.get(s, s)} has {count}" for s, count in counts.items())
     first = names.get(s := next(iter(counts)), s)
     return (
         f"programs of exact sizes would be too many ({told} sizes; at most {PROGRAMS} programs): bound it with "

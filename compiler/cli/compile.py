@@ -53,6 +53,13 @@ _HOW = "it is said how to quantize, and not to what"
     metavar="NAME=VALUES",
     help="Fix an input: shape=3,224 or shape=@shape.npy. It is no input of the artifact.",
 )
+@click.option(
+    "--fallback",
+    type=click.Choice(["allow", "report", "forbid"]),
+    default="report",
+    show_default=True,
+    help="Nodes that a target of programs leaves to its host part: counted, listed, or an error.",
+)
 @click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")
 @click.option(
@@ -91,6 +98,7 @@ def command(
     mesh: str | None,
     shard: str | None,
     constants: tuple[str, ...],
+    fallback: str,
     ahead: bool,
     level: int,
     asked: str | None,
@@ -152,6 +160,7 @@ def command(
         pairs,
         cc=cc,
         precision=wanted,
+        fallback=fallback,
         buckets=tuple((name, rungs) for name, rungs, _ in ladders),
         exact=tuple(name for name, _, exactly in ladders if exactly),
         mesh=() if mesh is None else parse_mesh(mesh),
@@ -177,7 +186,7 @@ def command(
             report_stage("write", str(output))
             artifact.save(output)
     if not quiet:
-        screen.block(summary(artifact.report, checked, reason, verbose))
+        screen.block(summary(artifact.report, checked, reason, verbose, fallback != "allow"))
         if verbose and artifact.report.requested is not None:
             precision.table(artifact.report.requested)
         screen.verdict(checked is None or checked.ok)

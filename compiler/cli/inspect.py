@@ -16,7 +16,6 @@ from tilewright.errors import ExitCode
 
 if TYPE_CHECKING:
     from tilewright.backends.base import ProgramFacts
-    from tilewright.runtime import Manifest
     from tilewright.runtime.artifact import Artifact
     from tilewright.runtime.manifest import TargetInfo
 
@@ -62,7 +61,7 @@ def command(
         outcome.data["manifest"] = asdict(artifact.manifest)
         found = {t.target: _programs(artifact, t) for t in artifact.manifest.targets}
         outcome.data["programs"] = {target: [asdict(f) for f in facts] for target, facts in found.items() if facts}
-        screen.block(_artifact(artifact.manifest, file, members, found))
+        screen.block(_artifact(artifact, file, members, found))
         if integrity:
             artifact.verify()
             screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
@@ -102,8 +101,11 @@ def _programs(artifact: Artifact, target: TargetInfo) -> tuple[ProgramFacts, ...
 
 
 def _artifact(
-    manifest: Manifest, file: Path, members: bool, found: Mapping[str, Sequence[ProgramFacts]]
+    artifact: Artifact, file: Path, members: bool, found: Mapping[str, Sequence[ProgramFacts]]
 ) -> Iterator[tuple[str, str]]:
+    from tilewright.runtime.placement import described
+
+    manifest = artifact.manifest
     models = manifest.provenance.get("models", ())
     yield "artifact", f"{file}  {size(file.stat().st_size)}"
     for model in models:
@@ -120,8 +122,12 @@ def _artifact(
         yield from (("  state", f"{into} and {out} are one memory") for into, out in info.states)
     for target in manifest.targets:
         code = sum(manifest.sizes[member] for member in target.members.values())
-        needs = ", ".join(name for name, *_ in target.requires)
-        yield "target", f"{target.target}  code and plan {size(code)}{f'  needs {needs}' if needs else ''}"
+        needs = ", ".join(name for name, *_ in (*target.requires, *target.host_requires))
+        told = "programs" if target.has_programs else "code"
+        host = f"; host part for {target.host_family}" if target.host_family else ""
+        yield "target", f"{target.target}  {told} and plan {size(code)}{host}{f'  needs {needs}' if needs else ''}"
+        if target.has_programs:
+            yield from (("  step", line) for line in described(artifact, target))
         yield from programs.lines(found[target.target])
     total = sum(weight.size for weight in manifest.weights)
     yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"

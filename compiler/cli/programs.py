@@ -12,34 +12,32 @@ if TYPE_CHECKING:
     from tilewright.report import TargetFacts
 
 Line = tuple[str, str]
-HEAD = (
-    "program",
-    "sizes",
-    "operations",
-    "bytes moved",
-    "memory",
-    "fits",
-    "code",
-    "predicted",
-    "padding",
-    "compiled in",
-)
+HEAD = ("program", "operations", "bytes", "memory", "fits", "code", "predicted", "padding", "compiled")
+#: Rows that are shown unless all are asked for.
+MOST = 12
 
 
-def lines(programs: Sequence[ProgramFacts]) -> Iterator[Line]:
+def lines(programs: Sequence[ProgramFacts], whole: bool = False) -> Iterator[Line]:
     """A row for each program under a head, in aligned columns; columns that no program fills are left out. Then
-    what is missing, with the reason."""
+    what is missing, with the reason. Of many the first and the last are shown, unless the ``whole`` is wanted."""
     if not programs:
         return
-    rows = [_row(facts) for facts in programs]
+    named = len({_sizes(facts) for facts in programs}) < len(programs) or not all(f.sizes for f in programs)
+    rows = [_row(facts, named) for facts in programs]
     kept = [i for i in range(len(HEAD)) if any(row[i] for row in rows)]
     widths = [max(len(row[i]) for row in (HEAD, *rows)) for i in kept]
-    for n, row in enumerate((HEAD, *rows)):
-        cells = (f"{row[i] or '–':<{width}}" for i, width in zip(kept, widths, strict=True))
+    table = len(kept) > 1 or len(rows) > 1  # else there is only a name
+    for n, row in enumerate(_shown(rows, whole) if table else ()):
+        cells = [f"{row[i] or '–':<{width}}" for i, width in zip(kept, widths, strict=True)] if row else ["…"]
         yield "" if n else "programs", "  ".join(cells).rstrip()
+    if any(facts.padding for facts in programs):
+        mean = sum(f.share * f.mean_padding for f in programs) / sum(f.share for f in programs)
+        worst = max(facts.padding for facts in programs)
+        told = f"padding {mean:.0%} of the operations on average, each size in range as often; {worst:.0%} at worst"
+        yield "", f"{told} (--bucket)"
     for note in dict.fromkeys(facts.note for facts in programs if facts.note):
-        named = [facts.name for facts in programs if facts.note == note]
-        yield "", note if len(named) == len(programs) else f"{', '.join(named)}: {note}"
+        where = [facts.name for facts in programs if facts.note == note]
+        yield "" if table else "programs", note if len(where) == len(programs) else f"{', '.join(where)}: {note}"
 
 
 def latency(target: TargetFacts) -> str:
@@ -51,21 +49,30 @@ def latency(target: TargetFacts) -> str:
     return f"predicted {span} on {target.spelling}, by peak rates and bandwidth; no device here"
 
 
-def _row(facts: ProgramFacts) -> tuple[str, ...]:
+def _shown(rows: Sequence[tuple[str, ...]], whole: bool) -> list[tuple[str, ...]]:
+    """The head and the rows, with nothing in the place of those that are left out."""
+    if whole or len(rows) <= MOST:
+        return [HEAD, *rows]
+    return [HEAD, *rows[: MOST // 2], (), *rows[-MOST // 2 :]]
+
+
+def _row(facts: ProgramFacts, named: bool) -> tuple[str, ...]:
     compiled = facts.code_bytes > 0
-    seconds = f"{duration(facts.compile_seconds)}{', kept' if facts.cached else ''}" if facts.compile_seconds else ""
     return (
-        facts.name,
-        " ".join(f"{name}={count}" for name, count in facts.sizes.items()),
+        " ".join(part for part in (facts.name if named else "", _sizes(facts)) if part),
         count_of(facts.flops) if compiled else "",
         size(facts.bytes) if compiled else "",
         size(facts.memory) if compiled else "",
         "" if facts.fits is None else "yes" if facts.fits else "no",
         size(facts.code_bytes) if compiled else "",
         "" if facts.predicted_seconds is None else _time(facts.predicted_seconds),
-        f"{facts.padding:.0%}" if facts.padding else "",
-        seconds,
+        f"{facts.padding:.0%}, mean {facts.mean_padding:.0%}" if facts.padding else "",
+        "kept" if facts.cached else f"in {duration(facts.compile_seconds)}" if facts.compile_seconds else "",
     )
+
+
+def _sizes(facts: ProgramFacts) -> str:
+    return " ".join(f"{name}={count}" for name, count in facts.sizes.items())
 
 
 def _time(seconds: float) -> str:

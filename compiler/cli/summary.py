@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from tilewright.verification import Judged, Verification
 
 Line = tuple[str, str]
+#: Nodes of a host part that are named of each reason; ``--json`` has all.
+NAMED = 6
 
 
-def summary(report: Report, checked: Verification | None, reason: str = "", verbose: bool = False) -> Iterator[Line]:
-    """Label and text of each line; ``reason`` says why nothing was checked."""
+def summary(
+    report: Report,
+    checked: Verification | None,
+    reason: str = "",
+    verbose: bool = False,
+    placement: bool = True,
+) -> Iterator[Line]:
+    """Label and text of each line.
+
+    ``reason`` says why nothing was checked, ``placement`` whether nodes of a host part are listed and not counted only.
+    """
     for entry, model in (report.entries or {"main": report.model}).items():
         named = f"{entry}: " if len(report.entries) > 1 else ""
         yield "model", f"{named}{_model(model)}"
@@ -29,10 +40,10 @@ def summary(report: Report, checked: Verification | None, reason: str = "", verb
             yield "", f"constant inputs: {', '.join(f'{name}={value}' for name, value in model.constants)}"
     for target in report.targets:
         yield "target", _target(target)
-        yield from (("", f"on the host: {reason}") for reason in target.fallback)
+        yield from (("", f"on the host: {line}") for line in _placed(target) if placement)
         if target.mesh is not None:
             yield from _mesh(target, target.mesh, verbose)
-        yield from programs.lines(target.programs)
+        yield from programs.lines(target.programs, verbose)
     counts = ", ".join(f"{dtype} {count}" for dtype, count in report.precision.items())
     if report.requested is None:
         yield "precision", f"requested the model’s own → actual {counts}"
@@ -89,6 +100,17 @@ def _mesh(target: TargetFacts, mesh: MeshFacts, verbose: bool) -> Iterator[Line]
             parts = "×".join(map(str, w.parts)) if w.is_cut else "whole"
             reason = f": {w.reason}" if w.reason else ""
             yield "", f"{w.name} {list(w.shape)} {parts}, {size(w.bytes_per_device)} a device{reason}"
+
+
+def _placed(target: TargetFacts) -> Iterator[str]:
+    """Nodes of the host part, those with the same reason together."""
+    groups: dict[str, list[str]] = {}
+    for line in target.fallback:
+        node, _, why = line.partition(": ")
+        groups.setdefault(why, []).append(node)
+    for why, nodes in groups.items():
+        more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+        yield f"{', '.join(nodes[:NAMED])}{more}: {why}"
 
 
 def numbers(c: Comparison) -> str:

@@ -95,7 +95,9 @@ class PrecisionPlan:
     def check(self, group: Group, entries: Mapping[str, Sequence[Step]]) -> None:
         """Tell every layer by what its kernel computes in, now that there are kernels."""
         for entry, steps in entries.items():
-            self._tell(group, entry, computed_in(steps), _kernel_rows(steps, self._precision.asked, group))
+            self._tell(
+                group, entry, computed_in(steps), _kernel_rows(steps, self._precision.asked, group), as_told=False
+            )
 
     def check_graphs(self, group: Group, models: Mapping[str, ir.Model], computes: Callable[[ir.Node], str]) -> None:
         """Tell every layer by what the node that it became computes in, where the graph itself is compiled.
@@ -109,13 +111,15 @@ class PrecisionPlan:
                 _plain_row(" + ".join(layers_of(n)) or str(n.name), n.op_type, dtype, self._precision.asked, group)
                 for n, dtype in nodes.items()
             ]
-            self._tell(group, entry, layers, rows)
+            self._tell(group, entry, layers, rows, as_told=True)
 
-    def _tell(self, group: Group, entry: str, computed: Mapping[str, str], plain: Sequence[Layer]) -> None:
-        """``plain`` are the rows where nothing is quantized."""
+    def _tell(
+        self, group: Group, entry: str, computed: Mapping[str, str], plain: Sequence[Layer], as_told: bool
+    ) -> None:
+        """``plain`` are the rows where nothing is quantized; ``as_told`` as of :func:`_seen`."""
         found, asked = group.quantized[entry], self._precision.asked
         if request.METHODS[asked] or asked == "auto":
-            plain = [_seen(row, computed, found, group) for row in found.rows]
+            plain = [_seen(row, computed, found, group, as_told) for row in found.rows]
         group.quantized[entry] = replace(found, rows=tuple(plain))
 
     def require(self) -> None:
@@ -237,11 +241,14 @@ def _added(one: Quantized, other: Quantized) -> Quantized:
     return replace(one, seconds=one.seconds + other.seconds, float_seconds=one.float_seconds + other.float_seconds)
 
 
-def _seen(row: Layer, kernels: Mapping[str, str], found: Quantized, group: Group) -> Layer:
-    """A row as its kernel has it."""
+def _seen(row: Layer, kernels: Mapping[str, str], found: Quantized, group: Group, as_told: bool) -> Layer:
+    """A row as its kernel has it; ``as_told``: also where only weights were to be quantized, and activations were
+    as well."""
     dtype = kernels.get(row.name, "")
-    if row.got == "f32" or _made_up(row.got) or not found.method or not dtype or found.method in request.WEIGHT_ONLY:
+    if row.got == "f32" or _made_up(row.got) or not found.method or not dtype:
         return row
+    if found.method in request.WEIGHT_ONLY and not (as_told and " × " in row.got):
+        return row  # weights are stored so, whatever multiplies them
     wanted = request.SPELLED[request.precision_of_method(found.method)]
     computes = dtype if not _is_narrow_float(dtype) or dtype in group.capability.floats else "f32"
     if computes in wanted:

@@ -13,6 +13,7 @@ import numpy as np
 from tilewright.runtime.artifact import Artifact, open_artifact
 from tilewright.runtime.errors import InputError, RunError
 from tilewright.runtime.manifest import EntryInfo, TensorInfo, evaluate_size
+from tilewright.runtime.placement import described
 from tilewright.runtime.session import load
 from tilewright.runtime.tensors import Array, dtype_of
 
@@ -138,6 +139,7 @@ def describe(artifact: Artifact) -> list[str]:
         family = target.family or (f"host part {target.host_family}" if target.host_family else "")
         told = "; ".join(filter(None, (family, f"needs {lacks}" if lacks else "")))
         lines.append(f"  {target.target}" + (f" ({told})" if told else ""))
+        lines += [f"    {line}" for line in described(artifact, target)] if target.has_programs else []
     lines += ["members:"] + [f"  {m.size:12} {m.name}" for m in artifact.members.values()]
     lines.append(f"weights: {len(manifest.weights)} tensors, {sum(w.size for w in manifest.weights)} bytes")
     lines += [f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()]

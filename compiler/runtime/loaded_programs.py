@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,15 @@ from tilewright.runtime.tensors import DTYPES, PACKED, Array, dtype_of, unpacked
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class LoadedPrograms:
-    """What entry points and buckets share. Any number of threads may use it.
+@dataclass(slots=True)
+class JitClock:
+    """Seconds that were spent on compiling here so far; it outlives what was compiled."""
 
-    Attributes:
-        jit_seconds: spent on compiling here so far.
-    """
+    seconds: float = 0.0
+
+
+class LoadedPrograms:
+    """What entry points and buckets share. Any number of threads may use it."""
 
     def __init__(
         self,
@@ -38,7 +42,7 @@ class LoadedPrograms:
         weights: Bytes | None,
     ):
         """``weights`` are those that the host part checked already; without one their SHA-256 is checked here."""
-        self.client, self.jit_seconds = client, 0.0
+        self.client, self.clock = client, JitClock()
         self._artifact, self._target, self._cache, self._allowed = artifact, target, cache, allow_jit
         self._weights = _checked(artifact) if weights is None else weights
         self._infos = {w.name: w for w in artifact.manifest.weights}
@@ -136,7 +140,7 @@ class LoadedPrograms:
             raise
         except Exception as error:
             raise self._uncompiled(variant, error) from None
-        self.jit_seconds += time.perf_counter() - start
+        self.clock.seconds += time.perf_counter() - start
         try:
             data = self.client.serialize(made)
         except Exception:  # not every client can

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from tilewright.options import Options
 from tilewright.runtime import load
 from tilewright.runtime.errors import RunError
 
+from tests.conformance.execute import LOADING
 from tests.fuzz.oracles import ORACLES, Array, Cannot
 
 #: What counts against the compiler.
@@ -49,7 +51,7 @@ def judge(
     """Compile, run on every feed that an oracle accepts, compare. ``at`` is told what is about to be done."""
     at("compile")
     try:
-        artifact = driver.compile(model, options=Options(targets=(target,), level=level)).to_bytes()
+        artifact = driver.compile(model, options=_options(model, runs, target, level)).to_bytes()
     except CompileError as error:
         if error.exit_code == 4:
             return Verdict("unsupported", "; ".join(getattr(error, "problems", ()) or [error.cause]))
@@ -57,7 +59,8 @@ def judge(
     except Exception as error:
         return Verdict("broken", _line(error))
     try:
-        sessions = [load(artifact, threads=n) for n in (1, 2)]
+        given: dict[str, Any] = LOADING.get(target, {})
+        sessions = [load(artifact, threads=n, **given) for n in (1, 2)]
     except Exception as error:
         return Verdict("broken", _line(error))
     compared, notes = 0, []
@@ -86,6 +89,24 @@ def judge(
     if notes:
         return notes[0]
     return Verdict("ok" if compared else "no-oracle")
+
+
+def _options(model: onnx.ModelProto, runs: Sequence[Mapping[str, Array]], target: str, level: int) -> Options:
+    """How a model is compiled; programs get nothing on the host, and the bounds of what runs ask for."""
+    if target not in LOADING:
+        return Options(targets=(target,), level=level)
+    met: dict[str, list[int]] = {}
+    inputs = {i.name: i.type.tensor_type.shape.dim for i in model.graph.input}
+    for name, dims in inputs.items():
+        for d, dim in enumerate(dims):
+            met.setdefault(dim.dim_param, []).extend(feeds[name].shape[d] for feeds in runs)
+    bounds = {symbol: f"{symbol}={min(sizes)}..{max(sizes)}" for symbol, sizes in met.items()}
+    shapes = {
+        name: tuple(bounds[d.dim_param] if d.dim_param else str(d.dim_value) for d in dims)
+        for name, dims in inputs.items()
+        if any(d.dim_param for d in dims)
+    }
+    return Options(targets=(target,), level=level, fallback="forbid", input_shapes=tuple(shapes.items()))
 
 
 def _answers(

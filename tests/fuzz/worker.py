@@ -1,4 +1,7 @@
-"""Answers seeds with verdicts, one a line of JSON: ``python -m tests.fuzz.worker``. What it is at goes out first."""
+"""Answers seeds with verdicts, one a line of JSON: ``python -m tests.fuzz.worker [TARGET]``.
+
+What it is at goes out first.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ def made(seed: int, avoid: frozenset[str] = frozenset()) -> tuple[onnx.ModelProt
     return (graph.model(), graph.feeds()) if graph.nodes else None
 
 
-def settings(seed: int) -> tuple[str, int]:
-    """Target and level of a seed."""
-    return TARGETS[seed % len(TARGETS)], LEVELS[seed % len(LEVELS)]
+def settings(seed: int, target: str = "") -> tuple[str, int]:
+    """Target (the seed's own if none is named) and level of a seed."""
+    return target or TARGETS[seed % len(TARGETS)], LEVELS[seed % len(LEVELS)]
 
 
-def answer(seed: int, at: Any) -> dict[str, Any]:
+def answer(seed: int, at: Any, target: str = "") -> dict[str, Any]:
     """What became of a seed: operators that are not supported are told, and the model is made again without them."""
     unsupported: list[str] = []
     avoid: frozenset[str] = frozenset()
@@ -42,7 +45,7 @@ def answer(seed: int, at: Any) -> dict[str, Any]:
         model = made(seed, avoid)
         if model is None:
             return {"status": "empty", "reason": "", "unsupported": unsupported, "operators": []}
-        verdict = judge(*model, *settings(seed), at=at)
+        verdict = judge(*model, *settings(seed, target), at=at)
         operators = [n.op_type for n in model[0].graph.node]
         if verdict.status != "unsupported":
             break
@@ -72,7 +75,7 @@ def main() -> None:
     for line in sys.stdin:
         seed, started = int(line), time.perf_counter()
         try:
-            result = answer(seed, at)
+            result = answer(seed, at, *sys.argv[1:])
         except Exception as error:  # of the generator itself
             result = {"status": "generator", "reason": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps({"seed": seed, **result, "seconds": round(time.perf_counter() - started, 2)}), flush=True)

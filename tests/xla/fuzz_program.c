@@ -171,7 +171,8 @@ static void replace(char *text, uint64_t *bytes, uint64_t at, uint64_t old, cons
 /* One to three changes: mostly a token for another, so that what comes out is read further. */
 static void mutate(char *text, uint64_t *bytes) {
     static const char *const pieces[] = {"\"$N\"", "[1]", "-1", "9223372036854775807", "\"*\"", "\"//\"", "0", "{}", "[]", "\"w\"", "[4]", "1",
-                                         "4294967296", "\"min\"", "\"bool\"", "\"u4\"", "2", "3", "12", "[[1,\"$N\",\"*\"]]", "[0,1]", "\"%\"", "\"i64\""};
+                                         "4294967296", "\"min\"", "\"bool\"", "\"u4\"", "2", "3", "12", "[[1,\"$N\",\"*\"]]", "[0,1]",
+                                             "\"%\"", "\"i64\""};
     for (uint64_t n = 1 + next_random() % 3; n > 0 && *bytes > 8; n--) {
         uint64_t at = next_random() % *bytes, end, kind = next_random() % 8;
         if (kind == 0) text[at] = (char)next_random();

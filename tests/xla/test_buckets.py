@@ -244,8 +244,15 @@ def test_the_settings_are_in_the_record() -> None:
     pytest.importorskip("jaxlib")
     artifact = tw.compile(MATMUL, ("xla:cpu",), buckets={"M": (2, 4), "K": (3,), "N": (4,)}, exact=("K",), verify=False)
     told = artifact.provenance["options"]["buckets"]
-    assert told["M"] == {"exact": False, "sizes": [2, 4]} and told["K"]["exact"]
+    assert told["M"] == {"exact": False, "sizes": [2, 4], "symbols": ["M"]} and told["K"]["exact"]
     assert [dict(p.sizes) for p in artifact.report.targets[0].programs] == [
         {"K": 3, "M": 2, "N": 4},
         {"K": 3, "M": 4, "N": 4},
     ]
+
+
+def test_samples_have_exact_sizes() -> None:
+    pytest.importorskip("jaxlib")
+    sizes = {"M": (2, 6, 9), "K": (3, 5), "N": (4,)}
+    artifact = tw.compile(MATMUL, ("xla:cpu",), buckets=sizes, exact=("M", "K"))  # and verified on samples
+    assert artifact.report.targets[0].distinct == 6

@@ -111,6 +111,20 @@ def test_broadcasting_both_ways_over_padded_sizes() -> None:
     )
 
 
+@pytest.mark.parametrize("buckets", [{"N": (8,), "M": (4,)}, {"N": (4,), "M": (8,)}])
+def test_sizes_that_a_run_finds_equal_may_differ_in_the_bucket(buckets: dict[str, tuple[int, ...]]) -> None:
+    program = compiled(
+        "g (float[N,4] x, float[M,4] z) => (float[N,4] a, float[N,8] b, float[N,4] c, float[N,4] d, float[N,4] e) "
+        "{ a = Sub(x, z) b = Concat<axis=1>(x, z) l = Less(x, z) c = Where(l, x, z) s = Shape(z) r = Reshape(x, s) "
+        "d = Neg(r) e = Expand(x, s) }",
+        {"x": ("N=1..8", 4), "z": ("M=1..8", 4)},
+        buckets,
+    )
+    x, z = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    want = {"a": x - z, "b": np.concatenate([x, z], 1), "c": np.minimum(x, z), "d": -x, "e": x}
+    assert {n: d for n, a in program.run({"x": x, "z": z}).items() if (d := difference(a, want[n], 0))} == {}
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_of_every_sign(dtype: str) -> None:
     signed = dtype[0] == "i"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import tilewright as tw
 from tilewright import runtime
 from tilewright.runtime import device
 
+from tests.runtime import test_c as run_model
 from tests.runtime.rewrite import members, rewrite
+from tests.runtime.test_c import zig
 from tests.xla import models
 
 pytest.importorskip("jaxlib")
@@ -105,6 +109,19 @@ def test_a_mixed_artifact_has_its_cpu_parts_first_and_weights_once() -> None:
     want = runtime.load(both, "cpu").run(None, {"x": rows(4)})
     for one, other in zip(want, runtime.load(both, "xla-cpu").run(None, {"x": rows(4)}), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_the_c_loader_takes_the_cpu_part_of_a_mixed_artifact(tmp_path: Path) -> None:
+    """The host part asks for more features than the CPU part has, which would make it the better one."""
+    targets = ("xla:cpu", "cpu:x86-64-v2")
+    tw.compile(models.with_host(), targets, input_shapes=ROWS, verify=False).save(tmp_path / "m.tw")
+    zig([Path(run_model.__file__).parent / "run_model.c"], tmp_path / "program")
+    rows(3).tofile(tmp_path / "in")
+    arguments = [tmp_path / "program", tmp_path / "m.tw", tmp_path / "in", 3, models.WIDTH, tmp_path / "out"]
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    want = runtime.load(tmp_path / "m.tw").run(None, {"x": rows(3)})
+    assert (tmp_path / "out").read_bytes() == b"".join(array.tobytes() for array in want)
 
 
 def test_entry_points_share_programs_weights_and_the_host_part() -> None:

@@ -188,6 +188,23 @@ def test_what_does_not_fit_is_named(artifact: bytes, name: str) -> None:
         runtime.load(changed(artifact, value), "xla-cpu", threads=1)
 
 
+@pytest.mark.parametrize("factor", [-10, 10, 2**40])
+def test_sizes_that_are_wrong_between_buckets_only(artifact: bytes, factor: int) -> None:
+    """N + factor·(N - 1)(N - 2)(N - 4): right in every bucket, and not at 3."""
+    value = program(artifact)
+    entry = value["entries"][0]
+    wrong: list[Any] = ["$N", factor]
+    for root in (1, 2, 4):
+        wrong += ["$N", -root, "+", "*"]
+    for output in entry["steps"][0]["outputs"]:
+        entry["slots"][output]["shape"][0] = [*wrong, "+"]
+    session = runtime.load(changed(artifact, value), "xla-cpu", threads=1)
+    with pytest.raises(RunError):
+        session.run(None, {"x": X, "z": X})
+    with pytest.raises(RunError):
+        session.run(None, {"x": X, "z": X}, out={"y": np.zeros_like(X)})
+
+
 def test_a_module_that_is_none(artifact: bytes) -> None:
     name = next(n for n in members(artifact) if n.endswith(".vhlo"))
     whole = members(artifact)[name]

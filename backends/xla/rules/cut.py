@@ -48,7 +48,7 @@ def slice_(ctx: Rule) -> Tensor:
     x, shape = ctx.input(0), ctx.shape()
     starts = ctx.known(1)
     if starts is None:
-        raise ctx.unsupported("its starts are computed at run time")
+        raise ctx.computed(1)
     axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(len(starts)))
     steps = ctx.integers(4) if ctx.has(4) else [1] * len(starts)
     value = x.value
@@ -171,7 +171,7 @@ def pad(ctx: Rule) -> Tensor:
     x, mode = ctx.input(0), ctx.attribute("mode", "constant")
     amounts = ctx.known(1)
     if amounts is None:
-        raise ctx.unsupported("its amounts are computed at run time")
+        raise ctx.computed(1)
     axes = [a % x.rank for a in ctx.integers(3)] if ctx.has(3) else list(range(x.rank))
     margins = [_Margin(d, x.type.shape[d], amounts[n], amounts[n + len(axes)]) for n, d in enumerate(axes)]
     if mode != "constant":

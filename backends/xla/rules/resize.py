@@ -105,7 +105,7 @@ def _given(ctx: Rule, index: int) -> NDArray[np.float64] | None:
         return None
     found = ctx.constant(index)
     if found is None:
-        raise ctx.unsupported(f"input {index} is computed at run time")
+        raise ctx.computed(index)
     return np.asarray(found, np.float64)
 
 

@@ -48,6 +48,10 @@ def _client_module() -> Any:
             cause=f"programs for XLA are run through jaxlib, which cannot be imported ({error})",
             fix="pip install 'tilewright[xla]'",
         ) from None
+    buffer = xla_client.ArrayImpl
+    if not hasattr(buffer, "shape"):  # where jax is installed, jaxlib imports it, and it adds these in its own way
+        buffer.shape = property(lambda b: memory_of(b).shape)
+        buffer.dtype = property(lambda b: memory_of(b).dtype)
     return xla_client
 
 
@@ -100,7 +104,8 @@ class Client:
             raise missing(kind, "XLA is run on cpu, tpu and cuda", "name a device that the artifact holds")
         self._devices = enough(self._client.local_devices(), mesh, kind)
         self.name = str(self._devices[0].device_kind)
-        self.version = f"{self._client.platform} {self._client.platform_version} jaxlib {_jaxlib_version()}"
+        told = f"{self._client.platform} {self._client.platform_version} jaxlib {_jaxlib_version()}"
+        self.version = " ".join(told.split())
         if kind == "cpu":  # code for this processor, as LLVM sees it
             self.version += f" {_processor()}"
         self._single = _single_device(self._xc)(self._devices[0])

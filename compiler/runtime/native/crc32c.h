@@ -76,7 +76,8 @@ static void *tw_crc_check_part(void *argument) {
     uint64_t segment = job->first;
     job->bad = -1;
     if (job->native)
-        while (segment + TW_CRC_STREAMS <= job->last && (segment + TW_CRC_STREAMS) * TW_CRC_SEGMENT <= job->bytes && tw_crc_whole_segments(job, segment))
+        while (segment + TW_CRC_STREAMS <= job->last && (segment + TW_CRC_STREAMS) * TW_CRC_SEGMENT <= job->bytes &&
+               tw_crc_whole_segments(job, segment))
             segment += TW_CRC_STREAMS;
     for (; segment < job->last && job->bad < 0; segment++) {
         uint64_t start = segment * TW_CRC_SEGMENT, size = job->bytes - start < TW_CRC_SEGMENT ? job->bytes - start : TW_CRC_SEGMENT;

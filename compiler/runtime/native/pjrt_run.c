@@ -13,7 +13,8 @@
 #define FIRST 1 /* where options begin */
 static int32_t open_model(tw_pjrt **model, char **arguments, const tw_pjrt_options *options, tw_error *error) {
     (void)arguments;
-    return tw_pjrt_open_memory(model, (const char *)(uintptr_t)&tw_embedded_place + tw_embedded_place.distance, tw_embedded_place.bytes, options, error);
+    return tw_pjrt_open_memory(model, (const char *)(uintptr_t)&tw_embedded_place + tw_embedded_place.distance, tw_embedded_place.bytes,
+                               options, error);
 }
 #else
 #define FILES "MODEL.tw "
@@ -146,9 +147,11 @@ static int repeat(tw_pjrt *model, uint32_t entry, int times, const tw_tensor *in
 static void tell(tw_pjrt *model, double begun, double ready, double done) {
     tw_pjrt_report t;
     tw_pjrt_read_report(model, &t);
-    fprintf(stderr, "%s on %s (%s): %u executables of the artifact, %u kept, %u compiled; %.1f MB of weights\n", tw_pjrt_target(model), t.device, t.platform,
+    fprintf(stderr, "%s on %s (%s): %u executables of the artifact, %u kept, %u compiled; %.1f MB of weights\n", tw_pjrt_target(model),
+            t.device, t.platform,
             t.ahead, t.cached, t.compiled, 1e-6 * (double)t.weight_bytes);
-    fprintf(stderr, "ready after %.1f ms: artifact %.1f, plugin %.1f, client %.1f, check %.1f, compile %.1f, load %.1f, weights %.1f\n", 1e3 * (ready - begun),
+    fprintf(stderr, "ready after %.1f ms: artifact %.1f, plugin %.1f, client %.1f, check %.1f, compile %.1f, load %.1f, weights %.1f\n",
+            1e3 * (ready - begun),
             1e3 * t.artifact, 1e3 * t.plugin, 1e3 * t.client, 1e3 * t.check, 1e3 * t.compile, 1e3 * t.load, 1e3 * t.weights);
     fprintf(stderr, "first result after %.1f ms\n", 1e3 * (done - begun));
     if (*t.note != 0) fprintf(stderr, "note: %s\n", t.note);

@@ -506,7 +506,8 @@ static int twp__read_results(tw_pjrt *p, twp__entry *e, uint32_t list, const uin
         const tw_signature *s = &e->output[n];
         if (j->nodes[i].type == 's') {
             int64_t weight = twp__find_weight(p, j->nodes[i].text);
-            if (weight < 0 || p->weight[weight].dtype->dtype != s->dtype || p->weight[weight].rank != s->rank) return twp__bad(p, "a result is no constant");
+            if (weight < 0 || p->weight[weight].dtype->dtype != s->dtype || p->weight[weight].rank != s->rank)
+                return twp__bad(p, "a result is no constant");
             e->result[n] = -1 - weight;
             continue;
         }
@@ -529,7 +530,8 @@ static int twp__read_steps(tw_pjrt *p, twp__entry *e, uint32_t slots, uint32_t s
         if (!twp__read_slot(p, e, i, &e->slot[e->slot_count++])) return 0;
     if (e->slot_count < e->input_count) return twp__bad(p, "fewer slots than inputs");
     for (n = 0; n < e->input_count; n++) {
-        if (e->slot[n].dtype->dtype != e->input[n].dtype || e->slot[n].rank != e->input[n].rank) return twp__bad(p, "a slot of another type than its input");
+        if (e->slot[n].dtype->dtype != e->input[n].dtype || e->slot[n].rank != e->input[n].rank)
+            return twp__bad(p, "a slot of another type than its input");
         there[n] = 1;
     }
     for (uint32_t i = j->nodes[steps].child; i != 0; i = j->nodes[i].next)
@@ -542,7 +544,8 @@ static int twp__read_entry(tw_pjrt *p, uint32_t node, uint32_t signature, twp__e
     const tw__json *j = &p->program, *manifest = &p->m->json;
     uint32_t slots, steps, results, asserts;
     const char *name = twp__string(p, tw__get(j, node, "name"));
-    if (name == NULL || strcmp(name, tw__text(manifest, tw__get(manifest, signature, "name"))) != 0) return twp__bad(p, "entry points unlike the manifest's");
+    if (name == NULL || strcmp(name, tw__text(manifest, tw__get(manifest, signature, "name"))) != 0)
+        return twp__bad(p, "entry points unlike the manifest's");
     e->name = name;
     if (!twp__read_signatures(p, tw__get(manifest, signature, "inputs"), &e->input, &e->input_count)) return 0;
     if (!twp__read_signatures(p, tw__get(manifest, signature, "outputs"), &e->output, &e->output_count)) return 0;
@@ -568,7 +571,8 @@ static int twp__read_entries(tw_pjrt *p) {
     if (tw__number(j, tw__get(j, 1, "version")) != 1) return twp__bad(p, "it has another version than this loader");
     if (!twp__list(p, 1, "entries", &entries) || !twp__list(p, 1, "mesh", &mesh)) return 0;
     uint32_t count = twp__count(j, entries);
-    if (count == 0 || manifest->nodes[listed].type != '[' || twp__count(manifest, listed) != count) return twp__bad(p, "entry points unlike the manifest's");
+    if (count == 0 || manifest->nodes[listed].type != '[' || twp__count(manifest, listed) != count)
+        return twp__bad(p, "entry points unlike the manifest's");
     if ((p->entry = (twp__entry *)twp__new(p, count, sizeof *p->entry)) == NULL) return twp__bad(p, "no memory");
     uint32_t signature = manifest->nodes[listed].child;
     for (uint32_t i = j->nodes[entries].child; i != 0; i = j->nodes[i].next, signature = manifest->nodes[signature].next)
@@ -635,7 +639,8 @@ static int32_t twp__plugin_error(const tw_pjrt *p, pjrt_error *problem, const ch
     p->api->function[PJRT_ERROR_MESSAGE].tell(&text);
     pjrt_error *nested = twp__function(p, PJRT_ERROR_CODE)(&number);
     int32_t code = number.number == 8 /* resource exhausted */ ? TW_RESOURCE : TW_DEVICE;
-    tw__fail(error, code, "%s: the plugin says: %.*s", what, (int)(text.count < 800 ? text.count : 800), text.data != NULL ? (const char *)text.data : "");
+    tw__fail(error, code, "%s: the plugin says: %.*s", what, (int)(text.count < 800 ? text.count : 800),
+             text.data != NULL ? (const char *)text.data : "");
     p->api->function[PJRT_ERROR_DESTROY].tell(&gone);
     if (nested != NULL) {
         gone.object = nested;
@@ -670,7 +675,8 @@ static int32_t twp__await(const tw_pjrt *p, pjrt_event *event, const char *what,
 static int32_t twp__plugin_text(const tw_pjrt *p, int index, const void *object, char *text, size_t capacity, tw_error *error) {
     pjrt_list_args args = {sizeof args, NULL, object, NULL, 0};
     int32_t code = twp__call(p, index, &args, "asking the plugin what it is", error);
-    if (code == TW_OK) snprintf(text, capacity, "%.*s", (int)(args.count < capacity ? args.count : capacity - 1), args.data != NULL ? (const char *)args.data : "");
+    if (code == TW_OK)
+        snprintf(text, capacity, "%.*s", (int)(args.count < capacity ? args.count : capacity - 1), args.data != NULL ? (const char *)args.data : "");
     return code;
 }
 
@@ -696,9 +702,11 @@ static int32_t twp__load_plugin(tw_pjrt *p, const char *path, tw_error *error) {
     struct stat status;
     if (path == NULL || *path == 0) return tw__fail(error, TW_USAGE, "name a PJRT plugin: on a TPU machine libtpu.so, of the package libtpu");
     if (strchr(path, '/') != NULL && stat(path, &status) != 0)
-        return tw__fail(error, TW_DEVICE, "there is no PJRT plugin %s (%s); on a TPU machine it is libtpu.so, of the package libtpu", path, strerror(errno));
+        return tw__fail(error, TW_DEVICE, "there is no PJRT plugin %s (%s); on a TPU machine it is libtpu.so, of the package libtpu",
+                        path, strerror(errno));
     if (twp__no_tpu(path))
-        return tw__fail(error, TW_DEVICE, "there is no TPU on this machine: no PCI device of vendor 1ae0, no /dev/accel0 and no /dev/vfio; run this on a TPU machine");
+        return tw__fail(error, TW_DEVICE,
+                        "there is no TPU on this machine: no PCI device of vendor 1ae0, no /dev/accel0 and no /dev/vfio; run this on a TPU machine");
     if ((p->library = dlopen(path, RTLD_NOW | RTLD_LOCAL)) == NULL) {
         const char *why = dlerror();
         return tw__fail(error, TW_DEVICE, "the PJRT plugin cannot be loaded: %s", why != NULL ? why : path);
@@ -708,11 +716,13 @@ static int32_t twp__load_plugin(tw_pjrt *p, const char *path, tw_error *error) {
         const pjrt_api *(*function)(void);
     } get;
     get.object = dlsym(p->library, "GetPjrtApi");
-    if (get.object == NULL || (p->api = get.function()) == NULL) return tw__fail(error, TW_DEVICE, "%s is no PJRT plugin: it has no GetPjrtApi", path);
+    if (get.object == NULL || (p->api = get.function()) == NULL)
+        return tw__fail(error, TW_DEVICE, "%s is no PJRT plugin: it has no GetPjrtApi", path);
     if (p->api->size < offsetof(pjrt_api, function) || p->api->version.major != PJRT_MAJOR || twp__function(p, PJRT_BUFFER_TO_HOST) == NULL) {
         int major = (int)p->api->version.major, minor = (int)p->api->version.minor;
         p->api = NULL;
-        return tw__fail(error, TW_DEVICE, "%s has version %d.%d of PJRT's interface, this program needs %d.x with all of what it calls", path, major, minor, PJRT_MAJOR);
+        return tw__fail(error, TW_DEVICE, "%s has version %d.%d of PJRT's interface, this program needs %d.x with all of what it calls",
+                        path, major, minor, PJRT_MAJOR);
     }
     /* Some plugins say no version: their file stands for it. */
     char mark[160] = "";
@@ -954,7 +964,8 @@ static int32_t twp__load_variant(tw_pjrt *p, const twp__step *step, twp__variant
         code = twp__call(p, PJRT_EXECUTABLE_OUTPUT_COUNT, &outputs, "asking for the number of outputs", error);
         twp__drop(p, PJRT_EXECUTABLE_DESTROY, executable);
         if (code == TW_OK && (size_t)outputs.result != step->output_count)
-            code = tw__fail(error, TW_ARTIFACT, "%s has %llu outputs, program.json says %u", v->module, (unsigned long long)(size_t)outputs.result, step->output_count);
+            code = tw__fail(error, TW_ARTIFACT, "%s has %llu outputs, program.json says %u", v->module,
+                            (unsigned long long)(size_t)outputs.result, step->output_count);
     }
     p->report.load += twp__now() - start - (p->report.compile - compiling);
     if (code == TW_OK) v->loaded = loaded;
@@ -1000,7 +1011,8 @@ static int32_t twp__check_result(const tw_pjrt *p, pjrt_buffer *buffer, const tw
     int32_t code = twp__call(p, PJRT_BUFFER_TYPE, &type, "asking for a type", error);
     if (code == TW_OK) code = twp__call(p, PJRT_BUFFER_DIMENSIONS, &dims, "asking for dimensions", error);
     if (code != TW_OK) return code;
-    if (type.number == dtype->type && dims.count == (size_t)rank && (rank == 0 || memcmp(dims.data, dim, (size_t)rank * sizeof *dim) == 0)) return TW_OK;
+    if (type.number == dtype->type && dims.count == (size_t)rank && (rank == 0 || memcmp(dims.data, dim, (size_t)rank * sizeof *dim) == 0))
+        return TW_OK;
     return tw__fail(error, TW_ARTIFACT, "a program gives another type or shape than program.json says");
 }
 
@@ -1026,7 +1038,8 @@ static int32_t twp__place_weight(tw_pjrt *p, twp__weight *w, tw_error *error) {
     if (w->buffer != NULL) return TW_OK;
     const void *data = (const char *)p->weights.data + w->offset;
     int packed = w->dtype->bits < 8;
-    int32_t code = twp__upload(p, data, packed ? PJRT_U8 : w->dtype->type, packed ? &bytes : w->dim, packed ? 1 : w->rank, &w->buffer, &w->done, error);
+    int32_t code = twp__upload(p, data, packed ? PJRT_U8 : w->dtype->type, packed ? &bytes : w->dim, packed ? 1 : w->rank, &w->buffer,
+                               &w->done, error);
     if (code == TW_OK) p->report.weight_bytes += w->bytes;
     return code;
 }
@@ -1065,7 +1078,8 @@ typedef struct {
 } twp__run;
 
 /* Copies the first `box` elements along each dimension between dense tensors of other sizes. */
-static void twp__copy_box(char *to, const int64_t *to_dim, const char *from, const int64_t *from_dim, const int64_t *box, int32_t rank, int64_t bytes) {
+static void twp__copy_box(char *to, const int64_t *to_dim, const char *from, const int64_t *from_dim, const int64_t *box, int32_t rank,
+                          int64_t bytes) {
     int64_t to_step = bytes, from_step = bytes;
     if (rank == 0) {
         memcpy(to, from, (size_t)bytes);
@@ -1146,10 +1160,13 @@ static int32_t twp__bind_inputs(twp__run *r, const tw_tensor *inputs, uint32_t c
     if (count != e->input_count) return tw__fail(r->error, TW_USAGE, "entry '%s' has %u inputs, not %u", e->name, e->input_count, count);
     for (uint32_t i = 0; i < count; i++) {
         const tw_signature *s = &e->input[i];
-        if (inputs[i].dtype != s->dtype) return tw__fail(r->error, TW_USAGE, "input '%s': its type is %d, the model takes %d", s->name, (int)inputs[i].dtype, (int)s->dtype);
-        if (inputs[i].rank != s->rank) return tw__fail(r->error, TW_USAGE, "input '%s' has %d dimensions, the model takes %s", s->name, (int)inputs[i].rank, s->shape);
+        if (inputs[i].dtype != s->dtype)
+            return tw__fail(r->error, TW_USAGE, "input '%s': its type is %d, the model takes %d", s->name, (int)inputs[i].dtype, (int)s->dtype);
+        if (inputs[i].rank != s->rank)
+            return tw__fail(r->error, TW_USAGE, "input '%s' has %d dimensions, the model takes %s", s->name, (int)inputs[i].rank, s->shape);
         int64_t bytes;
-        if (!twp__bytes(e->slot[i].dtype, inputs[i].dim, s->rank, &bytes)) return tw__fail(r->error, TW_USAGE, "input '%s': its sizes are impossible", s->name);
+        if (!twp__bytes(e->slot[i].dtype, inputs[i].dim, s->rank, &bytes))
+            return tw__fail(r->error, TW_USAGE, "input '%s': its sizes are impossible", s->name);
         memcpy(r->value[i].dim, inputs[i].dim, sizeof r->value[i].dim);
         r->value[i].data = inputs[i].data;
         r->value[i].memory = TWP_BORROWED;
@@ -1193,7 +1210,8 @@ static int32_t twp__to_host(const twp__run *r, uint32_t slot) {
     const twp__slot *s = &r->e->slot[slot];
     int64_t bytes, padded;
     if (v->memory != TWP_NOWHERE) return TW_OK;
-    if (!twp__bytes(s->dtype, v->dim, s->rank, &bytes) || !twp__bytes(s->dtype, v->padded, s->rank, &padded)) return tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
+    if (!twp__bytes(s->dtype, v->dim, s->rank, &bytes) || !twp__bytes(s->dtype, v->padded, s->rank, &padded))
+        return tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
     char *memory = (char *)aligned_alloc(TW_ALIGNMENT, ((size_t)padded / TW_ALIGNMENT + 1) * TW_ALIGNMENT), *cut = memory;
     if (memory == NULL) return tw__fail(r->error, TW_RESOURCE, "no memory for %lld bytes of a tensor", (long long)padded);
     int32_t code = twp__download(r->p, v->buffer, s->rank, memory, padded, r->error);
@@ -1226,9 +1244,11 @@ static int32_t twp__to_device(const twp__run *r, uint32_t slot, const int64_t *s
         for (int32_t d = 0; d < s->rank; d++)
             if (dim[d] < v->dim[d]) return tw__fail(r->error, TW_ARTIFACT, "a program is smaller than its input");
         if (!twp__bytes(s->dtype, dim, s->rank, &bytes)) return tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
-        if ((v->staging = calloc(1, (size_t)bytes + 1)) == NULL) return tw__fail(r->error, TW_RESOURCE, "no memory for %lld bytes of a tensor", (long long)bytes);
+        if ((v->staging = calloc(1, (size_t)bytes + 1)) == NULL)
+            return tw__fail(r->error, TW_RESOURCE, "no memory for %lld bytes of a tensor", (long long)bytes);
         int64_t here;
-        if (twp__bytes(s->dtype, v->dim, s->rank, &here) && here > 0) twp__copy_box((char *)v->staging, dim, (const char *)data, v->dim, v->dim, s->rank, s->dtype->bits / 8);
+        if (twp__bytes(s->dtype, v->dim, s->rank, &here) && here > 0)
+            twp__copy_box((char *)v->staging, dim, (const char *)data, v->dim, v->dim, s->rank, s->dtype->bits / 8);
         data = v->staging;
     }
     memcpy(v->padded, dim, sizeof dim);
@@ -1281,7 +1301,8 @@ static int32_t twp__run_program(const twp__run *r, const twp__step *step) {
     if (code == TW_OK) code = twp__ready(p, step, v, p->allow_jit, r->error);
     if (code != TW_OK) return code;
     size_t most = (size_t)step->input_count + step->padded_count + step->weight_count + step->output_count + 1;
-    twp__call_lists c = {(pjrt_buffer **)calloc(most, sizeof(void *)), (pjrt_buffer **)calloc(most, sizeof(void *)), (pjrt_buffer **)calloc(most, sizeof(void *)),
+    twp__call_lists c = {(pjrt_buffer **)calloc(most, sizeof(void *)), (pjrt_buffer **)calloc(most, sizeof(void *)),
+                         (pjrt_buffer **)calloc(most, sizeof(void *)),
                          (pjrt_event **)calloc(most, sizeof(void *)), (int64_t *)calloc(most, 8), (int32_t *)calloc(most, 4), 0};
     if (c.argument == NULL || c.output == NULL || c.scalar == NULL || c.done == NULL || c.kept == NULL || c.size == NULL)
         code = tw__fail(r->error, TW_RESOURCE, "no memory for a list of arguments");
@@ -1310,7 +1331,8 @@ static int32_t twp__run_program(const twp__run *r, const twp__step *step) {
 /* An entry point of the host part's plan. */
 static int32_t twp__run_host(twp__run *r, const twp__step *step) {
     const tw_runtime *runtime = r->p->m->runtime;
-    tw_tensor *in = (tw_tensor *)calloc((size_t)step->input_count + 1, sizeof *in), *out = (tw_tensor *)calloc((size_t)step->output_count + 1, sizeof *out);
+    tw_tensor *in = (tw_tensor *)calloc((size_t)step->input_count + 1, sizeof *in),
+        *out = (tw_tensor *)calloc((size_t)step->output_count + 1, sizeof *out);
     int32_t code = in != NULL && out != NULL ? TW_OK : tw__fail(r->error, TW_RESOURCE, "no memory for a list of arguments");
     for (uint32_t i = 0; i < step->input_count && code == TW_OK; i++) {
         uint32_t slot = step->input[i];
@@ -1319,7 +1341,8 @@ static int32_t twp__run_host(twp__run *r, const twp__step *step) {
         in[i].dtype = r->e->slot[slot].dtype->dtype;
         in[i].rank = r->e->slot[slot].rank;
         memcpy(in[i].dim, r->value[slot].dim, sizeof in[i].dim);
-        if (!twp__bytes(r->e->slot[slot].dtype, in[i].dim, in[i].rank, &in[i].bytes)) code = tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
+        if (!twp__bytes(r->e->slot[slot].dtype, in[i].dim, in[i].rank, &in[i].bytes))
+            code = tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
     }
     if (code == TW_OK) code = runtime->run(r->p->m->plan, step->host_entry, in, step->input_count, out, step->output_count, NULL, r->error);
     for (uint32_t i = 0; i < step->output_count && code == TW_OK; i++) { /* taken first: all of them are given back later */
@@ -1330,7 +1353,8 @@ static int32_t twp__run_host(twp__run *r, const twp__step *step) {
     }
     for (uint32_t i = 0; i < step->output_count && code == TW_OK; i++) {
         const twp__slot *s = &r->e->slot[step->output[i]];
-        if (out[i].dtype != s->dtype->dtype || out[i].rank != s->rank) code = tw__fail(r->error, TW_ARTIFACT, "a step on the host gives another type than program.json says");
+        if (out[i].dtype != s->dtype->dtype || out[i].rank != s->rank)
+            code = tw__fail(r->error, TW_ARTIFACT, "a step on the host gives another type than program.json says");
         else code = twp__bind(r, step->output[i], "a step on the host", "what program.json says");
     }
     if (code == TW_OK) code = twp__asserts(r);
@@ -1366,7 +1390,8 @@ static int32_t twp__outputs(const twp__run *r, tw_tensor *outputs) {
             continue;
         }
         const twp__value *v = &r->value[e->result[i]];
-        if (!twp__bytes(e->slot[e->result[i]].dtype, v->dim, e->output[i].rank, &bytes)) code = tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
+        if (!twp__bytes(e->slot[e->result[i]].dtype, v->dim, e->output[i].rank, &bytes))
+            code = tw__fail(r->error, TW_ARTIFACT, "a tensor's size overflows");
         else code = twp__give(r, v->data, bytes, v->dim, &e->output[i], &outputs[i]);
     }
     return code;
@@ -1411,11 +1436,13 @@ int32_t tw_pjrt_run(tw_pjrt *p, uint32_t entry, const tw_tensor *inputs, uint32_
     int32_t code = twp__begin(&r, p, entry, error);
     if (code != TW_OK) return code;
     code = twp__bind_inputs(&r, inputs, input_count);
-    if (code == TW_OK && output_count != r.e->output_count) code = tw__fail(error, TW_USAGE, "entry '%s' has %u outputs, not %u", r.e->name, r.e->output_count, output_count);
+    if (code == TW_OK && output_count != r.e->output_count)
+        code = tw__fail(error, TW_USAGE, "entry '%s' has %u outputs, not %u", r.e->name, r.e->output_count, output_count);
     for (uint32_t i = 0; i < input_count && code == TW_OK; i++)
         if (inputs[i].data == NULL) {
             int64_t bytes;
-            if (twp__bytes(r.e->slot[i].dtype, inputs[i].dim, inputs[i].rank, &bytes) && bytes > 0) code = tw__fail(error, TW_USAGE, "input '%s' has no data", r.e->input[i].name);
+            if (twp__bytes(r.e->slot[i].dtype, inputs[i].dim, inputs[i].rank, &bytes) && bytes > 0)
+                code = tw__fail(error, TW_USAGE, "input '%s' has no data", r.e->input[i].name);
         }
     for (uint32_t i = 0; i < r.e->step_count && code == TW_OK; i++)
         code = r.e->step[i].host != NULL ? twp__run_host(&r, &r.e->step[i]) : twp__run_program(&r, &r.e->step[i]);
@@ -1439,7 +1466,8 @@ static int twp__has_crc(void) {
 
 static void *twp__check(void *model) {
     tw_pjrt *p = (tw_pjrt *)model;
-    p->bad = tw_crc_check(p->weights.data, p->weights.bytes, p->sums.data, p->threads, twp__has_crc());
+    int32_t threads = p->threads > 1 ? p->threads - 1 : 1; /* one is left for the plugin, which loads meanwhile */
+    p->bad = tw_crc_check(p->weights.data, p->weights.bytes, p->sums.data, threads, twp__has_crc());
     return NULL;
 }
 
@@ -1468,17 +1496,20 @@ static int32_t twp__choose_target(tw_pjrt *p, const char *wanted, tw_error *erro
         if (tw__get(j, tw__get(j, t, "members"), "program.json") == 0) continue;
         used += (size_t)snprintf(there + used, sizeof there - used, "%s%.100s", used ? ", " : "", name);
         if (used > sizeof there - 120) used = sizeof there - 120;
-        int fits = wanted != NULL ? strcmp(wanted, name) == 0
-                                  : (strncmp(name, platform, length) == 0 && name[length] == ':') || (strncmp(name, "xla:", 4) == 0 && strcmp(name + 4, platform) == 0);
+        int own = strncmp(name, platform, length) == 0 && name[length] == ':';
+        int general = strncmp(name, "xla:", 4) == 0 && strcmp(name + 4, platform) == 0;
+        int fits = wanted != NULL ? strcmp(wanted, name) == 0 : own || general;
         if (!fits) continue;
         fitting++;
         p->target = t;
         snprintf(p->m->target, sizeof p->m->target, "%s", name);
     }
     if (fitting == 1) return TW_OK;
-    if (fitting > 1) return tw__fail(error, TW_USAGE, "several parts are for %s (%s; the device is '%s'): name one", platform, there, p->report.device);
+    if (fitting > 1)
+        return tw__fail(error, TW_USAGE, "several parts are for %s (%s; the device is '%s'): name one", platform, there, p->report.device);
     if (wanted != NULL) return tw__fail(error, TW_DEVICE, "the artifact holds no programs named %s (programs: %s)", wanted, there);
-    return tw__fail(error, TW_DEVICE, "the plugin is for '%s'; the artifact holds programs for: %s. Name one of them to run it there all the same", platform, there);
+    return tw__fail(error, TW_DEVICE,
+                    "the plugin is for '%s'; the artifact holds programs for: %s. Name one of them to run it there all the same", platform, there);
 }
 
 /* The host part, when there is one: its executor and kernels, and which entry point each step runs. */
@@ -1522,7 +1553,9 @@ static int32_t twp__open_program(tw_pjrt *p, tw_error *error) {
     int32_t code = twp__member(p, "program.json", &text, error);
     if (code == TW_OK) code = twp__parse(p, text.data, text.bytes, error);
     uint32_t devices = code == TW_OK ? twp__count(&p->program, tw__get(&p->program, 1, "mesh")) : 0;
-    if (devices > 0) return tw__fail(error, TW_DEVICE, "the artifact is for a mesh of devices; this loader runs on one. Run it from Python, or compile it without --mesh");
+    if (devices > 0)
+        return tw__fail(error, TW_DEVICE,
+                        "the artifact is for a mesh of devices; this loader runs on one. Run it from Python, or compile it without --mesh");
     return code;
 }
 
