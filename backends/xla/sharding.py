@@ -148,7 +148,7 @@ def _cut(value: ir.Value, batch: Expr | None, rows: tuple[int, ...], cuts: Cuts,
 
 
 #: Operators whose results tell the partitioner how activations are cut; it carries that on to all others.
-_TOLD = ("MatMul", "Gemm", "Conv", "Reshape", "Concat", "Attention")
+_TOLD = ("MatMul", "Gemm", "Conv", "Reshape", "Concat")
 
 
 def _inner(region: Region, cuts: Cuts, columns: tuple[int, ...]) -> Mapping[ir.Value, Spec]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import onnx_ir as ir
 from tilewright.backends.xla import build
 from tilewright.backends.xla.build import Value
 from tilewright.backends.xla.dialect import bindings, stablehlo
@@ -33,10 +32,9 @@ def softmax(ctx: Rule) -> Tensor:
     x = ctx.masked(x, axes, -math.inf)
     top = build.reduce(x.value, build.splat(-math.inf, x.dtype), axes, hlo.maximum)
     top = spread(top, x.shape, axes)
-    shifted = hlo.subtract(x.value, top)
-    if _is_mean(ctx.node.inputs[0]):
-        attained = hlo.and_(build.compare(x.value, top, "EQ", "FLOAT"), hlo.is_finite(x.value))
-        shifted = build.select(attained, ctx.splat(0, x), shifted)
+    # Compilers may compute x anew for the subtraction, as one multiply-add that is rounded once; the largest less
+    # itself is then not 0, and far from 1 its exponential is infinite. The minimum stands between, and changes nothing.
+    shifted = hlo.subtract(hlo.minimum(x.value, top), top)
     powers = Tensor(hlo.exponential(shifted), x.type)
     total = build.reduce(powers.value, build.splat(0, x.dtype), axes, hlo.add)
     if of_log:
@@ -44,20 +42,6 @@ def softmax(ctx: Rule) -> Tensor:
     else:
         made = hlo.divide(powers.value, spread(total, x.shape, axes))
     return ctx.result(build.convert(made, ctx.type().dtype))
-
-
-#: What an element of a softmax's input may pass through on its way from the reduction that it is.
-_VIEWS = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"])
-
-
-def _is_mean(value: ir.Value | None) -> bool:
-    """Whether a value is a sum times a constant, as what a classifier makes of an image: such a product may be computed
-    anew together with the subtraction of the largest, rounded once. Then the largest less itself is not 0, and of
-    numbers that are far from 1 its exponential is infinite."""
-    node = None if value is None else value.producer()
-    while node is not None and node.op_type in _VIEWS and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node is not None and (node.op_type == "ReduceMean" or node.op_type.endswith("AveragePool"))
 
 
 @rule("Hardmax", padding=Padding.MASKED)

@@ -24,6 +24,9 @@ from tilewright.runtime.tensors import Array
 BYTECODE = b"ML\xefR"
 #: Read by XLA where a client is made: threads of its pool; and where it is loaded: 3 logs only what is fatal.
 _THREADS, _LOG = "PJRT_NPROC", "TF_CPP_MIN_LOG_LEVEL"
+#: In jaxlib 0.10.2 what XLA hands to YNNPACK reads memory that nobody wrote: the mean over the last image of SqueezeNet
+#: was 0 in one load and infinite in the next, from the same program and arguments (tests/xla/test_repeated_loads.py).
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 _lock = threading.Lock()
 
 
@@ -107,7 +110,7 @@ class Client:
         told = f"{self._client.platform} {self._client.platform_version} jaxlib {_jaxlib_version()}"
         self.version = " ".join(told.split())
         if kind == "cpu":  # code for this processor, as LLVM sees it
-            self.version += f" {_processor()}"
+            self.version += f" {_processor()} {_CPU_OPTIONS}"
         self._single = _single_device(self._xc)(self._devices[0])
         self._spread = Spread(self._xc, self._devices, mesh) if mesh else None
 
@@ -126,6 +129,8 @@ class Client:
         options.num_replicas = options.num_partitions = 1
         if self._spread is not None:
             self._spread.set_options(options)
+        if self.kind == "cpu":
+            options.env_option_overrides = list(_CPU_OPTIONS.items())
         return options
 
     def compile(self, module: bytes) -> Any:
