@@ -88,6 +88,7 @@ def facts_of(known: ProgramFacts, compiled: Compiled, target: Target) -> Program
         fits=max(memory, told["peak"]) <= target.extra["ahead"]["available"],
         code_bytes=len(compiled.executable),
         collectives=told["collectives"],
+        note="; ".join(filter(None, (known.note, told["uncounted"]))),
         products=told["products"],
         predicted_seconds=predicted(told, target),
         compile_seconds=told["seconds"],
