@@ -1,8 +1,9 @@
 """Compiles each model of the zoo once and checks it at sizes it was not compiled for; writes a table of the outcome.
 
-Run as ``.venv/bin/python scripts/check_zoo.py [NAME ...]`` after ``./scripts/test`` has made the environment. Compiling
-a model, running it and running ONNX Runtime are processes of their own, so that memory is told apart. A model that
-fails is a row that says so. With names, only those rows of ``models/results/zoo-accuracy.md`` are made anew.
+Run as ``.venv/bin/python scripts/check_zoo.py [--target xla:cpu] [NAME ...]`` after ``./scripts/test`` has made the
+environment. Compiling a model, running it and running ONNX Runtime are processes of their own, so that memory is told
+apart. A model that fails is a row that says so. With names, only those rows of ``models/results/zoo-accuracy.md`` (of
+another target: ``zoo-accuracy-xla-cpu.md``) are made anew. A target of static programs gets :data:`BUCKETS`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from models import zoo  # noqa: E402 (a folder of the checkout, not of the packa
 FOLDER = ROOT / "build" / "zoo"
 RESULTS = ROOT / "models" / "results" / "zoo-accuracy.md"
 TARGET = "cpu"
+#: Sizes of static programs, by dimension: those that are checked are run in them, padded.
+BUCKETS = {"batch": (1, 8), "sequence": (64,), "past": (64,), "capacity": (64,)}
 TOLERANCE = 1e-4
 #: What compiling may take beside twice the weights: Python, NumPy, ONNX and the compiler itself.
 FIXED_MB = 600
@@ -65,24 +68,29 @@ class Checked:
 def main(arguments: list[str]) -> int:
     """Check the models named, or all; 1 when one of them failed."""
     if arguments[:1] == ["--compile"]:
-        return _compile(arguments[1])
+        return _compile(arguments[1], arguments[2])
+    target = TARGET
+    if arguments[:1] == ["--target"]:
+        target, arguments = arguments[1], arguments[2:]
     models = zoo.zoo()
     names = arguments or list(models)
-    kept = _rows()
+    results = RESULTS if target == TARGET else RESULTS.with_stem(f"{RESULTS.stem}-{target.replace(':', '-')}")
+    kept = _rows(results)
     for name in names:
-        found = check(models[name])
+        found = check(models[name], target)
         kept[name] = _row(name, found)
         print(kept[name], flush=True)
-        _write({n: kept.get(n, f"| {n} | not run yet |" + " |" * (HEAD.count("|") - 3)) for n in models})
+        rows = {n: kept.get(n, f"| {n} | not run yet |" + " |" * (HEAD.count("|") - 3)) for n in models}
+        _write(results, target, rows)
     return int(any("FAILS" in kept[n] for n in names))
 
 
-def check(model: zoo.Model) -> Checked:
+def check(model: zoo.Model, target: str) -> Checked:
     """Compile a model in a child process and compare it with ONNX Runtime at each of its sizes."""
     path = model.build(FOLDER)
     weights = weight_bytes(path)
     child = subprocess.run(
-        [sys.executable, __file__, "--compile", model.name], capture_output=True, text=True, check=False
+        [sys.executable, __file__, "--compile", model.name, target], capture_output=True, text=True, check=False
     )
     if child.returncode:
         told = (child.stderr.strip() or f"exit status {child.returncode}").splitlines()[-1]
@@ -107,11 +115,19 @@ def check(model: zoo.Model) -> Checked:
     return Checked(weights=weights, errors=tuple(errors), problem=problem, **made)
 
 
-def _compile(name: str) -> int:
+def _compile(name: str, target: str) -> int:
     """In the child: compile and save; the last line of stdout is what :class:`Checked` takes."""
     model = zoo.zoo()[name]
     path = FOLDER / f"{name}.onnx"
-    artifact = tw.compile(path, targets=(TARGET,), input_shapes=model.input_shapes, states=model.in_place, verify=False)
+    named = {d.partition("=")[0] for dims in model.input_shapes.values() for d in dims if isinstance(d, str)}
+    artifact = tw.compile(
+        path,
+        targets=(target,),
+        input_shapes=model.input_shapes,
+        states=model.in_place,
+        buckets={} if target == TARGET else {n: sizes for n, sizes in BUCKETS.items() if n in named},
+        verify=False,
+    )
     start = time.perf_counter()
     artifact.save(path.with_suffix(".tw"))
     report = artifact.report
@@ -165,19 +181,20 @@ def _row(name: str, found: Checked) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _rows() -> dict[str, str]:
+def _rows(results: Path) -> dict[str, str]:
     """The rows of the last run, by model."""
-    if not RESULTS.exists():
+    if not results.exists():
         return {}
-    lines = RESULTS.read_text(encoding="utf-8").splitlines()
+    lines = results.read_text(encoding="utf-8").splitlines()
     return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
 
 
-def _write(rows: dict[str, str]) -> None:
+def _write(results: Path, target: str, rows: dict[str, str]) -> None:
     text = [
         "# Accuracy of the zoo (fp32) and what compiling it takes",
         "",
-        f"`.venv/bin/python scripts/check_zoo.py`, {datetime.now(UTC):%Y-%m-%d}, {processor()}, target `{TARGET}`,",
+        f"`.venv/bin/python scripts/check_zoo.py{'' if target == TARGET else f' --target {target}'}`,",
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, target `{target}`,",
         f"beside onnxruntime {version('onnxruntime')}. One artifact a model, compiled for ranges of sizes and run at",
         "three batches and two lengths (images have one). Errors are relative to the largest value of each output",
         f"and may be {TOLERANCE:.0e}. Memory is the most that the compiling process held, mapped weights included;",
@@ -188,8 +205,8 @@ def _write(rows: dict[str, str]) -> None:
         "|---" * (HEAD.count("|") - 1) + "|",
         *rows.values(),
     ]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text("\n".join(text) + "\n", encoding="utf-8")
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def test_every_load_computes_the_same(tmp_path: Path) -> None:
     folder = cases()["real/test_squeezenet"].folder
     model = onnx.load(folder / "model.onnx")
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
-    # Softmax of numbers near 1e10 says nothing; what it reads is asked for beside it, so that the program stays as it is.
+    # Softmax of numbers near 1e10 says nothing; what it reads is asked for beside it.
     model.graph.output.append(helper.make_tensor_value_info(softmax.input[0], TensorProto.FLOAT, None))
     (x,) = read_values(folder / "data_0", "input")
     weights = {tensor.name for tensor in model.graph.initializer}
