@@ -85,6 +85,8 @@ def buckets_of(
             cause=f"every combination is a program of its own: {count}, and {MOST_PROGRAMS} at most are built",
             fix="name fewer sizes (--bucket)",
         )
+    if not count:  # no sizes are equal where they have to be
+        return ()
     free = {s: ladder(_name(model, s), known[s], fits(s)) for s in symbols if s not in fixed}
     ladders = fixed | _thinned(free, _powers(region, free, fixed), max(PROGRAMS // count, 1))
     padded = {s for s in symbols if s not in exact and ladders[s] and known[s].lo < ladders[s][-1]}

@@ -86,10 +86,16 @@ def convert(x: Value, dtype: DType) -> Value:
     return stablehlo().convert(tensor_type(dtype, shape_of(x)), x)
 
 
+class Misfit(Exception):
+    """Static sizes that do not fit together."""
+
+
 def reshape(x: Value, shape: Sequence[int]) -> Value:
-    """The same elements in row-major order."""
+    """The same elements in row-major order. Raises :class:`Misfit` for another number of them."""
     if shape_of(x) == tuple(shape):
         return x
+    if math.prod(shape_of(x)) != math.prod(shape):
+        raise Misfit(f"{shape_of(x)} is no {tuple(shape)}")
     return stablehlo().reshape(bindings().RankedTensorType.get(list(shape), x.type.element_type), x)
 
 

@@ -196,6 +196,13 @@ class _Emitter:
             raise Unplaceable(node, str(error), padded & exact) from error
         except UnsupportedError as error:
             raise Unplaceable(node, error.cause) from error
+        except (build.Misfit, bindings().MLIRError) as error:
+            open_ = {s for t in (*held, *types) if t is not None for e in t.shape for s in e.symbols}
+            if not open_:
+                raise
+            # What the node halves or groups may be odd in a bucket, where no run is.
+            told = f"its sizes do not fit together in a program ({str(error).splitlines()[-1].strip()})"
+            raise Unplaceable(node, told, frozenset(self.sizes.operands) & open_) from error
         return (made,) if isinstance(made, Tensor) else made
 
     def _body(self, node: ir.Node, body: ir.Function, inputs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

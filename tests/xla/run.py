@@ -166,12 +166,18 @@ def symbols_of(model: ir.Model, feeds: Feeds) -> dict[str, int]:
     return found
 
 
+class TooLarge(Exception):
+    """An input that no program holds, which a session refuses."""
+
+
 def padded(array: Array, type_: TensorType, sizes: Mapping[str, int], seed: int = 0) -> Array:
     """``array`` as the first elements of one of the static shape, with :func:`garbage` around it."""
     shape = tuple(e.evaluate(sizes) for e in type_.shape)
     array = np.asarray(array, type_.dtype.numpy)
     if shape == array.shape:
         return array
+    if any(n > most for n, most in zip(array.shape, shape, strict=True)):
+        raise TooLarge(f"{array.shape} in a program for {shape}")
     whole = garbage(type_.dtype, shape, seed)
     whole[tuple(map(slice, array.shape))] = array
     return whole

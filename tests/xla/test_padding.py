@@ -24,7 +24,7 @@ from tests.end_to_end.test_random_models import difference, reference
 from tests.end_to_end.test_random_networks import KINDS
 from tests.ops.test_lowering import SIZES, Case, build
 from tests.xla.padded import padded_program
-from tests.xla.run import OnHost, Program, compiled
+from tests.xla.run import OnHost, Program, TooLarge, compiled
 
 pytest.importorskip("jaxlib")
 
@@ -145,7 +145,10 @@ def test_the_plain_tests_of_the_suite() -> None:
     known = cases()
     wrong, padded = [], 0
     for name in plain_names():
-        model, _ = fixed(onnx.load(str(known[name].folder / "model.onnx")), known[name])
+        try:
+            model, _ = fixed(onnx.load(str(known[name].folder / "model.onnx")), known[name])
+        except TilewrightError:
+            continue  # refused at import
         every = given(onnx.load(str(known[name].folder / "model.onnx")))
         arrays = dict(zip(every, read_values(known[name].data[0], "input"), strict=False))
         feeds = {n: arrays[n] for n in given(model)}
@@ -156,7 +159,11 @@ def test_the_plain_tests_of_the_suite() -> None:
             except (OnHost, TilewrightError):
                 continue  # refused, with a reason
             want = read_values(known[name].data[0], "output")
-            problem = _difference(want, list(program.run(feeds).values()), known[name])
+            try:
+                got = list(program.run(feeds).values())
+            except TooLarge:
+                continue  # open sizes that meet are taken to be equal, and these are not
+            problem = _difference(want, got, known[name])
             if problem:
                 wrong.append(f"{name} with {only} open: {problem}")
             padded += bool(program.compiled and program.compiled.padded)
