@@ -22,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from resumable_table import Table, bound  # noqa: E402 (beside this file)
+
 from models import zoo  # noqa: E402 (a folder of the checkout, not of the package)
 
 FOLDER = ROOT / "build" / "zoo"
@@ -32,6 +34,7 @@ HEAD = (
 )
 #: Columns that say which row it is.
 KEY = 4
+TABLE = Table(RESULTS, HEAD, KEY)
 LIMIT_S = 1800
 
 
@@ -70,7 +73,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10**6, help="rows that are made at most")
     parser.add_argument("anew", nargs="*", metavar="TEXT", help="rows that contain it are made anew")
     given = parser.parse_args()
-    rows, made = read(), 0
+    rows, made = TABLE.read(), 0
     for case in cases():
         line = " | ".join(rows.get(case.key, case.key))
         if case.key in rows and not any(text in line for text in given.anew):
@@ -93,7 +96,7 @@ def row_of(case: Case, folder: Path) -> tuple[str, ...]:
     words = [sys.executable, "-m", "tilewright", "compile", str(path), "-t", f"tpu:{case.target}", "--no-verify", "-q"]
     words += ["--precision", "bf16", "--allow-precision", "f32"]
     for name, dims in model.input_shapes.items():
-        words += ["--input-shape", f"{name}:{','.join(_bound(dim, case) for dim in dims)}"]
+        words += ["--input-shape", f"{name}:{','.join(bound(dim, case.batch, case.length) for dim in dims)}"]
     if case.mesh:
         words += ["--mesh", case.mesh, "--shard", case.shard]
     with tempfile.TemporaryDirectory(prefix="tilewright-mesh-") as scratch:
@@ -131,23 +134,6 @@ def row_of(case: Case, folder: Path) -> tuple[str, ...]:
         f"{sum(p['compile_seconds'] for p in programs):.1f} s",
         "; ".join(remarks),
     )
-
-
-def _bound(dim: int | str, case: Case) -> str:
-    """A dimension of the zoo at the size of a case: ``batch=1..32`` is the batch, other names the length."""
-    name, _, _ = str(dim).partition("=")
-    return str(dim) if name == str(dim) else str(case.batch if name == "batch" else case.length)
-
-
-def read() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The rows of the table."""
-    found = {}
-    if RESULTS.exists():
-        for line in RESULTS.read_text(encoding="utf-8").splitlines():
-            cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
-            if line.startswith("|") and len(cells) == len(HEAD) and cells != HEAD and cells[0].strip("-"):
-                found[cells[:KEY]] = cells
-    return found
 
 
 def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:

@@ -24,6 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from resumable_table import Table, bound  # noqa: E402 (beside this file)
+
 from models import zoo  # noqa: E402 (a folder of the checkout, not of the package)
 
 FOLDER = ROOT / "build" / "zoo"
@@ -35,6 +37,7 @@ HEAD = (
 )
 #: Columns that say which row it is.
 KEY = 4
+TABLE = Table(RESULTS, HEAD, KEY)
 #: How each precision is asked for. Weights of 8 bits are rounded to nearest, with no data.
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "own (f32)": (),
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10**6, help="rows that are made at most")
     parser.add_argument("anew", nargs="*", metavar="TEXT", help="rows that contain it are made anew")
     given = parser.parse_args()
-    rows, made = read(), 0
+    rows, made = TABLE.read(), 0
     for case in cases():
         line = " | ".join(rows.get(case.key, case.key))
         if (given.small and not case.small) or (case.key in rows and not any(text in line for text in given.anew)):
@@ -113,7 +116,10 @@ def row_of(case: Case, folder: Path) -> tuple[str, ...]:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             model.build(path.parent)
-        shapes = [f"{name}:{','.join(_bound(d, case) for d in dims)}" for name, dims in model.input_shapes.items()]
+        shapes = [
+            f"{name}:{','.join(bound(d, case.batch, case.length) for d in dims)}"
+            for name, dims in model.input_shapes.items()
+        ]
         told = compiled(path, Path(scratch), case, shapes)
     if "report" not in told:
         error = told.get("error") or {}
@@ -152,23 +158,6 @@ def compiled(path: Path, scratch: Path, case: Case, shapes: list[str]) -> dict[s
     if done.returncode:
         told.pop("report", None)
     return told
-
-
-def _bound(dim: int | str, case: Case) -> str:
-    """A dimension of the zoo at the size of a case: ``batch=1..32`` is the batch, other names the length."""
-    name, _, _ = str(dim).partition("=")
-    return str(dim) if name == str(dim) else str(case.batch if name == "batch" else case.length)
-
-
-def read() -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The rows of the table."""
-    found = {}
-    if RESULTS.exists():
-        for line in RESULTS.read_text(encoding="utf-8").splitlines():
-            cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
-            if line.startswith("|") and len(cells) == len(HEAD) and cells != HEAD and cells[0].strip("-"):
-                found[cells[:KEY]] = cells
-    return found
 
 
 def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:

@@ -37,7 +37,7 @@ _PROCESS = Path(__file__).with_name("aot_process.py")
 #: Variables that change what libtpu does; its process gets none of them.
 _MEDDLING = re.compile(r"(TPU|LIBTPU|XLA|JAX|TF|PJRT|MLIR)_")
 #: No metadata server is asked what this machine is (it waits for minutes where there is none), two may run at once, and
-#: nothing is written to /tmp/tpu_logs.
+#: no log files are written.
 _OWN = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "JAX_PLATFORMS": "cpu"}
 _NEEDS = re.compile(
     r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)|Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"
