@@ -12,6 +12,7 @@ from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
 from tilewright.backends.cuda.functions import SIGNATURE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
+from tilewright.ir.symbolic import constant
 from tilewright.kernel.analysis import gathered
 from tilewright.kernel.apply import defines
 from tilewright.kernel.routine import Routine
@@ -46,8 +47,10 @@ class CudaBackend(KernelBackend):
         return heuristics.schedules(kernel, target)
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
-        """A linear grid of programs; temporaries live in registers and shared memory, so there is no scratch."""
-        return LaunchSize(emit_kernel(scheduled)[1].grid)
+        """A linear grid of programs; temporaries live in registers and shared memory, and only what programs of a split
+        loop tell each other in a workspace."""
+        launch = emit_kernel(scheduled)[1]
+        return LaunchSize(launch.grid, constant(launch.workspace))
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""

@@ -16,11 +16,15 @@ LAUNCHES = "launches.json"
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One run-time argument: ``type`` as Triton spells it (``*fp16``, ``i32``), ``divisor`` of the value or address."""
+    """One run-time argument: ``type`` as Triton spells it (``*fp16``, ``i32``), ``divisor`` of the value or address.
+
+    ``role`` says what an argument is that is neither a tensor of the kernel nor a dimension: ``workspace``.
+    """
 
     name: str
     type: str
     divisor: int = 1
+    role: str = ""
 
     @property
     def is_pointer(self) -> bool:
@@ -39,6 +43,8 @@ class Launch:
         grid: number of programs, along the first grid dimension; an expression over the dimension symbols.
         num_warps: warps of 32 threads in a block.
         num_stages: how many iterations of the innermost loop have loads in flight.
+        workspace: bytes of device memory that all programs share beside the tensors.
+        counters: how many of its first bytes are zero when the kernel starts, and when it ends.
     """
 
     kernel: str
@@ -47,6 +53,8 @@ class Launch:
     grid: Expr
     num_warps: int
     num_stages: int
+    workspace: int = 0
+    counters: int = 0
 
 
 def to_json(launches: Sequence[Launch]) -> str:
@@ -61,4 +69,4 @@ def from_json(text: str) -> tuple[Launch, ...]:
 
 def _launch(d: Mapping[str, Any]) -> Launch:
     arguments = tuple(Argument(**a) for a in d["arguments"])
-    return Launch(d["kernel"], d["entry"], arguments, parse(d["grid"]), d["num_warps"], d["num_stages"])
+    return Launch(**{**d, "arguments": arguments, "grid": parse(d["grid"])})
