@@ -21,7 +21,7 @@ from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
 from tilewright.backends.cuda.program import Program
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, product
+from tilewright.ir.symbolic import ZERO, Expr, constant, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
@@ -73,9 +73,9 @@ class _Emitter:
             name, name, arguments, self.grid or constant(1), warps, stages, *self.workspace()
         )
 
-    def workspace(self) -> tuple[int, int]:
+    def workspace(self) -> tuple[Expr, int]:
         """Bytes of device memory beside the parameters, and how many of the first are counters."""
-        return (self.arrival.bytes, COUNTER_BYTES) if self.arrival is not None else (0, 0)
+        return (constant(self.arrival.bytes), COUNTER_BYTES) if self.arrival is not None else (ZERO, 0)
 
     def arguments(self) -> tuple[Argument, ...]:
         """Pointers are aligned by the arena and by weights (64 bytes); a symbol has the divisor its facts state."""
