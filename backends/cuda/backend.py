@@ -10,9 +10,8 @@ from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, So
 from tilewright.backends.cuda import build as toolchain_build
 from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
-from tilewright.backends.cuda.functions import SIGNATURE, refusals
+from tilewright.backends.cuda.functions import LANGUAGE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
-from tilewright.kernel.analysis import gathered
 from tilewright.kernel.apply import defines
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
@@ -30,14 +29,10 @@ class CudaBackend(KernelBackend):
         """No where Triton has no spelling for a type or a function; every reason is named. There are no routines."""
         if isinstance(kernel, Routine):
             return Support(False, f"routine {kernel.name} runs on a host only")
-        reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in SIGNATURE]
+        reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in LANGUAGE]
         stored = [s.value for s in kernel.body if isinstance(s, Store)]
         for value in [*(d.value for d in defines(kernel)), *stored]:
             reasons += refusals(value)
-        reasons += [f"a scatter to {s.tensor}" for s in kernel.body if isinstance(s, Store) and gathered(s.index)]
-        for p in kernel.params:
-            if str(p.dtype).startswith("f8") and "f8" not in target.features:
-                reasons.append(f"element type {p.dtype} of {p.name} on {target.spelling}")
         unique = list(dict.fromkeys(reasons))
         return Support(not unique, "; ".join(unique))
 
