@@ -184,6 +184,7 @@ static void read_body(Reader *r, tw_plan *plan) {
     if (OWN(r, plan->kernel_names, kernels)) return;
     for (uint32_t i = 0; i < kernels; i++) plan->kernel_names[i] = string(r);
     plan->kernel_count = kernels;
+    if (word(r) != 0) r->bad = true; /* host kernels: only beside a device */
     read_constants(r, plan);
     uint32_t entries = count_of(r, 10);
     if (OWN(r, plan->entries, entries)) return;
