@@ -57,12 +57,12 @@ class CudaBackend(KernelBackend):
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
         """A linear grid of programs; scratch is the workspace that they share."""
-        launch = emit_kernel(scheduled)[1]
+        launch = emit_kernel(scheduled, target.features)[1]
         return LaunchSize(launch.grid, launch.workspace)
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
-        """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""
-        emitted = {k.kernel.name: emit_kernel(k) for k in kernels if isinstance(k, Scheduled)}
+        """One file of Triton a kernel, and how to launch them; the text depends on the architecture where floats of 8 bits are multiplied."""
+        emitted = {k.kernel.name: emit_kernel(k, target.features) for k in kernels if isinstance(k, Scheduled)}
         files = {f"{name}.py": text for name, (text, _) in emitted.items()}
         files[LAUNCHES] = to_json([launch for _, launch in emitted.values()])
         return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})

@@ -36,7 +36,7 @@ MAX_DIVISOR = 16
 #: ``input_precision`` of an f32 product: full precision on the ordinary units, or matrix units with rounded operands.
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 #: Where a program tells that a run-time index is outside its tensor; only programs with such indices have it.
-FAULT = Argument("fault", "*i32", MAX_DIVISOR)
+FAULT = Argument("fault", "*i32", MAX_DIVISOR, "fault")
 _ELEMENTS = {"fp8e4nv": "float8e4nv", "fp8e5": "float8e5"}
 
 
