@@ -95,6 +95,8 @@ class _Emitter:
                 case For():
                     self.loop(node, scope)
                 case Alloc(tile=tile):
+                    if open_ended := [d.axis for d in tile.dims if d.axis not in self.at.axes]:
+                        raise self.program.refuse(f"tile {tile.name} holds all of {open_ended[0]}, of unknown size")
                     self.values.tiles[tile.name] = self.at.frame([d.axis for d in tile.dims])
                 case Fill(tile=tile, value=value):
                     made = next(n.tile for n in nodes if isinstance(n, Alloc) and n.tile.name == tile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 from tilewright.backends.cuda.positions import Spelled, parenthesized
 from tilewright.errors import InternalError
 from tilewright.ir.types import DType
@@ -121,7 +122,9 @@ def literal(value: float | int | bool, dtype: DType) -> str:
         return str(int(value))
     if math.isnan(value) or math.isinf(value):
         return f'float("{value}")'
-    return repr(float(value))
+    # A number becomes an f32 where its type is not taken from another operand.
+    exact = dtype is not DType.F64 or float(np.float32(value)) == value
+    return repr(float(value)) if exact else f"tl.full([], {float(value)!r}, tl.float64)"
 
 
 def unary_text(op: str, x: Spelled, dtype: DType) -> str:
@@ -168,8 +171,14 @@ def _binary(op: str, x: Spelled, y: Spelled, dtype: DType) -> str:
     return _float_binary(op, x, y, dtype) if dtype.is_float else _integer_binary(op, x, y, dtype)
 
 
+#: Exponents that need no function.
+_EXACT_POWERS = ("1.0", "2.0")
+
+
 def _float_binary(op: str, x: Spelled, y: Spelled, dtype: DType) -> str:
     a, b = x.operand, y.operand
+    if dtype is DType.F64 and op in ("fmod", "mod", "pow") and _is_number(b) and b not in _EXACT_POWERS:
+        y = Spelled(f"tl.full([], {b}, tl.float64)")  # a function takes no number for an f64
     match op:
         case "div":
             return f"tl.div_rn({x.text}, {y.text})" if dtype is DType.F32 else f"{a} / {b}"
@@ -178,8 +187,8 @@ def _float_binary(op: str, x: Spelled, y: Spelled, dtype: DType) -> str:
         case "fmod":
             return f"libdevice.fmod({x.text}, {y.text})"
         case "pow":
-            known = {"2": f"{a} * {a}", "2.0": f"{a} * {a}", "1.0": a, "1": a}
-            return known.get(b, f"libdevice.pow({x.text}, {y.text})")
+            known = {"2.0": f"{a} * {a}", "1.0": a}
+            return known[b] if b in _EXACT_POWERS else f"libdevice.pow({x.text}, {y.text})"
     raise InternalError(f"no Triton spelling of {op!r}")
 
 
