@@ -85,7 +85,13 @@ class Backend(ABC):
 
 
 class KernelBackend(Backend):
-    """A backend fed with tile IR."""
+    """A backend fed with tile IR.
+
+    ``apart`` says that its targets have memory of their own beside a host's: what they have no code for is then run on
+    the host part (``Target.host``).
+    """
+
+    apart: ClassVar[bool] = False
 
     @abstractmethod
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:

@@ -11,14 +11,13 @@ from tilewright.backends.base import (
     Binary,
     CompiledRegion,
     GraphBackend,
-    KernelBackend,
     ProgramFacts,
     ProgramSettings,
     Refused,
     WeightCut,
 )
-from tilewright.build import Lowered, TargetBuild, build_target
-from tilewright.errors import UnsupportedError, UsageError
+from tilewright.build import Host, Lowered, TargetBuild, build_target, forbidden
+from tilewright.errors import UsageError
 from tilewright.ir.facts import assumptions, facts
 from tilewright.ir.graph import is_constant, type_of
 from tilewright.ir.types import TensorType
@@ -37,13 +36,10 @@ LowerHost = Callable[[str, ir.Model], Lowered]
 
 @dataclass(frozen=True, slots=True)
 class HostPart:
-    """What builds the host part: a backend for kernels, its target, and what lowers a graph for it; whether there may
-    be one."""
+    """What builds the host part of programs: ``host``, and what lowers a graph for it."""
 
-    backend: KernelBackend
-    target: Target
+    host: Host
     lower: LowerHost
-    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +47,14 @@ class ProgramsBuild(TargetBuild):
     """What a graph target contributes to an artifact.
 
     Attributes:
-        on_host: nodes of the host part, each with the reason. nodes: how many there are in all.
+        nodes: how many there are in all.
         facts: of every program.
-        host: the target of the host part, where there is one.
         settings: how programs were made.
         cuts: on a mesh, what became of each weight. notes: what was asked of the mesh and cannot be.
     """
 
-    on_host: tuple[tuple[str, str], ...] = ()
     nodes: int = 0
     facts: tuple[ProgramFacts, ...] = ()
-    host: Target | None = None
     settings: ProgramSettings = field(default_factory=ProgramSettings)
     cuts: tuple[WeightCut, ...] = ()
     notes: tuple[str, ...] = ()
@@ -88,7 +81,7 @@ def build_programs(
     tools = dict(backend.tools(target, settings))
     built_host, host_plan = None, None
     if made.hosted:
-        built_host = build_target(made.hosted, host.backend, host.target, observer, names)
+        built_host = build_target(made.hosted, host.host.backend, host.host.target, observer, names)
         members |= built_host.binary.members
         constants |= {c.constant.name: c for c in built_host.built.constants}
         tools |= built_host.binary.tools
@@ -106,10 +99,10 @@ def build_programs(
         binary=Binary(members, tools),
         kernels=built_host.kernels if built_host else (),
         launches=built_host.launches if built_host else (),
-        on_host=tuple((f"{n.op_type} {n.name!r}", reason) for n, reason in made.reasons.items()),
+        on_host=_told(made.reasons),
         nodes=made.nodes,
         facts=tuple(made.facts),
-        host=host.target if built_host else None,
+        host=host.host.target if built_host else None,
         settings=settings,
         cuts=tuple(dict.fromkeys(made.cuts)),
         notes=tuple(dict.fromkeys(made.notes)),
@@ -163,8 +156,8 @@ class _Programs:
                 break
             except Refused as refused:
                 self.reasons |= {r.node: r.reason for r in refused.refusals}
-        if self.reasons and not self.host.allowed:
-            raise _forbidden(self.target, self.reasons)
+        if self.reasons and not self.host.host.allowed:
+            raise forbidden(self.target, _told(self.reasons))
         compiled = [
             made
             and self.backend.compile_ahead(made, self.target, self.settings)  # not before: placement may start over
@@ -233,15 +226,8 @@ class _Programs:
         return self.constants[value].constant.name
 
 
-def _forbidden(target: Target, reasons: Mapping[ir.Node, str]) -> UnsupportedError:
-    told = tuple(f"{n.op_type} {n.name!r}: {reason}" for n, reason in reasons.items())
-    return UnsupportedError(
-        "host-part-forbidden",
-        where=f"target {target.spelling}",
-        cause="nodes would run on the host part:\n    " + "\n    ".join(told) + "\n ",
-        fix="let them (--fallback report), or rewrite these operators",
-        problems=told,
-    )
+def _told(reasons: Mapping[ir.Node, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{n.op_type} {n.name!r}", reason) for n, reason in reasons.items())
 
 
 def encode_facts(facts: Sequence[ProgramFacts]) -> bytes:

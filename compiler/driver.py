@@ -16,7 +16,7 @@ from tilewright import __version__
 from tilewright.artifact import Artifact, contents_of
 from tilewright.backends.base import Backend, GraphBackend, KernelBackend, ProgramSettings
 from tilewright.backends.base import name_of as name_of_code
-from tilewright.build import Lowered, TargetBuild, TargetPlan, build_target, plan_target
+from tilewright.build import Host, Lowered, TargetBuild, TargetPlan, build_target, plan_target
 from tilewright.build_programs import HostPart, ProgramsBuild, build_programs
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.cost import record_of
@@ -83,11 +83,12 @@ def compile(
         with clock.stage("build", target.spelling):
             entries = lowered.entries[target.spelling]
             if isinstance(backend, GraphBackend):
-                host = _host_part(target, options)
+                part = _host_part(target, options)
                 settings = _settings(entries, options)
-                builds.append(build_programs(entries, backend, target, settings, host, observer, names))
+                builds.append(build_programs(entries, backend, target, settings, part, observer, names))
             elif isinstance(backend, KernelBackend):
-                builds.append(build_target(entries, backend, target, observer, names))
+                host = _host(target, options) if backend.apart else None
+                builds.append(build_target(entries, backend, target, observer, names, host))
     observer.after_stage("build")
     with clock.stage("package", ""):
         artifact = _package(models, options, lowered, builds, clock)
@@ -106,7 +107,9 @@ def plan(model: Model | Mapping[str, Model], *, options: Options | None = None) 
     observer = Observer(options.observe, lambda line: None)
     lowered = _lowered(entries_of(model), options, targets, observer, clock, None)
     return {
-        t.spelling: plan_target(lowered.entries[t.spelling], b, t, _names(lowered))
+        t.spelling: plan_target(
+            lowered.entries[t.spelling], b, t, _names(lowered), _host(t, options) if b.apart else None
+        )
         for b, t in targets
         if isinstance(b, KernelBackend)
     }
@@ -125,16 +128,22 @@ def _settings(entries: Sequence[Lowered], options: Options) -> ProgramSettings:
     )
 
 
-def _host_part(target: Target, options: Options) -> HostPart:
-    """What builds the host part of a graph target."""
+def _host(target: Target, options: Options) -> Host:
+    """What builds the host part of a target."""
     ((backend, host),) = resolve_targets(replace(options, targets=(target.host,)))
     assert isinstance(backend, KernelBackend)
+    return Host(backend, host, allowed=options.fallback != "forbid")
+
+
+def _host_part(target: Target, options: Options) -> HostPart:
+    """What builds the host part of a graph target."""
+    host = _host(target, options)
 
     def lower(name: str, model: ir.Model) -> Lowered:
-        run_pipeline(model, default_pipeline(options.level, traffic_on([host])))
+        run_pipeline(model, default_pipeline(options.level, traffic_on([host.target])))
         return Lowered(name, model, lower_graph(model))
 
-    return HostPart(backend, host, lower, allowed=options.fallback != "forbid")
+    return HostPart(host, lower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +170,13 @@ def _lowered(
     given: Given | None,
     passes: Sequence[Pass] | None = None,
 ) -> _Whole:
-    """Every entry point imported, optimized and lowered: once for all targets of kernels that get the same precision,
+    """Every entry point imported, optimized and lowered: once for all targets of one kind that get the same precision,
     and for each target of programs, for which it stays a graph."""
     targets = [target for _, target in chosen]
     graphed = {target.spelling: backend for backend, target in chosen if isinstance(backend, GraphBackend)}
     kernels = [target for target in targets if target.spelling not in graphed]
-    passes = default_pipeline(options.level, traffic_on(kernels)) if passes is None else passes
+    given_passes = passes is not None
+    passes = default_pipeline(options.level) if passes is None else passes
     observer.expect([p.name for p in passes], STAGES)
     with clock.stage("import", ", ".join(map(name_of, models.values()))):
         graphs = import_entries(models, options)
@@ -177,10 +187,11 @@ def _lowered(
             for t in targets
             if t.spelling in graphed
         }
-        if kernels:
-            entries = _entries(graphs, states, passes, observer, clock, "import")
+        for alike in _by_kind(kernels):
+            own = passes if given_passes else default_pipeline(options.level, traffic_on(alike))
+            entries = _entries(_copies(graphs, alike, kernels), states, own, observer, clock, "import")
             _told(entries, observer)
-            done |= {t.spelling: entries for t in kernels}
+            done |= {t.spelling: entries for t in alike}
         return _Whole({t.spelling: done[t.spelling] for t in targets})
     from tilewright.quantization.plan import PrecisionPlan  # it runs graphs, which are compiled by this module
 
@@ -198,14 +209,26 @@ def _lowered(
             entries = _graphs(group.graphs, states, backend, t, options, observer, clock, "quantize")
             precision.check_graphs(group, {e.name: e.model for e in entries}, backend.computes)
             shared[t.spelling] = entries
-        if mine := [t for t in group.targets if t.spelling not in graphed]:
-            own = default_pipeline(options.level, traffic_on(mine))
-            entries = _entries(group.graphs, states, own, observer, clock, "quantize")
+        mine = [t for t in group.targets if t.spelling not in graphed]
+        for alike in _by_kind(mine):
+            own = default_pipeline(options.level, traffic_on(alike))
+            entries = _entries(_copies(group.graphs, alike, mine), states, own, observer, clock, "quantize")
             precision.check(group, {e.name: e.steps for e in entries})
-            shared |= {t.spelling: entries for t in mine}
+            shared |= {t.spelling: entries for t in alike}
     _told([e for entries in dict.fromkeys(shared.values()) for e in entries], observer)
     precision.require()
     return _Whole({t.spelling: shared[t.spelling] for t in targets}, precision.facts(), precision.evidence())
+
+
+def _by_kind(targets: Sequence[Target]) -> list[list[Target]]:
+    """Targets that share a graph: layouts are chosen for what memory costs on all of them together."""
+    return [[t for t in targets if t.kind == kind] for kind in dict.fromkeys(t.kind for t in targets)]
+
+
+def _copies(graphs: Mapping[str, ir.Model], alike: Sequence[Target], every: Sequence[Target]) -> dict[str, ir.Model]:
+    """Graphs for some of the targets: the given ones when nobody comes after them."""
+    last = alike[-1].kind == _by_kind(every)[-1][-1].kind
+    return dict(graphs) if last else {name: graph.clone() for name, graph in graphs.items()}
 
 
 def _graphs(
@@ -284,8 +307,8 @@ def _texts(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
 
 
 def _host_of(build: TargetBuild) -> Target | None:
-    """The target whose kernels a part of the artifact holds: its own, or that of its host part."""
-    return build.host if isinstance(build, ProgramsBuild) else build.target
+    """The target of the host that runs a part's kernels or its host part; what has one needs an executor."""
+    return build.host if isinstance(build, ProgramsBuild) or build.host is not None else build.target
 
 
 def _told_source(source: Source) -> dict[str, Any]:

@@ -19,12 +19,27 @@ from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel, Store
 from tilewright.target import Target
 
+#: What ``cuda`` stands for: machine code for compute capability 8.x and for 9.0; the PTX of the first is for the rest.
+PORTABLE = ("sm_80", "sm_90")
+
 
 class CudaBackend(KernelBackend):
-    """Kernels only so far: there is no runtime part that loads and launches them, so no model compiles for it yet."""
+    """Tile IR through Triton; what Triton has no spelling for goes to the host part."""
 
     name: ClassVar[str] = "cuda"
+    apart: ClassVar[bool] = True
     folder: ClassVar[Path] = Path(__file__).parent
+
+    def __init__(self, tools: object = None):
+        """``tools``, the C compiler, is for the host part; kernels of the device need Triton alone."""
+        del tools
+
+    def resolve(self, spelling: str) -> tuple[Target, ...]:
+        """Also ``cuda``: the architectures of :data:`PORTABLE`."""
+        if spelling == self.name:
+            targets = self.targets()
+            return tuple(targets[f"{self.name}:{arch}"] for arch in PORTABLE)
+        return super().resolve(spelling)
 
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
         """No where Triton has no spelling for a type or a function; every reason is named. There are no routines."""
@@ -46,8 +61,9 @@ class CudaBackend(KernelBackend):
         return heuristics.schedules(kernel, target)
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
-        """A linear grid of programs; temporaries live in registers and shared memory, so there is no scratch."""
-        return LaunchSize(emit_kernel(scheduled)[1].grid)
+        """A linear grid of programs; scratch is the workspace that they share."""
+        launch = emit_kernel(scheduled)[1]
+        return LaunchSize(launch.grid, launch.workspace)
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""

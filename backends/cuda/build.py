@@ -1,77 +1,69 @@
-"""From emitted text to cubins: Triton ahead of time, in a process and folders of its own."""
+"""From emitted text to cubins: Triton ahead of time, in processes and folders of its own, each kernel cached."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tilewright.backends.base import Binary, Source
 from tilewright.backends.cuda import aot_process, toolchain
 from tilewright.backends.cuda.launch import LAUNCHES, Launch, from_json
+from tilewright.backends.cuda.modules import Module, encode_modules, launches_told
+from tilewright.codegen.cache import CompileCache, content_key, default_cache_folder
 from tilewright.errors import InternalError
 from tilewright.target import Target
 
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """One kernel's machine code.
-
-    Attributes:
-        shared: bytes of dynamic shared memory that a launch asks for.
-        parameters: PTX types (``u64``, ``u32`` …) of everything a launch passes, scratch pointers included.
-        scratch: bytes a program needs behind the global and the profile scratch pointer (0: pass null).
-    """
-
-    launch: Launch
-    cubin: bytes
-    ptx: str
-    shared: int
-    parameters: tuple[str, ...]
-    scratch: tuple[int, int]
+#: The member of an artifact's target folder that the executor reads.
+MODULES = "modules.bin"
+#: Bytes of compiled kernels that are kept; a model has a few megabytes of them.
+_KEPT = 512 * 2**20
+#: A process of its own, which takes a second to start, pays for this many kernels.
+_KERNELS_PER_PROCESS = 4
 
 
-def compile_source(source: Source, target: Target) -> Mapping[str, Compiled]:
-    """Compile every kernel of ``source``; the result is by kernel name.
+def compile_source(source: Source, target: Target) -> Mapping[str, Module]:
+    """Compile every kernel of ``source``; the result is by kernel name, in the order of the launches.
 
     Raises ``UsageError`` when Triton is missing and ``InternalError``, with the folder kept, when it refuses the text.
     """
+    toolchain.triton_version()
     launches = from_json(source.files[LAUNCHES])
-    scratch = Path(tempfile.mkdtemp(prefix="tilewright-cuda-"))
-    keep = False
-    try:
-        job = _write_job(scratch, source, launches, target)
-        # -s: no user site-packages; the child imports Triton only.
-        command = [sys.executable, "-s", aot_process.__file__, str(job)]
-        run = subprocess.run(command, env=toolchain.environment(scratch), capture_output=True, text=True, check=False)
-        if run.returncode:
-            keep = True
-            (scratch / "stderr.txt").write_text(run.stderr, encoding="utf-8")
-            raise InternalError(f"Triton refused emitted code for {target.spelling}:\n{run.stderr}", str(scratch))
-        return {x.kernel: _read(scratch, x) for x in launches}
-    finally:
-        if not keep:
-            shutil.rmtree(scratch, ignore_errors=True)
+    kept = CompileCache(default_cache_folder() / "cuda", _KEPT)
+    keys = {x.kernel: _key(source.files[f"{x.kernel}.py"], x, target) for x in launches}
+    found = {x.kernel: data for x in launches if (data := kept.get(keys[x.kernel])) is not None}
+    missing = [x for x in launches if x.kernel not in found]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = max(1, min(cpus, -(-len(missing) // _KERNELS_PER_PROCESS)))
+    with ThreadPoolExecutor(shares) as pool:  # threads that only wait
+        parts = [missing[n::shares] for n in range(shares)]
+        for made in pool.map(lambda part: _compile(source, part, target), parts):
+            for name, data in made.items():
+                kept.put(keys[name], data)
+                found[name] = data
+    return {x.kernel: _module(x, found[x.kernel]) for x in launches}
 
 
 def build(source: Source, target: Target) -> Binary:
-    """The artifact's members for ``target``: a cubin and its PTX per kernel, and ``launches.json``."""
+    """The artifact's members for ``target``: the modules, and for people ``launches.json``."""
     compiled = compile_source(source, target)
-    members: dict[str, bytes] = {}
-    for name, c in compiled.items():
-        members[f"{name}.cubin"] = c.cubin
-        members[f"{name}.ptx"] = c.ptx.encode()
-    facts = {
-        n: {"shared": c.shared, "parameters": c.parameters, "scratch": c.scratch} for n, c in sorted(compiled.items())
-    }
+    portable = bool(target.extra.get("ptx_portable", False))
+    modules = [m if portable else m.without_ptx() for m in compiled.values()]
+    facts = {str(told["kernel"]): told for told in launches_told(compiled)}
     entries = [entry | facts[entry["kernel"]] for entry in json.loads(source.files[LAUNCHES])]
-    members[LAUNCHES] = (json.dumps(entries, indent=1) + "\n").encode()
+    members = {
+        MODULES: encode_modules(modules, _arch(target)),
+        LAUNCHES: (json.dumps(entries, indent=1) + "\n").encode(),
+    }
     return Binary(members, {"triton": toolchain.triton_version(), "ptxas": toolchain.ptxas_version()})
 
 
@@ -83,29 +75,69 @@ def ptx_parameters(ptx: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\.param \.(\w+)", match[1]))
 
 
-def _write_job(folder: Path, source: Source, launches: tuple[Launch, ...], target: Target) -> Path:
-    for name, text in source.files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    kernels = [
-        {
-            "file": f"{x.kernel}.py",
-            "entry": x.entry,
-            "signature": {a.name: a.type for a in x.arguments},
-            "divisors": [a.divisor for a in x.arguments],
-            "num_warps": x.num_warps,
-            "num_stages": x.num_stages,
-        }
-        for x in launches
-    ]
-    arch = int(target.arch.removeprefix("sm_"))
-    job = folder / "job.json"
-    job.write_text(json.dumps({"arch": arch, "ptx_version": target.extra["ptx_version"], "kernels": kernels}))
-    return job
+def _arch(target: Target) -> int:
+    return int(target.arch.removeprefix("sm_"))
 
 
-def _read(folder: Path, launch: Launch) -> Compiled:
-    stem = folder / launch.entry
+def _key(text: str, launch: Launch, target: Target) -> str:
+    """Everything that decides the machine code."""
+    told = json.dumps([_job_of(launch), _arch(target), target.extra["ptx_version"]], sort_keys=True)
+    return content_key([text, told, toolchain.triton_version(), toolchain.ptxas_version(), _process_text()])
+
+
+@cache
+def _process_text() -> str:
+    return Path(aot_process.__file__).read_text(encoding="utf-8")
+
+
+def _job_of(x: Launch) -> dict[str, Any]:
+    return {
+        "file": f"{x.kernel}.py",
+        "entry": x.entry,
+        "signature": {a.name: a.type for a in x.arguments},
+        "divisors": [a.divisor for a in x.arguments],
+        "num_warps": x.num_warps,
+        "num_stages": x.num_stages,
+    }
+
+
+def _compile(source: Source, launches: Sequence[Launch], target: Target) -> dict[str, bytes]:
+    """What the cache keeps of each kernel: a line of JSON, the cubin, the PTX."""
+    if not launches:
+        return {}
+    scratch = Path(tempfile.mkdtemp(prefix="tilewright-cuda-"))
+    keep = False
+    try:
+        for x in launches:
+            (scratch / f"{x.kernel}.py").write_text(source.files[f"{x.kernel}.py"], encoding="utf-8")
+        job = scratch / "job.json"
+        kernels = [_job_of(x) for x in launches]
+        job.write_text(
+            json.dumps({"arch": _arch(target), "ptx_version": target.extra["ptx_version"], "kernels": kernels})
+        )
+        # -s: no user site-packages; the child imports Triton only.
+        command = [sys.executable, "-s", aot_process.__file__, str(job)]
+        run = subprocess.run(command, env=toolchain.environment(scratch), capture_output=True, text=True, check=False)
+        if run.returncode:
+            keep = True
+            (scratch / "stderr.txt").write_text(run.stderr, encoding="utf-8")
+            raise InternalError(f"Triton refused emitted code for {target.spelling}:\n{run.stderr}", str(scratch))
+        return {x.kernel: _read(scratch / x.entry) for x in launches}
+    finally:
+        if not keep:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read(stem: Path) -> bytes:
     facts = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-    ptx = stem.with_suffix(".ptx").read_text(encoding="utf-8")
+    cubin = stem.with_suffix(".cubin").read_bytes()
+    line = json.dumps(facts | {"cubin": len(cubin)}, sort_keys=True).encode()
+    return line + b"\n" + cubin + stem.with_suffix(".ptx").read_bytes()
+
+
+def _module(launch: Launch, data: bytes) -> Module:
+    line, _, code = data.partition(b"\n")
+    facts = json.loads(line)
+    ptx = code[facts["cubin"] :].decode()
     scratch = (facts["global_scratch"], facts["profile_scratch"])
-    return Compiled(launch, stem.with_suffix(".cubin").read_bytes(), ptx, facts["shared"], ptx_parameters(ptx), scratch)
+    return Module(launch, code[: facts["cubin"]], ptx, facts["shared"], ptx_parameters(ptx), scratch)

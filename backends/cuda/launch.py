@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tilewright.ir.parse import parse
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import ZERO, Expr
 
 #: The file of a :class:`~tilewright.backends.base.Source` that holds the launches.
 LAUNCHES = "launches.json"
 
 
+Role = Literal["own", "workspace", "fault"]
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One run-time argument: ``type`` as Triton spells it (``*fp16``, ``i32``), ``divisor`` of the value or address."""
+    """One run-time argument: ``type`` as Triton spells it (``*fp16``, ``i32``), ``divisor`` of the value or address.
+
+    ``role``: ``own`` for a parameter or dimension symbol of the kernel, in their order; ``workspace`` for the launch's
+    workspace; ``fault`` for the ``i32`` in which a kernel stores 1 when an index of a run lies outside its tensor.
+    """
 
     name: str
     type: str
     divisor: int = 1
+    role: Role = "own"
 
     @property
     def is_pointer(self) -> bool:
@@ -39,6 +47,9 @@ class Launch:
         grid: number of programs, along the first grid dimension; an expression over the dimension symbols.
         num_warps: warps of 32 threads in a block.
         num_stages: how many iterations of the innermost loop have loads in flight.
+        workspace: bytes of device memory that the launch has besides, over the dimension symbols; launches in stream
+            order share it.
+        counters: bytes at its start that are 0 when a kernel begins, and are 0 again when it ends.
     """
 
     kernel: str
@@ -47,11 +58,14 @@ class Launch:
     grid: Expr
     num_warps: int
     num_stages: int
+    workspace: Expr = ZERO
+    counters: int = 0
 
 
 def to_json(launches: Sequence[Launch]) -> str:
     """The launches as readable JSON, one stable text for equal values."""
-    return json.dumps([{**asdict(x), "grid": str(x.grid)} for x in launches], indent=1, default=str) + "\n"
+    told = [{**asdict(x), "grid": str(x.grid), "workspace": str(x.workspace)} for x in launches]
+    return json.dumps(told, indent=1, default=str) + "\n"
 
 
 def from_json(text: str) -> tuple[Launch, ...]:
@@ -61,4 +75,13 @@ def from_json(text: str) -> tuple[Launch, ...]:
 
 def _launch(d: Mapping[str, Any]) -> Launch:
     arguments = tuple(Argument(**a) for a in d["arguments"])
-    return Launch(d["kernel"], d["entry"], arguments, parse(d["grid"]), d["num_warps"], d["num_stages"])
+    return Launch(
+        d["kernel"],
+        d["entry"],
+        arguments,
+        parse(d["grid"]),
+        d["num_warps"],
+        d["num_stages"],
+        parse(d["workspace"]),
+        d["counters"],
+    )

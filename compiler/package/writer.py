@@ -44,10 +44,10 @@ class Part:
         target: spelling, ``cpu:x86-64-v3``.
         folder: the target's folder in the artifact, ``cpu/x86-64-v3`` (``Target.folder``).
         plan: what to run; every part has the same entry points and signatures.
-        members: binaries by file name inside the folder. A CPU part has ``kernels.so``, and so has a part of programs
-            with a host part.
-        family: the processor family of a CPU part, or of the host part of programs, as ``uname -m`` says it
-            (``x86_64``, ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
+        members: binaries by file name inside the folder. A CPU part has ``kernels.so``, and so has any other one with
+            a host part.
+        family: the processor family of a CPU part, or of the host of a device, as ``uname -m`` says it (``x86_64``,
+            ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
         requires: CPU feature bits (see :func:`cpu_requirements`); all must be present where the part is run.
     """
 
@@ -57,6 +57,11 @@ class Part:
     members: Mapping[str, bytes]
     family: str = ""
     requires: tuple[tuple[str, int, int, int, int], ...] = ()
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether ``family`` is that of the host beside a device, and not of the part's own kernels."""
+        return isinstance(self.plan, Programs) or "modules.bin" in self.members
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,8 @@ def _check_parts(parts: Sequence[Part], runtimes: Mapping[str, bytes]) -> None:
     for part in parts:
         if [_entry(e) for e in part.plan.entries] != first:
             raise InternalError(f"{part.target} and {parts[0].target} have different signatures")
-        if part.family and (part.family not in runtimes or "kernels.so" not in part.members):
+        library = "kernels.so" in part.members or part.is_apart
+        if part.family and (part.family not in runtimes or not library):
             raise InternalError(f"{part.target} has no kernels.so or no runtime for {part.family}")
 
 
@@ -196,7 +202,7 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
         archive.add(f"cpu/{family}/runtime.so", [runtimes[family]], len(runtimes[family]))
     listed = []
     # What runs without being asked for by name comes first; programs for other devices are never that.
-    for part in sorted(parts, key=lambda p: (isinstance(p.plan, Programs), p.family, -len(p.requires), p.target)):
+    for part in sorted(parts, key=lambda p: (p.is_apart, p.family, -len(p.requires), p.target)):
         members = {**_plans(part.plan), **part.members}
         for name in sorted(members):
             archive.add(f"{part.folder}/{name}", [members[name]], len(members[name]))
@@ -208,7 +214,7 @@ def _add_code(archive: Archive, parts: Sequence[Part], runtimes: Mapping[str, by
             entry["members"]["runtime.so"] = f"cpu/{part.family}/runtime.so"
             machine = {"family": part.family, "requires": [list(row) for row in part.requires]}
             # A loader takes a part with a family for the whole model in kernels, which a host part is not.
-            entry |= {"host": machine} if isinstance(part.plan, Programs) else machine
+            entry |= {"host": machine} if part.is_apart else machine
         listed.append(entry)
     return listed
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr, constant, floordiv, maximum, minimum, mod, symbol
 from tilewright.ir.types import DType
-from tilewright.plan.encode import BUFFER_KINDS, INSTRUCTIONS, MAGIC, NONE, OPERATIONS, VERSION
+from tilewright.plan.encode import BUFFER_KINDS, INSTRUCTIONS, MAGIC, NONE, OPERATIONS, SPACES, VERSION
 from tilewright.plan.plan import (
     Allocate,
     Assert,
@@ -19,6 +19,7 @@ from tilewright.plan.plan import (
     Copy,
     EntryPoint,
     Free,
+    HostLaunch,
     Instruction,
     Jump,
     Launch,
@@ -79,12 +80,12 @@ class _Decoder:
         return tuple(read() for _ in range(count))
 
     def plan(self) -> Plan:
-        kernels = self._many(self._string)
+        kernels, host_kernels = self._many(self._string), self._many(self._string)
         constants = self._many(self._constant)
         entries = self._many(self._entry)
         if self._at != len(self._words):
             raise ValueError("words are left over")
-        return Plan(entries, constants, kernels)
+        return Plan(entries, constants, kernels, host_kernels)
 
     def _constant(self) -> Constant:
         return Constant(self._string(), DType.from_onnx(self._word()), self._many(self._wide))
@@ -126,16 +127,17 @@ class _Decoder:
         return Signature(name, DType.from_onnx(self._word()), self._many(self._expr))
 
     def _buffer(self) -> Buffer:
-        kind, index, size, base = BUFFER_KINDS[self._word()], self._word(), self._expr(), self._word()
+        word, index, size, base = self._word(), self._word(), self._expr(), self._word()
         offset, _first, _last = self._expr(), self._word(), self._word()
-        return Buffer(kind, size, index, None if base == NONE else base, offset)
+        kind, space = BUFFER_KINDS[word & 0xFF], SPACES[word >> 8]
+        return Buffer(kind, size, index, None if base == NONE else base, offset, space)
 
     def _instruction(self) -> Instruction:
         kind = INSTRUCTIONS[self._word() & 0xFF]
         word, expr = self._word, self._expr
-        if kind is Launch:
+        if kind is Launch or kind is HostLaunch:
             kernel, grid, scratch, buffers, dims = word(), expr(), expr(), word(), word()
-            return Launch(kernel, self._many(word, buffers), self._many(expr, dims), grid, scratch)
+            return kind(kernel, self._many(word, buffers), self._many(expr, dims), grid, scratch)
         if kind is Copy:
             return Copy(word(), word(), expr())
         if kind is LoadScalar:

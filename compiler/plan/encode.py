@@ -22,6 +22,7 @@ from tilewright.plan.plan import (
     Copy,
     EntryPoint,
     Free,
+    HostLaunch,
     Instruction,
     Jump,
     Launch,
@@ -30,16 +31,18 @@ from tilewright.plan.plan import (
     Return,
     SetScalar,
     Signature,
+    Space,
 )
 from tilewright.plan.verify import local_symbols, verify_plan
 
 MAGIC = 0x4C505754  # "TWPL"
-VERSION = 1
+VERSION = 2
 #: Stands for "none" where an index is expected.
 NONE = 0xFFFFFFFF
 #: Order of buffer kinds, instructions and expression operations in the format; append only.
 BUFFER_KINDS: tuple[BufferKind, ...] = ("input", "output", "constant", "temporary", "state")
-INSTRUCTIONS = (Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return)
+SPACES: tuple[Space, ...] = ("device", "host")
+INSTRUCTIONS = (Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return, HostLaunch)
 OPERATIONS = ("constant", "symbol", "+", "*", "//", "%", "min", "max")
 #: Values that an expression may have pending (``STACK_LIMIT`` of ``executor.h``).
 STACK_LIMIT = 32
@@ -68,7 +71,8 @@ def encode_plan(plan: Plan) -> bytes:
     verify_plan(plan)
     strings = Strings()
     strings.add("")
-    words = [len(plan.kernels), *map(strings.add, plan.kernels), len(plan.constants)]
+    words = [w for names in (plan.kernels, plan.host_kernels) for w in (len(names), *map(strings.add, names))]
+    words.append(len(plan.constants))
     for constant in plan.constants:
         words += [strings.add(constant.name), constant.dtype.onnx, len(constant.shape)]
         words += [w for d in constant.shape for w in _wide(d)]
@@ -163,13 +167,14 @@ class _EntryEncoder:
         for i, b in enumerate(entry.buffers):
             first, last = live.get(i, (NONE, NONE))
             base = NONE if b.base is None else b.base
-            words += [BUFFER_KINDS.index(b.kind), b.index, self._expr(b.size), base, self._expr(b.offset), first, last]
+            kind = BUFFER_KINDS.index(b.kind) | SPACES.index(b.space) << 8
+            words += [kind, b.index, self._expr(b.size), base, self._expr(b.offset), first, last]
         return words
 
     def _operands(self, instruction: Instruction) -> list[int]:
         e = self._expr
         match instruction:
-            case Launch(kernel, buffers, dims, grid, scratch):
+            case Launch(kernel, buffers, dims, grid, scratch) | HostLaunch(kernel, buffers, dims, grid, scratch):
                 return [kernel, e(grid), e(scratch), len(buffers), len(dims), *buffers, *map(e, dims)]
             case Copy(source, target, size):
                 return [source, target, e(size)]

@@ -19,10 +19,12 @@ from tilewright.plan.plan import (
     Copy,
     EntryPoint,
     Free,
+    HostLaunch,
     Instruction,
     Jump,
     Launch,
     LoadScalar,
+    Space,
 )
 
 #: Bytes to which temporaries and constants are aligned.
@@ -32,7 +34,7 @@ ALIGNMENT = 64
 def buffers_used(instruction: Instruction) -> tuple[int, ...]:
     """Indices of the buffers that an instruction reads or writes."""
     match instruction:
-        case Launch():
+        case Launch() | HostLaunch():
             return instruction.buffers
         case Copy(source, target):
             return (source, target)
@@ -101,9 +103,9 @@ class ArenaLayout:
     live_maximum: int
 
 
-def plan_memory(entry: EntryPoint, symbols: Mapping[str, int]) -> ArenaLayout:
-    """Where the temporaries of ``entry`` lie for these values of its dimension symbols."""
-    live = live_intervals(entry)
+def plan_memory(entry: EntryPoint, symbols: Mapping[str, int], space: Space = "device") -> ArenaLayout:
+    """Where the temporaries of ``entry`` in one space lie for these values of its dimension symbols."""
+    live = {b: life for b, life in live_intervals(entry).items() if entry.buffers[b].space == space}
     sizes = {b: -(-entry.buffers[b].size.evaluate(symbols) // ALIGNMENT) * ALIGNMENT for b in live}
     at_once = _live_bytes(live, sizes, len(entry.code))
     best = ArenaLayout({}, 0, max(at_once, default=0))

@@ -15,6 +15,8 @@ from tilewright.ir.symbolic import ZERO, Expr
 from tilewright.ir.types import DType
 
 BufferKind = Literal["input", "output", "constant", "temporary", "state"]
+#: Where a buffer lies: in the memory of the target, or in that of the host, where the target has its own.
+Space = Literal["device", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Buffer:
     ``index`` is the position among inputs, outputs, states or constants; unused for temporaries. ``size`` is in bytes.
     ``base``/``offset`` make a buffer a view into another one (reshape, leading slice): no memory of its own. A view
     comes after its base. A state is memory shared by an input and an output: instructions name it as a state, never as
-    that input or output.
+    that input or output. A constant may be in both spaces; an input or output that the caller holds in the other one is
+    moved by the executor.
     """
 
     kind: BufferKind
@@ -50,6 +53,7 @@ class Buffer:
     index: int = 0
     base: int | None = None
     offset: Expr = ZERO
+    space: Space = "device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy ``size`` bytes from buffer ``source`` to buffer ``target``."""
+    """Copy ``size`` bytes from buffer ``source`` to buffer ``target``, each in either space."""
 
     source: int
     target: int
@@ -145,7 +149,18 @@ class Return:
     """The end of an entry point."""
 
 
-Instruction = Union[Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return]
+@dataclass(frozen=True, slots=True)
+class HostLaunch:
+    """Run ``kernel`` of the host kernels, on buffers that lie on the host; otherwise as :class:`Launch`."""
+
+    kernel: int
+    buffers: tuple[int, ...]
+    dims: tuple[Expr, ...]
+    grid: Expr
+    scratch: Expr = ZERO
+
+
+Instruction = Union[Launch, Copy, LoadScalar, Assert, Allocate, Free, Jump, SetScalar, Call, Return, HostLaunch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +179,10 @@ class EntryPoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The entry points of one target and the constants they share. ``kernels`` names them in index order."""
+    """The entry points of one target and the constants they share. ``kernels`` names them in index order, as
+    ``host_kernels`` does those that run on the host of a target with memory of its own."""
 
     entries: tuple[EntryPoint, ...]
     constants: tuple[Constant, ...]
     kernels: tuple[str, ...]
+    host_kernels: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from tilewright.plan.plan import (
     Copy,
     EntryPoint,
     Free,
+    HostLaunch,
     Instruction,
     Jump,
     Launch,
@@ -26,7 +27,8 @@ from tilewright.plan.plan import (
 
 def print_plan(plan: Plan) -> str:
     """The text of ``plan``: constants, then each entry point with its buffers and code."""
-    lines = [f"plan: {len(plan.kernels)} kernels, {len(plan.constants)} constants"]
+    hosted = f", {len(plan.host_kernels)} on the host" if plan.host_kernels else ""
+    lines = [f"plan: {len(plan.kernels)} kernels{hosted}, {len(plan.constants)} constants"]
     lines += [f"  constant {c.name}: {c.dtype}[{_join(c.shape)}]" for c in plan.constants]
     for entry in plan.entries:
         lines += _entry_lines(plan, entry)
@@ -66,7 +68,7 @@ def _buffer(plan: Plan, entry: EntryPoint, b: Buffer) -> str:
         "state": [entry.inputs[i].name for i, _ in entry.states],
     }
     what = b.kind if b.kind == "temporary" else f"{b.kind} {names[b.kind][b.index]}"
-    return f"{what}, {b.size} bytes"
+    return f"{what}, {b.size} bytes{', on the host' if b.space == 'host' else ''}"
 
 
 def _instruction(plan: Plan, step: Instruction) -> str:
@@ -74,6 +76,9 @@ def _instruction(plan: Plan, step: Instruction) -> str:
         case Launch(kernel, buffers, dims, grid, scratch):
             extra = f" scratch {scratch}" if scratch != 0 else ""
             return f"{plan.kernels[kernel]}({_refs(buffers)}; {_join(dims)}) grid {grid}{extra}"
+        case HostLaunch(kernel, buffers, dims, grid, scratch):
+            extra = f" scratch {scratch}" if scratch != 0 else ""
+            return f"on the host: {plan.host_kernels[kernel]}({_refs(buffers)}; {_join(dims)}) grid {grid}{extra}"
         case Copy(source, target, size):
             return f"copy {size} bytes b{source} -> b{target}"
         case LoadScalar(name, buffer, dtype, element):

@@ -14,12 +14,14 @@ from tilewright.plan.plan import (
     Copy,
     EntryPoint,
     Free,
+    HostLaunch,
     Instruction,
     Jump,
     Launch,
     LoadScalar,
     Plan,
     SetScalar,
+    Space,
 )
 
 #: Most dimensions of a tensor (``TW_MAX_RANK`` of the C ABI).
@@ -120,6 +122,7 @@ class _EntryCheck:
         self._expr(b.offset, self._known, where)
         if b.base is not None:
             _require(0 <= b.base < i, f"{where}: a view comes after its base")
+            _require(b.space == entry.buffers[b.base].space, f"{where}: a view lies where its base does")
             return
         counts = {
             "input": len(entry.inputs),
@@ -146,6 +149,10 @@ class _EntryCheck:
         match instruction:
             case Launch(kernel=kernel):
                 _require(0 <= kernel < len(self._plan.kernels), f"there is no kernel {kernel}")
+                self._lie(instruction.buffers, "device")
+            case HostLaunch(kernel=kernel):
+                _require(0 <= kernel < len(self._plan.host_kernels), f"there is no host kernel {kernel}")
+                self._lie(instruction.buffers, "host")
             case Copy(target=target):
                 self._writable(target)
             case LoadScalar(dtype=dtype):
@@ -157,6 +164,11 @@ class _EntryCheck:
                 _require(0 <= to < len(entry.code), f"there is no instruction {to}")
             case Call():
                 self._call(instruction)
+
+    def _lie(self, buffers: Iterable[int], space: Space) -> None:
+        for buffer in buffers:
+            found = self._entry.buffers[buffer].space
+            _require(found == space, f"buffer {buffer} lies on the {found}, the kernel runs on the {space}")
 
     def _writable(self, buffer: int) -> None:
         kind = self._entry.buffers[root_of(self._entry.buffers, buffer)].kind

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tilewright.backends.cuda.build import Compiled
+from tilewright.backends.cuda.modules import Module
 
 _COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76  # CUdevice_attribute
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
@@ -53,7 +53,7 @@ class Driver:
         return f"sm_{major.value}{minor.value}"
 
     def run(
-        self, kernel: Compiled, arrays: Mapping[str, np.ndarray[Any, Any]], sizes: Mapping[str, int]
+        self, kernel: Module, arrays: Mapping[str, np.ndarray[Any, Any]], sizes: Mapping[str, int]
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Launch ``kernel`` once; every array is copied to the device and back."""
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
@@ -83,7 +83,7 @@ class Driver:
             self._lib.cuModuleUnload(module)
 
     @staticmethod
-    def _arguments(kernel: Compiled, memory: Mapping[str, ctypes.c_uint64], sizes: Mapping[str, int]) -> list[Any]:
+    def _arguments(kernel: Module, memory: Mapping[str, ctypes.c_uint64], sizes: Mapping[str, int]) -> list[Any]:
         """One value for each parameter of the PTX: tensors, symbols, then null scratch pointers."""
         assert kernel.scratch == (0, 0)
         values: list[Any] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,16 @@ import pytest
 from tilewright.backends.base import Source
 from tilewright.backends.cuda import sass, toolchain
 from tilewright.backends.cuda.backend import CudaBackend
-from tilewright.backends.cuda.build import Compiled, compile_source
+from tilewright.backends.cuda.build import MODULES, compile_source
 from tilewright.backends.cuda.launch import LAUNCHES
+from tilewright.backends.cuda.modules import (
+    BUFFER,
+    DIM32,
+    FIELDS,
+    GLOBAL_SCRATCH,
+    PROFILE_SCRATCH,
+    Module,
+)
 from tilewright.errors import InternalError, UsageError
 from tilewright.ir.ranges import Range
 from tilewright.kernel.apply import apply
@@ -47,10 +57,11 @@ KERNELS = {
     )
 }
 #: The start of the matrix instruction's name for operands of a kernel, by the generation of the tensor core.
-MATRIX = {
+MATRIX: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "matmul_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
     "matmul_bf16": {"mma": "HMMA.16816.F32.BF16", "wgmma": "HGMMA"},
-    "matmul_i8": {"mma": "IMMA.16832.S8.S8", "wgmma": "IGMMA"},
+    "matmul_f32": {"mma": "HMMA.1688.F32.TF32", "wgmma": ("HMMA.1688.F32.TF32", "HGMMA")},
+    "matmul_i8": {"mma": "IMMA.16832.S8.S8", "wgmma": ("IGMMA", "IMMA.16832.S8.S8")},
     "convolution_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
     "attention_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
 }
@@ -63,16 +74,14 @@ def _source(backend: CudaBackend, target: Target, kernels: list[Kernel]) -> Sour
 
 
 @pytest.fixture(scope="module", params=["cuda:sm_80", "cuda:sm_90"])
-def compiled(
-    request: pytest.FixtureRequest, backend: CudaBackend, triton: None
-) -> tuple[Target, Mapping[str, Compiled]]:
+def compiled(request: pytest.FixtureRequest, backend: CudaBackend, triton: None) -> tuple[Target, Mapping[str, Module]]:
     """All kernels, each under the first guess, for one architecture."""
     target = backend.targets()[request.param]
     return target, compile_source(_source(backend, target, list(KERNELS.values())), target)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_resources_fit_the_device(name: str, compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
+def test_resources_fit_the_device(name: str, compiled: tuple[Target, Mapping[str, Module]]) -> None:
     target, c = compiled[0], compiled[1][name]
     used = sass.resources(c.cubin)
     assert c.shared + used.shared <= target.extra["shared_per_sm"]
@@ -81,7 +90,7 @@ def test_resources_fit_the_device(name: str, compiled: tuple[Target, Mapping[str
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_nothing_is_spilled(name: str, compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
+def test_nothing_is_spilled(name: str, compiled: tuple[Target, Mapping[str, Module]]) -> None:
     c = compiled[1][name]
     used, code = sass.resources(c.cubin), sass.opcodes(c.cubin)
     assert (used.stack, used.local) == (0, 0)
@@ -89,14 +98,14 @@ def test_nothing_is_spilled(name: str, compiled: tuple[Target, Mapping[str, Comp
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_products_run_on_the_matrix_unit(name: str, compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
+def test_products_run_on_the_matrix_unit(name: str, compiled: tuple[Target, Mapping[str, Module]]) -> None:
     target, c = compiled[0], compiled[1][name]
     found = [op for op in sass.opcodes(c.cubin) if op.startswith(ANY_MATRIX)]
     if name in MATRIX:
         wanted = MATRIX[name]["wgmma" if "wgmma" in target.features else "mma"]
         assert any(op.startswith(wanted) for op in found), found
     else:
-        assert not found  # f32 at full precision runs on the ordinary units, as do row operations
+        assert not found  # row operations
 
 
 def test_tf32_is_used_only_where_the_schedule_says_so(backend: CudaBackend, sm_90: Target) -> None:
@@ -113,14 +122,14 @@ def test_tf32_is_used_only_where_the_schedule_says_so(backend: CudaBackend, sm_9
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_parameters_are_those_of_the_launch(name: str, compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
+def test_parameters_are_those_of_the_launch(name: str, compiled: tuple[Target, Mapping[str, Module]]) -> None:
     c, kernel = compiled[1][name], KERNELS[name]
     scratch = ("u64", "u64")  # global and profile scratch, which Triton 3.9 appends
     assert c.parameters == ("u64",) * len(kernel.params) + ("u32",) * len(kernel.facts) + scratch
     assert c.scratch == (0, 0)
 
 
-def test_divisibility_facts_give_wide_accesses(compiled: tuple[Target, Mapping[str, Compiled]]) -> None:
+def test_divisibility_facts_give_wide_accesses(compiled: tuple[Target, Mapping[str, Module]]) -> None:
     known, unknown = (sass.opcodes(compiled[1][n].cubin) for n in ("softmax_f16_by_8", "softmax_f16"))
     assert known["LDG.E.128"] == known["STG.E.128"] > 0
     assert not known["LDG.E.U16"]
@@ -136,24 +145,41 @@ def test_divisibility_facts_give_wide_accesses(compiled: tuple[Target, Mapping[s
 def test_building_twice_gives_the_same_bytes(
     backend: CudaBackend, sm_90: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also under variables that would change what Triton makes, which it must not see; nothing is left at home."""
+    """Also under variables that would change what Triton makes, which it must not see; nothing is left at home but in
+    the cache."""
     source = _source(backend, sm_90, [KERNELS["matmul_f16"]])
     first = backend.build(source, sm_90)
     for name, value in {"PTXAS_OPTIONS": "-O0", "TRITON_F32_DEFAULT": "tf32", "DISABLE_PTXAS_OPT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # with nothing in it
     second = backend.build(source, sm_90)
     assert first == second
-    assert not list(tmp_path.iterdir())
-    assert b"tilewright-cuda-" not in first.members["matmul_f16.cubin"]
-    assert b"/site-packages/" not in first.members["matmul_f16.cubin"] + first.members["matmul_f16.ptx"]
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"]
+    assert b"tilewright-cuda-" not in first.members[MODULES]
+    assert b"/site-packages/" not in first.members[MODULES]
+    monkeypatch.setattr(subprocess, "run", None)  # what is cached needs no Triton
+    assert backend.build(source, sm_90) == first
 
 
 def test_members_and_provenance(backend: CudaBackend, sm_90: Target) -> None:
-    binary = backend.build(_source(backend, sm_90, [KERNELS["softmax_f16"]]), sm_90)
-    assert sorted(binary.members) == [LAUNCHES, "softmax_f16.cubin", "softmax_f16.ptx"]
-    assert binary.members["softmax_f16.cubin"][:4] == b"\x7fELF"
-    assert b".version 8.0" in binary.members["softmax_f16.ptx"]
+    source = _source(backend, sm_90, [KERNELS["softmax_f16"]])
+    binary = backend.build(source, sm_90)
+    assert sorted(binary.members) == [LAUNCHES, MODULES]
+    head = struct.unpack_from("<6IQ", binary.members[MODULES])
+    assert head[:4] == (0x444D5754, 1, 90, 1)
+    words = struct.unpack_from(f"<{head[4]}I", binary.members[MODULES], 32)
+    module = compile_source(source, sm_90)["softmax_f16"]
+    told = dict(zip(FIELDS, words, strict=False))
+    assert told["threads"] == 32 * module.launch.num_warps
+    assert told["shared"] == module.shared
+    assert told["ptx_bytes"] == 0  # what is for sm_90a alone is no use to later devices
+    blobs = -(-(32 + 4 * head[4] + head[5]) // 64) * 64
+    cubin = binary.members[MODULES][blobs + told["cubin_offset"] :][: told["cubin_bytes"]]
+    assert cubin == module.cubin
+    assert cubin[:4] == b"\x7fELF"
+    assert ".version 8.0" in module.ptx
+    assert words[len(FIELDS) :] == (BUFFER, BUFFER | 1 << 8, DIM32, DIM32 | 1 << 8, GLOBAL_SCRATCH, PROFILE_SCRATCH)
     (launch,) = json.loads(binary.members[LAUNCHES])
     assert launch["parameters"] == ["u64", "u64", "u32", "u32", "u64", "u64"]
     assert binary.tools["triton"].startswith(toolchain.TRITON)

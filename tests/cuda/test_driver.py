@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tilewright.backends.cuda.build import Compiled
 from tilewright.backends.cuda.launch import Argument, Launch
+from tilewright.backends.cuda.modules import Module
 from tilewright.ir.symbolic import ceildiv, symbol
 
 from .driver import Driver, NoDevice
 
 #: A kernel of two tensors and two sizes, one of them 64 bits wide, with the scratch pointers that Triton appends.
-KERNEL = Compiled(
+KERNEL = Module(
     Launch(
         "double",
         "double",

@@ -11,7 +11,7 @@
 #include "tilewright.h"
 
 #define PLAN_MAGIC 0x4C505754u /* "TWPL" */
-#define PLAN_VERSION 2u /* 1 has one space and no host kernels; both are read */
+#define PLAN_VERSION 2u
 #define STACK_LIMIT 32    /* values an expression may have pending */
 #define CALL_LIMIT 8      /* entry points active at a time in one run */
 #define LAYOUT_LIMIT 32   /* shapes remembered for each entry point */

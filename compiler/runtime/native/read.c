@@ -190,9 +190,9 @@ static void read_names(Reader *r, const char ***names, uint32_t *count) {
     *count = n;
 }
 
-static void read_body(Reader *r, tw_plan *plan, uint32_t version) {
+static void read_body(Reader *r, tw_plan *plan) {
     read_names(r, &plan->kernel_names, &plan->kernel_count);
-    if (version > 1) read_names(r, &plan->host_names, &plan->host_count);
+    read_names(r, &plan->host_names, &plan->host_count);
     if (r->bad) return;
     read_constants(r, plan);
     uint32_t entries = count_of(r, 10);
@@ -209,8 +209,8 @@ int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kerne
     if (bytes < sizeof head || bytes > UINT32_MAX) return twr_fail(error, TW_ARTIFACT, "the plan is truncated");
     memcpy(head, data, sizeof head);
     if (head[0] != PLAN_MAGIC) return twr_fail(error, TW_ARTIFACT, "not a plan: its first bytes are wrong");
-    if (head[1] < 1 || head[1] > PLAN_VERSION)
-        return twr_fail(error, TW_ARTIFACT, "the plan has version %u, this runtime reads 1 to %u", head[1], PLAN_VERSION);
+    if (head[1] != PLAN_VERSION)
+        return twr_fail(error, TW_ARTIFACT, "the plan has version %u, this runtime reads %u", head[1], PLAN_VERSION);
     if (sizeof head + (uint64_t)head[2] * 4 + head[3] != bytes || head[3] == 0)
         return twr_fail(error, TW_ARTIFACT, "the plan is truncated or damaged");
     plan->words = twr_own(plan, head[2], 4);
@@ -221,7 +221,7 @@ int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kerne
     memcpy(plan->strings, (const char *)data + sizeof head + (size_t)head[2] * 4, head[3]);
     if (plan->strings[head[3] - 1] != 0) return twr_fail(error, TW_ARTIFACT, "the plan is damaged: its strings do not end");
     Reader r = {plan, plan->words, plan->words + head[2], plan->strings, head[3], on_device, false};
-    read_body(&r, plan, head[1]);
+    read_body(&r, plan);
     if (r.bad) return twr_fail(error, TW_ARTIFACT, "the plan is damaged at word %u", (uint32_t)(r.at - plan->words));
     if (plan->kernel_count != kernels_present)
         return twr_fail(error, TW_ARTIFACT, "the plan names %u kernels, its binary holds %u", plan->kernel_count, kernels_present);
