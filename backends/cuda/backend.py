@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +13,14 @@ from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
 from tilewright.backends.cuda.functions import SIGNATURE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
+from tilewright.backends.cuda.records import by_records
 from tilewright.kernel.analysis import gathered
 from tilewright.kernel.apply import defines
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel, Store
 from tilewright.target import Target
+from tilewright.tuning.choice import choice_of
 
 #: What ``cuda`` stands for: machine code for compute capability 8.x and for 9.0; the PTX of the first is for the rest.
 PORTABLE = ("sm_80", "sm_90")
@@ -57,8 +60,8 @@ class CudaBackend(KernelBackend):
         return Support(not unique, "; ".join(unique))
 
     def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
-        """Heuristic candidates, best guess first."""
-        return heuristics.schedules(kernel, target)
+        """Heuristic candidates, best guess first; what was measured on a device of the architecture before them."""
+        return by_records(kernel, target, heuristics.schedules(kernel, target))
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
         """A linear grid of programs; scratch is the workspace that they share."""
@@ -69,7 +72,8 @@ class CudaBackend(KernelBackend):
         """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""
         emitted = {k.kernel.name: emit_kernel(k) for k in kernels if isinstance(k, Scheduled)}
         files = {f"{name}.py": text for name, (text, _) in emitted.items()}
-        files[LAUNCHES] = to_json([launch for _, launch in emitted.values()])
+        choices = {k.kernel.name: choice_of(k.schedule) for k in kernels if isinstance(k, Scheduled)}
+        files[LAUNCHES] = to_json([replace(launch, choice=choices[name]) for name, (_, launch) in emitted.items()])
         return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})
 
     def build(self, source: Source, target: Target) -> Binary:
