@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tilewright.backends.cuda.contraction import Contraction, matrix_product
 from tilewright.backends.cuda.functions import (
@@ -17,12 +18,14 @@ from tilewright.backends.cuda.functions import (
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
 from tilewright.backends.cuda.program import Program
+from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
+from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Write
 from tilewright.kernel.scope import Scope, trips, visit
 
@@ -30,8 +33,6 @@ from tilewright.kernel.scope import Scope, trips, visit
 MAX_LANES = 1 << 20
 #: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
 MAX_DIVISOR = 16
-#: ``input_precision`` of an f32 product: full precision on the ordinary units, or matrix units with rounded operands.
-PRECISIONS = ("ieee", "tf32", "tf32x3")
 
 
 def emit_kernel(scheduled: Scheduled) -> tuple[str, Launch]:
@@ -41,7 +42,9 @@ def emit_kernel(scheduled: Scheduled) -> tuple[str, Launch]:
 
 class _Emitter:
     def __init__(self, scheduled: Scheduled):
-        self.scheduled, self.kernel = scheduled, scheduled.kernel
+        self.scheduled = scheduled
+        # Reads are of packed constants: their offsets follow the packed shapes.
+        self.kernel = replace(scheduled.kernel, params=packed_params(scheduled))
         self.program = Program(scheduled)
         self.at, self.line = self.program.at, self.program.line
         self.values = Values(self.kernel, self.at, self.line, self.program.fresh)

@@ -57,10 +57,11 @@ KERNELS = {
     )
 }
 #: The start of the matrix instruction's name for operands of a kernel, by the generation of the tensor core.
-MATRIX = {
+MATRIX: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "matmul_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
     "matmul_bf16": {"mma": "HMMA.16816.F32.BF16", "wgmma": "HGMMA"},
-    "matmul_i8": {"mma": "IMMA.16832.S8.S8", "wgmma": "IGMMA"},
+    "matmul_f32": {"mma": "HMMA.1688.F32.TF32", "wgmma": ("HMMA.1688.F32.TF32", "HGMMA")},
+    "matmul_i8": {"mma": "IMMA.16832.S8.S8", "wgmma": ("IGMMA", "IMMA.16832.S8.S8")},
     "convolution_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
     "attention_f16": {"mma": "HMMA.16816.F32", "wgmma": "HGMMA"},
 }
@@ -104,7 +105,7 @@ def test_products_run_on_the_matrix_unit(name: str, compiled: tuple[Target, Mapp
         wanted = MATRIX[name]["wgmma" if "wgmma" in target.features else "mma"]
         assert any(op.startswith(wanted) for op in found), found
     else:
-        assert not found  # f32 at full precision runs on the ordinary units, as do row operations
+        assert not found  # row operations
 
 
 def test_tf32_is_used_only_where_the_schedule_says_so(backend: CudaBackend, sm_90: Target) -> None:

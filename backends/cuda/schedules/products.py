@@ -1,50 +1,66 @@
-"""Schedules of products: tiles of rows and columns that fill the device and fit its shared memory."""
+"""Schedules of products: tiles of rows and columns, how the depth is taken, and which of them should be fastest."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
-from tilewright.backends.cuda.schedules.extents import extent, has_unit, lanes_of
+from tilewright.backends.cuda.schedules.costs import Shape, Tiling, resources_of, seconds
+from tilewright.backends.cuda.schedules.extents import extent, lanes_of
+from tilewright.backends.cuda.schedules.precision import precision_of, unit_of
+from tilewright.backends.cuda.schedules.weights import weight_packs
+from tilewright.ir.types import DType
 from tilewright.kernel.schedule import Loop, Schedule
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 #: Rows, columns and warps of a product's tile: a warpgroup computes 64 rows of wgmma, a warp 16 x 8 of mma.
-_TILES = ((128, 256, 8), (128, 128, 8), (128, 64, 4), (64, 128, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4), (32, 32, 2))
-#: The same for products without a matrix unit (f32 at full precision), where operands stay in registers.
-_FMA_TILES = ((128, 64, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4), (16, 32, 2))
+_TILES = (
+    (128, 256, 8), (256, 128, 8), (128, 128, 8), (128, 128, 4), (128, 64, 4), (64, 256, 4), (64, 128, 4), (64, 64, 4),
+    (32, 128, 4), (32, 64, 4), (32, 32, 4), (16, 128, 4), (16, 64, 4), (16, 32, 2), (16, 16, 1),
+)  # fmt: skip
+#: The same for products without a matrix unit (f64, f32 at full precision), where operands stay in registers.
+_FMA_TILES = ((128, 64, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4), (16, 32, 2), (16, 16, 1))
+#: Bytes of a row of depth in a tile: what one row of a swizzle holds, half of it, and a quarter.
+_DEPTH_BYTES = (128, 64, 32)
+#: The most candidates that are told: a tuner compiles each of them.
+_MOST = 48
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    seconds: float
+    schedule: Schedule
 
 
 def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterator[Schedule]:
-    """Tiles of rows and columns, ordered by an estimate of their time."""
-    unit = has_unit(c.left, "ieee")
-    size = c.left.dtype.bits // 8
-    deep = c.depth[-1]
-    depths = sorted(
-        {min(d, max(16, lanes_of(extent(kernel, deep)))) for d in ((128 // size, 64 // size) if unit else (32, 16))},
-        reverse=True,
-    )
-    candidates: list[tuple[float, Schedule]] = []
-    for (rows, columns, warps), depth, stages in combinations(_TILES if unit else _FMA_TILES, depths, (3, 4, 2)):
-        row_tiles = _split(kernel, c.rows, rows)
-        column_tiles = _split(kernel, c.columns, columns)
-        # The accumulator's registers of a thread; wgmma and tcgen05 read operands from shared memory, mma does not.
-        room = 128 if target.features & {"wgmma", "tcgen05"} and unit else 64
-        if rows * columns // (32 * warps) > room:
-            continue
-        if stages * (rows + columns) * depth * size > target.extra["shared_per_block"]:
-            continue
-        sizes = {**row_tiles, **column_tiles, **dict.fromkeys(c.batch, 1)}
-        order = [*c.batch, *c.columns, *c.rows]  # neighbours share columns: those are the weights, and stay in L2
-        loops = tuple(Loop(a, sizes[a], "block") for a in order)
-        reduce = tuple(Loop(a, depth if a == deep else 1, "pipeline") for a in c.depth)
-        extra = (("num_warps", warps), ("num_stages", stages))
-        candidates.append((_cost(kernel, sizes, rows, columns, target), Schedule(loops, reduce, extra=extra)))
-    candidates.sort(key=lambda x: x[0])
-    yield from (s for _, s in candidates)
+    """Tiles of rows and columns, by rising estimate of their time."""
+    precision = precision_of(c.left.dtype, target)
+    unit = unit_of(c.left.dtype, precision, target)
+    shape = Shape.of(kernel, c, unit)
+    packs = weight_packs(kernel, c, unit)
+    found: list[_Candidate] = []
+    for (rows, columns, warps), depth in combinations(
+        _TILES if unit.matrix else _FMA_TILES, _depths(kernel, c, unit.least_depth, unit.size)
+    ):
+        sizes = {**_split(kernel, c.rows, rows), **_split(kernel, c.columns, columns), **dict.fromkeys(c.batch, 1)}
+        for stages in (4, 3, 2):
+            tiling = Tiling(sizes, depth, warps, stages)
+            used = resources_of(shape, tiling, target)
+            if used is None:
+                continue
+            order = [*c.batch, *c.columns, *c.rows]  # neighbours share columns: those are the weights, and stay in L2
+            loops = tuple(Loop(a, sizes[a], "block") for a in order)
+            reduce = tuple(Loop(a, depth[a], "pipeline") for a in c.depth)
+            extra: list[tuple[str, int | str | bool]] = [("num_warps", warps), ("num_stages", stages)]
+            if c.left.dtype is DType.F32 and precision != "ieee":
+                extra.append(("precision", precision))
+            schedule = Schedule(loops, reduce, packs=packs, extra=tuple(extra))
+            found.append(_Candidate(seconds(shape, tiling, used, target), schedule))
+    found.sort(key=lambda x: x.seconds)
+    yield from (x.schedule for x in found[:_MOST])
 
 
 def _split(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
@@ -56,9 +72,21 @@ def _split(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
     return sizes
 
 
-def _cost(kernel: Kernel, sizes: dict[str, int], rows: int, columns: int, target: Target) -> float:
-    """Waves of programs over the device times the work of one: its multiply-adds, and its reads at a sixteenth of
-    their rate (the balance of tensor cores and shared memory from sm_80 on). The largest extents count."""
-    programs = math.prod(-(-extent(kernel, a) // n) for a, n in sizes.items())
-    waves = -(-programs // target.units)
-    return waves * (rows * columns + 16 * (rows + columns))
+def _depths(kernel: Kernel, c: Contraction, least: int, size: int) -> list[dict[str, int]]:
+    """How much of each axis of depth a step takes: the last axis in pieces that leave little of a step empty, and of
+    those before it as much as the least depth of an instruction needs."""
+    *outer, last = c.depth
+    length = extent(kernel, last)
+    found: list[dict[str, int]] = []
+    for wanted in (n // size for n in _DEPTH_BYTES):
+        lanes = min(max(wanted, least), lanes_of(length))
+        taken = {last: lanes}
+        for axis in reversed(outer):
+            taken[axis] = 1
+            while lanes < max(least, wanted // 2) and taken[axis] < extent(kernel, axis):
+                taken[axis], lanes = taken[axis] * 2, lanes * 2
+        if lanes < least:  # the whole depth is shorter than an instruction: the rest is padding
+            taken[last] *= least // lanes
+        if taken not in found:
+            found.append(taken)
+    return found

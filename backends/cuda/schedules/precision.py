@@ -1,0 +1,62 @@
+"""In what products of each element type are computed, and at which rate.
+
+Products of f32 are three products of tf32 by default ("tf32x3": each operand is a tf32 number and what it leaves, and
+only the product of the two remainders is dropped), where the target has tf32. That keeps about 21 of the 24 bits of a
+product, against 10 of plain tf32, and runs at a third of the rate of tf32: faster than the ordinary units on every
+target (52 against 19.5 Tflop/s on sm_80, 165 against 67 on sm_90). Infinities and NaN come out as in f32 (the cross
+terms that infinities would spoil count as zero). What is lost: operands beyond 3.4011e38, within 2**-12 of the
+largest f32, round to an infinity, and sums with them are NaN. ``tests/cuda/test_precision.py`` has the numbers, in a
+model of the arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.ir.types import DType
+from tilewright.target import Target
+
+#: ``input_precision`` of an f32 product: full precision on the ordinary units, or matrix units with rounded operands.
+PRECISIONS = ("ieee", "tf32", "tf32x3")
+#: The entry of a target's data that chooses another than the default for products of f32.
+REQUEST = "f32_products"
+
+#: Products of the matrix unit for one product of f32.
+_PASSES = {"tf32x3": 3}
+#: Least depth of one instruction, in elements: 32 bytes of each row (PTX ISA, shapes of mma and wgmma).
+_LEAST_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What computes a product.
+
+    Attributes:
+        operations: a second of the whole device, of the products that were asked for; a multiply-add is two.
+        matrix: whether it is the matrix unit.
+        size: bytes of an operand's element.
+        least_depth: elements of depth that one instruction takes.
+    """
+
+    operations: float
+    matrix: bool
+    size: int
+    least_depth: int
+
+
+def precision_of(dtype: DType, target: Target) -> str:
+    """How products of ``dtype`` are computed: one of :data:`PRECISIONS` for f32, empty for other types."""
+    if dtype is not DType.F32:
+        return ""
+    default = "tf32x3" if "tf32" in target.features else "ieee"
+    return str(target.extra.get(REQUEST, default))
+
+
+def unit_of(dtype: DType, precision: str, target: Target) -> Unit:
+    """The unit of ``target`` for operands of ``dtype``; the slowest rate it states where it states none for them."""
+    size = max(1, dtype.bits // 8)
+    if dtype is DType.F32 and precision != "ieee":
+        return Unit(target.peak["tf32"] / _PASSES.get(precision, 1), True, size, 8)
+    matrix = dtype in (DType.F16, DType.BF16, DType.I8, DType.F8E4M3, DType.F8E5M2)
+    name = str(dtype) if str(dtype) in target.peak else "f32"
+    return Unit(target.peak[name], matrix, size, _LEAST_BYTES // size if matrix else 1)
