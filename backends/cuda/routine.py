@@ -1,7 +1,7 @@
 """Routines in Triton: a file of ``routines/`` with the element types and the integers of a call filled in.
 
-A file says ``def ROUTINE(BUFFERS, DIMS, fault):``, with ``workspace`` after ``fault`` where it needs the scratch memory of
-its blocks (all of them after each other), and finds buffer ``n`` as the pointer ``b<n>``, the integers of the
+A file says ``def ROUTINE(BUFFERS, DIMS, fault):``, with ``workspace`` after ``fault`` where it needs the scratch memory
+of its blocks (all of them after each other), and finds buffer ``n`` as the pointer ``b<n>``, the integers of the
 call as the tuple ``dim`` (64 bits each; ``COUNT`` of them), and in ``V<n>`` the type that elements of buffer ``n`` are
 computed in (f32 for half precisions; ``T<n>`` is the type in memory). One program is one block of the call's grid.
 Contents of buffers are not to be trusted: an index that they hold is checked, and a run with a bad one is refused
