@@ -32,6 +32,8 @@ from tilewright.target import Target
 FEW_ROWS = 64
 #: Columns of a tile, elements of depth in a turn, warps, buffers.
 _COLUMNS, _DEPTHS, _WARPS, _STAGES = (64, 128, 32, 16), (64, 128, 32, 256), (4, 8, 2), (4, 5, 3, 2)
+#: A group of depth with one scale is taken whole up to this: Triton overlaps the reads of an innermost loop only.
+_GROUP = 128
 #: Rows of a tile where all of them are too many for one.
 _MANY_ROWS = (128, 64)
 #: Least rows of a matrix instruction.
@@ -99,7 +101,8 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
     found: list[tuple[float, Schedule]] = []
     choices = (whole,) if whole <= FEW_ROWS else _MANY_ROWS
     for rows, columns, depth, warps, stages in combinations(choices, _COLUMNS, _DEPTHS, _WARPS, _STAGES):
-        if depth > max(unit.least_depth, lanes_of(extent(kernel, c.depth[-1]))):
+        most = max(unit.least_depth, lanes_of(extent(kernel, c.depth[-1])))
+        if depth > most or (s.blocks and depth < min(most, _GROUP)):
             continue
         if not _fits(s, rows, columns, depth, warps, stages, unit.size, target):
             continue
@@ -168,7 +171,7 @@ def _seconds(
         programs, turns = programs * parts, -(-turns // parts)
         together = max(1, min(-(-programs // target.units), 48 // warps, 4))
         waves = programs / (target.units * together) if programs > target.units * together else 1.0
-        flight = together * piece * (stages - 1)
+        flight = min(together, programs / target.units) * piece * (stages - 1)
         products = together * 2 * rows * columns * depth * target.units * clock / operations
         clocks = max(together * piece / min(rate, flight / LATENCY), products)
         total *= (_PROGRAM + LATENCY + waves * turns * clocks + (parts > 1) * (LATENCY + parts * _PART)) / clock
