@@ -15,6 +15,7 @@ from tilewright.backends.cuda.functions import (
     literal,
     reduce_text,
 )
+from tilewright.backends.cuda.grid import GROUP, Pieces, order_tiles, split_of
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
 from tilewright.backends.cuda.program import Program
@@ -49,6 +50,9 @@ class _Emitter:
         self.at, self.line = self.program.at, self.program.line
         self.values = Values(self.kernel, self.at, self.line, self.program.fresh)
         self.grid: Expr | None = None
+        self.pieces: Pieces | None = None
+        #: Sums missed by products of unsigned bytes: accumulator, their name, where they stand in it, their shape.
+        self.missed: list[tuple[str, str, str, str]] = []
 
     def run(self) -> tuple[str, Launch]:
         scope = Scope.root(self.kernel, self.scheduled.schedule)
@@ -62,7 +66,11 @@ class _Emitter:
         parts = ["import triton\nimport triton.language as tl\n", *definitions_used(text), text]
         option = self.scheduled.schedule.option
         warps, stages = int(option("num_warps", 4)), int(option("num_stages", 3))
-        return "\n\n".join(parts), Launch(name, name, arguments, self.grid or constant(1), warps, stages)
+        launch = Launch(name, name, arguments, self.grid or constant(1), warps, stages)
+        if self.pieces is not None:
+            split = self.pieces.split
+            launch = replace(launch, workspace=split.workspace, counters=split.counters)
+        return "\n\n".join(parts), launch
 
     def arguments(self) -> tuple[Argument, ...]:
         """Pointers are aligned by the arena and by weights (64 bytes); a symbol has the divisor its facts state."""
@@ -71,7 +79,7 @@ class _Emitter:
             Argument(s, "i64" if r.hi >= INT32_END else "i32", math.gcd(r.divisor, MAX_DIVISOR))
             for s, r in self.kernel.facts
         ]
-        return (*pointers, *sizes)
+        return (*pointers, *sizes, *(self.pieces.split.arguments() if self.pieces is not None else ()))
 
     # -- axes and loops ------------------------------------------------------------------------------------------
 
@@ -82,6 +90,9 @@ class _Emitter:
                     self.block(node, scope)
                 case For():
                     self.loop(node, scope)
+                    if self.pieces is not None and self.pieces.split.loop is node:
+                        self.pieces.join(self.values.tiles[self.pieces.split.tile])
+                        self.program.depth += 1
                 case Alloc(tile=tile):
                     self.values.tiles[tile.name] = self.at.frame([d.axis for d in tile.dims])
                 case Fill(tile=tile, value=value):
@@ -107,9 +118,15 @@ class _Emitter:
             nest.append(inner)
         self.grid = product(trips(loop) for loop in nest)
         scope = self.program.enter(nest, scope)
-        self.program.program_ids(nest, scope)
+        schedule = self.scheduled.schedule
+        if (split := split_of(nest, scope, schedule, self.program)) is not None:
+            self.pieces = Pieces(split, self.program)
+            self.grid = self.grid * split.pieces
+        order_tiles(nest, scope, int(schedule.option(GROUP, 1)), self.pieces, self.program)
         self.program.settle(nest, scope)
+        depth = self.program.depth
         self.body(nest[-1].body, scope)
+        self.program.depth = depth
 
     def loop(self, outer: For, scope: Scope) -> None:
         """A loop, or a perfect nest of loops as one (Triton overlaps the loads of an innermost loop only)."""
@@ -121,14 +138,20 @@ class _Emitter:
         many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1]
         saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
         stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
+        start = len(self.program.lines)
+        part = self.pieces.range if self.pieces is not None and self.pieces.split.loop is outer else None
         if many:
-            self.program.head(many, stages)
+            self.program.head(many, stages, part)
             self.program.depth += 1
         inside = self.program.enter(nest, scope)
         self.program.settle(nest, inside)
         self.body(nest[-1].body, inside)
         if many:
             self.program.depth -= 1
+        for tile, name, where, shape in self.missed:
+            self.program.lines.insert(start, "    " * self.program.depth + f"{name} = tl.zeros({shape}, tl.int32)")
+            self.line(f"{tile} += {name}{where} * 128")
+        self.missed.clear()
         self.at.axes, self.values.loaded, self.at.facts = saved
 
     # -- statements ----------------------------------------------------------------------------------------------
@@ -179,6 +202,7 @@ class _Emitter:
         right = self.operand(c.right, depth + columns, guards, ragged)
         if self.values.tiles[node.tile] != rows + columns:
             raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
+        left, right = self.signed(node, c, left, right)
         parts = [left, right, *([node.tile] if node.accumulate else [])]
         if c.left.dtype is DType.F32:
             precision = str(self.scheduled.schedule.option("precision", "ieee"))
@@ -187,6 +211,23 @@ class _Emitter:
             parts.append(f'input_precision="{precision}"')
         parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
         return f"tl.dot({', '.join(parts)})"
+
+    def signed(self, node: Compute, c: Contraction, left: str, right: str) -> tuple[str, str]:
+        """Operands of which unsigned bytes have lost 128, once the sums that are missed for it have been added to."""
+        for n, value in enumerate((c.left, c.right)):
+            if value.dtype is DType.U8:
+                name = self.program.fresh(f"{node.tile}_missed")
+                other, axis = (right, 0) if n == 0 else (left, 1)
+                shape = self.at.shape(self.at.frame(c.columns if n == 0 else c.rows))
+                total = f"tl.sum({other}.to(tl.int32), axis={axis})"
+                if node.accumulate:
+                    self.missed.append((node.tile, name, "[None, :]" if n == 0 else "[:, None]", shape))
+                    self.line(f"{name} += {total}")
+                else:
+                    raise self.program.refuse("unsigned bytes in a product without a loop")
+                shifted = f"({left if n == 0 else right} ^ 128).to(tl.int8, bitcast=True)"
+                left, right = (shifted, right) if n == 0 else (left, shifted)
+        return left, right
 
     def operand(self, value: Value, frame: Frame, guards: frozenset[str], ragged: Sequence[str]) -> str:
         s = self.values.spell(value, frame, guards)

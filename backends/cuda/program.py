@@ -108,30 +108,15 @@ class Program:
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def program_ids(self, nest: Sequence[For], scope: Scope) -> None:
-        """The variables of block loops from one linear program id, the innermost loop fastest."""
-        self.at.facts = dict(scope.facts)
-        many = [loop for loop in nest if trips(loop) != 1]
-        if many:
-            self.line("pid = tl.program_id(0)")
-        for n, loop in enumerate(reversed(many)):
-            number = self.at.index(trips(loop), ()).operand
-            last = n == len(many) - 1
-            piece = "pid" if last else f"pid % {number}"
-            scaled = piece if loop.size == 1 else f"{piece if last else f'({piece})'} * {loop.size}"
-            self.line(f"{loop.var} = {scaled}")
-            if not last:
-                self.line(f"pid = pid // {number}")
-
-    def head(self, many: Sequence[For], stages: int) -> None:
-        """The ``for`` line of one loop, or of several as one."""
-        if len(many) == 1:
+    def head(self, many: Sequence[For], stages: int, part: tuple[str, str] | None = None) -> None:
+        """The ``for`` line of one loop, or of several as one; of the steps of a ``part`` alone, if there is one."""
+        if len(many) == 1 and part is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
             self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
             return
         step = self.fresh("step")
-        total = self.at.index(product(trips(x) for x in many), ()).text
-        self.line(f"for {step} in tl.range(0, {total}, num_stages={stages}):")
+        first, end = part or ("0", self.at.index(product(trips(x) for x in many), ()).text)
+        self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])
             text = step if inner == 1 else f"{step} // {self.at.index(inner, ()).operand}"
