@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from tilewright.backends.base import Source
 from tilewright.backends.cuda import interpreter_process, toolchain
-from tilewright.backends.cuda.launch import LAUNCHES, Launch, from_json
+from tilewright.backends.cuda.launch import LAUNCHES, from_json
 from tilewright.errors import InternalError, UnsupportedError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -37,16 +37,6 @@ class Run:
     arrays: Arrays
     sizes: Mapping[str, int]
     outputs: tuple[str, ...]
-
-
-#: How torch calls the elements of a workspace.
-_TORCH = {"*i32": "int32", "*fp32": "float32", "*fp16": "float16", "*fp64": "float64"}
-
-
-def _workspaces(launch: Launch, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-    size = launch.workspace.evaluate(sizes)
-    views = [a for a in launch.arguments if a.role == "workspace"]
-    return [{"name": a.name, "type": _TORCH[a.type], "bytes": size, "counters": launch.counters} for a in views]
 
 
 def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray[Any]]]:
@@ -77,8 +67,11 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
                     "arrays": files,
                     "sizes": dict(run.sizes),
                     "grid": launch.grid.evaluate(run.sizes),
-                    "workspaces": _workspaces(launch, run.sizes),
                     "outputs": run.outputs,
+                    "workspace": {
+                        a.name: launch.workspace.evaluate(run.sizes) for a in launch.arguments if a.role == "workspace"
+                    },
+                    "counters": launch.counters,
                 }
             )
         (folder / "job.json").write_text(json.dumps(jobs), encoding="utf-8")

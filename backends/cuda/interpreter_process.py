@@ -1,8 +1,8 @@
 """The process that runs emitted kernels in Triton's interpreter, on the CPU: ``python interpreter_process.py JOB``.
 
-It imports nothing of Tilewright. A job is ``[{"file", "entry", "arrays", "sizes", "grid", "outputs", "workspaces"}]``
-with ``.npy`` files beside it; the outputs are written over their files. A workspace is full of ones but for its
-counters, which have to be 0 again in the end.
+It imports nothing of Tilewright. A job is ``[{"file", "entry", "arrays", "sizes", "grid", "outputs", "workspace",
+"counters"}]`` with ``.npy`` files beside it; the outputs are written over their files. ``workspace`` has the bytes of
+that parameter, where there is one, and ``counters`` how many of them are zero before a launch and after it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,11 @@ def interpret(folder: Path, run: dict[str, Any]) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     tensors = {name: torch.from_numpy(np.load(folder / file)) for name, file in run["arrays"].items()}
-    spaces = {w["name"]: torch.full((w["bytes"],), 1, dtype=torch.uint8) for w in run["workspaces"]}
-    for w in run["workspaces"]:
-        spaces[w["name"]][: w["counters"]] = 0
-    views = {w["name"]: spaces[w["name"]].view(getattr(torch, w["type"])) for w in run["workspaces"]}
-    getattr(module, run["entry"])[(run["grid"],)](**tensors, **run["sizes"], **views)
-    for w in run["workspaces"]:
-        if spaces[w["name"]][: w["counters"]].any():
-            raise SystemExit(f"{run['entry']} leaves its counters at other values than 0")
+    memory = {n: torch.full((size // 4,), float("nan")) for n, size in run["workspace"].items()}
+    counters = [array[: run["counters"] // 4].view(torch.int32).zero_() for array in memory.values()]
+    getattr(module, run["entry"])[(run["grid"],)](**tensors, **memory, **run["sizes"])
+    if any(c.any() for c in counters):
+        raise SystemExit(f"{run['entry']} left counters of its workspace that are not zero")
     for name in run["outputs"]:
         np.save(folder / run["arrays"][name], tensors[name].numpy())
 

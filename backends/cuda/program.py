@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import count
+from typing import Protocol
 
 from tilewright.backends.cuda.contraction import matrix_product
 from tilewright.backends.cuda.functions import DEFINITIONS
@@ -15,6 +16,14 @@ from tilewright.kernel.schedule import Alloc, Compute, For, Scheduled, ScheduleE
 from tilewright.kernel.scope import Scope, trips, visit
 
 _RESERVED = frozenset(["tl", "triton", "float", "pid", *DEFINITIONS])
+
+
+class Share(Protocol):
+    """What cuts the turns of a loop into parts, each for another program."""
+
+    def cut(self, total: str) -> tuple[str, str]:
+        """The first turn of this program's part of ``total`` turns, and the one after its last, as text."""
+        ...
 
 
 class Program:
@@ -108,14 +117,15 @@ class Program:
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def head(self, many: Sequence[For], stages: int, part: tuple[str, str] | None = None) -> None:
-        """The ``for`` line of one loop, or of several as one; of the steps of a ``part`` alone, if there is one."""
-        if len(many) == 1 and part is None:
+    def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
+        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
+        if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
             self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
             return
         step = self.fresh("step")
-        first, end = part or ("0", self.at.index(product(trips(x) for x in many), ()).text)
+        total = self.at.index(product(trips(x) for x in many), ()).text
+        first, end = share.cut(total) if share is not None else ("0", total)
         self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])

@@ -147,7 +147,7 @@ def seconds_at(shape: Shape, sizes: Mapping[str, int], t: Tiling, used: Used, ta
     c, clock, units = shape.contraction, float(target.extra["clock_hz"]), target.units
     tiles = math.prod(-(-sizes[a] // t.sizes[a]) for a in (*c.batch, *c.rows, *c.columns))
     steps = math.prod(-(-sizes[a] // t.depth[a]) for a in c.depth)
-    own = -(-steps // max(1, min(t.split, t.programs // tiles)))
+    own = -(-steps // max(1, min(t.split, t.programs // tiles, steps)))
     split = -(-steps // own)
     rows, columns, depth = t.lanes(c.rows), t.lanes(c.columns), t.lanes(c.depth)
     blocks = tiles * split

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
-from tilewright.backends.cuda.grid import GROUP, SPLIT, SPLIT_PROGRAMS
+from tilewright.backends.cuda.grid import GROUP
 from tilewright.backends.cuda.schedules.costs import (
     Shape,
     Tiling,
@@ -59,7 +59,7 @@ def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterato
             tiling = Tiling(sizes, depth, warps, stages, split, target.units)
             used = resources_of(shape, tiling, target)
             if used is not None and (split == 1 or splits_at_all(shape, tiling)):
-                extra = (*_options(tiling, shape, used, target), *_precision(c, precision))
+                extra = (*_options(c, tiling, shape, used, target), *_precision(c, precision))
                 found.append((seconds(shape, tiling, used, target), _schedule(c, tiling, packs, extra)))
     found.sort(key=lambda x: x[0])
     yield from (schedule for _, schedule in found[:_MOST])
@@ -72,12 +72,12 @@ def _schedule(c: Contraction, t: Tiling, packs: tuple[Pack, ...], extra: tuple[O
     return Schedule(loops, reduce, packs=packs, extra=extra)
 
 
-def _options(t: Tiling, shape: Shape, used: Used, target: Target) -> Iterator[Option]:
+def _options(c: Contraction, t: Tiling, shape: Shape, used: Used, target: Target) -> Iterator[Option]:
     yield "num_warps", t.warps
     yield "num_stages", t.stages
     if t.split > 1:
-        yield SPLIT, t.split
-        yield SPLIT_PROGRAMS, t.programs
+        yield f"split:{c.depth[-1]}", t.split
+        yield "programs", t.programs
     if (group := band_of(shape, t, used, target)) > 1:
         yield GROUP, group
 
