@@ -174,7 +174,7 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     yield "", f"{where} beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
     for part in checked.parts:
         if part.jit_seconds:
-            yield "", f"compiled by XLA for the check, in {duration(part.jit_seconds)} ({part.target})"
+            yield "", f"compiled by {part.jit_by} for the check, in {duration(part.jit_seconds)} ({part.target})"
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"
