@@ -268,7 +268,8 @@ class _Planner:
             step.values,
             step.dims,
             step.grid,
-            step.scratch,
+            # Workers of a host take blocks in turn; on a device all run at once.
+            step.scratch if side is self.host or self.host is None else step.scratch * step.grid,
             {},
             space=space,
             outputs=routine.outputs,
