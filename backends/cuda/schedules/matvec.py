@@ -92,7 +92,7 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
     """All rows in every program; columns and depth dealt out so that enough of the weights is under way."""
     c = s.product
     precision = precision_of(c.left.dtype, target)
-    unit = unit_of(c.left.dtype, precision, target)
+    unit = unit_of(c, precision, target)
     # Of 8-bit weights, threads find the depth that an instruction takes of a column in one access, not byte by byte.
     size = s.weight_bits // 8 if s.weight_bits >= 8 else unit.size
     packs: tuple[Pack, ...] = weight_packs(kernel, c, replace(unit, size=size)) if c.rows and not s.blocks else ()

@@ -97,7 +97,7 @@ def _shape(kernel: Kernel, scan: Scan, products: list[Contraction], target: Targ
         columns=math.prod(lanes_of(extent(kernel, a)) for c in products[1:] for a in c.columns if a != scan.axis),
         depth=math.prod(lanes_of(extent(kernel, a)) for a in first.depth),
         scanned=scan.axis,
-        unit=unit_of(dtype, precision, target),
+        unit=unit_of(first, precision, target),
         precision=precision if dtype is DType.F32 else "",
     )
 
