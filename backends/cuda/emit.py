@@ -115,7 +115,7 @@ class _Emitter:
         for n, node in enumerate(nodes):
             match node:
                 case For(kind="block"):
-                    self.block(node, scope)
+                    raise self.program.refuse("nests of block loops that share their outer loops")
                 case For():
                     self.loop(node, scope)
                     self.gather(nodes[:n], node)
