@@ -1,4 +1,5 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -57,7 +58,7 @@ struct CUgraphExec_st {
     bool live;
 };
 struct CUmod_st {
-    char entry[64];
+    char entry[256];
     bool live, ptx;
 };
 struct CUfunc_st {
@@ -552,6 +553,34 @@ EXPORT CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **d
     END
 }
 
+/* -- kernels of real machine code ---------------------------------------------------------------------------------- */
+
+static MockKernel *registered;
+static size_t registered_count;
+
+void mock_register(const char *name, const char *sizes, int threads, int shared, void (*run)(const Launch *launch)) {
+    registered = realloc(registered, (registered_count + 1) * sizeof *registered);
+    registered[registered_count++] = (MockKernel){strdup(name), strdup(sizes), run, threads, shared};
+}
+
+size_t mock_extent(const void *address) {
+    const Allocation *a = find(address, 0);
+    return a != NULL ? (size_t)((const char *)a->base + a->bytes - (const char *)address) : 0;
+}
+
+/* The registered kernel whose name an ELF file has among its strings; the file ends with its table of sections. */
+static const MockKernel *registered_in(const unsigned char *elf) {
+    uint64_t sections, end;
+    uint16_t size, count;
+    memcpy(&sections, elf + 40, sizeof sections);
+    memcpy(&size, elf + 58, sizeof size);
+    memcpy(&count, elf + 60, sizeof count);
+    end = sections + (uint64_t)size * count;
+    for (size_t i = 0; i < registered_count; i++)
+        if (memmem(elf, end, registered[i].name, strlen(registered[i].name) + 1) != NULL) return &registered[i];
+    return NULL;
+}
+
 /* An image is PTX text or the ELF file that tests make: its entry point's name follows the header. */
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned options, int *names, void **values) {
     BEGIN(cuModuleLoadDataEx)
@@ -565,7 +594,8 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned
     *module = object(sizeof **module);
     (*module)->live = true;
     (*module)->ptx = !elf;
-    snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    const MockKernel *real = elf && registered_count > 0 ? registered_in(image) : NULL;
+    snprintf((*module)->entry, sizeof (*module)->entry, "%s", real != NULL ? real->name : (const char *)image + (elf ? 128 : 4));
     note("%s %s", elf ? "load" : "jit", (*module)->entry);
     END
 }
@@ -585,6 +615,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     if (strcmp(name, module->entry) != 0) FAIL(NOT_FOUND);
     const MockKernel *k = mock_kernels;
     while (k->name != NULL && strcmp(k->name, name) != 0) k++;
+    for (size_t i = 0; i < registered_count && k->name == NULL; i++)
+        if (strcmp(registered[i].name, name) == 0) k = &registered[i];
     if (k->name == NULL) FAIL(NOT_FOUND);
     *function = object(sizeof **function);
     m.live--; /* of its module */
