@@ -1,7 +1,7 @@
 """Whole artifacts with no GPU: the executor over the mock driver, whose kernels are computed by Triton's interpreter.
 
-Everything is the real thing but the machine: the file, its loader, the plan with its copies and launches, and the text of
-the kernels, which the interpreter runs on the memory and the parameters that the executor hands to the driver. What
+Everything is the real thing but the machine: the file, its loader, the plan with its copies and launches, and the text
+of the kernels, which the interpreter runs on the memory and the parameters that the executor hands to the driver. What
 stays untried is the machine code.
 """
 

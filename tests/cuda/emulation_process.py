@@ -1,4 +1,4 @@
-"""The process of an emulated run: ``python -m tests.cuda.emulation_process FOLDER``; see :mod:`tests.cuda.emulation`."""
+"""The process of an emulated run, ``python -m tests.cuda.emulation_process FOLDER``; see ``emulation.py``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.cuda.mock.driver import Mock
 
 PARAMS_MOST = 128
 
-#: Element types by Triton's spelling. The interpreter multiplies the bits of bf16 and of 8-bit floats: those are refused.
+#: Element types by Triton's spelling. Those are left out whose bits the interpreter multiplies: bf16, 8-bit floats.
 TYPES = {
     "fp32": torch.float32, "fp16": torch.float16, "fp64": torch.float64, "i1": torch.bool, "i8": torch.int8,
     "i16": torch.int16, "i32": torch.int32, "i64": torch.int64, "u8": torch.uint8, "u16": torch.uint16,
