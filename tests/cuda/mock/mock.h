@@ -28,7 +28,7 @@ typedef struct {
 
 extern const MockKernel mock_kernels[];
 
-/* The memory behind a pointer parameter, which must have `bytes`; never NULL (a broken rule gives memory of its own). */
+/* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
 void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
