@@ -1,6 +1,7 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,10 +82,14 @@ static struct {
     char fail_buffer[64];
     int fail_after, fail_code;
 } m;
-static struct {
-    int driver, major, minor, devices, shared, threads, ordinal, jit;
+typedef struct {
+    int driver, major, minor, devices, shared, threads, ordinal;
     int64_t memory;
-} facts;
+} Facts;
+#define USUAL {13000, 9, 0, 1, 232448, 1024, 0, (int64_t)1 << 30}
+static const Facts usual = USUAL;
+static Facts facts = USUAL;
+static jmp_buf escape; /* of the kernel that runs */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct CUctx_st context;
 static struct CUstream_st default_stream = {{NULL, 0}, true, false, false, NULL};
@@ -140,13 +145,7 @@ EXPORT void mock_reset(void) {
     default_stream.ops.count = stream_count = 0;
     depth = 0;
     capturing = NULL;
-    facts.driver = 13000;
-    facts.major = 9;
-    facts.minor = facts.ordinal = facts.jit = 0;
-    facts.devices = 1;
-    facts.shared = 232448;
-    facts.threads = 1024;
-    facts.memory = (int64_t)1 << 30;
+    facts = usual;
 }
 
 EXPORT void mock_set(const char *name, int64_t value) {
@@ -191,9 +190,9 @@ static bool in_device(const void *address, size_t bytes) {
 
 void *mock_at(const Launch *l, int param, size_t bytes) {
     void *at = (void *)(uintptr_t)l->param[param];
-    if (find(at, bytes) != NULL) return at;
-    mock_broken("a kernel's parameter %d has no %zu bytes at %p", param, bytes, at);
-    return calloc(1, bytes + 64);
+    if (find(at, bytes) != NULL && (uintptr_t)at % (bytes % 8 == 0 && bytes <= 8 ? 8 : 4) == 0) return at;
+    mock_broken("a kernel's parameter %d has no %zu aligned bytes at %p", param, bytes, at);
+    longjmp(escape, 1);
 }
 
 /* Device memory is there only while the device works. */
@@ -292,8 +291,9 @@ static void execute(Op *op) {
         return;
     }
     unlock_memory(true);
-    if (op->kind == KERNEL) op->kernel->run(&op->launch);
-    else if (op->kind == SET) memset(op->to, op->value, op->bytes);
+    if (op->kind == KERNEL) {
+        if (setjmp(escape) == 0) op->kernel->run(&op->launch);
+    } else if (op->kind == SET) memset(op->to, op->value, op->bytes);
     else memmove(op->to, op->copy != NULL ? op->copy : op->from, op->bytes);
     unlock_memory(false);
     free(op->copy);

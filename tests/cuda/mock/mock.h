@@ -36,7 +36,7 @@ MOCK_EXPORT void mock_register(const char *name, const char *sizes, int threads,
 /* Bytes from an address to the end of the allocation that it lies in; 0 outside of all. */
 MOCK_EXPORT size_t mock_extent(const void *address);
 
-/* The memory behind a pointer parameter, which must have `bytes`; never NULL (a broken rule gives memory of its own). */
+/* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
 void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
