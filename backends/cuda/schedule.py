@@ -11,6 +11,7 @@ from tilewright.backends.cuda.schedules.general import general_schedules
 from tilewright.backends.cuda.schedules.products import product_schedules
 from tilewright.backends.cuda.schedules.rows import row_schedules
 from tilewright.backends.cuda.schedules.scans import scan_schedules
+from tilewright.backends.cuda.schedules.windows import window_of, window_schedules
 from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Define, Kernel, Scan
@@ -28,6 +29,8 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         found: Iterable[Schedule] = scan_schedules(kernel, scan, [c for _, c in products], target)
     elif products:
         found = product_schedules(kernel, products[0][1], target)
+    elif (window := window_of(kernel)) is not None:
+        found = window_schedules(kernel, window)
     else:
         found = row_schedules(kernel)
     unique = iter(dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found))
