@@ -17,7 +17,7 @@ from tilewright.backends.cuda.schedules.costs import (
     splits_at_all,
 )
 from tilewright.backends.cuda.schedules.extents import extent, lanes_of
-from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
+from tilewright.backends.cuda.schedules.precision import Unit, precision_of, product_unit
 from tilewright.backends.cuda.schedules.weights import weight_packs
 from tilewright.ir.types import DType
 from tilewright.kernel.schedule import Loop, Pack, Schedule
@@ -47,7 +47,7 @@ _PIECES = 16
 def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterator[Schedule]:
     """Tiles of rows and columns, by rising estimate of their time."""
     precision = precision_of(c.left.dtype, target)
-    unit = unit_of(c, precision, target)
+    unit = product_unit(c, precision, target)
     shape = Shape.of(kernel, c, unit)
     packs = weight_packs(kernel, c, unit)
     tiles = _TILES if unit.matrix else _FMA_TILES if c.on_unit else _PLAIN_TILES
