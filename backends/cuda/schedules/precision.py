@@ -53,8 +53,8 @@ def precision_of(dtype: DType, target: Target) -> str:
     return str(target.extra.get(F32_PRODUCTS, "ieee"))
 
 
-def unit_of(dtype: DType, precision: str, target: Target) -> Unit:
-    """The unit of ``target`` for operands of ``dtype``; the rate of f32 where its data states none for the type."""
+def _unit(dtype: DType, precision: str, target: Target) -> Unit:
+    """That of operands of ``dtype``; the rate of f32 where the target's data states none for the type."""
     size = max(1, dtype.bits // 8)
     if dtype is DType.F32 and precision != "ieee":
         return Unit(target.peak["tf32"] / _PASSES.get(precision, 1), True, size, 8)
@@ -63,8 +63,8 @@ def unit_of(dtype: DType, precision: str, target: Target) -> Unit:
     return Unit(target.peak.get(name, target.peak["f32"]), matrix, size, _LEAST_BYTES // size if matrix else 1)
 
 
-def product_unit(c: Contraction, precision: str, target: Target) -> Unit:
-    """That of a product, which may be of types that no ``tl.dot`` takes."""
+def unit_of(c: Contraction, precision: str, target: Target) -> Unit:
+    """The unit of ``target`` for a product, which may be of types that no ``tl.dot`` takes."""
     if c.on_unit:
-        return unit_of(c.left.dtype, precision, target)
+        return _unit(c.left.dtype, precision, target)
     return Unit(target.peak["f32"] / _PLAIN, False, max(1, c.left.dtype.bits // 8), 1)
