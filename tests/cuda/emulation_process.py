@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib.util
 import json
 import sys
@@ -86,12 +87,15 @@ class Interpreted:
             return value - (1 << bits) if value >= 1 << (bits - 1) else value
         dtype = TYPES[spelled[1:]]
         extent = self._mock.lib.mock_extent(value) // dtype.itemsize * dtype.itemsize
+        if not extent:
+            raise AssertionError(f"{argument['name']} at {value:#x} points to no memory")
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * extent).from_address(value))
         return torch.from_numpy(memory).view(dtype)
 
 
 def main(folder: Path) -> None:
     """Run the job of a folder."""
+    faulthandler.enable()  # the interpreter bounds no access: one outside of all memory ends the process
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     interpreter_process.stand_in()
     mock = Mock()
