@@ -58,8 +58,9 @@ struct CUgraphExec_st {
     bool live;
 };
 struct CUmod_st {
-    char entry[64];
-    bool live, ptx;
+    char entry[128], sizes[PARAMS_MOST + 1];
+    bool live, real;
+    MockKernel kernel; /* of a real cubin */
 };
 struct CUfunc_st {
     const MockKernel *kernel;
@@ -552,7 +553,7 @@ EXPORT CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **d
     END
 }
 
-/* An image is PTX text or the ELF file that tests make: its entry point's name follows the header. */
+/* An image is a real cubin, or what tests make: "PTX " and a name, or an ELF file whose name follows its one section. */
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned options, int *names, void **values) {
     BEGIN(cuModuleLoadDataEx)
     CURRENT(cuModuleLoadDataEx)
@@ -564,8 +565,8 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned
     }
     *module = object(sizeof **module);
     (*module)->live = true;
-    (*module)->ptx = !elf;
-    snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    (*module)->real = elf && mock_read_cubin(image, &(*module)->kernel, (*module)->entry, (*module)->sizes);
+    if (!(*module)->real) snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
     note("%s %s", elf ? "load" : "jit", (*module)->entry);
     END
 }
@@ -584,7 +585,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     CURRENT(cuModuleGetFunction)
     if (strcmp(name, module->entry) != 0) FAIL(NOT_FOUND);
     const MockKernel *k = mock_kernels;
-    while (k->name != NULL && strcmp(k->name, name) != 0) k++;
+    if (module->real) k = &module->kernel;
+    while (!module->real && k->name != NULL && strcmp(k->name, name) != 0) k++;
     if (k->name == NULL) FAIL(NOT_FOUND);
     *function = object(sizeof **function);
     m.live--; /* of its module */

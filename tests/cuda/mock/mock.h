@@ -30,6 +30,7 @@ extern const MockKernel mock_kernels[];
 
 /* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
+bool mock_read_cubin(const unsigned char *elf, MockKernel *kernel, char name[128], char sizes[PARAMS_MOST + 1]);
 void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif
