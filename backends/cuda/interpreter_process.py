@@ -54,6 +54,13 @@ def stand_in() -> None:
 
     for name, function in FUNCTIONS.items():
         setattr(libdevice, name, called(function))
+    splat = InterpreterBuilder.create_splat
+
+    def create_splat(self: Any, kind: Any, value: Any) -> Any:
+        made = splat(self, kind, value)  # a truth value becomes a number there, which is no mask
+        return TensorHandle(made.data.astype(np.bool_), made.dtype) if value.data.dtype == np.bool_ else made
+
+    InterpreterBuilder.create_splat = create_splat
     erf = np.vectorize(math.erf, otypes=[np.float64])
     InterpreterBuilder.create_erf = lambda self, x: TensorHandle(erf(x.data).astype(x.data.dtype), x.dtype.scalar)
 

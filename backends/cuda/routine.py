@@ -79,6 +79,6 @@ def _text(name: str) -> str:
     ``#define name text`` the name for the text."""
     text = (_FOLDER / f"{name}.triton").read_text(encoding="utf-8")
     text = re.sub(r"^#include (\w+)\n", lambda m: (_FOLDER / f"{m[1]}.part").read_text("utf-8"), text, flags=re.MULTILINE)
-    for defined, meant in re.findall(r"^#define (\w+) (.*)\n", text, flags=re.MULTILINE):
+    for defined, meant in reversed(re.findall(r"^#define (\w+) (.*)\n", text, flags=re.MULTILINE)):
         text = re.sub(rf"\b{defined}\b", meant, text)
     return re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
