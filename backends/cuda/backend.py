@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
 from tilewright.backends.cuda.functions import LANGUAGE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
+from tilewright.backends.cuda.records import by_records
 from tilewright.backends.cuda.routine import emit_routine
 from tilewright.backends.cuda.routine import refusals as routine_refusals
 from tilewright.kernel.apply import defines
@@ -19,6 +21,7 @@ from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
 from tilewright.kernel.tile import Kernel, Store
 from tilewright.target import Target
+from tilewright.tuning.choice import choice_of
 
 #: What ``cuda`` stands for: machine code for compute capability 8.x and for 9.0; the PTX of the first is for the rest.
 PORTABLE = ("sm_80", "sm_90")
@@ -55,8 +58,8 @@ class CudaBackend(KernelBackend):
         return Support(not unique, "; ".join(unique))
 
     def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
-        """Heuristic candidates, best guess first."""
-        return heuristics.schedules(kernel, target)
+        """Heuristic candidates, best guess first; what was measured on a device of the architecture before them."""
+        return by_records(kernel, target, heuristics.schedules(kernel, target))
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
         """A linear grid of programs; scratch is the workspace that they share."""
@@ -64,13 +67,16 @@ class CudaBackend(KernelBackend):
         return LaunchSize(launch.grid, launch.workspace)
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
-        """One file of Triton a kernel, and how to launch them; the text depends on the architecture where floats of 8 bits are multiplied."""
+        """One file of Triton a kernel, and how to launch them; the text depends on the architecture where floats of 8
+        bits are multiplied."""
         emitted = {
             name_of(k): emit_kernel(k, target.features) if isinstance(k, Scheduled) else emit_routine(k)
             for k in kernels
         }
         files = {f"{name}.py": text for name, (text, _) in emitted.items()}
-        files[LAUNCHES] = to_json([launch for _, launch in emitted.values()])
+        choices = {k.kernel.name: choice_of(k.schedule) for k in kernels if isinstance(k, Scheduled)}
+        told = [replace(x, choice=choices.get(name, x.choice)) for name, (_, x) in emitted.items()]
+        files[LAUNCHES] = to_json(told)
         return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})
 
     def build(self, source: Source, target: Target) -> Binary:

@@ -16,7 +16,7 @@ _EXTREME = "    return tl.{}imum(a, b, propagate_nan=tl.PropagateNan.ALL)\n"
 #: ``ONE_ZERO``, the code of -0 is the only NaN. ``_bits`` is the inverse, rounded once to nearest even: adding a number
 #: whose last place is that of the result. Beyond ``LARGEST`` comes the code ``OVER``.
 _FLOATS = {
-    "_value": '''\
+    "_value": """\
 def _value(code, EXPONENT: tl.constexpr, DIGITS: tl.constexpr, BIAS: tl.constexpr, LARGEST: tl.constexpr,
            OVER: tl.constexpr, NAN: tl.constexpr, SPECIAL: tl.constexpr, INFINITE: tl.constexpr,
            ONE_ZERO: tl.constexpr):
@@ -31,8 +31,8 @@ def _value(code, EXPONENT: tl.constexpr, DIGITS: tl.constexpr, BIAS: tl.constexp
     if ONE_ZERO:
         x = tl.where((sign != 0) & (m == 0), float("nan"), x)
     return tl.where(sign != 0, -x, x)
-''',
-    "_bits": '''\
+""",
+    "_bits": """\
 def _bits(x, EXPONENT: tl.constexpr, DIGITS: tl.constexpr, BIAS: tl.constexpr, LARGEST: tl.constexpr,
           OVER: tl.constexpr, NAN: tl.constexpr, SPECIAL: tl.constexpr, INFINITE: tl.constexpr,
           ONE_ZERO: tl.constexpr):
@@ -48,7 +48,7 @@ def _bits(x, EXPONENT: tl.constexpr, DIGITS: tl.constexpr, BIAS: tl.constexpr, L
     if ONE_ZERO:
         return tl.where((code == 0) | (code == NAN), code, code | sign).to(tl.uint8)
     return (code | sign).to(tl.uint8)
-''',
+""",
 }
 
 _NARROW = {
@@ -61,32 +61,32 @@ _NARROW = {
 
 #: Powers of two: the exponent alone. Halfway goes up; what is not positive and finite becomes NaN.
 _EXPONENTS = {
-    "_f8e8m0_value": '''\
+    "_f8e8m0_value": """\
 def _f8e8m0_value(code):
     w = code.to(tl.int32)
     bits = tl.where(w == 0, 0x00400000, w << 23)
     return tl.where(w == 255, 0x7FC00000, bits).to(tl.float32, bitcast=True)
-''',
-    "_f8e8m0_bits": '''\
+""",
+    "_f8e8m0_bits": """\
 def _f8e8m0_bits(x):
     b = x.to(tl.int32, bitcast=True)
     up = tl.where(b < 0x00800000, (b >= 0x00600000).to(tl.int32), (b >> 22) & 1)
     return tl.where((x > 0.0) & (x < float("inf")), (b >> 23) + up, 255).to(tl.uint8)
-''',
+""",
 }
 
 #: Elements of 4 and 2 bits share a byte, the first in its lowest bits. Other lanes and programs write the others of a
 #: word; the last element of the tensor clears what follows it in its byte.
 _PACKED = {
-    "_get_packed": '''\
+    "_get_packed": """\
 def _get_packed(byte, at, BITS: tl.constexpr, SIGNED: tl.constexpr):
     shift = ((at % (8 // BITS)) * BITS).to(tl.int32)
     x = (byte.to(tl.int32) >> shift) & ((1 << BITS) - 1)
     if SIGNED:
         return ((x ^ (1 << (BITS - 1))) - (1 << (BITS - 1))).to(tl.int8)
     return x.to(tl.uint8)
-''',
-    "_put_packed": '''\
+""",
+    "_put_packed": """\
 def _put_packed(words, at, x, inside, count, BITS: tl.constexpr):
     ones: tl.constexpr = (1 << BITS) - 1
     bit = ((at % (32 // BITS)) * BITS).to(tl.int32)
@@ -94,14 +94,14 @@ def _put_packed(words, at, x, inside, count, BITS: tl.constexpr):
     kept = tl.where(at == count - 1, (255 << first) & 255, ones << first) << (bit - first)
     tl.atomic_and(words + at // (32 // BITS), ~kept, mask=inside, sem="relaxed")
     tl.atomic_or(words + at // (32 // BITS), (x.to(tl.int32) & ones) << bit, mask=inside, sem="relaxed")
-''',
-    "_wrap": '''\
+""",
+    "_wrap": """\
 def _wrap(x, BITS: tl.constexpr, SIGNED: tl.constexpr):
     x = x.to(tl.int32) & ((1 << BITS) - 1)
     if SIGNED:
         return ((x ^ (1 << (BITS - 1))) - (1 << (BITS - 1))).to(tl.int8)
     return x.to(tl.uint8)
-''',
+""",
 }
 
 #: Integers: division by zero gives 0, as the other targets have it; shifts by the width and more give what shifting

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from tilewright.backends.cuda.arrival import COUNTER_BYTES, Arrival, Split, split_of
 from tilewright.backends.cuda.contraction import Contraction, matrix_product
 from tilewright.backends.cuda.definitions import definitions_used
 from tilewright.backends.cuda.functions import (
@@ -18,18 +19,20 @@ from tilewright.backends.cuda.functions import (
     reduce_text,
 )
 from tilewright.backends.cuda.launch import Argument, Launch
+from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
 from tilewright.backends.cuda.program import Program
 from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, maximum, product
+from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, loads_of, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Write
 from tilewright.kernel.scope import Scope, trips, visit
+from tilewright.kernel.tile import Scan
 
 #: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
 MAX_LANES = 1 << 20
@@ -58,6 +61,9 @@ class _Emitter:
         native = _unit_operands(scheduled) if "f8" in features else frozenset()
         self.values = Values(self.kernel, self.at, self.line, self.program.fresh, native=native)
         self.grid = constant(1)
+        self.arrival: Arrival | None = None
+        self.arrived = False
+        self.wide = _wide_sums(scheduled)
 
     def run(self) -> tuple[str, Launch]:
         scope = Scope.root(self.kernel, self.scheduled.schedule)
@@ -67,6 +73,10 @@ class _Emitter:
             self.line(f"{tensor}_{kind} = {tensor}.to(tl.pointer_type(tl.{_ELEMENTS[kind]}), bitcast=True)")
         self.program.open(scope, [a.name for a in self.kernel.axes if a.name not in looped])
         self.nests(self.scheduled.body, scope)
+        if self.arrival is not None and not self.arrived:
+            raise self.program.refuse(
+                f"no loop over {self.arrival.split.axis} right under the blocks that could be split"
+            )
         arguments = self.arguments()
         name = self.kernel.name
         head = f"@triton.jit\ndef {name}({', '.join(a.name for a in arguments)}):\n"
@@ -74,37 +84,43 @@ class _Emitter:
         parts = ["import triton\nimport triton.language as tl\n", *definitions_used(text), text]
         option = self.scheduled.schedule.option
         warps, stages = int(option("num_warps", 4)), int(option("num_stages", 3))
-        return "\n\n".join(parts), Launch(name, name, arguments, self.grid, warps, stages)
+        launch = Launch(name, name, arguments, self.grid, warps, stages, *self.workspace())
+        return "\n\n".join(parts), launch
+
+    def workspace(self) -> tuple[Expr, int]:
+        """Bytes of device memory beside the parameters, and how many of the first are counters."""
+        return (constant(self.arrival.bytes), COUNTER_BYTES) if self.arrival is not None else (ZERO, 0)
 
     def arguments(self) -> tuple[Argument, ...]:
         """Pointers are aligned by the arena and by weights (64 bytes); a symbol has the divisor its facts state."""
-        pointers = [
-            Argument(p.name, pointer_type(p.dtype, p.role == "out"), MAX_DIVISOR) for p in self.kernel.params
-        ]
+        pointers = [Argument(p.name, pointer_type(p.dtype, p.role == "out"), MAX_DIVISOR) for p in self.kernel.params]
         sizes = [
             Argument(s, "i64" if r.hi >= INT32_END else "i32", math.gcd(r.divisor, MAX_DIVISOR))
             for s, r in self.kernel.facts
         ]
-        return (*pointers, *sizes, *([FAULT] if self.values.faults else []))
+        shared = [Argument(self.arrival.workspace, "*fp32", MAX_DIVISOR, "workspace")] if self.arrival else []
+        return (*pointers, *sizes, *shared, *([FAULT] if self.values.faults else []))
 
     # -- axes and loops ------------------------------------------------------------------------------------------
 
     def body(self, nodes: Sequence[Node], scope: Scope) -> None:
-        for node in nodes:
+        for n, node in enumerate(nodes):
             match node:
                 case For(kind="block"):
                     self.block(node, scope)
                 case For():
                     self.loop(node, scope)
+                    self.gather(nodes[:n], node)
                 case Alloc(tile=tile):
                     if open_ended := [d.axis for d in tile.dims if d.axis not in self.at.axes]:
                         raise self.program.refuse(f"tile {tile.name} holds all of {open_ended[0]}, of unknown size")
                     self.values.tiles[tile.name] = self.at.frame([d.axis for d in tile.dims])
                 case Fill(tile=tile, value=value):
                     made = next(n.tile for n in nodes if isinstance(n, Alloc) and n.tile.name == tile)
-                    shape = self.at.shape(self.values.tiles[tile])
+                    lanes = [self.at.lanes[d] for d in self.values.tiles[tile]] + self.wide.get(tile, [])
+                    name = f"{tile}_lanes" if tile in self.wide else tile
                     self.line(
-                        f"{tile} = tl.full({shape}, {literal(value.value, made.dtype)}, tl.{LANGUAGE[made.dtype]})"
+                        f"{name} = tl.full({lanes}, {literal(value.value, made.dtype)}, tl.{LANGUAGE[made.dtype]})"
                     )
                 case Compute():
                     self.compute(node, scope)
@@ -126,7 +142,7 @@ class _Emitter:
         grids = [self._nest(outer)[1] for outer in blocks]
         alone = len(grids) == 1 and not (writes and bounds(grids[0], self.at.facts)[0] < 1)
         if alone:
-            self.block(blocks[0], scope)
+            self.block(blocks[0], scope, split_of(self.scheduled, self._nest(blocks[0])[0]))
         elif blocks:
             self.line("pid = tl.program_id(0)")
             for n, outer in enumerate(blocks):
@@ -140,6 +156,7 @@ class _Emitter:
                 self.line(f"pid -= {number}")
                 self.at.axes, self.values.loaded, self.at.facts = saved
         total = sum(grids[1:], grids[0]) if grids else constant(1)
+        total = total * self.arrival.split.parts if self.arrival is not None else total
         self.grid = maximum(total, 1) if writes and not alone else total
 
     @staticmethod
@@ -150,11 +167,14 @@ class _Emitter:
             nest.append(inner)
         return nest, product(trips(loop) for loop in nest)
 
-    def block(self, outer: For, scope: Scope) -> None:
+    def block(self, outer: For, scope: Scope, split: Split | None = None) -> None:
         """A nest of block loops as one linear grid."""
         nest, _ = self._nest(outer)
         scope = self.program.enter(nest, scope)
-        self.program.program_ids(nest, scope)
+        if split is not None:
+            self.arrival = Arrival(self.program, split)
+            self.arrival.open()
+        self.program.program_ids(nest, scope, known=split is not None)
         self.program.settle(nest, scope)
         self.body(nest[-1].body, scope)
 
@@ -169,7 +189,7 @@ class _Emitter:
         saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
         stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
         if many:
-            self.program.head(many, stages)
+            self.program.head(many, stages, self.arrival if self.is_split(many) else None)
             self.program.depth += 1
         inside = self.program.enter(nest, scope)
         self.program.settle(nest, inside)
@@ -177,6 +197,36 @@ class _Emitter:
         if many:
             self.program.depth -= 1
         self.at.axes, self.values.loaded, self.at.facts = saved
+
+    def is_split(self, loops: Sequence[For]) -> bool:
+        """Whether ``loops``, which run as one, are what the programs of a group share."""
+        return self.arrival is not None and not self.arrived and self.arrival.split.axis in {x.axis for x in loops}
+
+    def gather(self, before: Sequence[Node], loop: For) -> None:
+        """After a loop: sums that were kept by lanes are reduced, and parts of a split one come together."""
+        nodes = list(_below(loop))
+        summed = {
+            n.tile: n.reduce.op for n in nodes if isinstance(n, Compute) and n.accumulate and n.reduce is not None
+        }
+        made = {n.tile.name: n.tile.dtype for n in before if isinstance(n, Alloc)}
+        for tile in [t for t in made if t in summed and t in self.wide]:
+            text, frame = f"{tile}_lanes", self.values.tiles[tile]
+            for n in reversed(range(len(frame), len(frame) + len(self.wide[tile]))):
+                text = reduce_text(summed[tile], text, n, made[tile])
+            self.line(f"{tile} = {text}")
+        if not self.is_split([n for n in (loop, *nodes) if isinstance(n, For)]):
+            return
+        assert self.arrival is not None
+        self.arrived = True
+        carried = [c for n in nodes if isinstance(n, Rotate) for c, _ in n.pairs]
+        scan = next((s for s in self.kernel.body if isinstance(s, Scan) and carried), None)
+        merge = merge_of(scan) if scan is not None else None
+        if scan is not None and merge is None:
+            raise self.program.refuse(f"parts of the scan over {scan.axis} have no known way to come together")
+        kept = [t for t in made if t in summed or t in carried]
+        if any(made[t].bits != 32 for t in kept):
+            raise self.program.refuse("a split loop with accumulators that are not of 32 bits")
+        self.arrival.close([(t, made[t], self.values.tiles[t], summed.get(t, "sum")) for t in kept], merge)
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -191,13 +241,26 @@ class _Emitter:
         if (found := matrix_product(node, scope)) is not None:
             self.line(f"{node.tile} = {self.dot(node, found)}")
             return
+        if node.accumulate and node.tile in self.wide:
+            s = self.reduced(node, frame, guards)
+            text = combine_text(node.reduce.op, f"{node.tile}_lanes", s, node.value.dtype)
+            self.line(f"{node.tile}_lanes = {text}")
+            return
         text = self.reduction(node, frame, guards)
         if node.accumulate:
             text = combine_text(node.reduce.op, node.tile, text, node.value.dtype)
         self.line(f"{node.tile} = {text}")
 
     def reduction(self, node: Compute, frame: Frame, guards: frozenset[str]) -> str:
-        """Padded lanes of the reduced axes count as the identity."""
+        """The reduction over the lanes of the reduced axes."""
+        assert node.reduce is not None
+        text = self.reduced(node, frame, guards)
+        for n in reversed(range(len(frame), len(frame) + len(self.at.frame(node.reduce.axes)))):
+            text = reduce_text(node.reduce.op, text, n, node.value.dtype)
+        return text
+
+    def reduced(self, node: Compute, frame: Frame, guards: frozenset[str]) -> str:
+        """What is reduced, all lanes of it. Padded lanes of the reduced axes count as the identity."""
         assert node.reduce is not None
         dtype = node.value.dtype
         reduced = self.at.frame(node.reduce.axes)
@@ -210,10 +273,7 @@ class _Emitter:
             s = Spelled(
                 f"tl.where({conjunction(masks, whole)}, {shown}, {literal(rest, dtype)})", s.dims | set(reduced)
             )
-        text = self.filled(s, whole, dtype)
-        for n in reversed(range(len(frame), len(whole))):
-            text = reduce_text(node.reduce.op, text, n, dtype)
-        return text
+        return self.filled(s, whole, dtype)
 
     def dot(self, node: Compute, c: Contraction) -> str:
         """``tl.dot`` with operands that are zero on padded lanes of the depth."""
@@ -307,3 +367,23 @@ def _reads_zero(value: Value, axes: Sequence[str]) -> bool:
     while isinstance(value, Cast):
         value = value.x
     return isinstance(value, Load) and not value.fill and used_symbols(value).issuperset(axes)
+
+
+def _wide_sums(scheduled: Scheduled) -> dict[str, list[int]]:
+    """Tiles that a loop accumulates without the matrix unit, and the lanes of the axes that it reduces: each lane has a
+    sum of its own until the loop is done, since lanes of different warps meet in shared memory."""
+    found: dict[str, list[int]] = {}
+    for node, scope in visit(scheduled):
+        if isinstance(node, Compute) and node.accumulate and node.reduce and matrix_product(node, scope) is None:
+            lanes = [n for a in node.reduce.axes if (n := scope.ranges[a].lanes or 1) > 1]
+            if lanes:
+                found[node.tile] = lanes
+    return found
+
+
+def _below(loop: For) -> Iterator[Node]:
+    """Every node inside ``loop``."""
+    for node in loop.body:
+        yield node
+        if isinstance(node, For):
+            yield from _below(node)

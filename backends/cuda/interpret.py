@@ -68,6 +68,10 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
                     "sizes": dict(run.sizes),
                     "grid": launch.grid.evaluate(run.sizes),
                     "outputs": run.outputs,
+                    "workspace": {
+                        a.name: launch.workspace.evaluate(run.sizes) for a in launch.arguments if a.role == "workspace"
+                    },
+                    "counters": launch.counters,
                 }
             )
         (folder / "job.json").write_text(json.dumps(jobs), encoding="utf-8")

@@ -1,7 +1,8 @@
 """The process that runs emitted kernels in Triton's interpreter, on the CPU: ``python interpreter_process.py JOB``.
 
-It imports nothing of Tilewright. A job is ``[{"file", "entry", "arrays", "sizes", "grid", "outputs"}]`` with ``.npy``
-files beside it; the outputs are written over their files.
+It imports nothing of Tilewright. A job is ``[{"file", "entry", "arrays", "sizes", "grid", "outputs", "workspace",
+"counters"}]`` with ``.npy`` files beside it; the outputs are written over their files. ``workspace`` has the bytes of
+that parameter, where there is one, and ``counters`` how many of them are zero before a launch and after it.
 """
 
 from __future__ import annotations
@@ -74,8 +75,12 @@ def interpret(folder: Path, run: dict[str, Any]) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     tensors = {name: torch.from_numpy(np.load(folder / file)) for name, file in run["arrays"].items()}
+    memory = {n: torch.full((size // 4,), float("nan")) for n, size in run["workspace"].items()}
+    counters = [array[: run["counters"] // 4].view(torch.int32).zero_() for array in memory.values()]
     if run["grid"]:
-        getattr(module, run["entry"])[(run["grid"],)](**tensors, **run["sizes"])
+        getattr(module, run["entry"])[(run["grid"],)](**tensors, **memory, **run["sizes"])
+    if any(c.any() for c in counters):
+        raise SystemExit(f"{run['entry']} left counters of its workspace that are not zero")
     for name in run["outputs"]:
         np.save(folder / run["arrays"][name], tensors[name].numpy())
 

@@ -50,6 +50,7 @@ class Launch:
         workspace: bytes of device memory that the launch has besides, over the dimension symbols; launches in stream
             order share it.
         counters: bytes at its start that are 0 when a kernel begins, and are 0 again when it ends.
+        choice: where the schedule comes from (:func:`tilewright.tuning.choice.choice_of`), for people.
     """
 
     kernel: str
@@ -60,6 +61,7 @@ class Launch:
     num_stages: int
     workspace: Expr = ZERO
     counters: int = 0
+    choice: str = "heuristic"
 
 
 def to_json(launches: Sequence[Launch]) -> str:
@@ -84,4 +86,5 @@ def _launch(d: Mapping[str, Any]) -> Launch:
         d["num_stages"],
         parse(d["workspace"]),
         d["counters"],
+        d.get("choice", "heuristic"),
     )

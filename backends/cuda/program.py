@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import count
+from typing import Protocol
 
 from tilewright.backends.cuda.contraction import matrix_product
 from tilewright.backends.cuda.definitions import DEFINITIONS
@@ -16,6 +17,14 @@ from tilewright.kernel.schedule import Alloc, Compute, For, Scheduled, ScheduleE
 from tilewright.kernel.scope import Scope, trips, visit
 
 _RESERVED = frozenset(["tl", "triton", "libdevice", "float", "pid", "fault", *DEFINITIONS])
+
+
+class Share(Protocol):
+    """What cuts the turns of a loop into parts, each for another program."""
+
+    def cut(self, total: str) -> tuple[str, str]:
+        """The first turn of this program's part of ``total`` turns, and the one after its last, as text."""
+        ...
 
 
 class Program:
@@ -112,11 +121,12 @@ class Program:
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def program_ids(self, nest: Sequence[For], scope: Scope) -> None:
-        """The variables of block loops from one linear program id, the innermost loop fastest."""
+    def program_ids(self, nest: Sequence[For], scope: Scope, known: bool = False) -> None:
+        """The variables of block loops from one linear program id (``known``: ``pid`` has it already), the innermost
+        loop fastest."""
         self.at.facts = dict(scope.facts)
         many = [loop for loop in nest if trips(loop) != 1]
-        if many:
+        if many and not known:
             self.line("pid = tl.program_id(0)")
         for n, loop in enumerate(reversed(many)):
             number = self.at.index(trips(loop), ()).operand
@@ -127,15 +137,16 @@ class Program:
             if not last:
                 self.line(f"pid = pid // {number}")
 
-    def head(self, many: Sequence[For], stages: int) -> None:
-        """The ``for`` line of one loop, or of several as one."""
-        if len(many) == 1:
+    def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
+        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
+        if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
             self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
             return
         step = self.fresh("step")
         total = self.at.index(product(trips(x) for x in many), ()).text
-        self.line(f"for {step} in tl.range(0, {total}, num_stages={stages}):")
+        first, end = share.cut(total) if share is not None else ("0", total)
+        self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])
             text = step if inner == 1 else f"{step} // {self.at.index(inner, ()).operand}"

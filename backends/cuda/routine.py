@@ -1,7 +1,7 @@
 """Routines in Triton: a file of ``routines/`` with the element types and the integers of a call filled in.
 
-A file says ``def ROUTINE(BUFFERS, DIMS, fault):``, with ``workspace`` after ``fault`` where it needs the scratch memory of
-its blocks (all of them after each other), and finds buffer ``n`` as the pointer ``b<n>``, the integers of the
+A file says ``def ROUTINE(BUFFERS, DIMS, fault):``, with ``workspace`` after ``fault`` where it needs the scratch memory
+of its blocks (all of them after each other), and finds buffer ``n`` as the pointer ``b<n>``, the integers of the
 call as the tuple ``dim`` (64 bits each; ``COUNT`` of them), and in ``V<n>`` the type that elements of buffer ``n`` are
 computed in (f32 for half precisions; ``T<n>`` is the type in memory). One program is one block of the call's grid.
 Contents of buffers are not to be trusted: an index that they hold is checked, and a run with a bad one is refused
@@ -78,7 +78,9 @@ def _text(name: str) -> str:
     """A file of routines without the comment that explains it. Lines ``#include name`` stand for ``name.part``, after
     ``#define name text`` the name for the text."""
     text = (_FOLDER / f"{name}.triton").read_text(encoding="utf-8")
-    text = re.sub(r"^#include (\w+)\n", lambda m: (_FOLDER / f"{m[1]}.part").read_text("utf-8"), text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^#include (\w+)\n", lambda m: (_FOLDER / f"{m[1]}.part").read_text("utf-8"), text, flags=re.MULTILINE
+    )
     for defined, meant in reversed(re.findall(r"^#define (\w+) (.*)\n", text, flags=re.MULTILINE)):
         text = re.sub(rf"\b{defined}\b", meant, text)
     return re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)

@@ -115,7 +115,7 @@ class Values:
         return Spelled(" + ".join(parts), s.dims | dims), conditions
 
     def _row(self, i: Value, size: Expr, frame: Frame, guards: frozenset[str]) -> tuple[Spelled, Condition]:
-        """A run-time index as a variable, in ``frame``, and the condition that it is inside; tells of one that is not."""
+        """A run-time index as a variable in ``frame``, and the condition that it is inside; one outside is told of."""
         names = used_symbols(i)
         axes = [a for a in self.at.axes if a in names]
         varying = {d for a in axes if (d := self.at.dim(a)) is not None}

@@ -11,17 +11,33 @@ import tilewright.runtime.format
 
 #: Where the C files are.
 NATIVE = Path(tilewright.runtime.format.__file__).parent / "native"
-HEADERS = ("kernel_abi.h", "tilewright.h", "executor.h", "npy.h", "crc32c.h")
+HEADERS = (
+    "kernel_abi.h",
+    "tilewright.h",
+    "executor.h",
+    "cuda_driver.h",
+    "device.h",
+    "npy.h",
+    "crc32c.h",
+)
 #: What a program with ``tilewright_pjrt.h`` includes.
 PJRT_HEADERS = ("crc32c.h", "npy.h", "pjrt.h", "tilewright.h", "tilewright_pjrt.h")
 SOURCES = (
     "bind.c",
     "cpu.c",
     "crc32c.c",
+    "cuda_device.c",
+    "cuda_driver.c",
+    "cuda_graph.c",
+    "cuda_launch.c",
+    "cuda_memory.c",
+    "cuda_modules.c",
+    "cuda_run.c",
     "error.c",
     "execute.c",
     "expr.c",
     "layout.c",
+    "modules.c",
     "pool.c",
     "read.c",
     "runtime.c",
@@ -69,7 +85,7 @@ def build_runtime(toolchain: CompilesC, triple: str) -> bytes:
     """
     flags = [*machine_flags(toolchain, triple), *_FLAGS]
     return toolchain.link(
-        _compile(toolchain, flags, {n: read_native(n) for n in SOURCES}), flags, libraries=("pthread",)
+        _compile(toolchain, flags, {n: read_native(n) for n in SOURCES}), flags, libraries=("pthread", "dl")
     )
 
 
@@ -77,7 +93,7 @@ def build_stub(toolchain: CompilesC, triple: str, sources: Mapping[str, str], *,
     """A library or program with the executor and ``sources`` (C text by file name), to which an artifact is added."""
     flags = [*machine_flags(toolchain, triple), *_FLAGS]
     texts = {**{n: read_native(n) for n in SOURCES}, "embed.c": read_native("embed.c"), **sources}
-    return toolchain.link(_compile(toolchain, flags, texts), flags, libraries=("m", "pthread"), program=program)
+    return toolchain.link(_compile(toolchain, flags, texts), flags, libraries=("m", "pthread", "dl"), program=program)
 
 
 def build_pjrt_program(toolchain: CompilesC, triple: str) -> bytes:

@@ -93,9 +93,7 @@ def prepare(case: Case, target: Target, constants: bool) -> Prepared:
     return Prepared(Outcome(name, "passed", "", time.process_time() - started, held), plan, source, kernels)
 
 
-def compiled(
-    prepared: Sequence[Prepared], target: Target, told: Callable[[int, int], None]
-) -> list[Outcome]:
+def compiled(prepared: Sequence[Prepared], target: Target, told: Callable[[int, int], None]) -> list[Outcome]:
     """Outcomes once every kernel has gone through the toolchain."""
     toolchain = Toolchain(target)
     toolchain.compile([p.source for p in prepared if p.source is not None], told)

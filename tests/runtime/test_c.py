@@ -96,7 +96,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fuzz") / "fuzz"
     sources = [HERE / "fuzz.c", NATIVE / "embed.c", *(NATIVE / name for name in SOURCES)]
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-D_GNU_SOURCE", "-DBUDGET=20000u"]
-    gcc(sources, out, *checks, "-Wno-pedantic", "-lm", "-lpthread")
+    gcc(sources, out, *checks, "-Wno-pedantic", "-lm", "-lpthread", "-ldl")
     return out
 
 
@@ -122,7 +122,7 @@ def test_mutations_under_sanitizers(fuzzer: Path, model: Path, tmp_path: Path, m
 def test_runs_side_by_side_under_a_race_detector(model: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.bin").write_bytes(members(model.read_bytes())["cpu/baseline/plan.bin"])
     sources = [HERE / "race.c", HERE / "kernels.c", *(NATIVE / name for name in SOURCES)]
-    gcc(sources, tmp_path / "race", "-fsanitize=thread", "-D_GNU_SOURCE", "-Wno-pedantic", "-lpthread")
+    gcc(sources, tmp_path / "race", "-fsanitize=thread", "-D_GNU_SOURCE", "-Wno-pedantic", "-lpthread", "-ldl")
     command = [str(tmp_path / "race"), str(tmp_path / "plan.bin"), "600"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unexpected memory mapping" in done.stderr:
@@ -132,7 +132,7 @@ def test_runs_side_by_side_under_a_race_detector(model: Path, tmp_path: Path) ->
 
 # -- export -----------------------------------------------------------------------------------------------------------
 
-ALLOWED = {"linux-vdso", "libc", "libm", "libpthread", "ld-linux-x86-64", "ld-linux-aarch64"}
+ALLOWED = {"linux-vdso", "libc", "libm", "libpthread", "libdl", "ld-linux-x86-64", "ld-linux-aarch64"}
 
 
 def needed(path: Path) -> set[str]:

@@ -44,7 +44,7 @@ def test_same_bytes_in_other_folders_and_caches(tmp_path: Path) -> None:
     assert (tmp_path / "a/model.tw").read_bytes() == (tmp_path / "b/model.tw").read_bytes() == programs.artifact()
     fresh = build_runtime(default_toolchain(cache_folder=tmp_path / "cache"), programs.TRIPLE)
     assert fresh == programs.runtime_library()
-    assert len(fresh) < 80_000
+    assert len(fresh) < 120_000
 
 
 @pytest.mark.parametrize("triple", ["x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.17"])
@@ -52,7 +52,7 @@ def test_the_executor_is_built_for_every_family(triple: str) -> None:
     data = build_runtime(programs.toolchain(), triple)
     machine = int.from_bytes(data[18:20], "little")
     assert (data[:4], machine) == (b"\x7fELF", {"x86_64": 62, "aarch64": 183}[triple.partition("-")[0]])
-    assert len(data) < 80_000
+    assert len(data) < 120_000
 
 
 def test_zip64(tmp_path: Path) -> None:

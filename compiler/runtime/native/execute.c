@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "executor.h"
+#include "device.h"
 
 #define GRID_LIMIT ((int64_t)1 << 48) /* so that no block number overflows */
 #define HUGE_PAGE ((size_t)2 << 20)
@@ -21,6 +21,7 @@ typedef struct {
     Memory *outputs;
     int64_t *symbols;  /* the entry's, then those that the program sets */
     Memory *at;        /* by buffer: address and room; for dynamic roots only once allocated */
+    void *arena[SPACES];
     void **arguments;  /* of one launch */
     int64_t *dims;
     Memory *passed;    /* of one call */
@@ -59,6 +60,20 @@ static int32_t number(const Run *run, uint32_t expr, int64_t *value) {
         if (number_code != TW_OK) return number_code;            \
     } while (0)
 
+static bool on_device(const Run *run, uint32_t space) { return run->plan->device != NULL && space == SPACE_DEVICE; }
+
+/* Memory where the plan wants an output or a buffer; `what` it is for. */
+static int32_t new_memory(Run *run, uint32_t space, int64_t size, const char *what, Memory *memory) {
+    *memory = (Memory){NULL, size, true};
+    if (on_device(run, space)) return twr_device_allocate(run->plan, &memory->data, size, what, run->context->error);
+    memory->data = twr_aligned((size_t)size);
+    if (memory->data == NULL) REFUSE(run, TW_RESOURCE, "no memory for %s of %" PRId64 " bytes", what, size);
+    return TW_OK;
+}
+
+/* The host may read and write its memory of the run. */
+static int32_t settle(Run *run) { return run->plan->device != NULL ? twr_device_settle(run->plan, run->context) : TW_OK; }
+
 /* An output whose size is known only now. */
 static int32_t allocate_output(Run *run, uint32_t buffer, uint32_t output) {
     int64_t size;
@@ -66,8 +81,8 @@ static int32_t allocate_output(Run *run, uint32_t buffer, uint32_t output) {
     Memory *memory = &run->outputs[output];
     if (size < 0) REFUSE(run, TW_ARTIFACT, "entry '%s': buffer %u has a negative size", run->entry->name, buffer);
     if (memory->data == NULL) {
-        *memory = (Memory){twr_aligned((size_t)size), size, true};
-        if (memory->data == NULL) REFUSE(run, TW_RESOURCE, "no memory for an output of %" PRId64 " bytes", size);
+        int32_t code = new_memory(run, run->entry->buffers[buffer].space, size, "an output", memory);
+        if (code != TW_OK) return code;
     }
     if (size > memory->bytes)
         REFUSE(run, TW_USAGE, "output '%s' needs %" PRId64 " bytes, the memory given has %" PRId64,
@@ -116,7 +131,31 @@ static double seconds_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int32_t launch(Run *run, const uint32_t *a) {
+/* A kernel of the host on its threads. */
+static int32_t launch_here(Run *run, tw_kernel kernel, uint32_t number, const char *name, int64_t grid, int64_t scratch) {
+    Context *context = run->context;
+    int64_t stride = (scratch + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1);
+    if (stride > 0 && !twr_reserve(&context->scratch, &context->scratch_bytes, (size_t)stride * (size_t)run->plan->pool.threads))
+        REFUSE(run, TW_RESOURCE, "no memory for %" PRId64 " bytes of scratch on each thread", scratch);
+    int32_t fault = 0;
+    tw_args args = {run->arguments, run->dims, NULL, &fault};
+    tw_profile *profile = context->profile;
+    double start = profile != NULL ? seconds_now() : 0;
+    twr_pool_run(&run->plan->pool, kernel, &args, stride ? context->scratch : NULL, stride, grid);
+    if (__atomic_load_n(&fault, __ATOMIC_RELAXED))
+        REFUSE(run, TW_USAGE, "entry '%s': an index in the inputs lies outside the tensor it selects from (kernel %s)",
+               run->entry->name, name);
+    if (profile != NULL) {
+        if (profile->count < profile->capacity) {
+            profile->kernel[profile->count] = number;
+            profile->seconds[profile->count] = seconds_now() - start;
+        }
+        profile->count++;
+    }
+    return TW_OK;
+}
+
+static int32_t launch(Run *run, const uint32_t *a, bool host_part) {
     int64_t grid, scratch;
     NUMBER(run, a[1], &grid);
     NUMBER(run, a[2], &scratch);
@@ -127,28 +166,23 @@ static int32_t launch(Run *run, const uint32_t *a) {
         run->arguments[i] = memory.data;
     }
     for (uint32_t i = 0; i < a[4]; i++) NUMBER(run, a[5 + a[3] + i], &run->dims[i]);
-    if (grid < 0 || grid > GRID_LIMIT || scratch < 0 || scratch > INT32_MAX)
+    tw_plan *plan = run->plan;
+    if (grid < 0 || grid > GRID_LIMIT || scratch < 0 || (scratch > INT32_MAX && (host_part || plan->device == NULL)))
         REFUSE(run, TW_ARTIFACT, "entry '%s': kernel %u has a malformed grid or scratch", run->entry->name, a[0]);
     if (grid == 0) return TW_OK;
-    Context *context = run->context;
-    int64_t stride = (scratch + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1);
-    if (stride > 0 && !twr_reserve(&context->scratch, &context->scratch_bytes, (size_t)stride * (size_t)run->plan->pool.threads))
-        REFUSE(run, TW_RESOURCE, "no memory for %" PRId64 " bytes of scratch on each thread", scratch);
-    int32_t fault = 0;
-    tw_args args = {run->arguments, run->dims, NULL, &fault};
-    tw_profile *profile = context->profile;
-    double start = profile != NULL ? seconds_now() : 0;
-    twr_pool_run(&run->plan->pool, run->plan->kernels[a[0]], &args, stride ? context->scratch : NULL, stride, grid);
-    if (__atomic_load_n(&fault, __ATOMIC_RELAXED))
-        REFUSE(run, TW_USAGE, "entry '%s': an index in the inputs lies outside the tensor it selects from (kernel %s)",
-               run->entry->name, run->plan->kernel_names[a[0]]);
-    if (profile != NULL) {
-        if (profile->count < profile->capacity) {
-            profile->kernel[profile->count] = a[0];
-            profile->seconds[profile->count] = seconds_now() - start;
-        }
-        profile->count++;
+    if (host_part) {
+        int32_t code = settle(run);
+        if (code != TW_OK) return code;
+        return launch_here(run, plan->host_kernels[a[0]], plan->kernel_count + a[0], plan->host_names[a[0]], grid, scratch);
     }
+    if (plan->device == NULL) return launch_here(run, plan->kernels[a[0]], a[0], plan->kernel_names[a[0]], grid, scratch);
+    return twr_device_launch(plan, run->context, run->entry, a[0], run->arguments, run->dims, grid, scratch);
+}
+
+static int32_t move(Run *run, void *to, uint32_t to_space, const void *from, uint32_t from_space, int64_t size) {
+    if (run->plan->device != NULL)
+        return twr_device_copy(run->plan, run->context, to, to_space, from, from_space, (size_t)size);
+    if (size > 0) memmove(to, from, (size_t)size);
     return TW_OK;
 }
 
@@ -161,8 +195,7 @@ static int32_t copy(Run *run, const uint32_t *a) {
     NUMBER(run, a[2], &size);
     if (size < 0 || size > source.bytes || size > target.bytes)
         REFUSE(run, TW_ARTIFACT, "entry '%s': a copy of %" PRId64 " bytes reaches past its buffers", run->entry->name, size);
-    if (size > 0) memmove(target.data, source.data, (size_t)size);
-    return TW_OK;
+    return move(run, target.data, run->entry->buffers[a[1]].space, source.data, run->entry->buffers[a[0]].space, size);
 }
 
 static int64_t integer_at(const unsigned char *p, int32_t dtype) {
@@ -188,7 +221,16 @@ static int32_t load_scalar(Run *run, const uint32_t *a) {
     NUMBER(run, a[3], &element);
     if (element < 0 || element >= memory.bytes / width)
         REFUSE(run, TW_ARTIFACT, "entry '%s': element %" PRId64 " lies past its buffer", run->entry->name, element);
-    int64_t value = integer_at((const unsigned char *)memory.data + element * width, (int32_t)a[2]);
+    unsigned char raw[8];
+    const unsigned char *at = (const unsigned char *)memory.data + element * width;
+    if (on_device(run, run->entry->buffers[a[1]].space)) {
+        code = twr_device_read(run->plan, run->context, raw, at, (size_t)width);
+        at = raw;
+    } else {
+        code = settle(run);
+    }
+    if (code != TW_OK) return code;
+    int64_t value = integer_at(at, (int32_t)a[2]);
     if (a[2] == 13 && value < 0) REFUSE(run, TW_USAGE, "entry '%s': a size is larger than 2^63", run->entry->name);
     run->symbols[a[0]] = value;
     return TW_OK;
@@ -208,13 +250,19 @@ static int32_t allocate(Run *run, uint32_t buffer) {
     NUMBER(run, run->entry->buffers[buffer].size, &size);
     if (run->at[buffer].data != NULL || size < 0)
         REFUSE(run, TW_ARTIFACT, "entry '%s': buffer %u is allocated twice or has a negative size", run->entry->name, buffer);
-    run->at[buffer] = (Memory){twr_aligned((size_t)size), size, true};
-    if (run->at[buffer].data == NULL) REFUSE(run, TW_RESOURCE, "no memory for a buffer of %" PRId64 " bytes", size);
-    return TW_OK;
+    Memory memory;
+    int32_t code = new_memory(run, run->entry->buffers[buffer].space, size, "a buffer", &memory);
+    if (code == TW_OK) run->at[buffer] = memory;
+    return code;
 }
 
 static void release(Run *run, uint32_t buffer) {
-    free(run->at[buffer].data);
+    if (on_device(run, run->entry->buffers[buffer].space)) {
+        twr_device_release(run->plan, run->context->stream, run->at[buffer].data);
+    } else {
+        settle(run); /* a failing device fails the next step too */
+        free(run->at[buffer].data);
+    }
     run->at[buffer] = (Memory){NULL, 0, false};
 }
 
@@ -242,15 +290,23 @@ static int32_t call(Run *run, const uint32_t *a) {
 static int32_t place(Run *run) {
     const Entry *e = run->entry;
     Context *context = run->context;
-    if (!twr_reserve(&context->arena[run->depth], &context->arena_bytes[run->depth], (size_t)run->layout->arena_bytes))
-        REFUSE(run, TW_RESOURCE, "no memory for %" PRId64 " bytes of temporaries", run->layout->arena_bytes);
+    int64_t room = run->layout->arena_bytes[SPACE_HOST];
+    if (run->plan->device != NULL) {
+        int32_t code = twr_device_arena(run->plan, context, run->depth, run->layout, run->arena);
+        if (code != TW_OK) return code;
+    } else if (!twr_reserve(&context->arena[run->depth], &context->arena_bytes[run->depth], (size_t)room)) {
+        REFUSE(run, TW_RESOURCE, "no memory for %" PRId64 " bytes of temporaries", room);
+    } else {
+        run->arena[SPACE_HOST] = context->arena[run->depth];
+    }
     for (uint32_t i = 0; i < e->buffer_count; i++) {
         const Buffer *b = &e->buffers[i];
         if (b->dynamic) continue;
         int64_t size = run->layout->value[b->size];
         Memory home = {NULL, INT64_MAX, false};
         if (b->base != NONE) home.data = (char *)run->at[b->root].data + run->layout->place[i];
-        else if (b->kind == BUFFER_TEMPORARY) home.data = (char *)context->arena[run->depth] + run->layout->place[i];
+        else if (b->kind == BUFFER_TEMPORARY) home.data = (char *)run->arena[b->space] + run->layout->place[i];
+        else if (b->kind == BUFFER_CONSTANT && on_device(run, b->space)) home.data = (void *)(uintptr_t)run->plan->device->constants[b->index];
         else if (b->kind == BUFFER_CONSTANT) home.data = (void *)(uintptr_t)run->plan->constants[b->index].data;
         else if (b->kind == BUFFER_INPUT) home = run->inputs[b->index];
         else home = run->outputs[b->kind == BUFFER_OUTPUT ? b->index : e->states[2 * b->index + 1]];
@@ -266,7 +322,8 @@ static int32_t step(Run *run, uint32_t *counter) {
     const uint32_t *a = instruction->arg;
     int64_t value = 1;
     switch (instruction->op) {
-    case OP_LAUNCH: return launch(run, a);
+    case OP_LAUNCH: return launch(run, a, false);
+    case OP_HOST_LAUNCH: return launch(run, a, true);
     case OP_COPY: return copy(run, a);
     case OP_LOAD: return load_scalar(run, a);
     case OP_ASSERT: return check(run, a);
@@ -292,8 +349,10 @@ static int32_t finish(Run *run, int64_t (*out_dims)[TW_MAX_RANK]) {
         if (!twr_tensor_bytes(s->text.dtype, dims, s->text.rank, &bytes))
             REFUSE(run, TW_ARTIFACT, "output '%s' has a negative or too large dimension", s->text.name);
         Memory *memory = &run->outputs[i];
-        if (memory->data == NULL) *memory = (Memory){twr_aligned((size_t)bytes), bytes, true};
-        if (memory->data == NULL) REFUSE(run, TW_RESOURCE, "no memory for an output of %" PRId64 " bytes", bytes);
+        if (memory->data == NULL) {
+            int32_t code = new_memory(run, s->space, bytes, "an output", memory);
+            if (code != TW_OK) return code;
+        }
         if (bytes > memory->bytes)
             REFUSE(run, TW_ARTIFACT, "output '%s' has more bytes than its memory", s->text.name);
         if (out_dims != NULL) memcpy(out_dims[i], dims, (size_t)s->text.rank * sizeof *dims);
@@ -324,7 +383,9 @@ static int32_t begin_states(Run *run) {
         if (out->data == in->data) continue;
         if (out->data == NULL || out->bytes < in->bytes)
             REFUSE(run, TW_ARTIFACT, "a state's output '%s' is smaller than its input", e->outputs[e->states[2 * i + 1]].text.name);
-        if (in->bytes > 0) memmove(out->data, in->data, (size_t)in->bytes);
+        uint32_t space = e->inputs[e->states[2 * i]].space;
+        int32_t code = move(run, out->data, space, in->data, space, in->bytes);
+        if (code != TW_OK) return code;
     }
     return TW_OK;
 }
@@ -332,7 +393,7 @@ static int32_t begin_states(Run *run) {
 /* Runs entry `entry` whose inputs fit `layout`. Outputs of unknown size are allocated; `out_dims` may be NULL. */
 int32_t twr_execute(tw_plan *plan, Context *context, uint32_t entry, Layout *layout, uint32_t depth, const Memory *inputs,
                     Memory *outputs, int64_t (*out_dims)[TW_MAX_RANK]) {
-    Run run = {plan, context, &plan->entries[entry], layout, depth, inputs, outputs, NULL, NULL, NULL, NULL, NULL};
+    Run run = {plan, context, &plan->entries[entry], layout, depth, inputs, outputs, NULL, NULL, {NULL, NULL}, NULL, NULL, NULL};
     if (!make_frame(&run)) REFUSE(&run, TW_RESOURCE, "no memory for a run of entry '%s'", run.entry->name);
     int32_t code = begin_states(&run);
     if (code == TW_OK) code = place(&run);

@@ -22,7 +22,9 @@
 #define NONE 0xFFFFFFFFu
 
 enum { BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_CONSTANT, BUFFER_TEMPORARY, BUFFER_STATE };
-enum { OP_LAUNCH, OP_COPY, OP_LOAD, OP_ASSERT, OP_ALLOCATE, OP_FREE, OP_JUMP, OP_SET, OP_CALL, OP_RETURN, OP_COUNT };
+enum { OP_LAUNCH, OP_COPY, OP_LOAD, OP_ASSERT, OP_ALLOCATE, OP_FREE, OP_JUMP, OP_SET, OP_CALL, OP_RETURN, OP_HOST_LAUNCH, OP_COUNT };
+/* Where a buffer lies. A plan on the CPU has its only space, number 0 in its bytes, on the host. */
+enum { SPACE_DEVICE, SPACE_HOST, SPACES };
 enum { EXPR_CONST, EXPR_SYMBOL, EXPR_ADD, EXPR_MUL, EXPR_FLOORDIV, EXPR_MOD, EXPR_MIN, EXPR_MAX };
 
 /* Postfix code; `dynamic` when a symbol in it is set while the program runs. */
@@ -35,6 +37,7 @@ typedef struct {
 typedef struct {
     tw_signature text;
     uint32_t dim[TW_MAX_RANK]; /* expressions */
+    uint32_t space;            /* where the plan wants it; NONE when no buffer names it */
     bool dynamic;
 } Signature;
 
@@ -46,7 +49,7 @@ typedef struct {
 
 /* `root` is the buffer at the end of the chain of views. `dynamic`: its address is known only at its use. */
 typedef struct {
-    uint32_t kind, index, size, offset, base, root, first, last;
+    uint32_t kind, space, index, size, offset, base, root, first, last;
     bool dynamic, allocated;
 } Buffer;
 
@@ -60,7 +63,8 @@ typedef struct {
     uint32_t references;
     uint64_t stamp;
     int64_t *symbol, *value, *place; /* by symbol, by expression, by buffer (offset in the arena or from the root) */
-    int64_t arena_bytes, live_bytes;
+    int64_t arena_bytes[SPACES], live_bytes[SPACES];
+    int64_t scratch_bytes, global_bytes; /* of the device: most that a launch of known size asks for */
 } Layout;
 
 typedef struct {
@@ -73,6 +77,7 @@ typedef struct {
     Instruction *code;
     uint32_t symbol_count, local_count, expr_count, input_count, output_count, state_count, buffer_count, code_count;
     uint32_t argument_limit; /* most buffers plus dimensions of a launch, or buffers of a call */
+    bool replayable;         /* what is launched hangs on the symbols alone, and nothing of it on the host */
     Layout *layouts[LAYOUT_LIMIT];
     uint32_t layout_count;
 } Entry;
@@ -88,6 +93,7 @@ typedef struct Context {
     struct Context *next;
     void *arena[CALL_LIMIT], *frame[CALL_LIMIT], *scratch;
     size_t arena_bytes[CALL_LIMIT], frame_bytes[CALL_LIMIT], scratch_bytes;
+    struct Stream *stream; /* of a plan on a GPU, with its arenas: device.h */
     uint64_t budget;
     tw_profile *profile;
     tw_error *error;
@@ -118,7 +124,10 @@ struct tw_plan {
     size_t owned_count, owned_capacity;
     const char **kernel_names;
     const tw_kernel *kernels;
-    uint32_t kernel_count, constant_count, entry_count;
+    const char **host_names;       /* of a plan on a GPU: kernels that its host runs */
+    const tw_kernel *host_kernels;
+    uint32_t kernel_count, host_count, constant_count, entry_count;
+    struct Device *device; /* NULL: all of it runs on the CPU */
     Constant *constants;
     Entry *entries;
     pthread_mutex_t lock; /* layouts and idle contexts */
@@ -132,11 +141,12 @@ struct tw_plan {
 int32_t twr_fail(tw_error *error, int32_t code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* read.c */
-int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kernels_present, tw_error *error);
+int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kernels_present, uint32_t host_present,
+                 bool on_device, tw_error *error);
 void *twr_own(tw_plan *plan, size_t count, size_t size);
 
 /* verify.c */
-int32_t twr_verify_entry(tw_plan *plan, Entry *entry, tw_error *error);
+int32_t twr_verify_plan(tw_plan *plan, tw_error *error);
 
 /* expr.c */
 bool twr_expr_valid(const uint32_t *code, uint32_t count, uint32_t symbols);

@@ -1,13 +1,13 @@
 /* Sizes and addresses for one set of input dimensions: computed once, remembered for the latest LAYOUT_LIMIT shapes.
  *
- * Temporaries share one arena. One after another, each takes the smallest gap that fits between the buffers already
+ * Temporaries of a space share one arena. One after another, each takes the smallest gap that fits between the buffers already
  * placed that live at the same time (greedy, best fit: Pisarchyk and Lee, arXiv:2001.03288). Of several orders the first
  * that gives the smallest arena counts; places never depend on anything but the sizes. `tilewright.plan.memory` is the
  * same algorithm. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "executor.h"
+#include "device.h"
 
 typedef struct {
     int64_t size, offset, key;
@@ -70,7 +70,7 @@ static int64_t key_of(const Slot *slot, int order, const int64_t *live) {
 }
 
 /* Places the slots in one order and keeps that when it needs less than the orders before it. */
-static void place_slots(Slot *slots, Slot *placed, uint32_t count, int order, const int64_t *live, Layout *layout) {
+static void place_slots(Slot *slots, Slot *placed, uint32_t count, int order, const int64_t *live, uint32_t space, Layout *layout) {
     int64_t size = 0;
     for (uint32_t i = 0; i < count; i++) slots[i].key = key_of(&slots[i], order, live);
     qsort(slots, count, sizeof *slots, by_key);
@@ -82,12 +82,12 @@ static void place_slots(Slot *slots, Slot *placed, uint32_t count, int order, co
         placed[at] = slot;
         if (slot.offset + slot.size > size) size = slot.offset + slot.size;
     }
-    if (order != BY_SIZE && size >= layout->arena_bytes) return;
-    layout->arena_bytes = size;
+    if (order != BY_SIZE && size >= layout->arena_bytes[space]) return;
+    layout->arena_bytes[space] = size;
     for (uint32_t i = 0; i < count; i++) layout->place[placed[i].buffer] = placed[i].offset;
 }
 
-static int32_t place_temporaries(const Entry *e, Layout *layout, tw_error *error) {
+static int32_t place_temporaries(const Entry *e, uint32_t space, Layout *layout, tw_error *error) {
     Slot *slots = calloc((size_t)e->buffer_count * 2 + 1, sizeof *slots);
     int64_t *live = calloc((size_t)e->code_count + 1, sizeof *live);
     uint32_t count = 0;
@@ -96,7 +96,7 @@ static int32_t place_temporaries(const Entry *e, Layout *layout, tw_error *error
     int64_t total = 0;
     for (uint32_t i = 0; i < e->buffer_count && code == TW_OK; i++) {
         const Buffer *b = &e->buffers[i];
-        if (b->kind != BUFFER_TEMPORARY || b->base != NONE || b->allocated || b->first == NONE) continue;
+        if (b->kind != BUFFER_TEMPORARY || b->base != NONE || b->allocated || b->first == NONE || b->space != space) continue;
         int64_t size = layout->value[b->size];
         if (size > INT64_MAX / 2 || __builtin_add_overflow(total, (size + 63) & ~(int64_t)63, &total)) {
             code = twr_fail(error, TW_RESOURCE, "entry '%s': its temporaries need more memory than can be addressed", e->name);
@@ -105,10 +105,10 @@ static int32_t place_temporaries(const Entry *e, Layout *layout, tw_error *error
         slots[count++] = (Slot){(size + TW_ALIGNMENT - 1) & ~(int64_t)(TW_ALIGNMENT - 1), 0, 0, i, b->first, b->last};
     }
     if (code == TW_OK) {
-        layout->live_bytes = count_live(slots, count, e->code_count, live);
+        layout->live_bytes[space] = count_live(slots, count, e->code_count, live);
         for (int order = 0; order < ORDERS; order++) {
-            place_slots(slots, slots + count, count, order, live, layout);
-            if (layout->arena_bytes == layout->live_bytes) break;
+            place_slots(slots, slots + count, count, order, live, space, layout);
+            if (layout->arena_bytes[space] == layout->live_bytes[space]) break;
         }
     }
     free(slots);
@@ -154,7 +154,9 @@ static int32_t build(const tw_plan *plan, const Entry *e, const int64_t *symbols
     if (e->symbol_count) memcpy(layout->symbol, symbols, e->symbol_count * sizeof *symbols);
     layout->references = 1;
     int32_t code = evaluate_sizes(plan, e, layout, error);
-    if (code == TW_OK) code = place_temporaries(e, layout, error);
+    for (uint32_t space = 0; space < SPACES && code == TW_OK; space++)
+        if (space == SPACE_HOST || plan->device != NULL) code = place_temporaries(e, space, layout, error);
+    if (code == TW_OK && plan->device != NULL) code = twr_device_sizes(plan, e, layout, error);
     if (code == TW_OK) code = place_views(e, layout, error);
     if (code != TW_OK) {
         free(layout);

@@ -9,7 +9,7 @@ typedef struct {
     const uint32_t *at, *end;
     const char *strings;
     uint32_t string_bytes;
-    bool bad;
+    bool on_device, bad;
 } Reader;
 
 static uint32_t word(Reader *r) {
@@ -115,7 +115,10 @@ static void read_buffers(Reader *r, Entry *e) {
     Buffer *b;
     if (OWN(r, b, n)) return;
     for (uint32_t i = 0; i < n; i++) {
-        b[i].kind = word(r);
+        uint32_t kind = word(r);
+        b[i].kind = kind & 255;
+        b[i].space = r->on_device ? kind >> 8 : SPACE_HOST;
+        if (kind >> 8 > (r->on_device ? SPACE_HOST : 0u)) r->bad = true;
         b[i].index = word(r);
         b[i].size = word(r);
         b[i].base = word(r);
@@ -133,14 +136,15 @@ static void read_code(Reader *r, Entry *e) {
     Instruction *code;
     if (OWN(r, code, n)) return;
     for (uint32_t i = 0; i < n; i++) {
-        static const uint32_t fixed[OP_COUNT] = {5, 3, 4, 4, 1, 1, 2, 2, 4, 0};
+        static const uint32_t fixed[OP_COUNT] = {5, 3, 4, 4, 1, 1, 2, 2, 4, 0, 5};
         uint32_t head = word(r), op = head & 255, length = head >> 8;
         const uint32_t *arg = span(r, length);
         if (r->bad || op >= OP_COUNT || length < fixed[op]) {
             r->bad = true;
             return;
         }
-        uint64_t lists = op == OP_LAUNCH ? (uint64_t)arg[3] + arg[4] : op == OP_CALL ? (uint64_t)arg[1] + arg[2] + arg[3] : 0;
+        bool launches = op == OP_LAUNCH || op == OP_HOST_LAUNCH;
+        uint64_t lists = launches ? (uint64_t)arg[3] + arg[4] : op == OP_CALL ? (uint64_t)arg[1] + arg[2] + arg[3] : 0;
         if (length - fixed[op] != lists) r->bad = true;
         if (lists > e->argument_limit) e->argument_limit = (uint32_t)lists;
         code[i] = (Instruction){op, arg};
@@ -179,12 +183,17 @@ static void read_constants(Reader *r, tw_plan *plan) {
     plan->constant_count = n;
 }
 
+static void read_names(Reader *r, const char ***names, uint32_t *count) {
+    uint32_t n = count_of(r, 1);
+    if (OWN(r, *names, n)) return;
+    for (uint32_t i = 0; i < n; i++) (*names)[i] = string(r);
+    *count = n;
+}
+
 static void read_body(Reader *r, tw_plan *plan) {
-    uint32_t kernels = count_of(r, 1);
-    if (OWN(r, plan->kernel_names, kernels)) return;
-    for (uint32_t i = 0; i < kernels; i++) plan->kernel_names[i] = string(r);
-    plan->kernel_count = kernels;
-    if (word(r) != 0) r->bad = true; /* host kernels: only beside a device */
+    read_names(r, &plan->kernel_names, &plan->kernel_count);
+    read_names(r, &plan->host_names, &plan->host_count);
+    if (r->bad) return;
     read_constants(r, plan);
     uint32_t entries = count_of(r, 10);
     if (OWN(r, plan->entries, entries)) return;
@@ -194,7 +203,8 @@ static void read_body(Reader *r, tw_plan *plan) {
 }
 
 /* Fills `plan` from the bytes of a plan member: magic, version, words, bytes of strings, words …, strings …. */
-int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kernels_present, tw_error *error) {
+int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kernels_present, uint32_t host_present,
+                 bool on_device, tw_error *error) {
     uint32_t head[4];
     if (bytes < sizeof head || bytes > UINT32_MAX) return twr_fail(error, TW_ARTIFACT, "the plan is truncated");
     memcpy(head, data, sizeof head);
@@ -210,14 +220,12 @@ int32_t twr_read(tw_plan *plan, const void *data, uint64_t bytes, uint32_t kerne
     memcpy(plan->words, (const char *)data + sizeof head, (size_t)head[2] * 4);
     memcpy(plan->strings, (const char *)data + sizeof head + (size_t)head[2] * 4, head[3]);
     if (plan->strings[head[3] - 1] != 0) return twr_fail(error, TW_ARTIFACT, "the plan is damaged: its strings do not end");
-    Reader r = {plan, plan->words, plan->words + head[2], plan->strings, head[3], false};
+    Reader r = {plan, plan->words, plan->words + head[2], plan->strings, head[3], on_device, false};
     read_body(&r, plan);
     if (r.bad) return twr_fail(error, TW_ARTIFACT, "the plan is damaged at word %u", (uint32_t)(r.at - plan->words));
     if (plan->kernel_count != kernels_present)
         return twr_fail(error, TW_ARTIFACT, "the plan names %u kernels, its binary holds %u", plan->kernel_count, kernels_present);
-    for (uint32_t i = 0; i < plan->entry_count; i++) {
-        int32_t code = twr_verify_entry(plan, &plan->entries[i], error);
-        if (code != TW_OK) return code;
-    }
-    return TW_OK;
+    if (plan->host_count != host_present)
+        return twr_fail(error, TW_ARTIFACT, "the plan names %u kernels of the host, its binary holds %u", plan->host_count, host_present);
+    return twr_verify_plan(plan, error);
 }

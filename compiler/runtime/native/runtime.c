@@ -2,9 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "executor.h"
+#include "device.h"
 
-static void free_context(Context *context) {
+static void free_context(tw_plan *plan, Context *context) {
+    if (plan->device != NULL) twr_device_forget_stream(plan, context);
     for (int i = 0; i < CALL_LIMIT; i++) {
         free(context->arena[i]);
         free(context->frame[i]);
@@ -33,7 +34,7 @@ static void give_context(tw_plan *plan, Context *context) {
         plan->idle_count++;
     }
     pthread_mutex_unlock(&plan->lock);
-    if (!keep) free_context(context);
+    if (!keep) free_context(plan, context);
 }
 
 /* In a forked child: other threads' runs are gone, with whatever they held or were changing. */
@@ -49,11 +50,12 @@ static void destroy(tw_plan *plan) {
     twr_pool_destroy(&plan->pool);
     while (plan->idle != NULL) {
         Context *next = plan->idle->next;
-        free_context(plan->idle);
+        free_context(plan, plan->idle);
         plan->idle = next;
     }
     for (uint32_t i = 0; i < plan->entry_count; i++)
         for (uint32_t k = 0; k < plan->entries[i].layout_count; k++) free(plan->entries[i].layouts[k]);
+    if (plan->device != NULL) twr_device_close(plan);
     for (size_t i = 0; i < plan->owned_count; i++) free(plan->owned[i]);
     free(plan->owned);
     pthread_mutex_destroy(&plan->lock);
@@ -87,25 +89,56 @@ static int32_t bind_constants(tw_plan *plan, const tw_weights *weights, tw_error
     return TW_OK;
 }
 
-static int32_t create(tw_plan **out, const void *data, uint64_t bytes, const tw_weights *weights, const tw_kernel *kernels,
-                      uint32_t kernel_count, int32_t threads, tw_error *error) {
+static int32_t new_plan(tw_plan **out, int32_t threads, tw_error *error) {
     *out = NULL;
     void *memory = twr_aligned(sizeof(tw_plan)); /* the pool's counters have cache lines of their own */
     if (memory == NULL) return twr_fail(error, TW_RESOURCE, "no memory for the plan");
     tw_plan *plan = memset(memory, 0, sizeof(tw_plan));
     pthread_mutex_init(&plan->lock, NULL);
-    plan->kernels = kernels;
     if (threads < 1) threads = twr_threads_default();
-    int32_t code = twr_pool_create(&plan->pool, threads < THREAD_LIMIT ? threads : THREAD_LIMIT)
-                       ? twr_read(plan, data, bytes, kernel_count, error)
-                       : twr_fail(error, TW_RESOURCE, "no memory for %d threads", threads);
-    if (code == TW_OK) code = bind_constants(plan, weights, error);
-    if (code != TW_OK) {
+    if (!twr_pool_create(&plan->pool, threads < THREAD_LIMIT ? threads : THREAD_LIMIT)) {
         destroy(plan);
-        return code;
+        return twr_fail(error, TW_RESOURCE, "no memory for %d threads", threads);
     }
     *out = plan;
     return TW_OK;
+}
+
+static int32_t finish_plan(tw_plan **out, tw_plan *plan, int32_t code) {
+    *out = code == TW_OK ? plan : NULL;
+    if (code != TW_OK) destroy(plan);
+    return code;
+}
+
+static int32_t create(tw_plan **out, const void *data, uint64_t bytes, const tw_weights *weights, const tw_kernel *kernels,
+                      uint32_t kernel_count, int32_t threads, tw_error *error) {
+    tw_plan *plan;
+    int32_t code = new_plan(out, threads, error);
+    if (code != TW_OK) return code;
+    plan = *out;
+    plan->kernels = kernels;
+    code = twr_read(plan, data, bytes, kernel_count, 0, false, error);
+    if (code == TW_OK) code = bind_constants(plan, weights, error);
+    return finish_plan(out, plan, code);
+}
+
+static int32_t create_device(tw_plan **out, const void *data, uint64_t bytes, const tw_weights *weights,
+                             const tw_device_options *options, tw_error *error) {
+    uint32_t kernels = 0;
+    *out = NULL;
+    if (options == NULL || options->size < sizeof *options) return twr_fail(error, TW_USAGE, "the options have another interface");
+    int32_t code = new_plan(out, options->threads, error);
+    if (code != TW_OK) return code;
+    tw_plan *plan = *out;
+    plan->host_kernels = options->host_kernels;
+    plan->device = twr_own(plan, 1, sizeof *plan->device);
+    if (plan->device == NULL) return finish_plan(out, plan, twr_fail(error, TW_RESOURCE, "no memory for the plan"));
+    code = twr_read_modules(plan, plan->device, options->modules, options->module_bytes, &kernels, error);
+    if (code == TW_OK) code = twr_read(plan, data, bytes, kernels, options->host_kernels != NULL ? options->host_kernel_count : 0, true, error);
+    if (code == TW_OK) code = bind_constants(plan, weights, error);
+    if (code == TW_OK) code = twr_check_launches(plan, error);
+    if (code == TW_OK) code = twr_device_open(plan, options, error);
+    return finish_plan(out, plan, code);
 }
 
 /* -- running ------------------------------------------------------------------------------------------------------ */
@@ -126,7 +159,7 @@ static int32_t bind_layout(tw_plan *plan, uint32_t entry, const tw_tensor *input
 }
 
 /* Types, shapes and bytes of outputs as far as they are known; -1 where they are not. */
-static int32_t describe_outputs(const Entry *e, const Layout *layout, tw_tensor *outputs, tw_error *error) {
+int32_t twr_describe_outputs(const Entry *e, const Layout *layout, tw_tensor *outputs, tw_error *error) {
     for (uint32_t i = 0; i < e->output_count; i++) {
         const Signature *s = &e->outputs[i];
         outputs[i].dtype = s->text.dtype;
@@ -146,9 +179,10 @@ static int32_t shapes(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, ui
     uint64_t floating_point = twr_pool_enter(plan);
     int32_t code = bind_layout(plan, entry, inputs, input_count, output_count, &layout, error);
     if (code == TW_OK) {
-        code = describe_outputs(&plan->entries[entry], layout, outputs, error);
-        if (arena != NULL) *arena = layout->arena_bytes;
-        if (live != NULL) *live = layout->live_bytes;
+        code = twr_describe_outputs(&plan->entries[entry], layout, outputs, error);
+        uint32_t space = plan->device != NULL ? SPACE_DEVICE : SPACE_HOST;
+        if (arena != NULL) *arena = layout->arena_bytes[space];
+        if (live != NULL) *live = layout->live_bytes[space];
         twr_release_layout(plan, layout);
     }
     twr_pool_leave(plan, floating_point);
@@ -172,7 +206,7 @@ static int32_t check_inputs(const Entry *e, const tw_tensor *inputs, Memory *mem
 /* Gives every output of known size memory: the caller's when there is enough, else our own. */
 static int32_t place_outputs(const Entry *e, const Layout *layout, tw_tensor *outputs, Memory *memory, tw_error *error) {
     for (uint32_t i = 0; i < e->output_count; i++) memory[i] = (Memory){outputs[i].data, outputs[i].bytes, false};
-    int32_t code = describe_outputs(e, layout, outputs, error);
+    int32_t code = twr_describe_outputs(e, layout, outputs, error);
     for (uint32_t i = 0; i < e->output_count && code == TW_OK; i++) {
         int64_t bytes = outputs[i].bytes;
         int32_t width = twr_element_bits(outputs[i].dtype) / 8;
@@ -216,8 +250,8 @@ static int32_t run_bound(tw_plan *plan, uint32_t entry, Layout *layout, const tw
     return code;
 }
 
-static int32_t run(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
-                   uint32_t output_count, tw_profile *profile, tw_error *error) {
+static int32_t run_here(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                        uint32_t output_count, tw_profile *profile, tw_error *error) {
     Layout *layout = NULL;
     uint64_t floating_point = twr_pool_enter(plan);
     int32_t code = bind_layout(plan, entry, inputs, input_count, output_count, &layout, error);
@@ -241,14 +275,157 @@ static int32_t run(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint3
     return code;
 }
 
+/* -- running on a device ------------------------------------------------------------------------------------------ */
+
+static int32_t start_device(tw_pending *p, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                            uint32_t output_count, const tw_run_options *options, tw_error *error) {
+    tw_plan *plan = p->plan;
+    Layout *layout = NULL;
+    int32_t code = bind_layout(plan, entry, inputs, input_count, output_count, &layout, error);
+    if (code != TW_OK) return code;
+    p->entry = plan->entries[entry].name;
+    p->context = take_context(plan);
+    if (p->context == NULL) {
+        code = twr_fail(error, TW_RESOURCE, "no memory for the run");
+    } else {
+        p->context->budget = BUDGET;
+        p->context->error = error;
+        p->context->profile = options != NULL ? options->profile : NULL;
+        if (p->context->profile != NULL) p->context->profile->count = 0;
+        code = twr_device_run(p, entry, layout, inputs, outputs, options);
+        p->context->error = NULL;
+    }
+    twr_release_layout(plan, layout);
+    return code;
+}
+
+static void pending_free(tw_pending *p) {
+    if (p == NULL) return;
+    if (p->context != NULL) give_context(p->plan, p->context);
+    free(p->deliveries);
+    free(p);
+}
+
+static int32_t wait_for(tw_pending *p, tw_error *error) {
+    if (!p->finished) {
+        p->code = twr_device_enter(p->plan, &p->error);
+        if (p->code == TW_OK) {
+            p->code = twr_device_wait(p, &p->error);
+            twr_device_leave(p->plan);
+        }
+        p->finished = true;
+    }
+    if (p->code != TW_OK && error != NULL) *error = p->error;
+    return p->code;
+}
+
+static int32_t done(tw_pending *p, tw_error *error) {
+    if (p->finished) {
+        if (p->code != TW_OK && error != NULL) *error = p->error;
+        return p->code == TW_OK ? 1 : -p->code;
+    }
+    int32_t code = twr_device_enter(p->plan, error);
+    if (code != TW_OK) return -code;
+    code = twr_device_done(p, error);
+    twr_device_leave(p->plan);
+    return code;
+}
+
+static int32_t run_async(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                         uint32_t output_count, const tw_run_options *options, tw_pending **out, tw_error *error) {
+    *out = NULL;
+    if (options != NULL && options->size < sizeof *options) return twr_fail(error, TW_USAGE, "the options have another interface");
+    tw_profile *profile = options != NULL ? options->profile : NULL;
+    tw_pending *p = calloc(1, sizeof *p);
+    if (p == NULL) return twr_fail(error, TW_RESOURCE, "no memory for the run");
+    p->plan = plan;
+    p->seconds = -1;
+    int32_t code;
+    if (plan->device == NULL) {
+        code = run_here(plan, entry, inputs, input_count, outputs, output_count, profile, error);
+        p->finished = true;
+    } else if ((code = twr_device_enter(plan, error)) == TW_OK) {
+        uint64_t floating_point = twr_pool_enter(plan);
+        code = start_device(p, entry, inputs, input_count, outputs, output_count, options, error);
+        twr_pool_leave(plan, floating_point);
+        twr_device_leave(plan);
+    }
+    if (code != TW_OK) {
+        pending_free(p);
+        return code;
+    }
+    *out = p;
+    return TW_OK;
+}
+
+/* Frees what a run allocated for outputs that it then failed to fill; `given` is what the caller had there. */
+static int32_t run(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                   uint32_t output_count, tw_profile *profile, tw_error *error) {
+    if (plan->device == NULL) return run_here(plan, entry, inputs, input_count, outputs, output_count, profile, error);
+    tw_run_options options = {sizeof options, 0, NULL, NULL, profile};
+    tw_pending *p;
+    bool few[64], *given = output_count <= 64 ? few : calloc(output_count, sizeof *given);
+    if (given == NULL) return twr_fail(error, TW_RESOURCE, "no memory for the run");
+    for (uint32_t i = 0; i < output_count; i++) given[i] = outputs[i].data != NULL;
+    int32_t code = run_async(plan, entry, inputs, input_count, outputs, output_count, &options, &p, error);
+    if (code == TW_OK) {
+        code = wait_for(p, error);
+        pending_free(p);
+        for (uint32_t i = 0; i < output_count && code != TW_OK; i++) {
+            if (given[i]) continue;
+            free(outputs[i].data);
+            outputs[i].data = NULL;
+        }
+    }
+    if (given != few) free(given);
+    return code;
+}
+
+static void *pending_event(tw_pending *p) { return p->context != NULL ? p->context->stream->end : NULL; }
+static double pending_seconds(tw_pending *p) { return p->seconds; }
+
+static void release_device(tw_plan *plan, void *data) {
+    if (plan->device == NULL || data == NULL || twr_device_enter(plan, NULL) != TW_OK) return;
+    plan->device->driver.cuCtxSynchronize();
+    twr_device_release(plan, NULL, data);
+    twr_device_leave(plan);
+}
+
+static int32_t device_info(tw_plan *plan, tw_device_use *use, tw_error *error) {
+    Device *device = plan->device;
+    if (device == NULL) return twr_fail(error, TW_USAGE, "the plan runs on the CPU");
+    if (use->size < sizeof *use) return twr_fail(error, TW_USAGE, "the structure has another interface");
+    int32_t code = twr_device_enter(plan, error);
+    if (code != TW_OK) return code;
+    tw_device_use found = {.size = sizeof found, .kernels = device->kernel_count, .jit_kernels = device->jit_count,
+                           .weight_bytes = device->weight_bytes, .load_seconds = device->load_seconds,
+                           .jit_seconds = device->jit_seconds, .direct = device->direct, .captured = device->captured,
+                           .replayed = device->replayed};
+    twr_device_free_memory(plan, &found.device);
+    twr_device_leave(plan);
+    pthread_mutex_lock(&plan->lock);
+    for (const Context *c = plan->idle; c != NULL; c = c->next) {
+        if (c->stream == NULL) continue;
+        found.contexts++;
+        found.graphs += (int32_t)twr_stream_graphs(c->stream);
+        found.context_bytes += twr_stream_bytes(c->stream);
+    }
+    pthread_mutex_unlock(&plan->lock);
+    *use = found;
+    return TW_OK;
+}
+
 /* -- the table ---------------------------------------------------------------------------------------------------- */
 
 static void release(void *data) { free(data); }
 static int32_t threads_of(const tw_plan *plan) { return plan->pool.threads; }
 static uint32_t entry_count(const tw_plan *plan) { return plan->entry_count; }
 static const char *entry_name(const tw_plan *plan, uint32_t i) { return i < plan->entry_count ? plan->entries[i].name : NULL; }
-static uint32_t kernel_count(const tw_plan *plan) { return plan->kernel_count; }
-static const char *kernel_name(const tw_plan *plan, uint32_t i) { return i < plan->kernel_count ? plan->kernel_names[i] : NULL; }
+static uint32_t kernel_count(const tw_plan *plan) { return plan->kernel_count + plan->host_count; }
+static const char *kernel_name(const tw_plan *plan, uint32_t i) {
+    if (i < plan->kernel_count) return plan->kernel_names[i];
+    return i - plan->kernel_count < plan->host_count ? plan->host_names[i - plan->kernel_count] : NULL;
+}
 static uint32_t input_count(const tw_plan *plan, uint32_t e) { return e < plan->entry_count ? plan->entries[e].input_count : 0; }
 static uint32_t output_count(const tw_plan *plan, uint32_t e) { return e < plan->entry_count ? plan->entries[e].output_count : 0; }
 static const tw_signature *input(const tw_plan *plan, uint32_t e, uint32_t i) {
@@ -262,5 +439,6 @@ extern const tw_runtime tw_runtime_v1;
 TW_KERNEL_EXPORT const tw_runtime tw_runtime_v1 = {
     TW_ABI_VERSION, sizeof(tw_runtime), twr_cpu_has,  twr_threads_default, twr_cpu_quota, twr_check_crc, create,  destroy, threads_of,
     entry_count,    entry_name,         kernel_count, kernel_name,         input_count,   output_count,  input, output,  shapes,
-    run,            release,
+    run,            release,            twr_device_count, twr_device_describe, twr_device_runs, create_device, device_info,
+    run_async,      done,               wait_for,     pending_event,       pending_seconds, pending_free, release_device,
 };

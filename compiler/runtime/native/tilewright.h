@@ -44,7 +44,9 @@ typedef struct {
  * the first element in the lowest bits.
  *
  * As an output: `data` NULL asks for memory, to be given back with tw_free; else `bytes` is what `data` can hold.
- * A state (an output that aliases an input) given the input's own memory is updated in place. */
+ * A state (an output that aliases an input) given the input's own memory is updated in place.
+ *
+ * For a plan on a GPU, `data` may lie on the host or on that GPU: the driver knows which. */
 typedef struct {
     void *data;
     int64_t bytes;
@@ -84,6 +86,70 @@ typedef struct {
     uint32_t count;
 } tw_weights;
 
+/* A GPU as the driver tells of it. */
+typedef struct {
+    char name[256];
+    unsigned char uuid[16];
+    int32_t index, major, minor; /* compute capability */
+    int32_t driver;              /* CUDA version that the driver supports: 1000 * major + 10 * minor */
+    int32_t processors;          /* streaming multiprocessors */
+    int32_t shared_bytes;        /* most dynamic shared memory of a block */
+    int64_t total_bytes;         /* of memory */
+    int64_t free_bytes;          /* -1 unless told by device_info: asking takes a context */
+} tw_device;
+
+enum {
+    TW_ALLOW_JIT = 1, /* let the driver compile PTX where there is no machine code for the GPU */
+    TW_NO_GRAPHS = 2, /* launch every kernel by itself, always */
+};
+
+/* Zero means the default everywhere but in `size`. */
+typedef struct {
+    uint32_t size;         /* sizeof(tw_device_options): later versions append */
+    uint32_t flags;
+    int32_t device;        /* index of the GPU */
+    int32_t threads;       /* of kernels on the host */
+    int32_t graphs;        /* most CUDA graphs that a run context keeps; default 16 */
+    int32_t driver_needed; /* least CUDA version of the driver that the code is for: 1000 * major + 10 * minor */
+    const char *library;   /* of the driver; default libcuda.so.1 */
+    const void *modules;   /* the member modules.bin; read only by create_device */
+    uint64_t module_bytes;
+    const tw_kernel *host_kernels; /* outlive the plan */
+    uint32_t host_kernel_count;
+    uint32_t reserved;
+} tw_device_options;
+
+/* What a plan has on its GPU, and did there. */
+typedef struct {
+    uint32_t size; /* sizeof(tw_device_use), set by the caller */
+    int32_t kernels, jit_kernels;
+    int32_t graphs, contexts;      /* kept by the run contexts that are idle, and their number */
+    int32_t reserved;
+    int64_t weight_bytes;          /* of weights in device memory */
+    int64_t context_bytes;         /* of device memory in the idle run contexts */
+    double load_seconds;           /* create_device: modules and weights */
+    double jit_seconds;            /* of that, the driver's compiler of PTX */
+    uint64_t direct, captured, replayed; /* runs launched kernel by kernel, recorded as a graph, and replayed */
+    tw_device device;
+} tw_device_use;
+
+enum {
+    TW_RUN_ON_STREAM = 1,      /* use `stream`, NULL being CUDA's default stream; else the run has one of its own */
+    TW_RUN_DEVICE_OUTPUTS = 2, /* outputs without memory get device memory, given back with release_device */
+    TW_RUN_TIMED = 4,
+    TW_RUN_DIRECT = 8,         /* no graph for this run */
+};
+
+typedef struct {
+    uint32_t size; /* sizeof(tw_run_options): later versions append */
+    uint32_t flags;
+    void *stream;        /* a CUstream of the GPU's primary context */
+    void *after;         /* a CUevent that the run waits for on the device, or NULL */
+    tw_profile *profile; /* or NULL; such a run is direct, and `wait` fills in the device time of each launch */
+} tw_run_options;
+
+typedef struct tw_pending tw_pending; /* a run that may still go on */
+
 enum { TW_CPU_EAX, TW_CPU_EBX, TW_CPU_ECX, TW_CPU_EDX, TW_CPU_XCR0, TW_CPU_HWCAP, TW_CPU_HWCAP2 };
 
 typedef struct {
@@ -115,7 +181,39 @@ typedef struct {
                       uint32_t output_count, int64_t *arena, int64_t *live, tw_error *error);
     int32_t (*run)(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
                    uint32_t output_count, tw_profile *profile, tw_error *error);
-    void (*release)(void *data); /* memory that `run` allocated for an output */
+    void (*release)(void *data); /* memory that `run` allocated for an output on the host */
+    /* -- of the second version: GPUs. Every function may be called by any thread ------------------------------------ */
+    /* GPUs that the driver `library` (NULL: libcuda.so.1) shows this process, after CUDA_VISIBLE_DEVICES.
+     * TW_DEVICE when there is no driver, it has no GPU, or it is older than this runtime can use. */
+    int32_t (*device_count)(const char *library, int32_t *count, tw_error *error);
+    int32_t (*device_describe)(const char *library, int32_t index, tw_device *device, tw_error *error);
+    /* Whether machine code for `arch` (90 for sm_90) runs on a GPU of this compute capability. */
+    int32_t (*device_runs)(int32_t arch, int32_t major, int32_t minor);
+    /* A plan on a GPU: its modules and weights are there when this returns. TW_DEVICE: no driver, too old a driver, no such
+     * GPU, no code for it; TW_RESOURCE: not enough device memory; TW_ARTIFACT: damaged plan or modules. */
+    int32_t (*create_device)(tw_plan **plan, const void *data, uint64_t bytes, const tw_weights *weights,
+                             const tw_device_options *options, tw_error *error);
+    /* Fills `use` (its `size` set by the caller); TW_USAGE for a plan on the CPU. */
+    int32_t (*device_info)(tw_plan *plan, tw_device_use *use, tw_error *error);
+    /* As `run`, but returns when the work is in the stream; `options` may be NULL. The shapes and pointers of outputs are
+     * there at once, what is in host memory after `wait`, what is in device memory in the order of the stream. Host memory
+     * of inputs may be used again at once, except page-locked memory, which is read in the order of the stream. Plans with
+     * steps on the host or run-time sizes wait for these before they return. A plan on the CPU is run to its end. */
+    int32_t (*run_async)(tw_plan *plan, uint32_t entry, const tw_tensor *inputs, uint32_t input_count, tw_tensor *outputs,
+                         uint32_t output_count, const tw_run_options *options, tw_pending **pending, tw_error *error);
+    /* 1 when the device is done, 0 when not; a negated TW_… code when it failed. Outputs on the host still need `wait`. */
+    int32_t (*done)(tw_pending *pending, tw_error *error);
+    /* Until the run is done and outputs on the host are written. TW_USAGE when a kernel met an index outside its tensor. */
+    int32_t (*wait)(tw_pending *pending, tw_error *error);
+    /* The CUevent at the end of the run (NULL on the CPU), for other streams to wait on; of the pending run. */
+    void *(*pending_event)(tw_pending *pending);
+    /* Seconds between the run's first and last work on the device, for TW_RUN_TIMED and after `wait`; else -1. */
+    double (*pending_seconds)(tw_pending *pending);
+    /* Gives up a pending run, before the plan is destroyed. One that was not waited for goes on; its outputs on the host
+     * are never written. Outputs that it allocated are the caller's. NULL does nothing. */
+    void (*pending_free)(tw_pending *pending);
+    /* Device memory that a run allocated for an output; waits for work that uses it. NULL does nothing. */
+    void (*release_device)(tw_plan *plan, void *data);
 } tw_runtime;
 
 

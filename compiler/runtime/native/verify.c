@@ -87,8 +87,35 @@ static int32_t check_buffers(const tw_plan *plan, Entry *e, tw_error *error) {
         if (b->base != NONE && b->base >= i) REFUSE("entry '%s': buffer %u is a view of a later one", e->name, i);
         b->root = b->base == NONE ? i : e->buffers[b->base].root;
         if (b->base == NONE && !check_root(plan, e, b)) REFUSE("entry '%s': buffer %u names nothing", e->name, i);
+        if (b->space != e->buffers[b->root].space) REFUSE("entry '%s': buffer %u lies elsewhere than its base", e->name, i);
     }
     return TW_OK;
+}
+
+/* Every input, output and state is wanted in one space, or in none when no buffer names it. */
+static bool want(Signature *s, uint32_t space) {
+    if (s->space == NONE) s->space = space;
+    return s->space == space;
+}
+
+static bool find_spaces(const tw_plan *plan, Entry *e) {
+    for (uint32_t i = 0; i < e->input_count; i++) e->inputs[i].space = NONE;
+    for (uint32_t i = 0; i < e->output_count; i++) e->outputs[i].space = NONE;
+    for (uint32_t i = 0; i < e->buffer_count; i++) {
+        const Buffer *b = &e->buffers[i];
+        if (b->base != NONE) continue;
+        if (b->kind == BUFFER_INPUT && !want(&e->inputs[b->index], b->space)) return false;
+        if (b->kind == BUFFER_OUTPUT && !want(&e->outputs[b->index], b->space)) return false;
+        if (b->kind == BUFFER_STATE && (!want(&e->inputs[e->states[2 * b->index]], b->space) ||
+                                        !want(&e->outputs[e->states[2 * b->index + 1]], b->space)))
+            return false;
+    }
+    for (uint32_t i = 0; i < e->state_count; i++) { /* one that nothing names is still copied from input to output */
+        Signature *in = &e->inputs[e->states[2 * i]], *out = &e->outputs[e->states[2 * i + 1]];
+        uint32_t space = in->space != NONE ? in->space : plan->device != NULL ? SPACE_DEVICE : SPACE_HOST;
+        if (!want(in, space) || !want(out, space)) return false;
+    }
+    return true;
 }
 
 static void find_dynamic(Entry *e) {
@@ -110,6 +137,12 @@ static bool buffers_in_range(const Entry *e, const uint32_t *list, uint32_t coun
     return true;
 }
 
+static bool all_in_space(const Entry *e, const uint32_t *list, uint32_t count, uint32_t space) {
+    for (uint32_t i = 0; i < count; i++)
+        if (e->buffers[list[i]].space != space) return false;
+    return true;
+}
+
 static bool exprs_in_range(const Entry *e, const uint32_t *list, uint32_t count) {
     for (uint32_t i = 0; i < count; i++)
         if (list[i] >= e->expr_count) return false;
@@ -125,6 +158,11 @@ static bool check_call(const tw_plan *plan, const Entry *e, const uint32_t *a) {
     for (uint32_t i = 0; i < a[2]; i++)
         if (!writable(e, a[4 + a[1] + i])) return false;
     const Entry *callee = &plan->entries[a[0]];
+    if (a[1] != callee->input_count || a[2] != callee->output_count) return false;
+    for (uint32_t i = 0; i < a[1] + a[2]; i++) {
+        uint32_t wanted = i < a[1] ? callee->inputs[i].space : callee->outputs[i - a[1]].space;
+        if (wanted != NONE && wanted != e->buffers[a[4 + i]].space) return false;
+    }
     return a[1] == callee->input_count && a[2] == callee->output_count && a[3] == callee->symbol_count &&
            exprs_in_range(e, a + 4 + a[1] + a[2], a[3]);
 }
@@ -133,8 +171,11 @@ static bool check_instruction(const tw_plan *plan, const Entry *e, const Instruc
     const uint32_t *a = instruction->arg;
     switch (instruction->op) {
     case OP_LAUNCH: /* kernel, grid, scratch, buffers, dims, … */
-        return a[0] < plan->kernel_count && exprs_in_range(e, a + 1, 2) && buffers_in_range(e, a + 5, a[3]) &&
-               exprs_in_range(e, a + 5 + a[3], a[4]);
+    case OP_HOST_LAUNCH: {
+        uint32_t space = instruction->op == OP_LAUNCH && plan->device != NULL ? SPACE_DEVICE : SPACE_HOST;
+        return a[0] < (instruction->op == OP_LAUNCH ? plan->kernel_count : plan->host_count) && exprs_in_range(e, a + 1, 2) &&
+               buffers_in_range(e, a + 5, a[3]) && exprs_in_range(e, a + 5 + a[3], a[4]) && all_in_space(e, a + 5, a[3], space);
+    }
     case OP_COPY: /* source, target, size */
         return buffers_in_range(e, a, 2) && exprs_in_range(e, a + 2, 1) && writable(e, a[1]);
     case OP_LOAD: { /* symbol, buffer, dtype, element */
@@ -166,16 +207,31 @@ static bool mark_allocated(Entry *e) {
     return true;
 }
 
-int32_t twr_verify_entry(tw_plan *plan, Entry *e, tw_error *error) {
-    if (!check_exprs(e)) REFUSE("entry '%s': a size expression is malformed", e->name);
-    if (!check_signatures(e, e->inputs, e->input_count) || !check_signatures(e, e->outputs, e->output_count))
-        REFUSE("entry '%s': a signature is malformed", e->name);
+/* Whether a run is nothing but launches and copies on the device, decided by the symbols: what a CUDA graph can hold. */
+static bool is_replayable(const Entry *e) {
+    for (uint32_t i = 0; i < e->code_count; i++) {
+        const uint32_t *a = e->code[i].arg;
+        switch (e->code[i].op) {
+        case OP_LAUNCH:
+        case OP_RETURN: break;
+        case OP_COPY:
+            if (e->buffers[a[0]].space != SPACE_DEVICE || e->buffers[a[1]].space != SPACE_DEVICE) return false;
+            break;
+        case OP_ASSERT:
+            if (e->exprs[a[0]].dynamic || e->exprs[a[1]].dynamic || e->exprs[a[2]].dynamic) return false;
+            break;
+        default: return false;
+        }
+    }
+    for (uint32_t i = 0; i < e->buffer_count; i++)
+        if (e->buffers[i].dynamic) return false;
+    return true;
+}
+
+static int32_t verify_entry(tw_plan *plan, Entry *e, tw_error *error) {
     for (uint32_t i = 0; i < e->input_count; i++)
         if (e->inputs[i].dynamic) REFUSE("entry '%s': input '%s' has a size set at run time", e->name, e->inputs[i].text.name);
     if (!bind_symbols(e)) REFUSE("entry '%s': a symbol's bounds are malformed", e->name);
-    if (!check_states(e)) REFUSE("entry '%s': a state is malformed", e->name);
-    int32_t code = check_buffers(plan, e, error);
-    if (code != TW_OK) return code;
     if (!mark_allocated(e)) REFUSE("entry '%s': an allocation is malformed", e->name);
     for (uint32_t i = 0; i < e->code_count; i++)
         if (!check_instruction(plan, e, &e->code[i])) REFUSE("entry '%s': instruction %u is malformed", e->name, i);
@@ -185,5 +241,25 @@ int32_t twr_verify_entry(tw_plan *plan, Entry *e, tw_error *error) {
             REFUSE("entry '%s': buffer %u has a size set at run time but is never allocated", e->name, i);
     }
     find_dynamic(e);
+    e->replayable = is_replayable(e);
+    return TW_OK;
+}
+
+/* Buffers of all entry points come first: calls are checked against those of the callee. */
+int32_t twr_verify_plan(tw_plan *plan, tw_error *error) {
+    for (uint32_t i = 0; i < plan->entry_count; i++) {
+        Entry *e = &plan->entries[i];
+        if (!check_exprs(e)) REFUSE("entry '%s': a size expression is malformed", e->name);
+        if (!check_signatures(e, e->inputs, e->input_count) || !check_signatures(e, e->outputs, e->output_count))
+            REFUSE("entry '%s': a signature is malformed", e->name);
+        if (!check_states(e)) REFUSE("entry '%s': a state is malformed", e->name);
+        int32_t code = check_buffers(plan, e, error);
+        if (code != TW_OK) return code;
+        if (!find_spaces(plan, e)) REFUSE("entry '%s': an input, output or state is wanted in two spaces", e->name);
+    }
+    for (uint32_t i = 0; i < plan->entry_count; i++) {
+        int32_t code = verify_entry(plan, &plan->entries[i], error);
+        if (code != TW_OK) return code;
+    }
     return TW_OK;
 }
