@@ -21,7 +21,7 @@ from tilewright.backends.cuda.functions import (
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
-from tilewright.backends.cuda.program import Program
+from tilewright.backends.cuda.program import MAX_LANES, Program
 from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
@@ -34,8 +34,6 @@ from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, 
 from tilewright.kernel.scope import Scope, trips, visit
 from tilewright.kernel.tile import Scan
 
-#: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
-MAX_LANES = 1 << 20
 #: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
 MAX_DIVISOR = 16
 #: Where a program tells that a run-time index is outside its tensor; only programs with such indices have it.
@@ -150,7 +148,7 @@ class _Emitter:
                 number = self.at.index(grids[n], ()).text
                 self.line(f"if pid < {number}:")
                 self.program.depth += 1
-                self.block(outer, scope)
+                self.block(outer, scope, numbered=True)
                 self.line("return")
                 self.program.depth -= 1
                 self.line(f"pid -= {number}")
@@ -167,14 +165,14 @@ class _Emitter:
             nest.append(inner)
         return nest, product(trips(loop) for loop in nest)
 
-    def block(self, outer: For, scope: Scope, split: Split | None = None) -> None:
-        """A nest of block loops as one linear grid."""
+    def block(self, outer: For, scope: Scope, split: Split | None = None, numbered: bool = False) -> None:
+        """A nest of block loops as one linear grid; ``numbered`` where ``pid`` is its program's number already."""
         nest, _ = self._nest(outer)
         scope = self.program.enter(nest, scope)
         if split is not None:
             self.arrival = Arrival(self.program, split)
             self.arrival.open()
-        self.program.program_ids(nest, scope, known=split is not None)
+        self.program.program_ids(nest, scope, known=numbered or split is not None)
         self.program.settle(nest, scope)
         self.body(nest[-1].body, scope)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 #: NVIDIA's own functions that emitted text calls, in f64.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{op: getattr(np, op) for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "log", "log2", "fmod")},
+    **{op: getattr(np, op) for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "log", "log2", "fmod")},
     **{f"a{op}": getattr(np, f"arc{op}") for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
     "pow": np.power,
 }
@@ -44,7 +44,7 @@ def stand_in() -> None:
         def call(*arguments: Any) -> Any:
             given = [a for a in arguments if isinstance(a, tl.tensor)]
             with np.errstate(all="ignore"):
-                wide = [np.asarray(a.handle.data if a in given else a, np.float64) for a in arguments]
+                wide = [np.asarray(a.handle.data if isinstance(a, tl.tensor) else a, np.float64) for a in arguments]
                 result = function(*wide).astype(given[0].handle.data.dtype)
             shapes = [a.type.shape for a in given if a.type.is_block()]
             scalar = given[0].type.scalar

@@ -36,6 +36,10 @@ _POINTERS = {
 }  # fmt: skip
 
 
+#: Programs that a case may have; the interpreter takes milliseconds for each.
+_PROGRAMS = 1500
+
+
 class Unable(Exception):
     """Triton's interpreter gets this wrong, or a plan does what this program does not follow."""
 
@@ -54,6 +58,7 @@ class Machine:
     functions: dict[str, Any]
     symbols: dict[str, int] = field(default_factory=dict)
     memory: dict[int, np.ndarray] = field(default_factory=dict)
+    programs: int = 0
 
     def run(self) -> list[np.ndarray]:
         """The outputs' bytes, in order."""
@@ -142,6 +147,9 @@ class Machine:
                 arguments.append(torch.from_numpy(self.pointer(self.bytes_of(entry, next(buffers)), a.type[1:])))
             else:
                 arguments.append(next(dims).evaluate(self.symbols))
+        self.programs += grid
+        if self.programs > _PROGRAMS:
+            raise Unable(f"more than {_PROGRAMS} programs")
         if grid:
             function[(grid,)](*arguments)
         if fault[0]:
