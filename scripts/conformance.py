@@ -54,8 +54,8 @@ TITLES = {
     "xla:cpu": ", programs of XLA, nothing on the host",
     "xla:cpu constants": ", programs of XLA, inputs that determine shapes are constants, nothing on the host",
     "cuda:sm_80": ", kernels for cuda:sm_80, nothing on the host; compiled, not run",
-    "cuda:sm_80 constants": ", kernels for cuda:sm_80, inputs that determine shapes are constants, nothing on the host; "
-    "compiled, not run",
+    "cuda:sm_80 constants": ", kernels for cuda:sm_80, inputs that determine shapes are constants, nothing on the "
+    "host; compiled, not run",
     "cuda:sm_80 interpret": ", kernels for cuda:sm_80 in Triton's interpreter, nothing on the host",
 }
 
@@ -120,7 +120,7 @@ def sample(names: list[str]) -> list[str]:
 
 
 def compile_all(names: list[str], target: str, constants: bool) -> dict[str, dict[str, Any]]:
-    """The outcome of every test as far as there is no GPU: its plan, its device code, and that through the toolchain."""
+    """The outcome of every test, as far as that goes without a GPU: its plan, its device code, and its machine code."""
     from tests.conformance import device
 
     return {o.name: asdict(o) for o in device.compile_cases(names, target, constants, _progress)}
@@ -131,7 +131,8 @@ def _progress(done: int, all_: int) -> None:
 
 
 def run(names: list[str], processes: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The outcome of every test, by workers of this module with these arguments; one that dies or takes too long costs its test."""
+    """The outcome of every test, by workers: modules with these arguments. One that dies or takes too long costs its
+    test."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)

@@ -76,7 +76,7 @@ class Toolchain:
 def compile_cases(
     names: Sequence[str], target: str, constants: bool, told: Callable[[int, int], None]
 ) -> list[Outcome]:
-    """Outcomes of these cases for a target; ``told`` hears how many cases are planned, then how many kernels compiled."""
+    """Outcomes of these cases for a target; ``told`` hears how many are planned, then how many kernels are compiled."""
     known, found = cases(), CudaBackend().targets()[target]
     prepared = []
     for n, name in enumerate(names):

@@ -1,7 +1,7 @@
 """A plan run without a device: its program here, its kernels in Triton's interpreter, on memory with marked borders.
 
-Needs ``TRITON_INTERPRET=1`` in the environment before Triton is imported: ``python -m tests.conformance.interpret`` is a
-worker that sees to it, reads names of cases, one a line, and answers each with a line of JSON.
+Triton reads ``TRITON_INTERPRET=1`` when it is imported: ``python -m tests.conformance.interpret`` is a worker that sees to
+it, reads names of cases, one a line, and answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Machine:
             if steps > 10_000:
                 raise Unable("a plan of more than 10,000 instructions")
         for block in self.memory.values():
-            if block is not None and not (block[:_BORDER] == _MARK).all() or not (block[-_BORDER:] == _MARK).all():
+            if not ((block[:_BORDER] == _MARK).all() and (block[-_BORDER:] == _MARK).all()):
                 raise Fault("a kernel wrote outside its buffer")
         return [self.bytes_of(entry, n) for n, b in self.outputs(entry)]
 

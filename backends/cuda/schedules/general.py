@@ -1,4 +1,4 @@
-"""Schedules for kernels that the others do not fit: what varies along an axis in pieces is computed again at each use."""
+"""Schedules for kernels that no other fits: what varies along an axis in pieces is computed again at each use."""
 
 from __future__ import annotations
 
