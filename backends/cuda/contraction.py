@@ -69,8 +69,8 @@ def contraction(axes: tuple[str, ...], value: Value, reduce: Reduction | None) -
 
 def matrix_product(node: Compute, scope: Scope) -> Contraction | None:
     """``node`` as a product of two matrices, without the axes that have one lane in ``scope``; ``None`` where it is
-    no product, or one of vectors or too short, or of types that ``tl.dot`` does not take, or has a batch of more than one
-    lane."""
+    no product, or one of vectors or too short a depth, or of types that ``tl.dot`` does not take, or has a batch of
+    more than one lane."""
     found = contraction(node.axes, node.value, node.reduce)
     if found is None or not found.on_unit:
         return None

@@ -1,7 +1,7 @@
 """A plan run without a device: its program here, its kernels in Triton's interpreter, on memory with marked borders.
 
-Triton reads ``TRITON_INTERPRET=1`` when it is imported: ``python -m tests.conformance.interpret`` is a worker that sees to
-it, reads names of cases, one a line, and answers each with a line of JSON.
+``python -m tests.conformance.interpret`` is a worker that puts Triton into that mode, reads names of cases, one a line,
+and answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+from tilewright.backends.cuda.interpret import in_memory, unpacked
 from tilewright.backends.cuda.interpreter_process import stand_in
 from tilewright.backends.cuda.launch import LAUNCHES, Launch, from_json
-from tilewright.ir.types import DType
 from tilewright.plan import plan as p
 
 from tests.conformance.cases import Case, cases, read_values
@@ -98,7 +98,7 @@ class Machine:
             inner[:] = 0xCD
             if b.kind in ("input", "constant"):
                 source = self.arrays[b.index] if b.kind == "input" else self.constants[b.index]
-                data = _packed(source)
+                data = in_memory(source, "*u8").reshape(-1).view(np.uint8)
                 inner[: data.size] = data
             self.memory[n] = block
         return self.memory[n][_BORDER : _BORDER + size]
@@ -167,31 +167,6 @@ class Machine:
         return data.view(dtype)
 
 
-def _packed(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array as a plan has them."""
-    array = np.ascontiguousarray(array)
-    bits = DType.from_numpy(array.dtype).bits
-    if bits >= 8:
-        return array.reshape(-1).view(np.uint8)
-    codes = array.reshape(-1).view(np.uint8).astype(np.uint8) & ((1 << bits) - 1)
-    each = 8 // bits
-    codes = np.pad(codes, (0, -codes.size % each)).reshape(-1, each)
-    return np.bitwise_or.reduce(codes << (np.arange(each, dtype=np.uint8) * bits), axis=1).astype(np.uint8)
-
-
-def _unpacked(data: np.ndarray, dtype: DType, shape: list[int]) -> np.ndarray:
-    """The inverse, as the suite has arrays."""
-    if dtype.bits >= 8:
-        return data.view(dtype.numpy).reshape(shape)
-    each = 8 // dtype.bits
-    codes = (data[:, None] >> (np.arange(each, dtype=np.uint8) * dtype.bits)) & ((1 << dtype.bits) - 1)
-    codes = codes.reshape(-1)[: int(np.prod(shape))].reshape(shape)
-    if dtype.is_float:
-        return codes.view(dtype.numpy)
-    sign = 1 << (dtype.bits - 1) if dtype.is_signed else 0
-    return ((codes.astype(np.int8) ^ sign) - sign).astype(dtype.numpy)
-
-
 def functions_of(prepared: Prepared, folder: Path) -> dict[str, tuple[Launch, Any]]:
     """The emitted functions of a case, to be interpreted."""
     assert prepared.source is not None
@@ -236,7 +211,7 @@ def _compare(case: Case, prepared: Prepared) -> str:
             machine = Machine(prepared, [np.asarray(feeds[s.name]) for s in entry.inputs], constants, functions)
             outputs = machine.run()
             shaped = [
-                _unpacked(raw.copy(), s.dtype, [e.evaluate(machine.symbols) for e in s.shape])
+                unpacked(raw.copy(), s.dtype, [e.evaluate(machine.symbols) for e in s.shape])
                 for raw, s in zip(outputs, entry.outputs, strict=True)
             ]
             if problem := _difference(expected, shaped, case):
