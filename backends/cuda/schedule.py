@@ -8,9 +8,11 @@ from itertools import islice
 from tilewright.backends.cuda.contraction import Contraction, contraction
 from tilewright.backends.cuda.schedules.extents import with_whole_axes
 from tilewright.backends.cuda.schedules.general import general_schedules
+from tilewright.backends.cuda.schedules.matvec import skinny_of, skinny_schedules
 from tilewright.backends.cuda.schedules.products import product_schedules
 from tilewright.backends.cuda.schedules.rows import row_schedules
 from tilewright.backends.cuda.schedules.scans import scan_schedules
+from tilewright.backends.cuda.schedules.windows import window_of, window_schedules
 from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Define, Kernel, Scan
@@ -26,8 +28,12 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     products = [(d, c) for d in defines(kernel) if (c := _product(d)) is not None]
     if scan is not None and products:
         found: Iterable[Schedule] = scan_schedules(kernel, scan, [c for _, c in products], target)
+    elif (skinny := skinny_of(kernel)) is not None:
+        found = skinny_schedules(kernel, skinny, target)
     elif products:
         found = product_schedules(kernel, products[0][1], target)
+    elif (window := window_of(kernel)) is not None:
+        found = window_schedules(kernel, window)
     else:
         found = row_schedules(kernel)
     unique = iter(dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found))
