@@ -103,7 +103,7 @@ def in_memory(array: npt.NDArray[Any], pointer: str) -> npt.NDArray[Any]:
         codes = array.reshape(-1).view(np.uint8).astype(np.uint32) & ((1 << bits) - 1)
         codes = np.pad(codes, (0, -codes.size % each)).reshape(-1, each)
         words = np.bitwise_or.reduce(codes << (np.arange(each, dtype=np.uint32) * bits), axis=1)
-        return words.view(np.int32) if pointer == "*i32" else words.astype(np.uint8)
+        return np.asarray(words.view(np.int32) if pointer == "*i32" else words.astype(np.uint8))
     return array.view(np.uint8) if pointer == "*u8" and array.dtype != np.bool_ else array
 
 
