@@ -22,7 +22,7 @@ from tilewright.target import Target
 
 #: Lanes of one program, best guess first, and those for one warp of it: 8 a thread, of 16 bits one access.
 _GOALS, _LANES_PER_WARP = (1024, 4096, 256), 256
-#: A reduced axis that may be longer than the first is taken in pieces of the second.
+#: Reduced axes that together may have more lanes than the first are taken in pieces of the second.
 _WHOLE, _PIECE = 8192, 2048
 #: Lanes of each of two axes that both have neighbours in memory: of 16 bits, a line of 128 bytes.
 _SQUARE = 64
@@ -150,9 +150,11 @@ def _sizes(kernel: Kernel, nest: _Nest, whole: Container[str], goal: int) -> tup
                 pieces[axis] = room
             room = max(1, room // lanes[axis])
     else:
-        for axis in nest.reduced:
-            if axis not in whole and lanes[axis] > _WHOLE:
-                pieces[axis] = _PIECE
+        together = math.prod(lanes[a] for a in inside if a in whole)
+        for axis in reversed([a for a in nest.reduced if a not in whole]):
+            if together * lanes[axis] > _WHOLE:
+                pieces[axis] = max(1, min(lanes[axis], _PIECE // together))
+            together *= pieces.get(axis, lanes[axis])
     taken = math.prod([*(pieces.get(a, lanes[a]) for a in inside), *sizes.values()])
     room = max(1, goal // taken)
     if len(near) > 1 and not nest.reduced and not nest.whole:
