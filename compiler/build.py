@@ -6,7 +6,7 @@ that the target has no code for, built by another backend and run on the host, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -268,11 +268,23 @@ class _Planner:
             step.values,
             step.dims,
             step.grid,
-            step.scratch,
+            # Workers of a host take blocks in turn; on a device all run at once.
+            step.scratch if side is self.host or self.host is None else step.scratch * step.grid,
             {},
             space=space,
             outputs=routine.outputs,
         )
+
+
+def refusals(backend: KernelBackend, target: Target) -> Callable[[Run | Call], str]:
+    """Tells of a step why a target's own kernels do not run it, scheduling included; empty where they do."""
+    side = _Kernels(backend, target)
+
+    def why(step: Run | Call) -> str:
+        found = side.kernel(step.kernel, last=False) if isinstance(step, Run) else side.routine(step.routine)
+        return found.reason if isinstance(found, Support) else ""
+
+    return why
 
 
 def _packed(pack: Pack, step: Run, position: int) -> Pack:

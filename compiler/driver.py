@@ -381,7 +381,9 @@ def _package(
         provenance=provenance,
         facts=compilation_facts(sources, builds, clock.seconds, lowered.precision),
         kernels={
-            name_of_code(k): record_of(k.kernel if isinstance(k, Scheduled) else k) for b in builds for k in b.kernels
+            name_of_code(k): record_of(k.kernel if isinstance(k, Scheduled) else k)
+            for b in builds
+            for k in (*b.kernels, *b.host_kernels)
         },
         evidence=lowered.evidence,
     )

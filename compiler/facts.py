@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.build_programs import ProgramsBuild
-from tilewright.cost import work_of
+from tilewright.cost import device_rates, predict, work_of
 from tilewright.engines import peak_rss
 from tilewright.ir import facts as model_facts
 from tilewright.ir.given import constant_texts
@@ -19,9 +19,9 @@ from tilewright.ir.types import TensorType
 from tilewright.kernel.schedule import Scheduled
 from tilewright.plan.build import byte_size
 from tilewright.plan.memory import plan_memory
-from tilewright.plan.plan import EntryPoint
+from tilewright.plan.plan import EntryPoint, HostLaunch, Launch, Plan, Space
 from tilewright.plan.programs import Programs
-from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, Report, TargetFacts
+from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, PredictedFacts, Report, TargetFacts
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -67,7 +67,10 @@ def _precision(sources: Sequence[Source], build: TargetBuild) -> Counter[str]:
     if isinstance(build, ProgramsBuild):
         nodes = [node for s in sources for node in s.entry.model.graph if not all(is_constant(o) for o in node.outputs)]
         return Counter(str(type_of(node.outputs[0]).dtype) for node in nodes)
-    return Counter(_computed(build.kernels[i]) for i in build.launches)
+    assert isinstance(build.built.plan, Plan)
+    beside = (i for e in build.built.plan.entries for i in e.code if isinstance(i, HostLaunch))
+    launched = [build.kernels[i] for i in build.launches] + [build.host_kernels[i.kernel] for i in beside]
+    return Counter(map(_computed, launched))
 
 
 def _computed(code: Code) -> str:
@@ -91,14 +94,45 @@ def _target(build: TargetBuild) -> TargetFacts:
     plan = build.built.plan
     if isinstance(plan, Programs):
         return _programs(build)
+    apart = build.host is not None
     return TargetFacts(
         spelling=build.target.spelling,
-        launches=len(build.launches),
+        launches=len(build.launches) + len(build.on_host),
         distinct=len(build.kernels),
+        fallback=tuple(f"{node}: {reason}" for node, reason in build.on_host),
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
-        arena=_arenas(plan.entries),
+        arena=_arenas(plan.entries, ("device", "host") if apart else ("device",)),
+        host=build.host.spelling if build.host else "",
+        host_distinct=len(build.host_kernels),
+        predicted=_predicted(build, plan) if apart else None,
     )
+
+
+def _predicted(build: TargetBuild, plan: Plan) -> PredictedFacts | None:
+    """A lower bound of the time of a device's kernels, at example sizes; ``None`` where all is on the host."""
+    rates = device_rates(build.target)
+    seconds = {"memory": 0.0, "compute": 0.0, "launch": 0.0}
+    left_out, at = 0, dict[str, int]()
+    for entry in plan.entries:
+        sizes = _example(entry)
+        at |= sizes
+        for launch in (i for i in entry.code if isinstance(i, Launch)):
+            code = build.kernels[launch.kernel]
+            assert isinstance(code, Scheduled)
+            try:
+                given = [dim.evaluate(sizes) for dim in launch.dims]
+            except KeyError:  # a size that comes from the values of a tensor
+                left_out += 1
+                continue
+            names = [name for name, _ in code.kernel.facts]
+            found = predict(work_of(code.kernel), rates, dict(zip(names, given, strict=True)))
+            seconds[found.bound] += found.seconds
+    total = sum(seconds.values())
+    if not total:
+        return None
+    shares = {name: spent / total for name, spent in seconds.items() if spent}
+    return PredictedFacts(_sizes(at), total, shares, left_out)
 
 
 def _programs(build: TargetBuild) -> TargetFacts:
@@ -136,20 +170,30 @@ def _passes(build: ProgramsBuild) -> str:
     return f"f32 products as {' and '.join(told)}" if told else ""
 
 
-def _arenas(entries: Sequence[EntryPoint]) -> str:
-    """The arena of each entry point, named where there are several."""
+def _arenas(entries: Sequence[EntryPoint], spaces: Sequence[Space]) -> str:
+    """The arenas of each entry point, named where there are several."""
     if len(entries) == 1:
-        return _arena(entries[0])
-    return ", ".join(f"{e.name}: {_arena(e)}" for e in entries)
+        return _arena(entries[0], spaces)
+    return ", ".join(f"{e.name}: {_arena(e, spaces)}" for e in entries)
 
 
-def _arena(entry: EntryPoint) -> str:
-    """The arena at example sizes, beside the most bytes that are live at a time."""
-    sizes = {name: max(r.lo, min(r.hi, EXAMPLE)) for name, r in entry.symbols}
-    layout = plan_memory(entry, sizes)
-    at = ", ".join(f"{n}={v}" for n, v in sizes.items())
+def _arena(entry: EntryPoint, spaces: Sequence[Space]) -> str:
+    """The arena at example sizes, beside the most bytes that are live at a time; the host's where there is one."""
+    sizes = _example(entry)
+    layout, *beside = [plan_memory(entry, sizes, space) for space in spaces]
+    at = _sizes(sizes)
     ratio = layout.size / layout.live_maximum if layout.live_maximum else 1.0
-    return f"{layout.size / 1e6:.1f} MB ({ratio:.2f} × live{' at ' + at if at else ''})"
+    host = "".join(f" and {other.size / 1e6:.1f} MB on the host" for other in beside if other.size)
+    return f"{layout.size / 1e6:.1f} MB{host} ({ratio:.2f} × live{' at ' + at if at else ''})"
+
+
+def _example(entry: EntryPoint) -> dict[str, int]:
+    """A size for each dimension symbol of an entry point."""
+    return {name: max(r.lo, min(r.hi, EXAMPLE)) for name, r in entry.symbols}
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{n}={v}" for n, v in sizes.items())
 
 
 def _shape(shape: Sequence[Expr], known: Mapping[str, Range]) -> str:

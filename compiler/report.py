@@ -29,12 +29,15 @@ class TargetFacts:
         launches: kernels that one run of every entry point starts.
         distinct: different kernels among them.
         fallback: what runs on the host part instead, each with its reason.
+        host: the target of the host part beside a device's kernels; empty where there can be none. host_distinct:
+            different kernels in it.
         code_bytes: size of the binary.
         weight_bytes: size of the constants that this target reads.
         arena: size of the temporaries of a run, beside the most that live at a time, at example sizes.
         programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
             ``launches`` are then nodes, ``distinct`` programs.
         mesh: of a graph target on several devices, how the model lies on them.
+        predicted: of a device's kernels, what is predicted of a run at example sizes; ``None`` where nothing was.
         passes: how products of f32 are computed on it, where that is not in f32.
     """
 
@@ -48,6 +51,29 @@ class TargetFacts:
     programs: tuple[Any, ...] = ()
     passes: str = ""
     mesh: MeshFacts | None = None
+    host: str = ""
+    host_distinct: int = 0
+    predicted: PredictedFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedFacts:
+    """What the kernels of a device should take by a roofline of its data; nothing of it was measured.
+
+    Attributes:
+        at: the sizes, ``"N=32"``; empty where none are open.
+        seconds: of one run of every entry point: of each launch the larger of its operations at the peak rate and its
+            bytes at the bandwidth of the memory. The host part and copies are not in it.
+        bound_by: the shares of these seconds that ``memory`` and ``compute`` bind.
+        left_out: launches of which nothing is predicted: their sizes are known in a run only.
+        tuned: different kernels whose schedule was measured on a device; all others are the heuristic's.
+    """
+
+    at: str
+    seconds: float
+    bound_by: Mapping[str, float]
+    left_out: int = 0
+    tuned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ a node without support is left out with all that reads its results, and the rest
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
 from tilewright.backends.base import GraphBackend, KernelBackend
+from tilewright.build import refusals
 from tilewright.definitions import graph_passes
 from tilewright.entries import Model, name_of
 from tilewright.errors import UnsupportedError
@@ -39,7 +40,7 @@ WAYS = {
     "function body": "the operators that the ONNX standard defines it by",
     "rewritten": "replaced by other operators at import or by a pass",
     "program": "a part of a program, which the target's own compiler fuses",
-    "host part": "kernels for the processor, which run between a target's programs",
+    "host part": "kernels for the processor, which run between those of a device, or its programs",
 }
 
 
@@ -78,7 +79,8 @@ class Checked:
         issues: everything unsupported that could be seen.
         unexamined: nodes (``Op 'name'``) that read what an unsupported node would make.
         programs: the targets among ``targets`` that run programs.
-        on_host: nodes that such a target leaves to its host part, as far as that can be told without compiling.
+        on_host: nodes that such a target, or one with memory of its own, leaves to its host part, as far as that can be
+            told without compiling.
         host_allowed: whether that is supported, and not an error.
     """
 
@@ -102,7 +104,7 @@ class Checked:
         return sum(_operator_of(i) == operator and i.target in ("", target) for i in self.issues)
 
     def placed(self, operator: str, target: str) -> int:
-        """In how many nodes an operator is left to the host part of a target of programs."""
+        """In how many nodes an operator is left to the host part of a target."""
         return sum(_operator_of(i) == operator and i.target == target for i in self.on_host)
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,7 +142,9 @@ def check(model: Model, options: Options | None = None) -> Checked:
         on_host += placed
         issues += refused
     if kernels := [(b, t) for b, t in targets if isinstance(b, KernelBackend)]:
-        issues += _lowered(graph, options, kernels)
+        found = list(_lowered(graph, options, [_Side.of(b, t) for b, t in kernels]))
+        issues += [issue for issue, on_host_part in found if not on_host_part]
+        on_host += [issue for issue, on_host_part in found if on_host_part]
     return Checked(
         name_of(model),
         inputs,
@@ -218,28 +222,54 @@ def _placed(
     return [i for off, i in issues if not off], [i for off, i in issues if off]
 
 
-def _lowered(graph: ir.Model, options: Options, targets: Sequence[tuple[KernelBackend, Target]]) -> Iterator[Issue]:
-    """What has no lowering after the passes, or no code on a target."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A target of kernels: why it does not run a step; the same of its host part, where it has one."""
+
+    target: str
+    refuses: Callable[[Run | Call], str]
+    host: Callable[[Run | Call], str] | None
+
+    @staticmethod
+    def of(backend: KernelBackend, target: Target) -> _Side:
+        """One that has memory of its own is scheduled: that tells as well what is left to the host."""
+        if not backend.apart:
+            return _Side(target.spelling, _supports(backend, target), None)
+        ((beside, host),) = resolve_targets(Options((target.host,)), build=False)
+        assert isinstance(beside, KernelBackend)
+        return _Side(target.spelling, refusals(backend, target), _supports(beside, host))
+
+
+def _supports(backend: KernelBackend, target: Target) -> Callable[[Run | Call], str]:
+    def why(step: Run | Call) -> str:
+        found = backend.supports(step.kernel if isinstance(step, Run) else step.routine, target)
+        return "" if found.ok else found.reason or "it is not supported"
+
+    return why
+
+
+def _lowered(graph: ir.Model, options: Options, sides: Sequence[_Side]) -> Iterator[tuple[Issue, bool]]:
+    """What has no lowering after the passes, or no code on a target; and whether its host part runs it."""
     try:
         run_pipeline(graph, default_pipeline(options.level), Observer(options.observe, lambda line: None))
     except UnsupportedError as error:
-        yield from (_issue(Problem("model", error.where, text)) for text in error.problems or (error.cause,))
+        texts = error.problems or (error.cause,)
+        yield from ((_issue(Problem("model", error.where, text)), False) for text in texts)
         return
     for node, made in lower_nodes(graph):
         if isinstance(made, UnsupportedError):
-            yield _issue(Problem(_spelling(node), str(node.name), made.cause.strip()))
+            yield _issue(Problem(_spelling(node), str(node.name), made.cause.strip())), False
             continue
-        for backend, target in targets:
-            for reason in _refusals(made, backend, target):
-                yield _issue(Problem(_spelling(node), str(node.name), reason), target.spelling)
+        for side in sides:
+            for reason, on_host in _refusals(made, side):
+                yield _issue(Problem(_spelling(node), str(node.name), reason), side.target), on_host
 
 
-def _refusals(steps: Iterable[Step], backend: KernelBackend, target: Target) -> Iterator[str]:
+def _refusals(steps: Iterable[Step], side: _Side) -> Iterator[tuple[str, bool]]:
     for step in steps:
-        if isinstance(step, Run | Call):
-            support = backend.supports(step.kernel if isinstance(step, Run) else step.routine, target)
-            if not support.ok:
-                yield support.reason
+        if isinstance(step, Run | Call) and (reason := side.refuses(step)):
+            beside = "" if side.host is None else side.host(step)
+            yield (f"{reason}; {beside}", False) if beside else (reason, side.host is not None)
 
 
 def _issue(problem: Problem, target: str = "") -> Issue:

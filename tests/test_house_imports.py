@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "runner": BELOW_DRIVER | {"driver", "runtime"},
     "ways": {"ops"},
     "operators": {"frontend", "ops", "ways"},
-    "support": BELOW_DRIVER | {"definitions", "entries", "observe", "selection", "ways"},
+    "support": BELOW_DRIVER | {"build", "definitions", "entries", "observe", "selection", "ways"},
     "accuracy": {"errors"},
     "sample": {"errors", "ir.symbolic", "ir.types", "ir.ranges", "ir.parse"},
     "report": set(),

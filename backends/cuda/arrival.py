@@ -67,7 +67,7 @@ def split_of(scheduled: Scheduled, nest: Sequence[For]) -> Split | None:
         return None
     axis = names[0].removeprefix("split:")
     facts = dict(scheduled.kernel.facts)
-    groups = product(trips(loop) for loop in nest)
+    groups = maximum(1, product(trips(loop) for loop in nest))
     programs = min(int(option("programs", 256)), 2 * COUNTERS)
     loops = [x for x in scheduled.schedule.reduce if any(r.axis == x.axis for r in _siblings(scheduled, axis))]
     turns = product(ceildiv(scheduled.kernel.extent(x.axis), x.size) for x in loops)

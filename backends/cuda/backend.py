@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support, name_of
 from tilewright.backends.cuda import build as toolchain_build
 from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.emit import emit_kernel
-from tilewright.backends.cuda.functions import SIGNATURE, refusals
+from tilewright.backends.cuda.functions import LANGUAGE, refusals
 from tilewright.backends.cuda.launch import LAUNCHES, to_json
 from tilewright.backends.cuda.records import by_records
-from tilewright.kernel.analysis import gathered
+from tilewright.backends.cuda.routine import emit_routine
+from tilewright.backends.cuda.routine import refusals as routine_refusals
 from tilewright.kernel.apply import defines
 from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Schedule, Scheduled
@@ -45,17 +46,14 @@ class CudaBackend(KernelBackend):
         return super().resolve(spelling)
 
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
-        """No where Triton has no spelling for a type or a function; every reason is named. There are no routines."""
+        """No where Triton has no spelling for a type or a function; every reason is named."""
         if isinstance(kernel, Routine):
-            return Support(False, f"routine {kernel.name} runs on a host only")
-        reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in SIGNATURE]
+            found = routine_refusals(kernel)
+            return Support(not found, "; ".join(found))
+        reasons = [f"element type {p.dtype} of {p.name}" for p in kernel.params if p.dtype not in LANGUAGE]
         stored = [s.value for s in kernel.body if isinstance(s, Store)]
         for value in [*(d.value for d in defines(kernel)), *stored]:
             reasons += refusals(value)
-        reasons += [f"a scatter to {s.tensor}" for s in kernel.body if isinstance(s, Store) and gathered(s.index)]
-        for p in kernel.params:
-            if str(p.dtype).startswith("f8") and "f8" not in target.features:
-                reasons.append(f"element type {p.dtype} of {p.name} on {target.spelling}")
         unique = list(dict.fromkeys(reasons))
         return Support(not unique, "; ".join(unique))
 
@@ -65,15 +63,20 @@ class CudaBackend(KernelBackend):
 
     def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
         """A linear grid of programs; scratch is the workspace that they share."""
-        launch = emit_kernel(scheduled)[1]
+        launch = emit_kernel(scheduled, target.features)[1]
         return LaunchSize(launch.grid, launch.workspace)
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
-        """One file of Triton a kernel, and how to launch them; the text does not depend on the architecture."""
-        emitted = {k.kernel.name: emit_kernel(k) for k in kernels if isinstance(k, Scheduled)}
+        """One file of Triton a kernel, and how to launch them; the text depends on the architecture where floats of 8
+        bits are multiplied."""
+        emitted = {
+            name_of(k): emit_kernel(k, target.features) if isinstance(k, Scheduled) else emit_routine(k)
+            for k in kernels
+        }
         files = {f"{name}.py": text for name, (text, _) in emitted.items()}
         choices = {k.kernel.name: choice_of(k.schedule) for k in kernels if isinstance(k, Scheduled)}
-        files[LAUNCHES] = to_json([replace(launch, choice=choices[name]) for name, (_, launch) in emitted.items()])
+        told = [replace(x, choice=choices.get(name, x.choice)) for name, (_, x) in emitted.items()]
+        files[LAUNCHES] = to_json(told)
         return Source(files, {name: launch.entry for name, (_, launch) in emitted.items()})
 
     def build(self, source: Source, target: Target) -> Binary:

@@ -6,26 +6,28 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tilewright.backends.cuda.arrival import COUNTER_BYTES, Arrival, split_of
+from tilewright.backends.cuda.arrival import COUNTER_BYTES, Arrival, Split, split_of
 from tilewright.backends.cuda.contraction import Contraction, matrix_product
+from tilewright.backends.cuda.definitions import definitions_used
 from tilewright.backends.cuda.functions import (
     LANGUAGE,
-    SIGNATURE,
+    NARROW,
+    UNIT_FLOATS,
     combine_text,
-    definitions_used,
     literal,
+    pointer_type,
     reduce_text,
 )
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.merging import merge_of
-from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled
+from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
 from tilewright.backends.cuda.program import Program
 from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import ZERO, Expr, constant, product
+from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, product
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import identity, used_symbols
+from tilewright.kernel.analysis import identity, loads_of, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Write
@@ -36,22 +38,29 @@ from tilewright.kernel.tile import Scan
 MAX_LANES = 1 << 20
 #: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
 MAX_DIVISOR = 16
+#: Where a program tells that a run-time index is outside its tensor; only programs with such indices have it.
+FAULT = Argument("fault", "*i32", MAX_DIVISOR, "fault")
+_ELEMENTS = {"fp8e4nv": "float8e4nv", "fp8e5": "float8e5"}
 
 
-def emit_kernel(scheduled: Scheduled) -> tuple[str, Launch]:
-    """The program text of one kernel, and how to launch it. Raises ``ScheduleError`` where Triton cannot follow."""
-    return _Emitter(scheduled).run()
+def emit_kernel(scheduled: Scheduled, features: frozenset[str] = frozenset()) -> tuple[str, Launch]:
+    """The program text of one kernel, and how to launch it. Raises ``ScheduleError`` where Triton cannot follow.
+
+    ``features`` are those of the target that change the text: ``f8``, matrix units that take floats of 8 bits.
+    """
+    return _Emitter(scheduled, features).run()
 
 
 class _Emitter:
-    def __init__(self, scheduled: Scheduled):
+    def __init__(self, scheduled: Scheduled, features: frozenset[str]):
         self.scheduled = scheduled
         # Reads are of packed constants: their offsets follow the packed shapes.
         self.kernel = replace(scheduled.kernel, params=packed_params(scheduled))
         self.program = Program(scheduled)
         self.at, self.line = self.program.at, self.program.line
-        self.values = Values(self.kernel, self.at, self.line, self.program.fresh)
-        self.grid: Expr | None = None
+        native = _unit_operands(scheduled) if "f8" in features else frozenset()
+        self.values = Values(self.kernel, self.at, self.line, self.program.fresh, native=native)
+        self.grid = constant(1)
         self.arrival: Arrival | None = None
         self.arrived = False
         self.wide = _wide_sums(scheduled)
@@ -59,8 +68,11 @@ class _Emitter:
     def run(self) -> tuple[str, Launch]:
         scope = Scope.root(self.kernel, self.scheduled.schedule)
         looped = {n.axis for n, _ in visit(self.scheduled) if isinstance(n, For)}
+        for tensor in sorted(self.values.native):
+            kind = UNIT_FLOATS[self.kernel.param(tensor).dtype]
+            self.line(f"{tensor}_{kind} = {tensor}.to(tl.pointer_type(tl.{_ELEMENTS[kind]}), bitcast=True)")
         self.program.open(scope, [a.name for a in self.kernel.axes if a.name not in looped])
-        self.body(self.scheduled.body, scope)
+        self.nests(self.scheduled.body, scope)
         if self.arrival is not None and not self.arrived:
             raise self.program.refuse(
                 f"no loop over {self.arrival.split.axis} right under the blocks that could be split"
@@ -72,9 +84,8 @@ class _Emitter:
         parts = ["import triton\nimport triton.language as tl\n", *definitions_used(text), text]
         option = self.scheduled.schedule.option
         warps, stages = int(option("num_warps", 4)), int(option("num_stages", 3))
-        return "\n\n".join(parts), Launch(
-            name, name, arguments, self.grid or constant(1), warps, stages, *self.workspace()
-        )
+        launch = Launch(name, name, arguments, self.grid, warps, stages, *self.workspace())
+        return "\n\n".join(parts), launch
 
     def workspace(self) -> tuple[Expr, int]:
         """Bytes of device memory beside the parameters, and how many of the first are counters."""
@@ -82,13 +93,13 @@ class _Emitter:
 
     def arguments(self) -> tuple[Argument, ...]:
         """Pointers are aligned by the arena and by weights (64 bytes); a symbol has the divisor its facts state."""
-        pointers = [Argument(p.name, f"*{SIGNATURE[p.dtype]}", MAX_DIVISOR) for p in self.kernel.params]
+        pointers = [Argument(p.name, pointer_type(p.dtype, p.role == "out"), MAX_DIVISOR) for p in self.kernel.params]
         sizes = [
             Argument(s, "i64" if r.hi >= INT32_END else "i32", math.gcd(r.divisor, MAX_DIVISOR))
             for s, r in self.kernel.facts
         ]
         shared = [Argument(self.arrival.workspace, "*fp32", MAX_DIVISOR, "workspace")] if self.arrival else []
-        return (*pointers, *sizes, *shared)
+        return (*pointers, *sizes, *shared, *([FAULT] if self.values.faults else []))
 
     # -- axes and loops ------------------------------------------------------------------------------------------
 
@@ -101,6 +112,8 @@ class _Emitter:
                     self.loop(node, scope)
                     self.gather(nodes[:n], node)
                 case Alloc(tile=tile):
+                    if open_ended := [d.axis for d in tile.dims if d.axis not in self.at.axes]:
+                        raise self.program.refuse(f"tile {tile.name} holds all of {open_ended[0]}, of unknown size")
                     self.values.tiles[tile.name] = self.at.frame([d.axis for d in tile.dims])
                 case Fill(tile=tile, value=value):
                     made = next(n.tile for n in nodes if isinstance(n, Alloc) and n.tile.name == tile)
@@ -117,18 +130,49 @@ class _Emitter:
                     self.rotate(pairs)
             scope = scope.after(node)
 
-    def block(self, outer: For, scope: Scope) -> None:
-        """The nest of block loops as one linear grid."""
-        if self.grid is not None:
-            raise self.program.refuse("a kernel with two nests of block loops")
+    def nests(self, nodes: Sequence[Node], scope: Scope) -> None:
+        """The whole kernel. Several nests of block loops (outputs over different axes) share one launch: the programs
+        of one nest, then those of the next."""
+        blocks = [n for n in nodes if isinstance(n, For) and n.kind == "block"]
+        rest = [n for n in nodes if n not in blocks]
+        writes = any(isinstance(n, Write) for n, _ in visit(replace(self.scheduled, body=tuple(rest))))
+        self.body(rest, scope)
+        for node in rest:
+            scope = scope.after(node)
+        grids = [self._nest(outer)[1] for outer in blocks]
+        alone = len(grids) == 1 and not (writes and bounds(grids[0], self.at.facts)[0] < 1)
+        if alone:
+            self.block(blocks[0], scope, split_of(self.scheduled, self._nest(blocks[0])[0]))
+        elif blocks:
+            self.line("pid = tl.program_id(0)")
+            for n, outer in enumerate(blocks):
+                saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
+                number = self.at.index(grids[n], ()).text
+                self.line(f"if pid < {number}:")
+                self.program.depth += 1
+                self.block(outer, scope)
+                self.line("return")
+                self.program.depth -= 1
+                self.line(f"pid -= {number}")
+                self.at.axes, self.values.loaded, self.at.facts = saved
+        total = sum(grids[1:], grids[0]) if grids else constant(1)
+        total = total * self.arrival.split.parts if self.arrival is not None else total
+        self.grid = maximum(total, 1) if writes and not alone else total
+
+    @staticmethod
+    def _nest(outer: For) -> tuple[list[For], Expr]:
+        """Block loops that stand in each other with nothing between, and how many programs they are."""
         nest = [outer]
         while len(nest[-1].body) == 1 and isinstance(inner := nest[-1].body[0], For) and inner.kind == "block":
             nest.append(inner)
-        self.grid = product(trips(loop) for loop in nest)
+        return nest, product(trips(loop) for loop in nest)
+
+    def block(self, outer: For, scope: Scope, split: Split | None = None) -> None:
+        """A nest of block loops as one linear grid."""
+        nest, _ = self._nest(outer)
         scope = self.program.enter(nest, scope)
-        if (split := split_of(self.scheduled, nest)) is not None:
+        if split is not None:
             self.arrival = Arrival(self.program, split)
-            self.grid = self.grid * split.parts
             self.arrival.open()
         self.program.program_ids(nest, scope, known=split is not None)
         self.program.settle(nest, scope)
@@ -141,7 +185,7 @@ class _Emitter:
             if {loop.var for loop in nest} & (inner.lo.symbols | inner.hi.symbols):
                 break
             nest.append(inner)
-        many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1]
+        many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1 or bounds(x.hi - x.lo, scope.facts)[0] < 1]
         saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
         stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
         if many:
@@ -258,7 +302,10 @@ class _Emitter:
             s = Spelled(
                 f"tl.where({conjunction(masks, frame)}, {s.text}, {literal(0, value.dtype)})", s.dims | set(frame)
             )
-        return self.filled(s, frame, value.dtype)
+        text = self.filled(s, frame, value.dtype)
+        if value.dtype in NARROW and not (isinstance(value, Load) and value.tensor in self.values.native):
+            return f"{parenthesized(text)}.to(tl.float16)"  # exact: where the unit has no such type, it has this one
+        return text
 
     def filled(self, s: Spelled, frame: Frame, dtype: DType) -> str:
         """``s`` with all lanes of ``frame``."""
@@ -272,13 +319,27 @@ class _Emitter:
 
     def write(self, node: Write) -> None:
         frame, guards = self.at.frame(node.axes), frozenset(node.guards)
+        dtype = self.kernel.param(node.tensor).dtype
         value = self.values.spell(node.value, frame, guards)
-        offset = self.values.offset(node.tensor, node.index, frame, guards)
-        masks = self.values.masks([a for a in node.axes if a in guards])
-        mask = f", mask={conjunction(masks, frame)}" if masks else ""
-        self.line(f"tl.store({node.tensor} + {offset.operand}, {value.text}{mask})")
+        offset, inside = self.values.offset(node.tensor, node.index, frame, guards)
+        mask = conjunction([*self.values.masks([a for a in node.axes if a in guards]), *inside], frame)
+        if dtype.bits < 8:
+            self.packed(node.tensor, value, offset, frame, mask)
+        else:
+            text = f"_{dtype}_bits({self.filled(value, frame, dtype)})" if dtype in NARROW else value.text
+            self.line(f"tl.store({node.tensor} + {offset.operand}, {text}{f', mask={mask}' if mask else ''})")
         if any(p.alias for p in self.kernel.params):
             self.values.loaded.clear()
+
+    def packed(self, tensor: str, value: Spelled, offset: Spelled, frame: Frame, mask: str) -> None:
+        """Elements that share bytes, written into their words."""
+        p = self.kernel.param(tensor)
+        at = self.program.fresh("at")
+        self.line(f"{at} = {self.filled(offset, frame, DType.I32) if frame else f'tl.cast({offset.text}, tl.int64)'}")
+        code = f"_{p.dtype}_bits({self.filled(value, frame, p.dtype)})" if p.dtype in NARROW else value.text
+        code = self.filled(Spelled(code, value.dims), frame, p.dtype) if frame else f"tl.cast({code}, tl.int32)"
+        count = self.at.index(product(p.shape), ()).text
+        self.line(f"_put_packed({tensor}, {at}, {code}, {mask or f'{at} >= 0'}, {count}, {p.dtype.bits})")
 
     def rotate(self, pairs: tuple[tuple[str, str], ...]) -> None:
         carries = {c for c, _ in pairs}
@@ -287,6 +348,18 @@ class _Emitter:
             self.line(f"{name} = {tile}")
         for carry, tile in pairs:
             self.line(f"{carry} = {renamed.get(tile, tile)}")
+
+
+def _unit_operands(scheduled: Scheduled) -> frozenset[str]:
+    """Tensors of 8-bit floats that are read as operands of matrix products alone."""
+    units, others = set[str](), set[str]()
+    for node, scope in visit(scheduled):
+        found = matrix_product(node, scope) if isinstance(node, Compute) else None
+        operands = [] if found is None else [x for x in (found.left, found.right) if isinstance(x, Load)]
+        units |= {x.tensor for x in operands if x.dtype in UNIT_FLOATS}
+        if isinstance(node, Compute | Write):
+            others |= {x.tensor for x in loads_of(node.value) if x not in operands}
+    return frozenset(units - others)
 
 
 def _reads_zero(value: Value, axes: Sequence[str]) -> bool:

@@ -8,14 +8,15 @@ from itertools import count
 from typing import Protocol
 
 from tilewright.backends.cuda.contraction import matrix_product
-from tilewright.backends.cuda.functions import DEFINITIONS
+from tilewright.backends.cuda.definitions import DEFINITIONS
 from tilewright.backends.cuda.positions import Position, Positions
 from tilewright.errors import InternalError
+from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import product
 from tilewright.kernel.schedule import Alloc, Compute, For, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import Scope, trips, visit
 
-_RESERVED = frozenset(["tl", "triton", "float", "pid", *DEFINITIONS])
+_RESERVED = frozenset(["tl", "triton", "libdevice", "float", "pid", "fault", *DEFINITIONS])
 
 
 class Share(Protocol):
@@ -83,7 +84,10 @@ class Program:
         if r.lanes is None or r.lanes & (r.lanes - 1):
             raise self.refuse(f"axis {axis} is taken {r.size} at a time, not a power of two (whole:{axis} pads it)")
         if r.lanes == 1:
-            self.at.axes[axis] = Position(start, None)
+            end = r.loops[-1].hi if r.loops else r.limit
+            empty = r.ragged and axis in self._guarded and bounds(end, self.at.facts)[0] < 1
+            mask = f"({start} < {self.at.index(end, ()).text})" if empty else None
+            self.at.axes[axis] = Position(start, None, mask)
             return
         name = axis if axis not in self.at.axes else self.fresh(axis)
         if group is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from tilewright.backends.cuda.contraction import Contraction, contraction
 from tilewright.backends.cuda.schedules.extents import with_whole_axes
+from tilewright.backends.cuda.schedules.general import general_schedules
 from tilewright.backends.cuda.schedules.products import product_schedules
 from tilewright.backends.cuda.schedules.rows import row_schedules
 from tilewright.backends.cuda.schedules.scans import scan_schedules
@@ -13,6 +15,9 @@ from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Define, Kernel, Scan
 from tilewright.target import Target
+
+#: So many of a class's own schedules come before those for any kernel, which come before the rest.
+_GUESSES = 3
 
 
 def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
@@ -25,7 +30,10 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         found = product_schedules(kernel, products[0][1], target)
     else:
         found = row_schedules(kernel)
-    yield from dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found)
+    unique = iter(dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found))
+    yield from islice(unique, _GUESSES)
+    yield from (with_whole_axes(kernel, schedule) for schedule in general_schedules(kernel))
+    yield from unique
 
 
 def _product(d: Define) -> Contraction | None:

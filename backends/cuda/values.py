@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tilewright.backends.cuda.functions import LANGUAGE, binary_text, is_comparison, literal, unary_text
+from tilewright.backends.cuda.functions import (
+    LANGUAGE,
+    NARROW,
+    UNIT_FLOATS,
+    binary_text,
+    is_comparison,
+    literal,
+    rounded,
+    unary_text,
+)
 from tilewright.backends.cuda.positions import INT32_END, Frame, Positions, Spelled, spread
-from tilewright.errors import InternalError
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, product, symbol
 from tilewright.ir.types import DType
@@ -34,6 +42,8 @@ class Values:
         fresh: a variable name that nothing has, from a stem.
         tiles: the frame that each tile was made in.
         loaded: what has been read in this scope: key → (variable, its frame).
+        native: tensors whose elements are read as a matrix unit takes them, not as they are in registers otherwise.
+        faults: whether some index is known at run time only, so that the program needs a place to tell of a bad one.
     """
 
     kernel: Kernel
@@ -42,6 +52,8 @@ class Values:
     fresh: Callable[[str], str]
     tiles: dict[str, Frame] = field(default_factory=dict)
     loaded: dict[object, tuple[str, Frame]] = field(default_factory=dict)
+    native: frozenset[str] = frozenset()
+    faults: bool = False
 
     def spell(self, v: Value, frame: Frame, guards: frozenset[str]) -> Spelled:
         """``v`` in ``frame``; reads of memory are masked along ``guards`` and become variables of their own."""
@@ -69,30 +81,54 @@ class Values:
             case Select(cond=c, a=a, b=b):
                 parts = [self.spell(x, frame, guards) for x in (c, a, b)]
                 dims = parts[0].dims | parts[1].dims | parts[2].dims
-                return Spelled(f"tl.where({', '.join(p.text for p in parts)})", dims)
+                text = f"tl.where({', '.join(p.text for p in parts)})"
+                literals = all(isinstance(x, Const) for x in (a, b))
+                return Spelled(f"{text}.to(tl.{LANGUAGE[a.dtype]})" if literals else text, dims)
 
     def masks(self, axes: Iterable[str]) -> list[Condition]:
         """Conditions that hold on the lanes inside each of ``axes``."""
         found = (self.at.axes[a] for a in axes)
         return [Condition(p.mask, (p.dim,) if p.dim else ()) for p in found if p.mask is not None]
 
-    def offset(self, tensor: str, index: tuple[Expr | Value, ...], frame: Frame, guards: frozenset[str]) -> Spelled:
-        """The element offset of ``tensor[index]`` from its base, in 64 bits where 32 do not do."""
+    def offset(
+        self, tensor: str, index: tuple[Expr | Value, ...], frame: Frame, guards: frozenset[str]
+    ) -> tuple[Spelled, list[Condition]]:
+        """The element offset of ``tensor[index]`` from its base, in 64 bits where 32 do not do, and the conditions
+        under which run-time indices are inside; where a lane that is none of padding has one outside, the run is
+        refused."""
         p = self.kernel.param(tensor)
         wide = bounds(product(p.shape), self.at.facts)[1] >= INT32_END
         total, gathered, dims = constant(0), [], frozenset[str]()
+        conditions: list[Condition] = []
         for k, i in enumerate(index):
             stride = product(p.shape[k + 1 :])
             if isinstance(i, Expr):
                 total = total + i * stride
-            else:
-                s = self.spell(i, frame, guards)
-                dims |= s.dims
-                at = f"{s.operand}.to(tl.int64)" if wide and i.dtype is not DType.I64 else s.operand
-                gathered.append(f"{at} * {self.at.index(stride, frame, wide).operand}" if stride != 1 else at)
+                continue
+            row, inside = self._row(i, p.shape[k], frame, guards)
+            conditions.append(inside)
+            dims |= row.dims
+            at = f"{row.operand}.to(tl.int64)" if wide and i.dtype is not DType.I64 else row.operand
+            gathered.append(f"{at} * {self.at.index(stride, (), wide).operand}" if stride != 1 else at)
         s = self.at.index(total, frame, wide)
         parts = gathered if total == 0 and gathered else [s.text, *gathered]
-        return Spelled(" + ".join(parts), s.dims | dims)
+        return Spelled(" + ".join(parts), s.dims | dims), conditions
+
+    def _row(self, i: Value, size: Expr, frame: Frame, guards: frozenset[str]) -> tuple[Spelled, Condition]:
+        """A run-time index as a variable in ``frame``, and the condition that it is inside; one outside is told of."""
+        names = used_symbols(i)
+        axes = [a for a in self.at.axes if a in names]
+        varying = {d for a in axes if (d := self.at.dim(a)) is not None}
+        own = tuple(d for d in frame if d in varying)
+        s = self.spell(i, own, guards)
+        own = own if s.dims else ()
+        row, inside = self.fresh("row"), self.fresh("row_in")
+        self.line(f"{row} = {s.text}")
+        self.line(f"{inside} = ({row} >= 0) & ({row} < {self.at.index(size, ()).operand})")
+        live = [f"({inside} == 0)", *(spread(c.text, own, c.dims) for c in self.masks(a for a in axes if a in guards))]
+        self.line(f"_refuse(fault, {' & '.join(live)})")
+        self.faults = True
+        return Spelled(spread(row, frame, own), frozenset(own)), Condition(inside, own)
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -104,16 +140,32 @@ class Values:
         masked = [a for a in axes if a in guards]
         key = (v, own, tuple(masked), tuple(self.at.axes[a].name for a in axes))
         if key not in self.loaded:
-            offset = self.offset(v.tensor, v.index, own, guards)
-            conditions = self.masks(masked) + self._inside(v, own)
-            text = f"{v.tensor} + {offset.operand}"
-            if conditions:
-                other = literal(v.fill or 0, v.dtype)
-                text += f", mask={conjunction(conditions, own)}, other={other}"
+            offset, inside = self.offset(v.tensor, v.index, own, guards)
+            conditions = [*self.masks(masked), *inside, *self._inside(v, own)]
+            text = self._read(v, offset, own, conditions)
             self.loaded[key] = (self.fresh(v.tensor.lower()), own)
-            self.line(f"{self.loaded[key][0]} = tl.load({text})")
+            self.line(f"{self.loaded[key][0]} = {text}")
         name, own = self.loaded[key]
         return Spelled(spread(name, frame, own), frozenset(own))
+
+    def _read(self, v: Load, offset: Spelled, frame: Frame, conditions: list[Condition]) -> str:
+        """What is read at ``offset`` where ``conditions`` hold, as it is in registers."""
+        mask = conjunction(conditions, frame)
+        plain = v.dtype.bits >= 8 and (v.dtype not in NARROW or v.tensor in self.native)
+        if plain:
+            pointer = v.tensor if v.tensor not in self.native else f"{v.tensor}_{UNIT_FLOATS[v.dtype]}"
+            more = f", mask={mask}, other={literal(v.fill or 0, v.dtype)}" if mask else ""
+            return f"tl.load({pointer} + {offset.operand}{more})"
+        more = f", mask={mask}, other=0" if mask else ""
+        if v.dtype.bits >= 8:
+            text = f"_{v.dtype}_value(tl.load({v.tensor} + {offset.operand}{more}))"
+        else:
+            at = self.fresh("at")
+            self.line(f"{at} = {offset.text}")
+            code = f"tl.load({v.tensor} + {at} // {8 // v.dtype.bits}{more})"
+            text = f"_get_packed({code}, {at}, {v.dtype.bits}, {v.dtype.is_integer and v.dtype.is_signed})"
+            text = f"_{v.dtype}_value({text})" if v.dtype in NARROW else text
+        return f"tl.where({mask}, {text}, {literal(v.fill, v.dtype)})" if v.fill is not None and mask else text
 
     def _inside(self, v: Load, frame: Frame) -> list[Condition]:
         """Conditions that keep a filled read inside its tensor, those that always hold left out."""
@@ -122,7 +174,7 @@ class Values:
         conditions = []
         for i, size in zip(v.index, self.kernel.param(v.tensor).shape, strict=True):
             if not isinstance(i, Expr):
-                raise InternalError(f"{self.kernel.name}: a gathered read of {v.tensor} with a fill")
+                continue  # checked where it is computed
             if (axis := self._same(i, size)) is not None:
                 conditions += self.masks([axis])
                 continue
@@ -168,7 +220,15 @@ class Values:
             return Spelled(f"{s.operand} != 0", s.dims)
         if not s.dims and s.text.isdigit():
             return s
-        return Spelled(f"{s.operand}.to(tl.{LANGUAGE[after]})", s.dims)
+        # Through a wide integer, so that what does not fit wraps as integers do.
+        wide = ""
+        if before.is_float and after.is_integer and after.bits < 64 and after is not DType.I32:
+            wide = ".to(tl.int64)" if after is DType.U32 else ".to(tl.int32)"
+        if after.bits < 8 and after.is_integer:
+            return Spelled(rounded(f"{s.operand}{wide}", after), s.dims)
+        same = not wide and LANGUAGE[before] == LANGUAGE[after]
+        text = s.text if same else f"{s.operand}{wide}.to(tl.{LANGUAGE[after]})"
+        return Spelled(rounded(text, after) if after in NARROW else text, s.dims)
 
 
 def conjunction(conditions: Iterable[Condition], frame: Frame) -> str:

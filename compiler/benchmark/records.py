@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from typing import Any
 from numpy.typing import NDArray
 from tilewright import sample
 from tilewright.benchmark.roofline import Roofline
-from tilewright.cost import KernelRecord, Rates, predict, rates_of, read_record
+from tilewright.cost import KernelRecord, Rates, device_rates, predict, rates_of, read_record
 from tilewright.cost.predict import Level
 from tilewright.cost.record import TILE_IR
 from tilewright.errors import UsageError
 from tilewright.plan.decode import decode_plan
 from tilewright.plan.memory import plan_memory
-from tilewright.plan.plan import EntryPoint, Launch, Plan
+from tilewright.plan.plan import EntryPoint, HostLaunch, Launch, Plan
 from tilewright.runtime import open_artifact
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.format import KERNELS
@@ -27,6 +28,7 @@ from tilewright.target import Target
 
 Array = NDArray[Any]
 WARM_RUNS = 3
+HOST_PART = "host part"  # source of a kernel that runs beside a device
 MEASURED_RUNS = 15  # of each launch the least time counts: other processes only ever add to it
 
 
@@ -71,7 +73,7 @@ class KernelUse:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of an entry point at ``sizes`` on ``threads`` threads of ``target``.
+    """One run of an entry point at ``sizes`` on ``threads`` threads of ``target`` (0: all of a device).
 
     Attributes:
         kernels: in order of first launch.
@@ -149,7 +151,10 @@ def describe(
         cause, fix = f"its part for {chosen} is programs, whose work the report of compiling tells", "name a CPU target"
         raise UsageError("work-unknown", where=opened.where, cause=cause, fix=fix)
     plan, point, records = _program(opened, infos[chosen], entry)
-    uses, constants = _uses(plan, point, records, rates_of(target_of(chosen), threads), sizes)
+    apart = infos[chosen].has_modules
+    threads = 0 if apart else threads
+    rates = device_rates(target_of(chosen)) if apart else rates_of(target_of(chosen), threads)
+    uses, constants = _uses(plan, point, records, rates, sizes)
     layout = plan_memory(point, sizes)
     return RunRecord(point.name, chosen, threads, dict(sizes), uses, constants, layout.size, layout.live_maximum)
 
@@ -166,11 +171,12 @@ def target_of(spelling: str) -> Target:
     return find_backend(spelling.partition(":")[0]).targets()[spelling]
 
 
-def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], machine: Roofline) -> RunRecord:
-    """``record`` with the time of each kernel on this machine, beside what ``machine`` allows. Runs the artifact."""
+def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], machine: Roofline | None) -> RunRecord:
+    """``record`` with the time of each kernel on this machine, beside what ``machine`` allows; on a device (``None``)
+    beside what its data say. Runs the artifact."""
     from tilewright.runtime import load
 
-    session = load(artifact, record.target, record.threads, entry=record.entry)
+    session = load(artifact, record.target, record.threads or None, entry=record.entry)
     infos = session.manifest.entries[session.manifest.entry(record.entry)].outputs
     out = {o.name: a for o, a in zip(infos, session.run(None, feed), strict=True)}
     for _ in range(WARM_RUNS):
@@ -188,12 +194,14 @@ def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], 
     return replace(record, kernels=kernels, machine=machine)
 
 
-def limit(record: RunRecord, artifact: Path | str, machine: Roofline) -> RunRecord:
-    """``record`` with predictions by this machine's roofs alone: the least time of each kernel."""
+def limit(record: RunRecord, artifact: Path | str, machine: Roofline | None) -> RunRecord:
+    """``record`` with predictions by this machine's roofs alone (``None``: a device's): the least time."""
     opened = open_artifact(artifact)
     info = next(t for t in opened.manifest.targets if t.target == record.target)
     plan, point, records = _program(opened, info, record.entry)
-    uses, _ = _uses(plan, point, records, machine_rates(machine, target_of(record.target)), record.sizes)
+    target = target_of(record.target)
+    rates = device_rates(target) if machine is None else machine_rates(machine, target)
+    uses, _ = _uses(plan, point, records, rates, record.sizes)
     return replace(record, kernels=uses)
 
 
@@ -244,7 +252,14 @@ def _uses(
             dtype=work.dtype,
         )
         uses[launch.kernel] = _added(uses[launch.kernel], one) if launch.kernel in uses else one
-    return tuple(uses.values()), resident
+    return (*uses.values(), *_on_host(plan, point)), resident
+
+
+def _on_host(plan: Plan, point: EntryPoint) -> Iterator[KernelUse]:
+    """The kernels of a host part beside a device's; nothing is predicted of them."""
+    counts = Counter(plan.host_kernels[i.kernel] for i in point.code if isinstance(i, HostLaunch))
+    for name, count in counts.items():
+        yield KernelUse(name, "host", HOST_PART, count, 0, 0, 0, False, 0.0, "host")
 
 
 def _dims(record: KernelRecord, launch: Launch, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -33,7 +33,7 @@ _NAMES = 4
     type=click.Choice(["report", "forbid"]),
     default="report",
     show_default=True,
-    help="Whether nodes on the host part of a target of programs are supported.",
+    help="Whether nodes on the host part of a target are supported.",
 )
 @click.option("--operators", is_flag=True, help="Without MODEL: every ONNX operator, and how it is computed.")
 @arguments.json_option
@@ -83,21 +83,20 @@ def _rows(checked: Checked) -> screen.Rows:
         ways = ", ".join(way if n == row.nodes else f"{way} ({n})" for way, n in row.ways.items())
         cells = []
         for target in checked.targets:
+            # Either may be more than the model's nodes where one became several.
             no, placed = checked.unsupported(row.operator, target), checked.placed(row.operator, target)
             if no:
                 cells.append("no" if no >= row.nodes else f"no ({no} of {row.nodes})")
-            elif target in checked.programs:
-                cells.append(_in_programs(row, placed))
+            elif placed:
+                cells.append("host part" if placed >= row.nodes else f"host part ({placed} of {row.nodes})")
             else:
-                cells.append(ways)
+                cells.append(_in_programs(row) if target in checked.programs else ways)
         rows.append((row.operator, str(row.nodes), *cells))
     return rows
 
 
-def _in_programs(row: OperatorRow, placed: int) -> str:
-    """The cell of a target of programs. Nodes may be more than the model's where one became several."""
-    if placed:
-        return "host part" if placed >= row.nodes else f"host part ({placed} of {row.nodes})"
+def _in_programs(row: OperatorRow) -> str:
+    """The cell of a target of programs."""
     kept = [way for way in row.ways if way in ("compile time", "function body", "rewritten")]
     return ", ".join(kept) if len(kept) == len(row.ways) else "program"
 

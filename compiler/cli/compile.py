@@ -58,7 +58,7 @@ _HOW = "it is said how to quantize, and not to what"
     type=click.Choice(["allow", "report", "forbid"]),
     default="report",
     show_default=True,
-    help="Nodes that a target of programs leaves to its host part: counted, listed, or an error.",
+    help="Nodes that a target leaves to its host part: counted, listed, or an error.",
 )
 @click.option("--ahead/--no-ahead", default=True, help="Executables for TPUs beside the portable form. [default: on]")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="0 does not fuse.")

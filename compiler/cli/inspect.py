@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from tilewright.cli import arguments, programs, screen
+from tilewright.cli import arguments, plans, programs, screen
 from tilewright.cli.screen import size
 from tilewright.errors import ExitCode
 
@@ -28,9 +28,10 @@ LARGEST = 5  # weights that are listed
 @click.option("--members", is_flag=True, help="List the members of an artifact.")
 @click.option("--nodes", is_flag=True, help="List the nodes of a model as it is imported.")
 @click.option("--kernels", is_flag=True, help="What each kernel of an artifact does in a run, and its predicted time.")
+@click.option("--plan", is_flag=True, help="What a target of kernels runs, step by step, and how kernels are started.")
 @click.option("--measure", is_flag=True, help="--kernels, with the time of each on this machine: runs the artifact.")
 @click.option("--entry", help="The entry point to look at with --kernels or --measure. [default: each]")
-@click.option("--target", help="What to predict or measure for. [default: the first; with --measure what runs here]")
+@click.option("--target", help="What to look at, or to measure. [default: the first; with --measure what runs here]")
 @arguments.shapes("Sizes for --kernels and --measure: x:1,128.")
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a run, for --kernels and --measure."
@@ -45,6 +46,7 @@ def command(
     members: bool,
     nodes: bool,
     kernels: bool,
+    plan: bool,
     measure: bool,
     entry: str | None,
     target: str | None,
@@ -65,6 +67,10 @@ def command(
         if integrity:
             artifact.verify()
             screen.block([("integrity", f"{len(artifact.manifest.hashes)} members, every SHA-256 matches")])
+        if plan:
+            text = plans.shown(artifact, target)
+            outcome.data["plan"] = text
+            click.echo(text, nl=False)
         if kernels or measure:
             from tilewright.cli.kernels import lines, look
 
@@ -103,6 +109,7 @@ def _programs(artifact: Artifact, target: TargetInfo) -> tuple[ProgramFacts, ...
 def _artifact(
     artifact: Artifact, file: Path, members: bool, found: Mapping[str, Sequence[ProgramFacts]]
 ) -> Iterator[tuple[str, str]]:
+    from tilewright.runtime import modules
     from tilewright.runtime.placement import described
 
     manifest = artifact.manifest
@@ -128,6 +135,9 @@ def _artifact(
         yield "target", f"{target.target}  {told} and plan {size(code)}{host}{f'  needs {needs}' if needs else ''}"
         if target.has_programs:
             yield from (("  step", line) for line in described(artifact, target))
+        if target.has_modules:
+            yield from (("  code", line) for line in modules.described(artifact, target))
+            yield from (("  plan", line) for line in plans.counted(artifact, target))
         yield from programs.lines(found[target.target])
     total = sum(weight.size for weight in manifest.weights)
     yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"

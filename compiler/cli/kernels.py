@@ -32,7 +32,7 @@ def look(
     found = [records.describe(file, sizes(file, shapes, e), threads=threads, entry=e, target=target) for e in entries]
     if not measure:
         return found
-    machine = measure_roofline(threads)
+    machine = measure_roofline(threads) if found[0].threads else None
     feeds = [samples(file, shapes, count=1, entry=e)[0] for e in entries]
     return [records.measure(r, file, feed, machine) for r, feed in zip(found, feeds, strict=True)]
 
@@ -40,7 +40,8 @@ def look(
 def lines(record: RunRecord) -> Iterator[tuple[str, str]]:
     """The record, kernels that take longest first."""
     at = "  ".join(f"{name}={value}" for name, value in record.sizes.items())
-    yield "run", f"{record.entry}  {at}  on {record.target}, {record.threads} thread{'s' * (record.threads > 1)}"
+    threads = f", {record.threads} thread{'s' * (record.threads > 1)}" if record.threads else ""
+    yield "run", f"{record.entry}  {at}  on {record.target}{threads}"
     for k in sorted(record.kernels, key=lambda k: -(k.measured or k.predicted)):
         yield "", _line(k)
     written = sorted({k.source for k in record.kernels if k.source != "tile-ir"})
@@ -50,12 +51,14 @@ def lines(record: RunRecord) -> Iterator[tuple[str, str]]:
         f"{record.launches} launches, {record.conversions} layout conversions, {record.flops / 1e9:.3f} GFLOP "
         f"({record.scheduled:.0%} from scheduled tile IR{by_hand}), {size(record.constants)} of constants",
     )
-    yield "predicted", duration(sum(k.predicted for k in record.kernels))
+    least = ", at least: by peak rates and bandwidth, no device here" if not record.threads else ""
+    yield "predicted", f"{duration(sum(k.predicted for k in record.kernels))}{least}"
     yield "arena", f"{size(record.arena)}, {record.arena_ratio:.2f} × the live maximum {size(record.live_maximum)}"
-    if record.machine is not None:
+    if any(k.measured is not None for k in record.kernels):
         took = sum(k.measured or 0.0 for k in record.kernels)
-        least = sum(k.limit or 0.0 for k in record.kernels)
-        share = f" ({least / took:.0%} of what this machine allows)" if took else ""
+        limit = sum(k.limit or 0.0 for k in record.kernels)
+        roof = "this machine allows" if record.threads else f"the data of {record.target} allow"
+        share = f" ({limit / took:.0%} of what {roof})" if took else ""
         yield "measured", f"{duration(took)} in kernels{share}"
 
 

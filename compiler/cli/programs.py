@@ -45,7 +45,7 @@ def latency(target: TargetFacts) -> str:
     times = [facts.predicted_seconds for facts in target.programs if facts.predicted_seconds is not None]
     if not times or len(times) < len(target.programs):
         return ""
-    span = _time(times[0]) if len(times) == 1 else f"{_time(min(times))} to {_time(max(times))} a program"
+    span = time_of(times[0]) if len(times) == 1 else f"{time_of(min(times))} to {time_of(max(times))} a program"
     return f"predicted {span} on {target.spelling}, by peak rates and bandwidth; no device here"
 
 
@@ -65,7 +65,7 @@ def _row(facts: ProgramFacts, named: bool) -> tuple[str, ...]:
         size(facts.memory) if compiled else "",
         "" if facts.fits is None else "yes" if facts.fits else "no",
         size(facts.code_bytes) if compiled else "",
-        "" if facts.predicted_seconds is None else _time(facts.predicted_seconds),
+        "" if facts.predicted_seconds is None else time_of(facts.predicted_seconds),
         f"{facts.padding:.0%}, mean {facts.mean_padding:.0%}" if facts.padding else "",
         "kept" if facts.cached else f"in {duration(facts.compile_seconds)}" if facts.compile_seconds else "",
     )
@@ -75,7 +75,8 @@ def _sizes(facts: ProgramFacts) -> str:
     return " ".join(f"{name}={count}" for name, count in facts.sizes.items())
 
 
-def _time(seconds: float) -> str:
+def time_of(seconds: float) -> str:
+    """Seconds for a reader, short ones in microseconds."""
     return duration(seconds) if seconds >= 1e-4 else f"{seconds * 1e6:.2f} µs"
 
 

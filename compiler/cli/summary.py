@@ -53,6 +53,7 @@ def summary(
     yield from (("", f"{target.passes} on {target.spelling}") for target in report.targets if target.passes)
     yield from accuracy(checked, reason)
     yield from (("latency", text) for target in report.targets if (text := programs.latency(target)))
+    yield from (line for target in report.targets for line in _predicted(target))
     weights = f"weights {size(report.weight_bytes)}" if report.weight_bytes else "no weights"
     yield "artifact", f"{size(report.artifact_bytes)} ({weights})  sha256 {report.sha256[:12]}…"
     if checked is not None:
@@ -75,12 +76,31 @@ def _target(target: TargetFacts) -> str:
     count = (
         f"{target.distinct} program{'s' * (target.distinct > 1)}" if target.programs else f"{target.distinct} distinct"
     )
-    parts = [target.spelling, f"{placed}, {len(target.fallback)} fallback", count]
+    beside = f"{len(target.fallback)} {'on the host' if target.host else 'fallback'}"
+    parts = [target.spelling, f"{placed}, {beside}", count]
     if target.code_bytes:
         parts.append(f"code {size(target.code_bytes)}")
     if target.arena:
         parts.append(f"arena {target.arena}")
     return "  ".join(parts)
+
+
+def _predicted(target: TargetFacts) -> Iterator[Line]:
+    """What is predicted of a device's kernels: never a measured time."""
+    found = target.predicted
+    if found is None:
+        return
+    at = f" at {found.at}" if found.at else ""
+    least = f"predicted at least {programs.time_of(found.seconds)}{at} on {target.spelling}"
+    yield "latency", f"{least}, by peak rates and bandwidth; no device here"
+    bound = ", ".join(f"{name} {share:.0%}" for name, share in found.bound_by.items())
+    without = [] if "launch" in found.bound_by else ["what starting a kernel takes"]
+    without += [f"{found.left_out} launches of sizes that a run tells"] if found.left_out else []
+    without += ["the host part and copies to it"] if target.fallback else []
+    yield "", f"bound by {bound}{'; not in it: ' if without else ''}{', '.join(without)}"
+    heuristic = target.distinct - found.tuned
+    tuned = f"{found.tuned} by measured records" if found.tuned else "none tuned"
+    yield "", f"schedules: {heuristic} heuristic, {tuned}"
 
 
 def _mesh(target: TargetFacts, mesh: MeshFacts, verbose: bool) -> Iterator[Line]:

@@ -8,7 +8,7 @@ roofline model", IEEE CAL 13(1), 2014.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.cost.work import Amount, Work, work_of
 from tilewright.kernel.tile import Kernel
@@ -90,6 +90,13 @@ def rates_of(target: Target, threads: int = 1) -> Rates:
         memory=table.get("memory", {}),
         launch=float(table.get("launch", 0.0)),
     )
+
+
+def device_rates(target: Target) -> Rates:
+    """The rates of all of a device. Inputs and outputs come from its memory: nothing nearer is sure to keep what one
+    launch writes until the next one reads it."""
+    rates = rates_of(target, target.units)
+    return replace(rates, levels=rates.levels[-1:])
 
 
 def predict(work: Work, rates: Rates, sizes: Mapping[str, int], resident: int = 0) -> Prediction:

@@ -13,13 +13,15 @@ from tilewright.ir.types import DType
 
 @dataclass(frozen=True, slots=True)
 class Routine:
-    """``name`` is the backend's file; ``dtypes`` those of the buffers, in order; the last ``outputs`` are written."""
+    """``name`` is the backend's file; ``dtypes`` those of the buffers, in order; the last ``outputs`` are written.
+    ``dims`` integers are passed."""
 
     name: str
     dtypes: tuple[DType, ...]
     outputs: int = 1
+    dims: int = 0
 
     @property
     def identity(self) -> str:
-        """A name for this routine on these types."""
-        return "_".join((self.name, *map(str, self.dtypes)))
+        """A name for this routine on these types and so many integers."""
+        return "_".join((self.name, *map(str, self.dtypes), str(self.dims)))

@@ -162,9 +162,8 @@ class Program:
         """Launch a routine; the last ``outputs`` of ``values`` are written. ``grid`` blocks must be independent."""
         dtypes = tuple(type_of(v).dtype for v in values)
         sizes = tuple(as_expr(d) for d in dims)
-        self.steps.append(
-            Call(Routine(routine, dtypes, outputs), tuple(values), sizes, self.node, as_expr(grid), as_expr(scratch))
-        )
+        called = Routine(routine, dtypes, outputs, len(sizes))
+        self.steps.append(Call(called, tuple(values), sizes, self.node, as_expr(grid), as_expr(scratch)))
 
     def read(self, hint: str, value: ir.Value, element: int = 0) -> None:
         """The size that the shape rule made under ``hint`` (:meth:`Infer.new_size`) is an element of ``value``."""

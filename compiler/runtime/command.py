@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tilewright.runtime import modules
 from tilewright.runtime.artifact import Artifact, open_artifact
 from tilewright.runtime.errors import InputError, RunError
 from tilewright.runtime.manifest import EntryInfo, TensorInfo, evaluate_size
@@ -140,6 +141,7 @@ def describe(artifact: Artifact) -> list[str]:
         told = "; ".join(filter(None, (family, f"needs {lacks}" if lacks else "")))
         lines.append(f"  {target.target}" + (f" ({told})" if told else ""))
         lines += [f"    {line}" for line in described(artifact, target)] if target.has_programs else []
+        lines += [f"    {line}" for line in modules.described(artifact, target)] if target.has_modules else []
     lines += ["members:"] + [f"  {m.size:12} {m.name}" for m in artifact.members.values()]
     lines.append(f"weights: {len(manifest.weights)} tensors, {sum(w.size for w in manifest.weights)} bytes")
     lines += [f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()]

@@ -73,6 +73,11 @@ class TargetInfo:
         return "program.json" in self.members
 
     @property
+    def has_modules(self) -> bool:
+        """Whether its plan is run on a GPU, by the machine code beside it."""
+        return "modules.bin" in self.members
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """What a user may call the device: ``tpu:v5e``, ``tpu-v5e``, ``tpu``."""
         return (self.target, self.target.replace(":", "-"), self.target.partition(":")[0])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 import pytest
 from tilewright.backends.cuda import toolchain
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.target import Target
+
+from tests.cuda.mock.driver import Mock
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,14 @@ def interpreter(triton: None) -> None:
     """Skips where Triton's interpreter cannot run, which needs torch."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch, which Triton's interpreter needs, is not installed")
+
+
+@pytest.fixture
+def mock() -> Iterator[Mock]:
+    """The mock driver, as new; afterwards no rule was broken and everything was given back."""
+    found = Mock()
+    found.lib.mock_reset()
+    yield found
+    assert found.rules() == ""
+    assert found.live() == 0, "something was not given back"
+    assert found.lib.mock_depth() == 0, "a context was left current"

@@ -1,0 +1,71 @@
+"""The plan of a target of kernels, for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tilewright.cli.screen import size
+from tilewright.errors import UsageError
+
+if TYPE_CHECKING:
+    from tilewright.plan.plan import Plan
+    from tilewright.runtime.artifact import Artifact
+    from tilewright.runtime.manifest import TargetInfo
+
+
+def counted(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
+    """A line for each entry point of a part with memory of its own: what runs on the device, on the host, and between
+    them."""
+    from tilewright.plan.plan import Copy, HostLaunch, Launch
+
+    plan = _plan(artifact, target)
+    for entry in plan.entries:
+        launches, beside = ([i for i in entry.code if isinstance(i, kind)] for kind in (Launch, HostLaunch))
+        crossing = sum(
+            isinstance(i, Copy) and entry.buffers[i.source].space != entry.buffers[i.target].space for i in entry.code
+        )
+        names = sorted({plan.host_kernels[i.kernel] for i in beside if isinstance(i, HostLaunch)})
+        host = f", {len(beside)} on the host ({', '.join(names)})" if beside else ""
+        moved = f", {crossing} copies between the two" if crossing else ""
+        yield f"{entry.name}: {len(launches)} launches on the device{host}{moved}"
+
+
+def shown(artifact: Artifact, name: str | None) -> str:
+    """The plan of a target as text, and of a GPU's how each kernel is started. The first such target when unnamed.
+
+    Raises :class:`UsageError` where the artifact has no plan of that name.
+    """
+    from tilewright.plan.print import print_plan
+
+    targets = {t.target: t for t in artifact.manifest.targets if "plan.bin" in t.members}
+    if (name or next(iter(targets), "")) not in targets:
+        cause = f"it holds no plan for {name}" if name else "it holds programs only"
+        fix = f"use one of {', '.join(targets)}" if targets else "look at the steps that inspect lists"
+        raise UsageError("unknown-target", where=artifact.where, cause=cause, fix=fix)
+    target = targets[name or next(iter(targets))]
+    return print_plan(_plan(artifact, target)) + "".join(f"{line}\n" for line in _started(artifact, target))
+
+
+def _started(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
+    from tilewright.runtime.modules import read_modules
+
+    if not target.has_modules:
+        return
+    modules = read_modules(artifact, target)
+    yield f"machine code for sm_{modules.arch}:"
+    for k in modules.kernels:
+        ptx = f", PTX {size(k.ptx_bytes)}" if k.ptx_bytes else ""
+        shared = f", {size(k.shared)} of shared memory" if k.shared else ""
+        yield f"  {k.entry}: blocks of {k.threads} threads{shared}; code {size(k.cubin_bytes)}{ptx}"
+
+
+def _plan(artifact: Artifact, target: TargetInfo) -> Plan:
+    """The decoded plan. Raises :class:`~tilewright.runtime.errors.ArtifactError` for bytes that are none."""
+    from tilewright.plan.decode import decode_plan
+
+    member = target.members.get("plan.bin", "")
+    try:
+        return decode_plan(bytes(artifact.checked(member)))
+    except ValueError as error:
+        raise artifact.damaged(member, str(error)) from None

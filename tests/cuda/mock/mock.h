@@ -1,0 +1,35 @@
+/* A stand-in for NVIDIA's driver that checks how it is used and computes on the CPU. For tests.
+ *
+ * Work in a stream waits until somebody synchronizes with it, and device memory cannot be touched in between: what a run
+ * forgets to wait for goes wrong here. Every rule that is broken is written down and makes the test fail. */
+#ifndef MOCK_H
+#define MOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cuda_driver.h"
+
+#define PARAMS_MOST 32
+
+typedef struct {
+    unsigned grid, block, shared;
+    uint64_t param[PARAMS_MOST];
+} Launch;
+
+/* A kernel that the mock can run. `sizes` has a letter for each parameter: p a pointer, i 32 bits, l 64 bits. */
+typedef struct {
+    const char *name, *sizes;
+    void (*run)(const Launch *launch);
+    int threads; /* most of a block */
+    int shared;  /* static */
+} MockKernel;
+
+extern const MockKernel mock_kernels[];
+
+/* The memory behind a pointer parameter, which must have `bytes`; never NULL (a broken rule gives memory of its own). */
+void *mock_at(const Launch *launch, int param, size_t bytes);
+void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
