@@ -31,6 +31,8 @@ from tilewright.kernel.scope import trips
 #: fewer than twice as many programs.
 COUNTERS = 4096
 COUNTER_BYTES = 4 * COUNTERS
+#: Parts that are read ahead while others are added, and the bytes that they may take.
+_AHEAD, _READ_AHEAD = 4, 48 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,9 @@ class Arrival:
         for p in partials:
             start = merge.start[p.tile] if merge else identity(p.op, p.dtype).value
             line(f"{p.tile} = tl.full({self.at.shape(p.frame)}, {literal(start, p.dtype)}, tl.{LANGUAGE[p.dtype]})")
-        line(f"for {self.other} in tl.range(0, {self.parts}, num_stages=4):")
+        # What is read ahead stands in shared memory: no more than every device has without asking.
+        stages = max(1, min(_AHEAD, _READ_AHEAD // (4 * self.lanes)))
+        line(f"for {self.other} in tl.range(0, {self.parts}, num_stages={stages}):")
         self.program.depth += 1
         for p in partials:
             place = self._place(p, f"({self.group} * {self.parts} + {self.other})")

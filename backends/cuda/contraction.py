@@ -14,7 +14,7 @@ from tilewright.kernel.tile import Reduction
 #: Narrow operand types whose products the matrix unit sums exactly in the wide type.
 _EXACT = {
     DType.F32: (DType.F16, DType.BF16, DType.F8E4M3, DType.F8E5M2),
-    DType.I32: (DType.I8,),
+    DType.I32: (DType.I8, DType.U8),
 }
 #: Types of operands (after the above) and of sums that ``tl.dot`` takes.
 _SUMS = {
@@ -23,12 +23,15 @@ _SUMS = {
     DType.F16: (DType.F16,),
     DType.I32: _EXACT[DType.I32],
 }
+_BYTES = frozenset(_EXACT[DType.I32])
 
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
     """``sum(depth, left * right)`` with ``rows`` of the left and ``columns`` of the right operand; ``batch`` axes are
-    on both sides and in the result. Operands come without casts that the matrix unit does itself."""
+    on both sides and in the result. Operands come without casts that the matrix unit does itself; unsigned bytes as
+    they are, from which the text takes 128 (the unit's language has signed ones alone), to add 128 times the other
+    operand's sums in the end. ``total`` is the type of the sums."""
 
     left: Value
     right: Value
@@ -36,6 +39,13 @@ class Contraction:
     columns: tuple[str, ...]
     depth: tuple[str, ...]
     batch: tuple[str, ...]
+    total: DType
+
+    @property
+    def on_unit(self) -> bool:
+        """Whether ``tl.dot`` takes these types."""
+        alike = self.left.dtype is self.right.dtype or {self.left.dtype, self.right.dtype} <= _BYTES
+        return alike and self.left.dtype in _SUMS.get(self.total, ())
 
 
 def contraction(axes: tuple[str, ...], value: Value, reduce: Reduction | None) -> Contraction | None:
@@ -52,7 +62,7 @@ def contraction(axes: tuple[str, ...], value: Value, reduce: Reduction | None) -
     columns = tuple(a for a in axes if a in in_right and a not in batch)
     if not (in_left & in_right).issuperset(reduce.axes) or len(batch) + len(rows) + len(columns) != len(axes):
         return None
-    found = Contraction(left, right, rows, columns, reduce.axes, batch)
+    found = Contraction(left, right, rows, columns, reduce.axes, batch, value.dtype)
     return _swapped(found) if axes and _first(found, axes) in columns else found
 
 
@@ -60,7 +70,7 @@ def matrix_product(node: Compute, scope: Scope) -> Contraction | None:
     """``node`` as a product of two matrices, without the axes that have one lane in ``scope``; ``None`` where it is
     no product, or one of vectors, or of types that ``tl.dot`` does not take, or has a batch of more than one lane."""
     found = contraction(node.axes, node.value, node.reduce)
-    if found is None or found.left.dtype not in _SUMS.get(node.value.dtype, ()):
+    if found is None or not found.on_unit:
         return None
     rows, columns, depth, batch = (
         tuple(a for a in axes if scope.ranges[a].size != 1)
@@ -81,9 +91,9 @@ def _swapped(c: Contraction) -> Contraction:
 
 
 def _operands(product: Binary) -> tuple[Value, Value]:
-    """The factors without widening casts, when both then have one type that the matrix unit widens by itself."""
+    """The factors without widening casts, when both then have a type that the matrix unit widens by itself."""
     a, b = product.a, product.b
     narrow = _EXACT.get(product.dtype, ())
-    if isinstance(a, Cast) and isinstance(b, Cast) and a.x.dtype is b.x.dtype and a.x.dtype in narrow:
-        return a.x, b.x
-    return a, b
+    if not isinstance(a, Cast) or not isinstance(b, Cast) or not {a.x.dtype, b.x.dtype} <= set(narrow):
+        return a, b
+    return (a.x, b.x) if a.x.dtype is b.x.dtype or {a.x.dtype, b.x.dtype} <= _BYTES else (a, b)

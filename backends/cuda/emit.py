@@ -18,6 +18,7 @@ from tilewright.backends.cuda.functions import (
     pointer_type,
     reduce_text,
 )
+from tilewright.backends.cuda.grid import GROUP, order_tiles
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
@@ -58,6 +59,8 @@ class _Emitter:
         self.kernel = replace(scheduled.kernel, params=packed_params(scheduled))
         self.program = Program(scheduled)
         self.at, self.line = self.program.at, self.program.line
+        #: Sums missed by products of unsigned bytes: accumulator, their name, where they stand in it, their shape.
+        self.missed: list[tuple[str, str, str, str]] = []
         native = _unit_operands(scheduled) if "f8" in features else frozenset()
         self.values = Values(self.kernel, self.at, self.line, self.program.fresh, native=native)
         self.grid = constant(1)
@@ -150,7 +153,7 @@ class _Emitter:
                 number = self.at.index(grids[n], ()).text
                 self.line(f"if pid < {number}:")
                 self.program.depth += 1
-                self.block(outer, scope)
+                self.block(outer, scope, known=True)
                 self.line("return")
                 self.program.depth -= 1
                 self.line(f"pid -= {number}")
@@ -167,14 +170,15 @@ class _Emitter:
             nest.append(inner)
         return nest, product(trips(loop) for loop in nest)
 
-    def block(self, outer: For, scope: Scope, split: Split | None = None) -> None:
-        """A nest of block loops as one linear grid."""
+    def block(self, outer: For, scope: Scope, split: Split | None = None, known: bool = False) -> None:
+        """A nest of block loops as one linear grid; ``known``: ``pid`` counts from its first program already."""
         nest, _ = self._nest(outer)
         scope = self.program.enter(nest, scope)
         if split is not None:
             self.arrival = Arrival(self.program, split)
             self.arrival.open()
-        self.program.program_ids(nest, scope, known=split is not None)
+        band = int(self.scheduled.schedule.option(GROUP, 1))
+        order_tiles(nest, scope, band, self.program, known or split is not None)
         self.program.settle(nest, scope)
         self.body(nest[-1].body, scope)
 
@@ -188,6 +192,7 @@ class _Emitter:
         many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1 or bounds(x.hi - x.lo, scope.facts)[0] < 1]
         saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
         stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
+        start = len(self.program.lines)
         if many:
             self.program.head(many, stages, self.arrival if self.is_split(many) else None)
             self.program.depth += 1
@@ -196,6 +201,10 @@ class _Emitter:
         self.body(nest[-1].body, inside)
         if many:
             self.program.depth -= 1
+        for tile, name, where, shape in self.missed:
+            self.program.lines.insert(start, "    " * self.program.depth + f"{name} = tl.zeros({shape}, tl.int32)")
+            self.line(f"{tile} += {name}{where} * 128")
+        self.missed.clear()
         self.at.axes, self.values.loaded, self.at.facts = saved
 
     def is_split(self, loops: Sequence[For]) -> bool:
@@ -286,6 +295,7 @@ class _Emitter:
         right = self.operand(c.right, depth + columns, guards, ragged)
         if self.values.tiles[node.tile] != rows + columns:
             raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
+        left, right = self.signed(node, c, left, right)
         parts = [left, right, *([node.tile] if node.accumulate else [])]
         if c.left.dtype is DType.F32:
             precision = str(self.scheduled.schedule.option("precision", "ieee"))
@@ -294,6 +304,23 @@ class _Emitter:
             parts.append(f'input_precision="{precision}"')
         parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
         return f"tl.dot({', '.join(parts)})"
+
+    def signed(self, node: Compute, c: Contraction, left: str, right: str) -> tuple[str, str]:
+        """Operands of which unsigned bytes have lost 128, once the sums that are missed for it have been added to."""
+        for n, value in enumerate((c.left, c.right)):
+            if value.dtype is DType.U8:
+                name = self.program.fresh(f"{node.tile}_missed")
+                other, axis = (right, 0) if n == 0 else (left, 1)
+                shape = self.at.shape(self.at.frame(c.columns if n == 0 else c.rows))
+                total = f"tl.sum({other}.to(tl.int32), axis={axis})"
+                if node.accumulate:
+                    self.missed.append((node.tile, name, "[None, :]" if n == 0 else "[:, None]", shape))
+                    self.line(f"{name} += {total}")
+                else:
+                    raise self.program.refuse("unsigned bytes in a product without a loop")
+                shifted = f"({left if n == 0 else right} ^ 128).to(tl.int8, bitcast=True)"
+                left, right = (shifted, right) if n == 0 else (left, shifted)
+        return left, right
 
     def operand(self, value: Value, frame: Frame, guards: frozenset[str], ragged: Sequence[str]) -> str:
         s = self.values.spell(value, frame, guards)

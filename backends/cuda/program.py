@@ -121,22 +121,6 @@ class Program:
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def program_ids(self, nest: Sequence[For], scope: Scope, known: bool = False) -> None:
-        """The variables of block loops from one linear program id (``known``: ``pid`` has it already), the innermost
-        loop fastest."""
-        self.at.facts = dict(scope.facts)
-        many = [loop for loop in nest if trips(loop) != 1]
-        if many and not known:
-            self.line("pid = tl.program_id(0)")
-        for n, loop in enumerate(reversed(many)):
-            number = self.at.index(trips(loop), ()).operand
-            last = n == len(many) - 1
-            piece = "pid" if last else f"pid % {number}"
-            scaled = piece if loop.size == 1 else f"{piece if last else f'({piece})'} * {loop.size}"
-            self.line(f"{loop.var} = {scaled}")
-            if not last:
-                self.line(f"pid = pid // {number}")
-
     def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
         """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
         if len(many) == 1 and share is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.kernel.apply import apply
+from tilewright.kernel.pack import pack_constant
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import Loop, Schedule, Scheduled, Stage
 from tilewright.kernel.tile import Kernel
@@ -46,6 +47,12 @@ def empty_outputs(kernel: Kernel, sizes: dict[str, int]) -> dict[str, Array]:
         for p in kernel.params
         if p.role == "out"
     }
+
+
+def in_memory(scheduled: Scheduled, arrays: dict[str, Array]) -> dict[str, Array]:
+    """``arrays`` as the kernel reads them: constants in the layout of the schedule's packs."""
+    packs = {p.tensor: p for p in scheduled.schedule.packs}
+    return {name: pack_constant(a, packs[name]) if name in packs else a for name, a in arrays.items()}
 
 
 @dataclass(frozen=True, slots=True)

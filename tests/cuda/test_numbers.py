@@ -11,7 +11,7 @@ from tilewright.errors import UnsupportedError
 from tilewright.kernel.interpret import run_lowered
 from tilewright.target import Target
 
-from .cases import INTEGER, LAYER_NORM, SMALL, Array, Case, empty_outputs, inputs
+from .cases import INTEGER, LAYER_NORM, SMALL, Array, Case, empty_outputs, in_memory, inputs
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 
@@ -35,7 +35,8 @@ def launch(
     runs, wanted = [], []
     for s, (case, _) in zip(scheduled, cases, strict=True):
         given, outputs = inputs(s.kernel, case.sizes), empty_outputs(s.kernel, case.sizes)
-        runs.append(Run(s.kernel.name, {**given, **outputs}, case.sizes, tuple(outputs)))
+        arrays = in_memory(s, given) | outputs
+        runs.append(Run(s.kernel.name, arrays, case.sizes, tuple(outputs)))
         wanted.append(run_lowered(s.kernel, given, case.sizes))
     return [(g[o], w[o]) for g, w in zip(interpret(source, runs), wanted, strict=True) for o in w]
 

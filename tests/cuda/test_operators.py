@@ -25,7 +25,7 @@ from models import minilm
 from tests.ops import interpret as ops_interpret
 from tests.ops import test_lowering
 
-from .cases import Array
+from .cases import Array, in_memory
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ class Recorder:
         named = replace(kernel, name=f"kernel_{len(self.runs)}")
         self.scheduled.append(apply(named, next(iter(self.backend.schedules(named, self.target)))))
         empty: dict[str, Any] = {name: np.full_like(array, 77) for name, array in want.items()}
-        arrays = {name: np.asarray(array) for name, array in given.items()} | empty
+        arrays = in_memory(self.scheduled[-1], {name: np.asarray(array) for name, array in given.items()}) | empty
         self.runs.append(Run(named.name, arrays, dict(dims), tuple(empty)))
         self.wanted.append((f"{self.label} {kernel.name}", want))
         return want

@@ -13,20 +13,24 @@ from dataclasses import dataclass
 
 from tilewright.backends.cuda.contraction import Contraction
 from tilewright.backends.cuda.schedules.precision import Unit
+from tilewright.ir.types import DType
 from tilewright.kernel.analysis import loads_of
+from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 #: Clocks from a read of global memory to its data on a loaded device. Not published; unloaded reads that miss the L2
 #: took 400 to 600 clocks in microbenchmarks (Jia et al. 2018, table 3.1, of sm_70).
 LATENCY = 600
+#: The same for what the L2 has: 200 clocks (the same source, table 3.1).
+_L2_LATENCY = 200
 #: Clocks to start a kernel's blocks and to end them, beside latencies. An assumption.
 _BLOCK = 300
 #: Bytes a clock and multiprocessor from the L2 where a target's data states no bandwidth: those of sm_80
 #: (NVIDIA A100 Tensor Core GPU Architecture: 5120 bytes a clock over 108 multiprocessors).
 _L2_BYTES = 47
 #: Registers of a thread beside accumulators: addresses, masks and operands. Seen in compiled kernels of each kind.
-_OTHER_REGISTERS, _WIDE_OTHER_REGISTERS = 96, 128
+_OTHER_REGISTERS = 96
 #: Elements of a tile for which the operands in shared memory are read as fast as the matrix unit works: below, it
 #: waits in proportion. 128 bytes a clock and multiprocessor (CUDA C++ Programming Guide, Shared Memory).
 _SHARED_BYTES = 128
@@ -76,13 +80,15 @@ def extent_at(kernel: Kernel, axis: str, point: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Elements of each output axis in a tile, and of each axis of depth in a step; warps and buffers of a block."""
+    """Elements of each output axis in a tile, and of each axis of depth in a step; warps and buffers of a block; at
+    most ``split`` programs for a tile, and ``programs`` in all, where the depth is split."""
 
     sizes: Mapping[str, int]
     depth: Mapping[str, int]
     warps: int
     stages: int
     split: int = 1
+    programs: int = 1
 
     def lanes(self, axes: tuple[str, ...]) -> int:
         """Elements of a tile along ``axes`` together."""
@@ -111,7 +117,12 @@ def resources_of(shape: Shape, t: Tiling, target: Target) -> Used | None:
     shared = max(shared, rows * columns * 4)
     # Fragments of both operands for one instruction's depth stand in registers, unless wgmma reads them where they are.
     fragments = 0 if grouped else (rows + columns) * 32 // (4 * threads) * (2 if shape.unit.size == 4 else 1)
-    registers = rows * columns // threads + fragments + (_OTHER_REGISTERS if grouped else _WIDE_OTHER_REGISTERS - 32)
+    registers = rows * columns // threads + fragments + _OTHER_REGISTERS
+    # An operand that is computed passes through registers whole, and unsigned bytes are summed there as well.
+    sides = ((c.left, rows), (c.right, columns))
+    computed = [lanes for x, lanes in sides if not isinstance(x, Load)]
+    computed += [lanes for x, _ in sides if x.dtype is DType.U8 for _, lanes in sides]
+    registers += sum(lanes * depth * shape.unit.size // (4 * threads) for lanes in computed)
     if shared > x["shared_per_block"] or registers > x["registers_per_thread"]:
         return None
     if rows * columns < 32 * threads // 8 or (not shape.unit.matrix and rows * columns // threads > 64):
@@ -136,13 +147,13 @@ def seconds_at(shape: Shape, sizes: Mapping[str, int], t: Tiling, used: Used, ta
     c, clock, units = shape.contraction, float(target.extra["clock_hz"]), target.units
     tiles = math.prod(-(-sizes[a] // t.sizes[a]) for a in (*c.batch, *c.rows, *c.columns))
     steps = math.prod(-(-sizes[a] // t.depth[a]) for a in c.depth)
-    split = min(t.split, steps)
+    own = -(-steps // max(1, min(t.split, t.programs // tiles, steps)))
+    split = -(-steps // own)
     rows, columns, depth = t.lanes(c.rows), t.lanes(c.columns), t.lanes(c.depth)
     blocks = tiles * split
     at_once = min(used.blocks, -(-blocks // units))
     share = -(-blocks // units)  # blocks of the busiest multiprocessor
     waves = -(-share // used.blocks)
-    own = -(-steps // split)
     work = share * own * 2.0 * rows * columns * depth / (shape.unit.operations / units * efficiency(shape, t, target))
     loaded = share * own * (rows + columns) * depth * shape.unit.size
     in_flight = at_once * max(1, t.stages - 1) * (rows + columns) * depth * shape.unit.size
@@ -150,8 +161,31 @@ def seconds_at(shape: Shape, sizes: Mapping[str, int], t: Tiling, used: Used, ta
     reading = loaded / min(l2 / units, in_flight / (LATENCY / clock))
     result = tiles * rows * columns * (shape.results + (8 * split if split > 1 else 0))
     memory = (_unique(shape, sizes) + result) / target.memory["global"].bandwidth
-    fill = waves * (2 * LATENCY + _BLOCK + (2 * LATENCY if split > 1 else 0)) / clock
+    fill = waves * (2 * LATENCY + _BLOCK) / clock
+    if split > 1:  # its sums, the count, then all sums of a tile one after the other
+        fill += (3 * LATENCY + split * (_L2_LATENCY + rows * columns * 4 / _L2_BYTES)) / clock
     return max(work, reading, memory) + fill
+
+
+def splits_at_all(shape: Shape, t: Tiling) -> bool:
+    """Whether tiles are so few at any of the points that they have several programs."""
+    c = shape.contraction
+    counts = [math.prod(-(-sizes[a] // t.sizes[a]) for a in (*c.batch, *c.rows, *c.columns)) for sizes in shape.sizes]
+    return t.programs // min(counts) > 1
+
+
+def band_of(shape: Shape, t: Tiling, used: Used, target: Target) -> int:
+    """How many rows of tiles are computed together: those of which the programs at one time, in a square, read least.
+    1 where there are no more rows or columns of tiles than that, or all operands stay in the L2 anyway."""
+    c, sizes = shape.contraction, shape.sizes[-1]
+    if sum(math.prod(sizes[a] for a in x) > t.lanes(x) for x in (c.rows, c.columns)) < 2 or len(c.rows) > 1:
+        return 1
+    if _unique(shape, sizes) < target.memory["l2"].size // 2:
+        return 1
+    at_once = target.units * used.blocks
+    band = 1 << round(math.log2(max(1.0, math.sqrt(at_once * t.lanes(c.columns) / t.lanes(c.rows)))))
+    tiles = -(-math.prod(sizes[a] for a in c.rows) // t.lanes(c.rows))
+    return band if band < tiles else 1
 
 
 def efficiency(shape: Shape, t: Tiling, target: Target) -> float:

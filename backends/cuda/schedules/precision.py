@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tilewright.backends.cuda.contraction import Contraction
 from tilewright.ir.types import DType
 from tilewright.target import Target
 
@@ -25,6 +26,10 @@ REQUEST = "f32_products"
 _PASSES = {"tf32x3": 3}
 #: Least depth of one instruction, in elements: 32 bytes of each row (PTX ISA, shapes of mma and wgmma).
 _LEAST_BYTES = 32
+
+
+#: By how much products that ``tl.dot`` does not take are slower than those of f32. An assumption.
+_PLAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,14 @@ def precision_of(dtype: DType, target: Target) -> str:
     return str(target.extra.get(REQUEST, default))
 
 
-def unit_of(dtype: DType, precision: str, target: Target) -> Unit:
-    """The unit of ``target`` for operands of ``dtype``; the slowest rate it states where it states none for them."""
+def unit_of(c: Contraction, precision: str, target: Target) -> Unit:
+    """The unit of ``target`` for a product; that of f32 where its data states no rate for the type."""
+    dtype = c.left.dtype
     size = max(1, dtype.bits // 8)
+    if not c.on_unit:
+        return Unit(target.peak["f32"] / _PLAIN, False, size, 1)
     if dtype is DType.F32 and precision != "ieee":
         return Unit(target.peak["tf32"] / _PASSES.get(precision, 1), True, size, 8)
-    matrix = dtype in (DType.F16, DType.BF16, DType.I8, DType.F8E4M3, DType.F8E5M2)
-    name = str(dtype) if str(dtype) in target.peak else "f32"
-    return Unit(target.peak[name], matrix, size, _LEAST_BYTES // size if matrix else 1)
+    name = "i8" if dtype is DType.U8 else str(dtype)
+    matrix = dtype not in (DType.F32, DType.F64)
+    return Unit(target.peak.get(name, target.peak["f32"]), matrix, size, _LEAST_BYTES // size if matrix else 1)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
-from tilewright.backends.cuda.schedules.costs import Shape, Tiling, resources_of, seconds
+from tilewright.backends.cuda.grid import GROUP
+from tilewright.backends.cuda.schedules.costs import (
+    Shape,
+    Tiling,
+    Used,
+    band_of,
+    resources_of,
+    seconds,
+    splits_at_all,
+)
 from tilewright.backends.cuda.schedules.extents import extent, lanes_of
-from tilewright.backends.cuda.schedules.precision import precision_of, unit_of
+from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
 from tilewright.backends.cuda.schedules.weights import weight_packs
 from tilewright.ir.types import DType
-from tilewright.kernel.schedule import Loop, Schedule
-from tilewright.kernel.tile import Kernel
+from tilewright.kernel.schedule import Loop, Pack, Schedule
+from tilewright.kernel.tile import Define, Kernel
 from tilewright.target import Target
+
+Option = tuple[str, int | str | bool]
 
 #: Rows, columns and warps of a product's tile: a warpgroup computes 64 rows of wgmma, a warp 16 x 8 of mma.
 _TILES = (
@@ -23,44 +33,63 @@ _TILES = (
 )  # fmt: skip
 #: The same for products without a matrix unit (f64, f32 at full precision), where operands stay in registers.
 _FMA_TILES = ((128, 64, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4), (16, 32, 2), (16, 16, 1))
+#: The same for element types that ``tl.dot`` does not take: all products of a step are a tensor, and stay few.
+_PLAIN_TILES = ((32, 32, 4), (16, 32, 4), (16, 16, 4), (16, 16, 2))
+_PLAIN_DEPTH = 4
 #: Bytes of a row of depth in a tile: what one row of a swizzle holds, half of it, and a quarter.
 _DEPTH_BYTES = (128, 64, 32)
 #: The most candidates that are told: a tuner compiles each of them.
 _MOST = 48
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    seconds: float
-    schedule: Schedule
+#: The most programs of one tile: the last of them adds that many sums by itself.
+_PIECES = 16
 
 
 def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterator[Schedule]:
     """Tiles of rows and columns, by rising estimate of their time."""
     precision = precision_of(c.left.dtype, target)
-    unit = unit_of(c.left.dtype, precision, target)
+    unit = unit_of(c, precision, target)
     shape = Shape.of(kernel, c, unit)
     packs = weight_packs(kernel, c, unit)
-    found: list[_Candidate] = []
-    for (rows, columns, warps), depth in combinations(
-        _TILES if unit.matrix else _FMA_TILES, _depths(kernel, c, unit.least_depth, unit.size)
-    ):
+    tiles = _TILES if unit.matrix else _FMA_TILES if c.on_unit else _PLAIN_TILES
+    splits = (1, _PIECES) if c.on_unit and _is_one_product(kernel) else (1,)
+    found: list[tuple[float, Schedule]] = []
+    for (rows, columns, warps), depth in combinations(tiles, _depths(kernel, c, unit)):
         sizes = {**_split(kernel, c.rows, rows), **_split(kernel, c.columns, columns), **dict.fromkeys(c.batch, 1)}
-        for stages in (4, 3, 2):
-            tiling = Tiling(sizes, depth, warps, stages)
+        for stages, split in combinations((4, 3, 2), splits):
+            tiling = Tiling(sizes, depth, warps, stages, split, target.units)
             used = resources_of(shape, tiling, target)
-            if used is None:
-                continue
-            order = [*c.batch, *c.columns, *c.rows]  # neighbours share columns: those are the weights, and stay in L2
-            loops = tuple(Loop(a, sizes[a], "block") for a in order)
-            reduce = tuple(Loop(a, depth[a], "pipeline") for a in c.depth)
-            extra: list[tuple[str, int | str | bool]] = [("num_warps", warps), ("num_stages", stages)]
-            if c.left.dtype is DType.F32 and precision != "ieee":
-                extra.append(("precision", precision))
-            schedule = Schedule(loops, reduce, packs=packs, extra=tuple(extra))
-            found.append(_Candidate(seconds(shape, tiling, used, target), schedule))
-    found.sort(key=lambda x: x.seconds)
-    yield from (x.schedule for x in found[:_MOST])
+            if used is not None and (split == 1 or splits_at_all(shape, tiling)):
+                extra = (*_options(c, tiling, shape, used, target), *_precision(c, precision))
+                found.append((seconds(shape, tiling, used, target), _schedule(c, tiling, packs, extra)))
+    found.sort(key=lambda x: x[0])
+    yield from (schedule for _, schedule in found[:_MOST])
+
+
+def _schedule(c: Contraction, t: Tiling, packs: tuple[Pack, ...], extra: tuple[Option, ...]) -> Schedule:
+    """Neighbours in the grid share columns: those are the weights, and stay in the L2."""
+    loops = tuple(Loop(a, t.sizes[a], "block") for a in (*c.batch, *c.columns, *c.rows))
+    reduce = tuple(Loop(a, t.depth[a], "pipeline") for a in c.depth)
+    return Schedule(loops, reduce, packs=packs, extra=extra)
+
+
+def _options(c: Contraction, t: Tiling, shape: Shape, used: Used, target: Target) -> Iterator[Option]:
+    yield "num_warps", t.warps
+    yield "num_stages", t.stages
+    if t.split > 1:
+        yield f"split:{c.depth[-1]}", t.split
+        yield "programs", t.programs
+    if (group := band_of(shape, t, used, target)) > 1:
+        yield GROUP, group
+
+
+def _precision(c: Contraction, precision: str) -> Iterator[Option]:
+    if c.left.dtype is DType.F32 and c.on_unit and precision != "ieee":
+        yield "precision", precision
+
+
+def _is_one_product(kernel: Kernel) -> bool:
+    """Whether one reduction is all that stands before the results."""
+    return sum(isinstance(s, Define) and s.reduce is not None for s in kernel.body) == 1
 
 
 def _split(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
@@ -72,13 +101,15 @@ def _split(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
     return sizes
 
 
-def _depths(kernel: Kernel, c: Contraction, least: int, size: int) -> list[dict[str, int]]:
+def _depths(kernel: Kernel, c: Contraction, unit: Unit) -> list[dict[str, int]]:
     """How much of each axis of depth a step takes: the last axis in pieces that leave little of a step empty, and of
     those before it as much as the least depth of an instruction needs."""
     *outer, last = c.depth
-    length = extent(kernel, last)
+    length, least = extent(kernel, last), unit.least_depth
+    if not c.on_unit:
+        return [{**dict.fromkeys(outer, 1), last: min(_PLAIN_DEPTH, lanes_of(length))}]
     found: list[dict[str, int]] = []
-    for wanted in (n // size for n in _DEPTH_BYTES):
+    for wanted in (n // unit.size for n in _DEPTH_BYTES):
         lanes = min(max(wanted, least), lanes_of(length))
         taken = {last: lanes}
         for axis in reversed(outer):
