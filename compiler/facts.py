@@ -22,6 +22,7 @@ from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint, HostLaunch, Launch, Plan, Space
 from tilewright.plan.programs import Programs
 from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, PredictedFacts, Report, TargetFacts
+from tilewright.tuning.choice import TUNED, choice_of
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -119,7 +120,9 @@ def _predicted(build: TargetBuild, plan: Plan) -> PredictedFacts | None:
         at |= sizes
         for launch in (i for i in entry.code if isinstance(i, Launch)):
             code = build.kernels[launch.kernel]
-            assert isinstance(code, Scheduled)
+            if not isinstance(code, Scheduled):  # a routine: what it takes is not known
+                left_out += 1
+                continue
             try:
                 given = [dim.evaluate(sizes) for dim in launch.dims]
             except KeyError:  # a size that comes from the values of a tensor
@@ -132,7 +135,9 @@ def _predicted(build: TargetBuild, plan: Plan) -> PredictedFacts | None:
     if not total:
         return None
     shares = {name: spent / total for name, spent in seconds.items() if spent}
-    return PredictedFacts(_sizes(at), total, shares, left_out)
+    choices = Counter(choice_of(k.schedule) for k in build.kernels if isinstance(k, Scheduled))
+    tuned = sum(n for choice, n in choices.items() if choice.startswith(TUNED))
+    return PredictedFacts(_sizes(at), total, shares, left_out, tuned, dict(sorted(choices.items())))
 
 
 def _programs(build: TargetBuild) -> TargetFacts:

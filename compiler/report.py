@@ -66,7 +66,8 @@ class PredictedFacts:
             bytes at the bandwidth of the memory. The host part and copies are not in it.
         bound_by: the shares of these seconds that ``memory`` and ``compute`` bind.
         left_out: launches of which nothing is predicted: their sizes are known in a run only.
-        tuned: different kernels whose schedule was measured on a device; all others are the heuristic's.
+        tuned: different kernels whose schedule was measured on a device. choices: all of them by where their schedule
+            comes from (:func:`tilewright.tuning.choice.choice_of`).
     """
 
     at: str
@@ -74,6 +75,7 @@ class PredictedFacts:
     bound_by: Mapping[str, float]
     left_out: int = 0
     tuned: int = 0
+    choices: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,14 @@ class Device:
     copy: float = 0.0
     products: dict[str, float] = field(default_factory=dict)
 
+    def missing(self) -> str:
+        """Why nothing can be measured here; empty where it can."""
+        try:
+            import torch
+        except ImportError:
+            return "PyTorch, which times this and holds the inputs, is not installed"
+        return "" if self.dry or torch.cuda.is_available() else "PyTorch sees no GPU"
+
     def wait(self) -> None:
         """Until all work is done."""
         if not self.dry:
@@ -123,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--name", default="bench", help="of the files there")
     parser.add_argument("--seconds", type=float, default=300.0, help="no model is begun after that")
     parser.add_argument("--dry-run", action="store_true", help="without a GPU, with tiny peers: nothing is measured")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"which of {', '.join(PEERS)}")
@@ -130,9 +139,13 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the GPU is shared with the other engines
     start, device = time.monotonic(), Device(given.dry_run)
+    if reason := device.missing():
+        print(f"{reason}; nothing was measured (--dry-run goes the way without a GPU)", file=sys.stderr)
+        return 8
     device.measure()
     given.out.mkdir(parents=True, exist_ok=True)
-    with (given.out / "bench.md").open("w") as table, (given.out / "bench.jsonl").open("w") as lines:
+    table_file, lines_file = (given.out / f"{given.name}.{kind}" for kind in ("md", "jsonl"))
+    with table_file.open("w", encoding="utf-8") as table, lines_file.open("w", encoding="utf-8") as lines:
         say(table, "\n".join(heading(device)))
         for path in chosen(given.folder, given.only):
             if time.monotonic() > start + given.seconds:

@@ -12,26 +12,29 @@ results=${1:-${OUT:-build/device-results}}
 mkdir -p "$results"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/build/dev${PYTHONPATH:+:$PYTHONPATH}"
 python3 scripts/link_dev.py
-summary=$results/summary.txt
-: > "$summary"
+log=$results/log.txt
+: > "$log"
+summary=()
 
 step() { # name, seconds, command …
     local name=$1 limit=$2 start=$SECONDS
     shift 2
-    timeout --kill-after=5 "$limit" "$@" > "$results/$name.txt" 2>&1
-    local status=$?
-    local word="exit $status"
-    [ $status = 124 ] && word="stopped after $limit s; what it wrote stays"
-    [ $status = 0 ] && word=done
-    [ $status = 8 ] && word="no device"
-    echo "$name: $word ($((SECONDS - start)) s)" | tee -a "$summary"
-    tail -n "${lines:-3}" "$results/$name.txt"
+    echo "== $name" | tee -a "$log"
+    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$log"
+    local status=${PIPESTATUS[0]} word
+    case $status in
+        0) word=done ;;
+        8) word="no device" ;;
+        124 | 137) word="stopped after $limit s; what it wrote stays" ;;
+        *) word="exit $status" ;;
+    esac
+    summary+=("$name: $word ($((SECONDS - start)) s)")
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1 | tee -a "$summary"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1 | tee -a "$log"
 step numbers-kernels 60 python3 build/device/numbers.pyz --seconds 40 --out "$results/numbers.jsonl"
-lines=40 step numbers-zoo 90 python3 scripts/numbers_cuda.py
-lines=60 step bench 180 python3 scripts/bench_cuda.py --seconds 140 --peers eager,xla --out "$results/bench"
+step numbers-zoo 90 python3 scripts/numbers_cuda.py
+step bench 180 python3 scripts/bench_cuda.py --seconds 140 --peers eager,xla --out "$results"
 step tune 80 python3 build/device/tune.pyz --seconds 70 --out "$results/tune.jsonl"
-lines=30 step bench-compiled 150 python3 scripts/bench_cuda.py --seconds 60 --peers compile --out "$results/bench-compiled"
-cat "$summary"
+step bench-compiled 150 python3 scripts/bench_cuda.py --seconds 60 --peers compile --out "$results" --name bench-compiled
+printf '%s\n' "== summary" "${summary[@]}" | tee -a "$log"

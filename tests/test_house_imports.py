@@ -78,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         "plan",
         "ir",
         "target",
+        "tuning",
         "build",
         "build_programs",
     },

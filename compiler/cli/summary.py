@@ -98,9 +98,8 @@ def _predicted(target: TargetFacts) -> Iterator[Line]:
     without += [f"{found.left_out} launches of sizes that a run tells"] if found.left_out else []
     without += ["the host part and copies to it"] if target.fallback else []
     yield "", f"bound by {bound}{'; not in it: ' if without else ''}{', '.join(without)}"
-    heuristic = target.distinct - found.tuned
-    tuned = f"{found.tuned} by measured records" if found.tuned else "none tuned"
-    yield "", f"schedules: {heuristic} heuristic, {tuned}"
+    chosen = [f"{n} {choice}" for choice, n in found.choices.items()]
+    yield "", f"schedules: {', '.join([*chosen, *([] if found.tuned else ['none tuned'])])}"
 
 
 def _mesh(target: TargetFacts, mesh: MeshFacts, verbose: bool) -> Iterator[Line]:
