@@ -185,6 +185,7 @@ def _told(case: Case, target: Target, kept: Sequence[Candidate], first: int) -> 
                 "grid": c.module.launch.grid.evaluate(case.sizes),
                 "workspace": c.module.launch.workspace.evaluate(case.sizes),
                 "scratch": c.module.scratch[0] * c.module.launch.grid.evaluate(case.sizes),
+                "profile": c.module.scratch[1] * c.module.launch.grid.evaluate(case.sizes),
                 "packs": _packs(c.schedule, kernel),
                 "facts": c.facts,
             }

@@ -27,9 +27,13 @@ from tilewright.kernel.pack import blocked, in_memory, pack_constant
 from tilewright.target import Target
 from tilewright.tuning.records import record_from
 
+from tests.cuda.mock.driver import NAMES, Mock, modules
 from tests.kernel import trial_kernels
 
 N = 8
+IDENTITY = {"kernel": "k", "family": "f", "extents": [N], "bucket": [], "kind": "elementwise"}
+IDENTITY |= {"dtypes": "f32", "layout": "in1", "epilogue": ""}
+SCHEDULE = '{"loops":[["a0",128,"block"]]}'
 
 
 class FakeDevice:
@@ -119,7 +123,7 @@ def faulty(a: Any, b: Any, out: Any, n: int, fault: Any, *_: Any) -> None:
 def case(names: list[str], **changed: Any) -> dict[str, Any]:
     buffer = {"dtype": "f32", "shape": [N], "alias": None, "values": ["normal", 1.0], "tolerance": 1e-6, "step": False}
     candidates = [
-        {"code": n, "schedule": name, "grid": 1, "workspace": 0, "scratch": 0, "packs": {}}
+        {"code": n, "schedule": name, "grid": 1, "workspace": 0, "scratch": 0, "profile": 0, "packs": {}}
         for n, name in enumerate(names)
     ]
     buffers = [buffer | {"role": role} for role in ("in", "const", "out")]
@@ -179,21 +183,68 @@ def test_after_the_deadline_one_turn_is_all() -> None:
 
 
 def test_lines_hold_records_and_the_most_worth_comes_first(tmp_path: Path) -> None:
-    identity = {"kernel": "k", "family": "f", "extents": [N], "bucket": [], "kind": "elementwise"}
-    identity |= {"dtypes": "f32", "layout": "in1", "epilogue": ""}
-    schedule = '{"loops":[["a0",128,"block"]]}'
     cases = []
     for worth in (1.0, 5.0):
-        made = case(["add"], name=f"worth {worth}", worth=worth, identity=identity)
-        made["candidates"][0]["schedule"] = schedule
+        made = case(["add"], name=f"worth {worth}", worth=worth, identity=IDENTITY)
+        made["candidates"][0]["schedule"] = SCHEDULE
         cases.append(made)
     told = {"target": "cuda:sm_90", "tools": {"triton": "3.9.0", "ptxas": "12.9.86"}, "cases": cases}
     device = FakeDevice({"add": add}, {"add": 1e-5})
     lines = list(run.timed(device, told, codes(["add"]), 60.0))
     assert [x["name"] for x in lines] == ["worth 5.0", "worth 1.0"]
     record = record_from(json.loads(json.dumps(lines[0]["record"])))
-    assert (record.schedule, record.device, record.candidates) == (schedule, "made up", 1)
+    assert (record.schedule, record.device, record.candidates) == (SCHEDULE, "made up", 1)
     assert not list(run.timed(device, told, codes(["add"]), -1.0))
+
+
+# -- over the mock driver ------------------------------------------------------------------------------------------
+
+
+def mock_bundle(path: Path, names: list[str]) -> None:
+    """A bundle of kernels of the mock that copy ``x`` to ``out``, or that should."""
+    made = case(names, identity=IDENTITY, dims=[64])
+    made["buffers"] = [b | {"shape": [64]} for b in (made["buffers"][0], made["buffers"][2])]
+    for candidate, name in zip(made["candidates"], names, strict=True):
+        candidate |= {"code": NAMES.index(name), "workspace": 4096, "scratch": 4 * 256, "profile": 4 * 64, "grid": 4}
+        candidate["schedule"] = SCHEDULE
+    told = {"target": "cuda:sm_90", "tools": {"triton": "3.9.0", "ptxas": "12.9.86"}, "cases": [made]}
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("modules.bin", modules())
+        out.writestr("cases.json", json.dumps(told))
+
+
+def timed_on(mock: Mock, folder: Path, names: list[str]) -> tuple[int, list[dict[str, Any]]]:
+    mock_bundle(folder / "b.pyz", names)
+    words = ["--bundle", folder / "b.pyz", "--out", folder / "out", "--library", mock.path.decode(), "--seconds", 60]
+    status = run.main(list(map(str, words)))
+    text = (folder / "out").read_text() if (folder / "out").exists() else ""
+    return status, [json.loads(line) for line in text.splitlines()]
+
+
+def test_calls_keep_the_rules_of_the_driver(mock: Mock, tmp_path: Path) -> None:
+    status, (line,) = timed_on(mock, tmp_path, ["split64", "scratched", "relu"])
+    assert status == 0
+    assert ["wrong" in c for c in line["candidates"]] == [False, False, True]
+    assert record_from(line["record"]).candidates == 2
+    log = mock.log()
+    assert sum(x.startswith("load") for x in log) == 3
+    assert any("capture" in x for x in log)
+
+
+def test_another_gpu_times_nothing(mock: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mock.set(major=8, minor=0)
+    assert timed_on(mock, tmp_path, ["split64"]) == (run.NO_DEVICE, [])
+    assert "is sm_80; nothing was timed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call", ["cuModuleLoadDataEx", "cuLaunchKernel", "cuGraphInstantiateWithFlags", "cuMemAlloc_v2"]
+)
+def test_a_failed_call_costs_its_candidate_and_leaks_nothing(call: str, mock: Mock, tmp_path: Path) -> None:
+    mock.fail(call)
+    status, (line,) = timed_on(mock, tmp_path, ["split64", "scratched"])
+    assert status == 0
+    assert call in json.dumps(line)
 
 
 # -- what travels ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ _CHOSEN = {"major": 75, "minor": 76, "l2_bytes": 38, "processors": 16}  # CUdevi
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
 _DEFAULT_SHARED = 48 << 10
 _LARGEST_L2 = 126 << 20  # of compute capability 10.0 (targets/sm_100.toml)
-_GLOBAL_CAPTURE = 0  # CUstreamCaptureMode
+_THREAD_CAPTURE = 1  # CUstreamCaptureMode: what other threads do is not our capture's business
 
 #: Every function with the types of its arguments: pointers are 64 bits, and ctypes would cut them to 32.
 _TYPES: dict[str, tuple[Any, ...]] = {
@@ -175,14 +175,17 @@ class Driver:
 
     def graph(self, start: Callable[[], None]) -> int:
         """What ``start`` launches, as one thing to be launched again and again."""
-        self._call("cuStreamBeginCapture_v2", self._stream, _GLOBAL_CAPTURE)
+        self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_CAPTURE)
         graph, ready = c_void_p(), c_void_p()
         try:
-            start()
+            try:
+                start()
+            finally:
+                self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, 0)
         finally:
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
-        self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, 0)
-        self._lib.cuGraphDestroy(graph)
+            if graph:
+                self._lib.cuGraphDestroy(graph)
         return ready.value or 0
 
     def drop_graph(self, graph: int) -> None:
