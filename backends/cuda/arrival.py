@@ -147,7 +147,7 @@ class Arrival:
             self.program.depth += 1
         counter = f"{self.workspace}.to(tl.pointer_type(tl.int32)) + {self.group}"
         for p in partials:
-            line(f"tl.store({self._place(p, self.share)}, {p.tile})")
+            line(f"tl.store({self._place(p, self.share)}, {p.tile}{self._mask(p)})")
         # All threads have written before the one that counts says so; what it is told is seen before any reads on.
         line("tl.debug_barrier()")
         line(f'{self.last} = tl.atomic_add({counter}, 1, sem="acq_rel", scope="gpu") == {self.parts} - 1')
@@ -171,7 +171,7 @@ class Arrival:
         self.program.depth += 1
         for p in partials:
             place = self._place(p, f"({self.group} * {self.parts} + {self.other})")
-            line(f'{p.tile}_other = tl.load({place}, cache_modifier=".cg")')
+            line(f'{p.tile}_other = tl.load({place}{self._mask(p)}, cache_modifier=".cg")')
         if merge is None:
             for p in partials:
                 line(f"{p.tile} = {combine_text(p.op, p.tile, p.tile + '_other', p.dtype)}")
@@ -179,6 +179,12 @@ class Arrival:
             for text in merge.lines({p.tile: p.frame for p in partials}):
                 line(text)
         self.program.depth -= 1
+
+    def _mask(self, p: Partial) -> str:
+        """The lanes of a partial tile that are not padding: of 16 rows of which one counts, one is told."""
+        masks = {x.mask: (x.dim,) for x in self.at.axes.values() if x.mask is not None and x.dim in p.frame}
+        texts = [spread(mask, p.frame, tuple(d for d in dims if d)) for mask, dims in masks.items()]
+        return f", mask={' & '.join(texts)}" if texts else ""
 
     def _place(self, p: Partial, slot: str) -> str:
         """The addresses of a partial tile in the share of program ``slot``."""

@@ -91,9 +91,25 @@ def _swapped(c: Contraction) -> Contraction:
 
 
 def _operands(product: Binary) -> tuple[Value, Value]:
-    """The factors without widening casts, when both then have a type that the matrix unit widens by itself."""
+    """The factors without widening casts, when both then have a type that the matrix unit widens by itself. Integers
+    of at most 8 bits beside 16-bit floats, and of 4 beside 8, become those: that is exact."""
     a, b = product.a, product.b
     narrow = _EXACT.get(product.dtype, ())
-    if not isinstance(a, Cast) or not isinstance(b, Cast) or not {a.x.dtype, b.x.dtype} <= set(narrow):
-        return a, b
-    return (a.x, b.x) if a.x.dtype is b.x.dtype or {a.x.dtype, b.x.dtype} <= _BYTES else (a, b)
+    if isinstance(a, Cast) and isinstance(b, Cast):
+        types = {a.x.dtype, b.x.dtype}
+        if types <= set(narrow) and (len(types) == 1 or types <= _BYTES):
+            return a.x, b.x
+        if b.x.dtype in narrow and _holds(b.x.dtype, a.x.dtype):
+            return Cast(b.x.dtype, a.x), b.x
+        if a.x.dtype in narrow and _holds(a.x.dtype, b.x.dtype):
+            return a.x, Cast(a.x.dtype, b.x)
+    return a, b
+
+
+def _holds(wide: DType, narrow: DType) -> bool:
+    """Whether ``wide`` has every integer of type ``narrow``."""
+    if not narrow.is_integer:
+        return False
+    if wide in (DType.F16, DType.BF16):
+        return narrow.bits <= 8
+    return wide is DType.I8 and narrow.bits <= 4

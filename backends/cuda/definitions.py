@@ -78,6 +78,24 @@ def _f8e8m0_bits(x):
 #: Elements of 4 and 2 bits share a byte, the first in its lowest bits. Other lanes and programs write the others of a
 #: word; the last element of the tensor clears what follows it in its byte.
 _PACKED = {
+    "_i4_pairs": """\
+def _i4_pairs(x):
+    x = x.to(tl.int8, bitcast=True)
+    return tl.interleave((x << 4).to(tl.int8), x) >> 4
+""",
+    "_u4_pairs": """\
+def _u4_pairs(x):
+    return tl.interleave((x << 4).to(tl.uint8), x) >> 4
+""",
+    "_upper": """\
+def _upper(x):
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+""",
+    "_rest": """\
+def _rest(x):
+    upper = _upper(x)
+    return tl.where(x == upper, 0.0, x - upper)
+""",
     "_get_packed": """\
 def _get_packed(byte, at, BITS: tl.constexpr, SIGNED: tl.constexpr):
     shift = ((at % (8 // BITS)) * BITS).to(tl.int32)

@@ -62,7 +62,9 @@ class _Emitter:
         #: Sums missed by products of unsigned bytes: accumulator, their name, where they stand in it, their shape.
         self.missed: list[tuple[str, str, str, str]] = []
         native = _unit_operands(scheduled) if "f8" in features else frozenset()
-        self.values = Values(self.kernel, self.at, self.line, self.program.fresh, native=native)
+        self.values = Values(
+            self.kernel, self.at, self.line, self.program.fresh, self.program.early_line, native=native
+        )
         self.grid = constant(1)
         self.arrival: Arrival | None = None
         self.arrived = False
@@ -201,6 +203,7 @@ class _Emitter:
         self.body(nest[-1].body, inside)
         if many:
             self.program.depth -= 1
+            self.program.leave()
         for tile, name, where, shape in self.missed:
             self.program.lines.insert(start, "    " * self.program.depth + f"{name} = tl.zeros({shape}, tl.int32)")
             self.line(f"{tile} += {name}{where} * 128")
@@ -301,6 +304,9 @@ class _Emitter:
             precision = str(self.scheduled.schedule.option("precision", "ieee"))
             if precision not in PRECISIONS:
                 raise self.program.refuse(f"precision {precision!r} of an f32 product ({', '.join(PRECISIONS)})")
+            whole = [_is_short(x) for x in (c.left, c.right)]
+            if precision == "tf32x3" and any(whole):
+                return self.split_dot(parts, whole, node)
             parts.append(f'input_precision="{precision}"')
         parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
         return f"tl.dot({', '.join(parts)})"
@@ -321,6 +327,17 @@ class _Emitter:
                 shifted = f"({left if n == 0 else right} ^ 128).to(tl.int8, bitcast=True)"
                 left, right = (shifted, right) if n == 0 else (left, shifted)
         return left, right
+
+    def split_dot(self, parts: Sequence[str], whole: Sequence[bool], node: Compute) -> str:
+        """A product of f32 of which an operand is whole in tf32: of the other, what tf32 has and the rest, each in one
+        product. That is 21 bits, as of three products of tf32."""
+        last = f'input_precision="tf32", out_dtype=tl.{LANGUAGE[node.value.dtype]})'
+        if all(whole):
+            return f"tl.dot({', '.join(parts)}, {last}"
+        cut = 1 if whole[0] else 0
+        halves = [[f"{name}({x})" if n == cut else x for n, x in enumerate(parts[:2])] for name in ("_rest", "_upper")]
+        rest = f"tl.dot({', '.join([*halves[0], *parts[2:]])}, {last}"
+        return f"tl.dot({', '.join([*halves[1], rest])}, {last}"
 
     def operand(self, value: Value, frame: Frame, guards: frozenset[str], ragged: Sequence[str]) -> str:
         s = self.values.spell(value, frame, guards)
@@ -387,6 +404,11 @@ def _unit_operands(scheduled: Scheduled) -> frozenset[str]:
         if isinstance(node, Compute | Write):
             others |= {x.tensor for x in loads_of(node.value) if x not in operands}
     return frozenset(units - others)
+
+
+def _is_short(value: Value) -> bool:
+    """Whether ``value`` is an integer of at most 8 bits, of which 11 bits of tf32 lose nothing."""
+    return isinstance(value, Cast) and value.x.dtype.is_integer and value.x.dtype.bits <= 8
 
 
 def _reads_zero(value: Value, axes: Sequence[str]) -> bool:

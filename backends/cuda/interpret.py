@@ -59,7 +59,7 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
                     )
             files = {key: f"{n}_{key}.npy" for key in run.arrays}
             for key, array in run.arrays.items():
-                np.save(folder / files[key], np.ascontiguousarray(array))
+                np.save(folder / files[key], _stored(np.ascontiguousarray(array)))
             jobs.append(
                 {
                     "file": f"{run.kernel}.py",
@@ -80,3 +80,12 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
         if done.returncode:
             raise InternalError(f"Triton's interpreter failed ({done.returncode}):\n{done.stderr}")
         return [{key: np.load(folder / job["arrays"][key]) for key in job["outputs"]} for job in jobs]
+
+
+def _stored(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``array`` as it lies in memory: of 4-bit integers two in a byte, the first in its low half."""
+    if array.dtype.name not in ("int4", "uint4"):
+        return array
+    codes = array.astype(np.int8).view(np.uint8).ravel() & 15
+    codes = np.append(codes, np.zeros(codes.size % 2, np.uint8))
+    return codes[::2] | codes[1::2] << 4

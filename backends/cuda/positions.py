@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tilewright.ir.ranges import Range, bounds
-from tilewright.ir.symbolic import Atom, Expr, Monomial, Operation, Symbol
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Monomial, Operation, Symbol
 
 #: Offsets and sizes at or beyond this need 64 bits.
 INT32_END = 2**31
@@ -24,11 +24,14 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_."
 @dataclass(frozen=True, slots=True)
 class Position:
     """An axis in the current scope: variable ``name`` holds its position(s), ``dim`` the dimension it varies along
-    (``None``: a scalar), ``mask`` the variable that is true on lanes inside the axis (``None``: all are)."""
+    (``None``: a scalar), ``mask`` the variable that is true on lanes inside the axis (``None``: all are). The lanes
+    begin at ``start``; those from ``end`` on are padding."""
 
     name: str
     dim: str | None
     mask: str | None = None
+    start: Expr = ZERO
+    end: Expr = ZERO
 
 
 @dataclass(frozen=True, slots=True)

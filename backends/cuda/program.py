@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
@@ -42,6 +43,7 @@ class Program:
         self.depth = 1
         self.at = Positions()
         self.groups = _groups(scheduled)
+        self._heads: list[_Head] = []
         self._guarded = {a for n, _ in visit(scheduled) if isinstance(n, Compute | Write) for a in n.guards}
         tiles = {n.tile.name for n, _ in visit(scheduled) if isinstance(n, Alloc)}
         variables = {n.var for n, _ in visit(scheduled) if isinstance(n, For)}
@@ -53,6 +55,20 @@ class Program:
     def line(self, text: str) -> None:
         """Write one line."""
         self.lines.append("    " * self.depth + text)
+
+    def early_line(self, text: str, axes: Container[str]) -> None:
+        """Write a line that depends on no more than ``axes`` and memory that no one writes: before the outermost of the
+        current loops that neither binds one of them nor has a loop inside that does."""
+        n = len(self._heads)
+        while n and not any(a in axes for a in self._heads[n - 1].axes):
+            n -= 1
+        if n == len(self._heads):
+            self.line(text)
+            return
+        at = self._heads[n].line
+        self.lines.insert(at, "    " * self._heads[n].depth + text)
+        for head in self._heads[n:]:
+            head.line += 1
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has yet: ``stem``, or with a number."""
@@ -83,11 +99,11 @@ class Program:
         group = next((g for g in self.groups if axis in g), None)
         if r.lanes is None or r.lanes & (r.lanes - 1):
             raise self.refuse(f"axis {axis} is taken {r.size} at a time, not a power of two (whole:{axis} pads it)")
+        end = r.loops[-1].hi if r.loops else r.limit
         if r.lanes == 1:
-            end = r.loops[-1].hi if r.loops else r.limit
             empty = r.ragged and axis in self._guarded and bounds(end, self.at.facts)[0] < 1
             mask = f"({start} < {self.at.index(end, ()).text})" if empty else None
-            self.at.axes[axis] = Position(start, None, mask)
+            self.at.axes[axis] = Position(start, None, mask, r.start, end)
             return
         name = axis if axis not in self.at.axes else self.fresh(axis)
         if group is None:
@@ -101,9 +117,8 @@ class Program:
         mask = None
         if r.ragged and axis in self._guarded:
             mask = self.fresh(f"{name}_in")
-            end = r.loops[-1].hi if r.loops else r.limit
             self.line(f"{mask} = {name} < {self.at.index(end, ()).text}")
-        self.at.axes[axis] = Position(name, dim, mask)
+        self.at.axes[axis] = Position(name, dim, mask, r.start, end)
 
     def enter(self, loops: Sequence[For], scope: Scope) -> Scope:
         """The scope inside ``loops``."""
@@ -123,13 +138,17 @@ class Program:
 
     def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
         """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
+        if share is not None:
+            first, end = share.cut(self.at.index(product(trips(x) for x in many), ()).operand)
+        self._heads.append(_Head(len(self.lines), self.depth, tuple(x.axis for x in many)))
         if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
             self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
             return
         step = self.fresh("step")
         total = self.at.index(product(trips(x) for x in many), ()).text
-        first, end = share.cut(total) if share is not None else ("0", total)
+        if share is None:
+            first, end = "0", total
         self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])
@@ -138,6 +157,19 @@ class Program:
             text = text if loop.size == 1 else f"({text}) * {loop.size}"
             lo = "" if loop.lo == 0 else f" + {self.at.index(loop.lo, ()).operand}"
             self.line(f"    {loop.var} = {text}{lo}")
+
+    def leave(self) -> None:
+        """The loop whose head came last is over."""
+        self._heads.pop()
+
+
+@dataclass(slots=True)
+class _Head:
+    """The head of a loop that is being written: the number of its line, how far that is indented, what it binds."""
+
+    line: int
+    depth: int
+    axes: tuple[str, ...]
 
 
 def _groups(scheduled: Scheduled) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from tilewright.backends.cuda.functions import (
@@ -15,11 +15,12 @@ from tilewright.backends.cuda.functions import (
     rounded,
     unary_text,
 )
-from tilewright.backends.cuda.positions import INT32_END, Frame, Positions, Spelled, spread
+from tilewright.backends.cuda.packed import Pairs, pairs_of
+from tilewright.backends.cuda.positions import INT32_END, Frame, Position, Positions, Spelled, spread
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, product, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import used_symbols
+from tilewright.kernel.analysis import gathered, offset_of, used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
 from tilewright.kernel.schedule import ScheduleError
 from tilewright.kernel.tile import Kernel
@@ -40,6 +41,7 @@ class Values:
     Attributes:
         line: writes one line of program text.
         fresh: a variable name that nothing has, from a stem.
+        early: writes a line as far up as what it depends on, those axes, allows.
         tiles: the frame that each tile was made in.
         loaded: what has been read in this scope: key → (variable, its frame).
         native: tensors whose elements are read as a matrix unit takes them, not as they are in registers otherwise.
@@ -50,6 +52,7 @@ class Values:
     at: Positions
     line: Callable[[str], None]
     fresh: Callable[[str], str]
+    early: Callable[[str, Container[str]], None]
     tiles: dict[str, Frame] = field(default_factory=dict)
     loaded: dict[object, tuple[str, Frame]] = field(default_factory=dict)
     native: frozenset[str] = frozenset()
@@ -130,6 +133,11 @@ class Values:
         self.faults = True
         return Spelled(spread(row, frame, own), frozenset(own)), Condition(inside, own)
 
+    def _is_still(self, v: Load) -> bool:
+        """Whether a read needs one line, and no store of this kernel changes what it finds."""
+        changed = {x for p in self.kernel.params if p.role == "out" for x in (p.name, p.alias)}
+        return v.tensor not in changed and v.dtype.bits >= 8 and all(isinstance(i, Expr) for i in v.index)
+
     # -- reads ---------------------------------------------------------------------------------------------------
 
     def _load(self, v: Load, frame: Frame, guards: frozenset[str]) -> Spelled:
@@ -139,14 +147,55 @@ class Values:
         own = tuple(d for d in frame if d in dims)
         masked = [a for a in axes if a in guards]
         key = (v, own, tuple(masked), tuple(self.at.axes[a].name for a in axes))
+        if key not in self.loaded and (pairs := self._pairs(v, own)) is not None:
+            self.loaded[key] = (self._read_pairs(v, pairs, own, masked), own)
         if key not in self.loaded:
             offset, inside = self.offset(v.tensor, v.index, own, guards)
             conditions = [*self.masks(masked), *inside, *self._inside(v, own)]
             text = self._read(v, offset, own, conditions)
             self.loaded[key] = (self.fresh(v.tensor.lower()), own)
-            self.line(f"{self.loaded[key][0]} = {text}")
+            line = f"{self.loaded[key][0]} = {text}"
+            # What stays in a loop is read before it: Triton does not move reads, of which an empty loop has none.
+            if self._is_still(v) and not inside:
+                self.early(line, axes)
+            else:
+                self.line(line)
         name, own = self.loaded[key]
         return Spelled(spread(name, frame, own), frozenset(own))
+
+    def _pairs(self, v: Load, frame: Frame) -> Pairs | None:
+        """How a read of 4-bit integers is one of pairs; ``None`` where it is not."""
+        if v.dtype not in (DType.I4, DType.U4) or v.fill is not None or gathered(v.index):
+            return None
+        return pairs_of(
+            offset_of(self.kernel.param(v.tensor), tuple(i for i in v.index if isinstance(i, Expr))), frame, self.at
+        )
+
+    def _read_pairs(self, v: Load, pairs: Pairs, frame: Frame, masked: list[str]) -> str:
+        """A variable with the elements of ``v``, of which each byte is read once."""
+        p = self.at.axes[pairs.axis]
+        assert p.dim is not None
+        order = (*(d for d in frame if d != p.dim), p.dim)
+        half = self.fresh(pairs.half)
+        lanes = self.at.lanes[p.dim] // 2
+        start = self.at.index(pairs.start, ()).operand
+        self.line(f"{half} = {start} + tl.arange(0, {lanes})")
+        self.at.axes[pairs.half] = Position(half, p.dim)
+        offset = self.at.index(pairs.offset, order).operand
+        del self.at.axes[pairs.half]
+        conditions = self.masks(a for a in masked if a != pairs.axis)
+        if pairs.axis in masked and p.mask is not None:
+            conditions.append(Condition(f"({half} * 2 < {self.at.index(p.end, ()).operand})", (p.dim,)))
+        more = f", mask={conjunction(conditions, order)}, other=0" if conditions else ""
+        codes, name = self.fresh(f"{v.tensor.lower()}_bytes"), self.fresh(v.tensor.lower())
+        self.line(f"{codes} = tl.load({v.tensor} + {offset}{more})")
+        text = f"_{v.dtype}_pairs({codes})"
+        self.line(
+            f"{name} = {text}"
+            if order == frame
+            else f"{name} = tl.permute({text}, {tuple(order.index(d) for d in frame)})"
+        )
+        return name
 
     def _read(self, v: Load, offset: Spelled, frame: Frame, conditions: list[Condition]) -> str:
         """What is read at ``offset`` where ``conditions`` hold, as it is in registers."""

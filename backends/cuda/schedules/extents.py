@@ -16,6 +16,23 @@ def extent(kernel: Kernel, axis: str) -> int:
     return bounds(kernel.extent(axis), dict(kernel.facts))[1]
 
 
+#: Shares that stand for a range together, and the ratio of ends up to which a range is short.
+SHARES, _SHORT = (0.7, 0.85, 1.0), 64
+#: Sizes beyond this are not what a schedule is chosen for, whatever a symbol's range allows.
+_FAR = 8192
+
+
+def extent_at(kernel: Kernel, axis: str, share: float) -> int:
+    """The extent of ``axis`` where symbols of long ranges (lengths) stand at ``share`` of the way through, in ratios,
+    and those of short ranges (batches) near their lower ends."""
+    symbols = {}
+    for name, r in kernel.facts:
+        low = max(1, r.lo)
+        ratio = max(low, min(r.hi, _FAR)) / low
+        symbols[name] = round(low * ratio ** (share if ratio > _SHORT else max(0.0, share - SHARES[0])))
+    return max(1, kernel.extent(axis).evaluate(symbols))
+
+
 def lanes_of(n: int) -> int:
     """The smallest power of two that holds ``n``."""
     return 1 << max(0, n - 1).bit_length()

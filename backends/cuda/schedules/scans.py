@@ -1,39 +1,145 @@
-"""Schedules of scans: attention, whose rows stay in registers while keys and values pass by."""
+"""Schedules of scans: attention, whose rows stay in registers while keys and values pass by.
+
+Prefill: a tile of rows a program, the axis of keys in a pipelined loop. Decode: the few rows that share keys and values
+(a group of heads, some positions) are one tile, and the axis of keys is split over programs, since there is little else
+to deal out; their partial results are merged (:mod:`tilewright.backends.cuda.arrival`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
-from tilewright.backends.cuda.schedules.extents import has_unit
-from tilewright.ir.symbolic import Expr
-from tilewright.kernel.analysis import loads_of, used_symbols
-from tilewright.kernel.expr import Load
-from tilewright.kernel.schedule import Loop, Schedule, Stage
+from tilewright.backends.cuda.merging import merge_of
+from tilewright.backends.cuda.schedules.costs import LATENCY
+from tilewright.backends.cuda.schedules.extents import SHARES, extent, extent_at, lanes_of
+from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
+from tilewright.ir.types import DType
+from tilewright.kernel.schedule import Loop, Schedule
 from tilewright.kernel.tile import Kernel, Scan, Store
 from tilewright.target import Target
 
+#: Rows of a tile (of the matrix instructions at least 16), positions of the scanned axis in a turn, warps.
+_ROWS, _PIECES, _WARPS = (128, 64, 32, 16), (128, 64, 32), (4, 8)
+_STAGES = (3, 2, 4)
+#: Rows that are one tile whatever their number, and so leave the scanned axis as the only thing to deal out.
+_FEW = 16
+#: Turns of the loop that are worth a program of their own, and most programs that share one tile of rows: the last of
+#: them reads what all found.
+_LEAST_TURNS, _MOST_PARTS = 2, 32
+#: Programs for each multiprocessor that a split aims at: with two, one computes while the other waits.
+_WAVES = 2
+#: Accumulators of a thread beyond which ptxas spills: 255 registers, of which addresses, masks and operands take 95.
+_REGISTERS = 160
+#: Instructions for each score beside the products (scale, mask, exponential, sums, conversion): counted in SASS.
+_SCORE_OPERATIONS = 14
+#: Exponentials a clock and multiprocessor (CUDA C++ Programming Guide, Arithmetic Instructions: special functions).
+_EXPONENTIALS = 16
+#: Clocks of a turn that nothing overlaps where a multiprocessor has one program alone. An assumption.
+_TURN = 250
+#: Candidates told: a tuner compiles each.
+_MOST = 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Axes of an attention: ``rows`` share keys and values, ``columns`` and ``depth`` are what is taken whole."""
+
+    rows: tuple[str, ...]
+    outer: tuple[str, ...]
+    columns: int
+    depth: int
+    scanned: str
+    unit: Unit
+    precision: str
+
 
 def scan_schedules(kernel: Kernel, scan: Scan, products: list[Contraction], target: Target) -> Iterator[Schedule]:
-    """Attention: a tile of rows in registers, the scanned axis in pieces, everything else one at a time."""
-    store = next(s for s in kernel.body if isinstance(s, Store))
+    """Tiles of rows by rising estimate of their time; of few rows, with the scanned axis split."""
+    shape = _shape(kernel, scan, products, target)
+    few = math.prod(extent(kernel, a) for a in shape.rows) <= _FEW
+    found: list[tuple[float, Schedule]] = []
+    for rows, piece, warps, stages in combinations((_FEW,) if few else _ROWS, _PIECES, _WARPS, _STAGES):
+        sizes = _dealt(kernel, shape.rows, rows)
+        if piece > max(16, lanes_of(extent(kernel, scan.axis))) or not _fits(shape, rows, piece, warps, stages, target):
+            continue
+        order = [a for a in shape.outer if a not in shape.rows] + list(shape.rows)
+        loops = tuple(Loop(a, sizes.get(a, 1), "block") for a in order)
+        extra: list[tuple[str, int | str | bool]] = [("num_warps", warps), ("num_stages", stages)]
+        if shape.precision and shape.precision != "ieee":
+            extra.append(("precision", shape.precision))
+        if few and merge_of(scan) is not None:
+            extra += [(f"split:{scan.axis}", _MOST_PARTS), ("programs", _WAVES * target.units), ("least", _LEAST_TURNS)]
+        schedule = Schedule(loops, (Loop(scan.axis, piece, "pipeline"),), extra=tuple(extra))
+        found.append((_seconds(kernel, shape, sizes, (rows, piece, warps, stages), few, target), schedule))
+    found.sort(key=lambda x: x[0])
+    yield from (s for _, s in found[:_MOST])
+
+
+def _shape(kernel: Kernel, scan: Scan, products: list[Contraction], target: Target) -> _Shape:
     first = products[0]
-    row = first.rows[-1]
     kept = {a for c in products for a in (*c.columns, *c.depth)} - {scan.axis}
-    unit = has_unit(first.left, "ieee")
-    choices = (
-        ((64, 64, 4, 2), (128, 64, 8, 2), (64, 32, 4, 3), (32, 32, 4, 2))
-        if unit
-        else ((32, 64, 8, 2), (64, 32, 8, 2), (16, 32, 4, 2))
+    stored = dict.fromkeys(a for s in kernel.body if isinstance(s, Store) for a in s.axes)
+    dtype = first.left.dtype
+    precision = precision_of(dtype, target)
+    return _Shape(
+        rows=tuple(a for a in first.rows if a != scan.axis),
+        outer=tuple(a for a in stored if a not in kept),
+        columns=math.prod(lanes_of(extent(kernel, a)) for c in products[1:] for a in c.columns if a != scan.axis),
+        depth=math.prod(lanes_of(extent(kernel, a)) for a in first.depth),
+        scanned=scan.axis,
+        unit=unit_of(first, precision, target),
+        precision=precision if dtype is DType.F32 else "",
     )
-    still = tuple(x.tensor for x in loads_of(first.left) if scan.axis not in used_symbols(x) and _is_plain(kernel, x))
-    for rows, piece, warps, stages in choices:
-        loops = tuple(Loop(a, rows if a == row else 1, "block") for a in store.axes if a not in kept)
-        reduce = (Loop(scan.axis, piece, "pipeline"),)
-        stage = tuple(Stage(t, len(loops), "reg") for t in still)
-        yield Schedule(loops, reduce, stage, extra=(("num_warps", warps), ("num_stages", stages)))
 
 
-def _is_plain(kernel: Kernel, load: Load) -> bool:
-    """Whether every index of ``load`` is an axis: only such reads can be staged."""
-    return all(isinstance(i, Expr) and str(i) in {a.name for a in kernel.axes} for i in load.index)
+def _dealt(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
+    """``lanes`` dealt out to ``axes`` from the last on; what is left over pads the last."""
+    sizes: dict[str, int] = {}
+    for axis in reversed(axes):
+        sizes[axis] = min(lanes, lanes_of(extent(kernel, axis)))
+        lanes //= sizes[axis]
+    if axes:
+        sizes[axes[-1]] *= lanes
+    return sizes
+
+
+def _fits(s: _Shape, rows: int, piece: int, warps: int, stages: int, target: Target) -> bool:
+    """Whether accumulators fit the registers of a thread and buffers the memory of a block."""
+    threads = 32 * warps
+    accumulators = rows * (s.columns + piece) // threads
+    buffers = stages * piece * (s.depth + s.columns) + rows * (s.depth + piece)
+    tall = rows >= 16 * warps or rows <= _FEW  # a warp has 16 rows of its own, or all have the same
+    return tall and accumulators <= _REGISTERS and buffers * s.unit.size <= target.extra["shared_per_block"]
+
+
+def _seconds(
+    kernel: Kernel, s: _Shape, sizes: dict[str, int], tile: tuple[int, int, int, int], few: bool, target: Target
+) -> float:
+    """Predicted time, as the product over sizes that stand for the range of the symbols; for choosing only."""
+    rows, piece, warps, stages = tile
+    clock = float(target.extra["clock_hz"])
+    rate = s.unit.operations / target.units / clock  # of a multiprocessor
+    total = 1.0
+    for share in SHARES:
+        programs = math.prod(-(-extent_at(kernel, a, share) // sizes.get(a, 1)) for a in s.outer)
+        turns = -(-extent_at(kernel, s.scanned, share) // piece)
+        if few:
+            parts = max(1, min(_MOST_PARTS, _WAVES * target.units // programs, turns // _LEAST_TURNS))
+            programs, turns = programs * parts, -(-turns // parts)
+        bytes_ = piece * (s.depth + s.columns) * s.unit.size
+        work = max(
+            2 * rows * piece * (s.depth + s.columns) / rate * (1 if rows >= 64 or not s.unit.matrix else 64 / rows / 2),
+            rows * piece * _SCORE_OPERATIONS / 128,
+            rows * piece / _EXPONENTIALS,
+            bytes_ * target.units * clock / target.memory["global"].bandwidth / (1 if few else 4),
+            # Little's law: no more than the other buffers are in flight.
+            LATENCY / max(1, stages - 1),
+        )
+        together = max(1, min(programs // target.units, 16 // warps))
+        waves = -(-programs // (target.units * together))
+        total *= waves * (LATENCY + turns * max(work * together, work + _TURN)) / clock
+    return total
