@@ -43,6 +43,7 @@ _PLAIN_TILES = ((32, 32, 4), (16, 32, 4), (16, 16, 4), (16, 16, 2))
 _PLAIN_DEPTH = 4
 #: Bytes of a row of depth in a tile: what one row of a swizzle holds, half of it, and a quarter.
 _DEPTH_BYTES = (128, 64, 32)
+_LEAST_DEPTH = 16
 #: The most candidates that are told: a tuner compiles each of them.
 _MOST = 48
 #: Rows of a tile that are worth a block of the tensor memory accelerator: those of a warpgroup's product.
@@ -149,7 +150,7 @@ def _depths(kernel: Kernel, c: Contraction, unit: Unit) -> list[dict[str, int]]:
     if not c.on_unit:
         return [{**dict.fromkeys(outer, 1), last: min(_PLAIN_DEPTH, lanes_of(length))}]
     found: list[dict[str, int]] = []
-    for wanted in (n // unit.size for n in _DEPTH_BYTES):
+    for wanted in (n // unit.size for n in _DEPTH_BYTES if n // unit.size >= _LEAST_DEPTH):
         lanes = min(max(wanted, least), lanes_of(length))
         taken = {last: lanes}
         for axis in reversed(outer):
