@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvi
 OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
 OPTIONAL |= {"jaxlib": "programs for XLA and TPUs", "libtpu": "compiles them for TPUs, with no TPU"}
 GOOGLE = "0x1ae0"  # PCI vendor (pci-ids.ucw.cz); TPUs are processing accelerators, class 12
+PATIENCE = 60  # seconds that a driver may take to answer
 PROBE = "double probe(double x) { return 2 * x; }\n"
 #: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.
 LEVELS = {
@@ -104,15 +107,18 @@ def _cpus() -> int:
 
 
 def _nvidia() -> Check:
-    """Whether an NVIDIA driver answers. None is needed to compile."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    """The driver and its GPUs, asked in a process apart: a broken driver may hang or abort. None is needed to
+    compile."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return Check("nvidia", "missing", "no NVIDIA driver on this machine")
+        child = [sys.executable, "-m", "tilewright.runtime.devices.driver"]
+        done = subprocess.run(child, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Check("nvidia", "broken", f"the NVIDIA driver did not answer within {PATIENCE} s")
     if done.returncode:
-        return Check("nvidia", "broken", done.stdout.strip() or done.stderr.strip())
-    return Check("nvidia", "ok", done.stdout.strip())
+        told = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return Check("nvidia", "broken", f"asking the NVIDIA driver failed: {told}")
+    found = json.loads(done.stdout)
+    return Check("nvidia", found["state"], found["detail"])
 
 
 def _tpu() -> Check:

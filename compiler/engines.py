@@ -31,13 +31,24 @@ MENDABLE = 3  # exit status of a child that tells an error on stdout
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded model. ``run`` takes arrays by input name and gives arrays by output name; ``jit_seconds`` tells what
-    our own runtime has spent on compiling so far."""
+    """A loaded model.
+
+    Attributes:
+        run: takes arrays by input name and gives arrays by output name.
+        jit_seconds: what our own runtime has spent on compiling so far, ``jit_by`` by what.
+        target, place: the part that our own runtime runs, and where; ``note`` why not elsewhere.
+        on_device: the device's own seconds of a run whose inputs and outputs stay there, of our own runtime on a GPU.
+    """
 
     name: str
     version: str
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     jit_seconds: Callable[[], float] = float
+    jit_by: str = ""
+    target: str = ""
+    place: str = ""
+    note: str = ""
+    on_device: Callable[[Mapping[str, Array], float], list[float]] | None = None
 
 
 class EngineError(TilewrightError):
@@ -65,7 +76,26 @@ def _tilewright(
     def run(x: Mapping[str, Array]) -> dict[str, Array]:
         return {o.name: _numbers(o.dtype, y) for o, y in zip(outputs, session.run(None, x), strict=True)}
 
-    return Engine("tilewright", __version__, run, lambda: session.jit_seconds)
+    return Engine(
+        "tilewright",
+        __version__,
+        run,
+        lambda: session.jit_seconds,
+        session.jit_by,
+        session.target,
+        session.place,
+        session.note,
+        _on_device(session, entry),
+    )
+
+
+def _on_device(session: Any, entry: str | None) -> Callable[[Mapping[str, Array], float], list[float]] | None:
+    """What measures the device's own time of a session that has one."""
+    if not hasattr(session, "gpu"):
+        return None
+    from tilewright.runtime.device_time import device_seconds
+
+    return lambda feed, seconds: device_seconds(session, feed, seconds, entry)
 
 
 def _numbers(spelling: str, array: Array) -> Array:
@@ -189,7 +219,7 @@ def open_engine(
 @dataclass(frozen=True, slots=True)
 class Runs:
     """What an engine made of some inputs in a process of its own. ``seconds`` per run, ``peak_rss`` in bytes;
-    ``jit_seconds`` of all were spent on compiling, which our own runtime is allowed to here."""
+    ``jit_seconds`` of all were spent on compiling by ``jit_by``, which our own runtime is allowed to here."""
 
     engine: str
     version: str
@@ -198,6 +228,7 @@ class Runs:
     peak_rss: int
     outputs: tuple[dict[str, Array], ...]
     jit_seconds: float = 0.0
+    jit_by: str = ""
 
 
 def run_apart(
@@ -226,7 +257,16 @@ def run_apart(
         outputs = tuple(
             dict(zip(told["outputs"], _arrays(Path(folder) / f"out{i}.npz"), strict=True)) for i in range(len(feeds))
         )
-    return Runs(name, told["version"], told["load_seconds"], tuple(told["seconds"]), told["peak_rss"], outputs)
+    return Runs(
+        name,
+        told["version"],
+        told["load_seconds"],
+        tuple(told["seconds"]),
+        told["peak_rss"],
+        outputs,
+        told["jit_seconds"],
+        told["jit_by"],
+    )
 
 
 def _save(path: Path, arrays: Sequence[Array]) -> None:
@@ -267,7 +307,8 @@ def _child(task: Mapping[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         told["outputs"] = list(outputs)
         _save(folder / f"out{i}.npz", list(outputs.values()))
-    return told | {"seconds": seconds, "peak_rss": peak_rss(), "jit_seconds": engine.jit_seconds()}
+    compiled = {"jit_seconds": engine.jit_seconds(), "jit_by": engine.jit_by}
+    return told | {"seconds": seconds, "peak_rss": peak_rss()} | compiled
 
 
 def peak_rss() -> int:

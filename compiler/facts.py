@@ -22,6 +22,7 @@ from tilewright.plan.memory import plan_memory
 from tilewright.plan.plan import EntryPoint, HostLaunch, Launch, Plan, Space
 from tilewright.plan.programs import Programs
 from tilewright.report import MeshFacts, ModelFacts, PrecisionFacts, PredictedFacts, Report, TargetFacts
+from tilewright.tuning.choice import choice_of
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Code
@@ -105,8 +106,14 @@ def _target(build: TargetBuild) -> TargetFacts:
         arena=_arenas(plan.entries, ("device", "host") if apart else ("device",)),
         host=build.host.spelling if build.host else "",
         host_distinct=len(build.host_kernels),
+        schedules=_schedules(build) if apart else {},
         predicted=_predicted(build, plan) if apart else None,
     )
+
+
+def _schedules(build: TargetBuild) -> dict[str, int]:
+    """How many kernels have a schedule of each origin. Routines have none."""
+    return dict(Counter(choice_of(k.schedule) for k in build.kernels if isinstance(k, Scheduled)).most_common())
 
 
 def _predicted(build: TargetBuild, plan: Plan) -> PredictedFacts | None:
@@ -119,10 +126,11 @@ def _predicted(build: TargetBuild, plan: Plan) -> PredictedFacts | None:
         at |= sizes
         for launch in (i for i in entry.code if isinstance(i, Launch)):
             code = build.kernels[launch.kernel]
-            assert isinstance(code, Scheduled)
             try:
-                given = [dim.evaluate(sizes) for dim in launch.dims]
+                given = [dim.evaluate(sizes) for dim in launch.dims] if isinstance(code, Scheduled) else None
             except KeyError:  # a size that comes from the values of a tensor
+                given = None
+            if given is None or not isinstance(code, Scheduled):
                 left_out += 1
                 continue
             names = [name for name, _ in code.kernel.facts]

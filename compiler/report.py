@@ -37,6 +37,8 @@ class TargetFacts:
         programs: of a graph target, what is known of each program (:class:`tilewright.backends.base.ProgramFacts`);
             ``launches`` are then nodes, ``distinct`` programs.
         mesh: of a graph target on several devices, how the model lies on them.
+        schedules: of a device, different kernels by where their schedule comes from (``heuristic``, ``tuned (date,
+            device)``; see :func:`tilewright.tuning.choice.choice_of`).
         predicted: of a device's kernels, what is predicted of a run at example sizes; ``None`` where nothing was.
         passes: how products of f32 are computed on it, where that is not in f32.
     """
@@ -53,6 +55,7 @@ class TargetFacts:
     mesh: MeshFacts | None = None
     host: str = ""
     host_distinct: int = 0
+    schedules: Mapping[str, int] = field(default_factory=dict)
     predicted: PredictedFacts | None = None
 
 
@@ -65,15 +68,13 @@ class PredictedFacts:
         seconds: of one run of every entry point: of each launch the larger of its operations at the peak rate and its
             bytes at the bandwidth of the memory. The host part and copies are not in it.
         bound_by: the shares of these seconds that ``memory`` and ``compute`` bind.
-        left_out: launches of which nothing is predicted: their sizes are known in a run only.
-        tuned: different kernels whose schedule was measured on a device; all others are the heuristic's.
+        left_out: launches of which nothing is predicted: routines, and those whose sizes are known in a run only.
     """
 
     at: str
     seconds: float
     bound_by: Mapping[str, float]
     left_out: int = 0
-    tuned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

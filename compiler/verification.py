@@ -34,7 +34,7 @@ class Part:
         totals: per output, over all samples.
         load_seconds: loading it, the runtime being imported already.
         peak_rss: highest memory of the process that ran it, Python and NumPy included; bytes.
-        jit_seconds: of all that, spent on compiling programs that the artifact has in portable form.
+        jit_seconds: of all that, spent on compiling what the artifact has in portable form; ``jit_by`` by what.
     """
 
     target: str
@@ -43,6 +43,7 @@ class Part:
     load_seconds: float
     peak_rss: int
     jit_seconds: float = 0.0
+    jit_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +375,7 @@ def _part(
         got.load_seconds,
         got.peak_rss,
         got.jit_seconds,
+        got.jit_by,
     )
 
 

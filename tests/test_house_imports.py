@@ -69,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": set(),
     "artifact": {"package", "plan", "kernel", "ir", "quantization", "report", "errors"},
     "facts": {
+        "tuning",
         "backends.base",
         "cost",
         "engines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,10 @@ class Benchmark:
         roof: where it was asked for.
         others: CPUs that other processes kept busy meanwhile, on average; ``None`` where that cannot be told. Times
             measured beside much of it are not those of a quiet machine.
-        jit_seconds: spent on compiling programs before anything was measured.
+        jit_seconds: spent on compiling before anything was measured; ``jit_by`` by what.
+        place: where it ran, and ``note`` why not elsewhere.
+        device_latency: on a GPU, percentiles of the device's own time of runs whose inputs and outputs stay there;
+            ``device_least`` the least that its target's data allow: a prediction (0 where there is none).
     """
 
     load: Load
@@ -81,6 +84,11 @@ class Benchmark:
     roof: Roof | None = None
     others: float | None = None
     jit_seconds: float = 0.0
+    jit_by: str = ""
+    place: str = ""
+    note: str = ""
+    device_latency: Mapping[str, float] = field(default_factory=dict)
+    device_least: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -135,12 +143,15 @@ def bench(
     threads = threads or (cpus if scenario == "single-stream" else 1)
     streams = streams or max(1, cpus // threads)
     ours = open_engine(OURS, Path(artifact), threads, entry, device=device, allow_jit=allow_jit, cache=cache)
+    if roofline and ours.on_device is not None:
+        cause, fix = "--roofline measures this machine's processor, and the model runs on a GPU", "leave it out"
+        raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
     work = count_work(Path(artifact), shapes, entry) if roofline else None
     machine = measure_roofline(threads) if roofline else None
     if scenario != "single-stream":
         load = _load(scenario, _runner(ours, feed), seconds, streams, rate or 0.0)
-        return Benchmark(load, threads, shapes, others=busy(), jit_seconds=ours.jit_seconds())
+        return _told(Benchmark(load, threads, shapes, others=busy()), ours)
     engines = {OURS: ours} | {name: open_engine(name, Path(path), threads) for name, path in peers.items()}
     runners = {n: _runner(e, feed if e is ours else full) for n, e in engines.items()}
     measured = interleave(runners, seconds * len(engines))
@@ -150,7 +161,26 @@ def bench(
     roof = None
     if machine and work:  # once more: other load on the machine lowers what is measured, never raises it
         roof = _roof(machine.best(measure_roofline(threads)), work, load.latency["p50"])
-    return Benchmark(load, threads, shapes, told, roof, busy(), ours.jit_seconds())
+    found = _told(Benchmark(load, threads, shapes, told, roof, busy()), ours)
+    if ours.on_device is None:
+        return found
+    least = _least(Path(artifact), ours.target, shapes, entry)
+    return replace(found, device_latency=percentiles(ours.on_device(feed, seconds)), device_least=least)
+
+
+def _least(artifact: Path, target: str, shapes: Mapping[str, tuple[int, ...]], entry: str | None) -> float:
+    """The least seconds of a run by the data of a device's target; 0 where the artifact does not say what it does."""
+    from tilewright.benchmark.records import describe, sizes_of
+
+    try:
+        return sum(k.predicted for k in describe(artifact, sizes_of(artifact, shapes, entry), target=target).kernels)
+    except UsageError:
+        return 0.0
+
+
+def _told(found: Benchmark, ours: Engine) -> Benchmark:
+    """With what our own runtime tells of itself."""
+    return replace(found, jit_seconds=ours.jit_seconds(), jit_by=ours.jit_by, place=ours.place, note=ours.note)
 
 
 def _check(scenario: str, peers: Mapping[str, object], roofline: bool, rate: float | None) -> None:

@@ -41,9 +41,13 @@ def threads(function: Callable[..., Any]) -> Callable[..., Any]:
 def device(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--device``, and what may be done to run there."""
     where = click.option(
-        "--device", default="auto", show_default=True, help="auto, or what the file has: cpu, xla-cpu, tpu, xla-cuda."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, or what the file has: cpu, cuda (cuda:1), xla-cpu, tpu, xla-cuda.",
     )
-    allow = click.option("--allow-jit", is_flag=True, help="Let XLA compile here what the file has no executable of.")
+    told = "Let XLA or the driver compile what the file has no code of."
+    allow = click.option("--allow-jit", is_flag=True, help=told)
     cache = click.option(
         "--cache/--no-cache", default=True, help="Keep what was compiled here for the next start. [default: on]"
     )

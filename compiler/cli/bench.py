@@ -120,13 +120,27 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
     shapes = "  ".join(f"{name}[{','.join(map(str, shape))}]" for name, shape in result.shapes.items())
     yield "inputs", shapes
     if result.jit_seconds:
-        yield "compiled", f"{duration(result.jit_seconds)} by XLA, here, before what was measured"
+        yield "compiled", f"{duration(result.jit_seconds)} by {result.jit_by}, here, before what was measured"
+    if result.place:
+        yield "on", result.place
+    if result.note:
+        yield "", result.note
     threads = f"{result.threads} thread{'s' * (result.threads > 1)} per run"
     offered = f", {load.offered:.1f} offered a second" if load.offered else ""
     yield "scenario", f"{load.scenario}, {threads}, {load.queries} queries{offered}"
     if load.latency:
         told = "  ".join(f"{name} {duration(load.latency[name])}" for name in ("p50", "p90", "p99"))
-        yield "latency", f"{told}   host to host"
+        transfers = ", transfers included" if result.device_latency else ""
+        yield "latency", f"{told}   host to host{transfers}"
+    if result.device_latency:
+        told = "  ".join(f"{name} {duration(result.device_latency[name])}" for name in ("p50", "p90", "p99"))
+        yield "", f"{told}   the device alone, inputs and outputs there"
+        if result.device_least:
+            share = result.device_least / result.device_latency["p50"]
+            yield (
+                "",
+                f"{share:.0%} of what the target's data allow (predicted: at least {duration(result.device_least)})",
+            )
     yield "rate", f"{load.samples_per_second:.1f} samples/s"
     for peer in result.peers:
         spread = f"{peer.ratio.low:.2f}–{peer.ratio.high:.2f}"

@@ -80,9 +80,10 @@ def command(
     for name, array in outputs.items():
         screen.block([(name, f"{array.dtype}{list(array.shape)}  {np.array2string(array.ravel()[:6], precision=6)}")])
     screen.block([("load", screen.duration(loaded - start)), ("first run", screen.duration(ended - started))])
+    screen.block([("ran on", session.place)] + ([("", session.note)] if session.note else []))
     if session.jit_seconds:
-        screen.block([("compiled", f"{screen.duration(session.jit_seconds)} by XLA, here")])
-    outcome.data |= {"target": session.target, "jit_seconds": session.jit_seconds}
+        screen.block([("compiled", f"{screen.duration(session.jit_seconds)} by {session.jit_by}, here")])
+    outcome.data |= {"target": session.target, "device": session.device, "jit_seconds": session.jit_seconds}
     outcome.data |= {"load_seconds": loaded - start, "first_run_seconds": ended - started}
     outcome.data["outputs"] = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
     if output_dir:

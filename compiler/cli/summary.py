@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.cli import precision, programs
 from tilewright.cli.screen import duration, size
+from tilewright.tuning.choice import HEURISTIC
 
 if TYPE_CHECKING:
     from tilewright.accuracy import Comparison
@@ -87,6 +88,12 @@ def _target(target: TargetFacts) -> str:
 
 def _predicted(target: TargetFacts) -> Iterator[Line]:
     """What is predicted of a device's kernels: never a measured time."""
+    if target.schedules:
+        told = ", ".join(f"{count} {origin}" for origin, count in target.schedules.items())
+        yield (
+            "schedules",
+            f"{told}{', none tuned' if set(target.schedules) == {HEURISTIC} else ''} on {target.spelling}",
+        )
     found = target.predicted
     if found is None:
         return
@@ -95,12 +102,9 @@ def _predicted(target: TargetFacts) -> Iterator[Line]:
     yield "latency", f"{least}, by peak rates and bandwidth; no device here"
     bound = ", ".join(f"{name} {share:.0%}" for name, share in found.bound_by.items())
     without = [] if "launch" in found.bound_by else ["what starting a kernel takes"]
-    without += [f"{found.left_out} launches of sizes that a run tells"] if found.left_out else []
+    without += [f"{found.left_out} launches of work that nobody knows ahead"] if found.left_out else []
     without += ["the host part and copies to it"] if target.fallback else []
     yield "", f"bound by {bound}{'; not in it: ' if without else ''}{', '.join(without)}"
-    heuristic = target.distinct - found.tuned
-    tuned = f"{found.tuned} by measured records" if found.tuned else "none tuned"
-    yield "", f"schedules: {heuristic} heuristic, {tuned}"
 
 
 def _mesh(target: TargetFacts, mesh: MeshFacts, verbose: bool) -> Iterator[Line]:
@@ -174,7 +178,7 @@ def accuracy(checked: Verification | None, reason: str = "") -> Iterator[Line]:
     yield "", f"{where} beside {checked.reference} on {samples} sample{'s' * (samples > 1)}{cost}"
     for part in checked.parts:
         if part.jit_seconds:
-            yield "", f"compiled by XLA for the check, in {duration(part.jit_seconds)} ({part.target})"
+            yield "", f"compiled by {part.jit_by} for the check, in {duration(part.jit_seconds)} ({part.target})"
     yield from (("", f"not checked on {target}: {why}") for target, why in checked.unchecked)
     if checked.reference_note:
         yield "", f"(not beside onnxruntime: {checked.reference_note})"

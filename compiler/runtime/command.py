@@ -40,10 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--output-dir", type=Path, help="write each output as NAME.npy")
     run.add_argument("--entry", help="entry point; the first by default")
-    run.add_argument("--device", default="auto", help="auto, cpu, xla-cpu, tpu, or a target of the artifact")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xla-cpu, tpu, or a target")
     run.add_argument("--threads", type=int)
     run.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
-    run.add_argument("--allow-jit", action="store_true", help="let XLA compile what the artifact has no executable of")
+    run.add_argument("--allow-jit", action="store_true", help="let XLA or the driver compile what has no code here")
     run.add_argument("--no-cache", action="store_true", help="neither read nor keep programs compiled here")
     run.add_argument("--profile", action="store_true", help="print the seconds of each kernel launch")
     run.set_defaults(action=_run)
@@ -77,9 +77,11 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{seconds * 1e6:12.1f} us  {name}")
     start = time.perf_counter()
     outputs = session.run(None, inputs)
-    print(f"{session.target}, {session.threads} threads: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
+    print(f"{session.place}: {(time.perf_counter() - start) * 1e3:.3f} ms", file=sys.stderr)
+    if session.note:
+        print(session.note, file=sys.stderr)
     if session.jit_seconds:
-        print(f"compiled here by XLA: {session.jit_seconds * 1e3:.0f} ms", file=sys.stderr)
+        print(f"compiled here by {session.jit_by}: {session.jit_seconds * 1e3:.0f} ms", file=sys.stderr)
     for info, array in zip(session.outputs, outputs, strict=True):
         print(f"{info.name}: {info.dtype}{list(array.shape)}")
         if options.output_dir is not None:

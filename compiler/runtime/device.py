@@ -6,7 +6,7 @@ import ctypes
 import platform
 import sys
 from ctypes import c_void_p
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tilewright.runtime.artifact import Artifact, aligned_copy
@@ -46,20 +46,28 @@ class LoadedPlan:
         self.artifact, self.target, self.table = artifact, target, table
         self.handle = c_void_p()
         plan = artifact.checked(_member(artifact, target, "plan.bin"))
-        name = _member(artifact, target, "kernels.so")
-        library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
-        kernels, count = kernel_table(library, f"{artifact.where}, {name}")
         self.weights = _checked_weights(artifact, table, threads)
         weights = _weight_table(artifact, self.weights)
         error = Error()
-        pointer = np.frombuffer(plan, np.uint8).ctypes.data
-        code = table.create(
+        if self._create(np.frombuffer(plan, np.uint8).ctypes.data, len(plan), weights, threads, error):
+            raise_error(error, artifact.where)
+
+    def _create(self, plan: int, size: int, weights: Weights, threads: int, error: Error) -> int:
+        """Have the executor read a plan of ``size`` bytes; its code, which is not 0 where it failed."""
+        kernels, count = self.kernels()
+        code: int = self.table.create(
             ctypes.byref(self.handle),
-            *(pointer, len(plan), ctypes.byref(weights), kernels, count, threads),
+            *(plan, size, ctypes.byref(weights), kernels, count, threads),
             ctypes.byref(error),
         )
-        if code:
-            raise_error(error, artifact.where)
+        return code
+
+    def kernels(self) -> tuple[int, int]:
+        """Address and length of the table of the processor's kernels."""
+        name = _member(self.artifact, self.target, "kernels.so")
+        where = f"{self.artifact.where}, {name}"
+        library = load_library(self.artifact.checked(name), self.artifact.manifest.hashes[name], where)
+        return kernel_table(library, where)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
@@ -80,17 +88,18 @@ def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPla
     family = _family()
     targets = artifact.manifest.targets
     offered = [t for t in targets if device == "auto" or device in t.spellings]
-    mine = [t for t in offered if t.family == family and not t.has_programs and sys.platform == "linux"]
+    apart = [t for t in targets if t.has_programs or t.has_modules]
+    mine = [t for t in offered if t.family == family and t not in apart and sys.platform == "linux"]
     if not mine:
         held = ", ".join(t.target for t in targets) or "nothing"
-        named = " or ".join(f"--device {t.target.replace(':', '-')}" for t in targets if t.has_programs)
+        named = " or ".join(f"--device {t.target.replace(':', '-')}" for t in apart)
         raise DeviceError(
             "device-missing",
             where=artifact.where,
             cause=f"it holds {held}; none of it is for device {device!r} on {sys.platform} {family}",
             fix=f"name the device ({named})" if named and device == "auto" else _COMPILE,
         )
-    table = _executor(artifact, mine[0])
+    table = executor(artifact, mine[0], Runtime)
     return LoadedPlan(artifact, _first_that_runs(artifact, mine, table), table, threads or table.threads_default())
 
 
@@ -103,6 +112,13 @@ def load_host(artifact: Artifact, target: TargetInfo, threads: int | None) -> Lo
     Raises:
         DeviceError: its kernels are not for this machine (exit 8).
     """
+    require_host(artifact, target)
+    table = executor(artifact, target, Runtime)
+    return LoadedPlan(artifact, target, table, threads or table.threads_default())
+
+
+def require_host(artifact: Artifact, target: TargetInfo) -> None:
+    """Raise :class:`DeviceError` where the host part of a part is not for this machine."""
     family = _family()
     if target.host_family != family or sys.platform != "linux":
         raise DeviceError(
@@ -111,8 +127,9 @@ def load_host(artifact: Artifact, target: TargetInfo, threads: int | None) -> Lo
             cause=f"the host part of {target.target} is for linux {target.host_family}, not {sys.platform} {family}",
             fix=_COMPILE,
         )
-    table = _executor(artifact, target)
-    missing = [name for name, *bit in target.host_requires if not table.cpu_has(*bit)]
+    table = executor(artifact, target, Runtime)
+    needed = target.host_requires if "kernels.so" in target.members else ()
+    missing = [name for name, *bit in needed if not table.cpu_has(*bit)]
     if missing:
         raise DeviceError(
             "cpu-too-old",
@@ -120,13 +137,16 @@ def load_host(artifact: Artifact, target: TargetInfo, threads: int | None) -> Lo
             cause=f"the host part of {target.target} needs {', '.join(missing)}, which this CPU lacks",
             fix="run it beside a newer CPU",
         )
-    return LoadedPlan(artifact, target, table, threads or table.threads_default())
 
 
-def _executor(artifact: Artifact, target: TargetInfo) -> Runtime:
+_Table = TypeVar("_Table", bound=Runtime)
+
+
+def executor(artifact: Artifact, target: TargetInfo, kind: type[_Table]) -> _Table:
+    """The functions of a part's executor, which is loaded into this process."""
     name = _member(artifact, target, "runtime.so")
     library = load_library(artifact.checked(name), artifact.manifest.hashes[name], f"{artifact.where}, {name}")
-    return runtime_table(library, f"{artifact.where}, {name}")
+    return runtime_table(library, f"{artifact.where}, {name}", kind)
 
 
 def _family() -> str:

@@ -6,9 +6,9 @@ import ctypes
 import os
 import tempfile
 import threading
-from ctypes import POINTER, c_char, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_double, c_int32, c_int64, c_ubyte, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tilewright.runtime.errors import ArtifactError, DeviceError
 from tilewright.runtime.format import ABI_VERSION
@@ -55,6 +55,64 @@ class Weights(ctypes.Structure):
     """``tw_weights``."""
 
     _fields_ = (("data", c_void_p), ("bytes", c_uint64), ("tensor", POINTER(Weight)), ("count", c_uint32))
+
+
+class Device(ctypes.Structure):
+    """``tw_device``."""
+
+    _fields_ = (
+        ("name", c_char * 256),
+        ("uuid", c_ubyte * 16),
+        *((name, c_int32) for name in ("index", "major", "minor", "driver", "processors", "shared_bytes")),
+        ("total_bytes", c_int64),
+        ("free_bytes", c_int64),
+    )
+
+
+class DeviceOptions(ctypes.Structure):
+    """``tw_device_options``."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("flags", c_uint32),
+        *((name, c_int32) for name in ("device", "threads", "graphs", "driver_needed")),
+        ("library", c_char_p),
+        ("modules", c_void_p),
+        ("module_bytes", c_uint64),
+        ("host_kernels", c_void_p),
+        ("host_kernel_count", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class DeviceUse(ctypes.Structure):
+    """``tw_device_use``."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        *((name, c_int32) for name in ("kernels", "jit_kernels", "graphs", "contexts", "reserved")),
+        *((name, c_int64) for name in ("weight_bytes", "context_bytes")),
+        *((name, c_double) for name in ("load_seconds", "jit_seconds")),
+        *((name, c_uint64) for name in ("direct", "captured", "replayed")),
+        ("device", Device),
+    )
+
+
+class RunOptions(ctypes.Structure):
+    """``tw_run_options``."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("flags", c_uint32),
+        ("stream", c_void_p),
+        ("after", c_void_p),
+        ("profile", POINTER(ProfileBuffer)),
+    )
+
+
+#: Flags of :class:`DeviceOptions` and of :class:`RunOptions`.
+ALLOW_JIT = 1
+ON_STREAM, DEVICE_OUTPUTS, TIMED = 1, 2, 4
 
 
 class Signature(ctypes.Structure):
@@ -108,6 +166,38 @@ class Runtime(ctypes.Structure):
     )
 
 
+_OUT = POINTER(c_void_p)
+
+
+class DeviceRuntime(Runtime):
+    """The table with what came after: GPUs."""
+
+    _fields_ = (  # type: ignore[assignment]
+        ("device_count", _F(c_int32, c_char_p, POINTER(c_int32), _ERROR)),
+        ("device_describe", _F(c_int32, c_char_p, c_int32, POINTER(Device), _ERROR)),
+        ("device_runs", _F(c_int32, c_int32, c_int32, c_int32)),
+        (
+            "create_device",
+            _F(c_int32, _OUT, c_void_p, c_uint64, POINTER(Weights), POINTER(DeviceOptions), _ERROR),
+        ),
+        ("device_info", _F(c_int32, c_void_p, POINTER(DeviceUse), _ERROR)),
+        (
+            "run_async",
+            _F(
+                *(c_int32, c_void_p, c_uint32, _TENSORS, c_uint32, _TENSORS, c_uint32),
+                *(POINTER(RunOptions), _OUT, _ERROR),
+            ),
+        ),
+        ("done", _F(c_int32, c_void_p, _ERROR)),
+        ("wait", _F(c_int32, c_void_p, _ERROR)),
+        ("pending_event", _F(c_void_p, c_void_p)),
+        ("pending_seconds", _F(c_double, c_void_p)),
+        ("pending_free", _F(None, c_void_p)),
+        ("release_device", _F(None, c_void_p, c_void_p)),
+    )
+
+
+_Table = TypeVar("_Table", bound=Runtime)
 _loaded: dict[str, ctypes.CDLL] = {}
 _lock = threading.Lock()
 
@@ -161,13 +251,16 @@ def _from_temporary_file(code: bytes | memoryview) -> ctypes.CDLL:
         Path(name).unlink()
 
 
-def runtime_table(library: ctypes.CDLL, where: str) -> Runtime:
-    """The executor's functions. Raises :class:`ArtifactError` when the library is none or has another interface."""
+def runtime_table(library: ctypes.CDLL, where: str, kind: type[_Table]) -> _Table:
+    """The executor's functions, as many as ``kind`` has.
+
+    Raises :class:`ArtifactError` when the library is none, or has another interface or too few.
+    """
     try:
-        table = Runtime.in_dll(library, "tw_runtime_v1")
+        table = kind.in_dll(library, "tw_runtime_v1")
     except ValueError:
         table = None
-    if table is None or table.abi != ABI_VERSION or table.size < ctypes.sizeof(Runtime):
+    if table is None or table.abi != ABI_VERSION or table.size < ctypes.sizeof(kind):
         raise ArtifactError(
             "artifact-version",
             where=where,

@@ -6,23 +6,28 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from ctypes import c_double, c_int64, c_uint32
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tilewright.runtime.binding import check_output_names, input_arrays, refuse_overlap
+from tilewright.runtime.binding import Operand, check_output_names, given_inputs, refuse_overlap
 from tilewright.runtime.device import LoadedPlan, raise_error
-from tilewright.runtime.library import Error, ProfileBuffer, Tensor
-from tilewright.runtime.manifest import EntryInfo
+from tilewright.runtime.device_tensor import DeviceTensor
+from tilewright.runtime.library import Error, ProfileBuffer, Runtime, Tensor
+from tilewright.runtime.manifest import EntryInfo, TensorInfo
+from tilewright.runtime.pending import Finished, Pending, RunMode, require_host
 from tilewright.runtime.session import MemoryUse, Session
 from tilewright.runtime.tensors import (
     PACKED,
     Array,
+    as_input,
     check_bound,
     copy_out,
     dtype_of,
     fill_tensor,
     packed,
     packed_bytes,
+    point_tensor,
 )
 
 #: Shapes whose output shapes are remembered.
@@ -31,8 +36,46 @@ REMEMBERED_SHAPES = 64
 PROFILE_ROOM = 4096
 
 
+@dataclass(slots=True)
+class Bound:
+    """The operands of one run.
+
+    Attributes:
+        inputs, outputs: as the executor takes them.
+        operands: what the inputs are. targets: what was given for outputs, by name.
+        results: what the caller gets for each output; ``None`` where the executor allocates it.
+        memory: what tensors point into besides.
+        ordered: whether memory of another library is among it, whose work is ordered in the default stream of CUDA.
+    """
+
+    info: EntryInfo
+    inputs: ctypes.Array[Tensor]
+    outputs: ctypes.Array[Tensor]
+    operands: list[Operand] = field(default_factory=list)
+    targets: dict[str, Operand] = field(default_factory=dict)
+    results: list[Any] = field(default_factory=list)
+    memory: list[Array] = field(default_factory=list)
+    ordered: bool = False
+
+
+def collect(table: Runtime, bound: Bound) -> list[Any]:
+    """What the caller gets, of a run that is over. What the executor allocated on the host is copied and freed."""
+    for i, (o, tensor, result) in enumerate(zip(bound.info.outputs, bound.outputs, bound.results, strict=True)):
+        if result is None:
+            bound.results[i] = copy_out(tensor, o)
+            table.release(tensor.data)
+        elif o.dtype in PACKED:
+            numbers = copy_out(tensor, o)
+            target = result if numbers.dtype.kind == "i" else result.view(numbers.dtype)
+            target[...] = numbers
+    return bound.results
+
+
 class PlanSession(Session):
     """A loaded plan. Every run has its own memory."""
+
+    #: Spent on compiling here: nothing, where there is machine code.
+    _jit_seconds = 0.0
 
     def __init__(self, plan: LoadedPlan, entry: str | None = None, entries: Sequence[EntryInfo] | None = None):
         """``entries`` are those of the plan where they are not the artifact's."""
@@ -41,16 +84,24 @@ class PlanSession(Session):
         self._plan: LoadedPlan | None = plan
         self._shapes: OrderedDict[tuple[Any, ...], list[tuple[int, ...]]] = OrderedDict()
 
+    @property
+    def jit_seconds(self) -> float:
+        return self._jit_seconds
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
     def profile(
-        self, inputs: Mapping[str, Any], *, out: Mapping[str, Array] | None = None, entry: str | None = None
+        self, inputs: Mapping[str, Any], *, out: Mapping[str, Any] | None = None, entry: str | None = None
     ) -> list[tuple[str, float]]:
-        index = self._entry if entry is None else self._entry_index(entry)
+        index = self._index(entry)
         plan = self._open_plan()
         room = PROFILE_ROOM
         while True:
             kernels, seconds = (c_uint32 * room)(), (c_double * room)()
             buffer = ProfileBuffer(kernels, seconds, room, 0)
-            self._run_once(index, inputs, out or {}, buffer)
+            self._begin(index, inputs, out or {}, RunMode(profile=buffer)).wait()
             if buffer.count <= room:
                 break
             room = buffer.count
@@ -58,12 +109,11 @@ class PlanSession(Session):
         return [(names[kernels[i]], seconds[i]) for i in range(buffer.count)]
 
     def memory(self, inputs: Mapping[str, Any], *, entry: str | None = None) -> MemoryUse:
-        index = self._entry if entry is None else self._entry_index(entry)
+        index = self._index(entry)
         info = self._entries[index]
-        tensors, arrays, memory = self._bind_inputs(info, inputs)
+        given = self._bind_inputs(info, inputs, RunMode())
         arena, live = c_int64(), c_int64()
-        self._output_shapes(index, info, tensors, arena, live)
-        del arrays, memory
+        self._output_shapes(index, info, given.inputs, arena, live)
         return MemoryUse(arena.value, live.value)
 
     def close(self) -> None:
@@ -71,58 +121,59 @@ class PlanSession(Session):
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
-    def _run(self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Array]) -> list[Array]:
-        return self._run_once(index, inputs, out, None)
-
-    def _run_once(
-        self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Array], profile: ProfileBuffer | None
-    ) -> list[Array]:
+    def _begin(self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Any], mode: RunMode) -> Pending:
         plan, info = self._open_plan(), self._entries[index]
-        tensors, arrays, memory = self._bind_inputs(info, inputs)
-        shapes = self._remembered_shapes(index, info, tensors, arrays)
-        outputs = (Tensor * len(info.outputs))()
-        results = self._bind_outputs(info, shapes, out, outputs, memory)
-        refuse_overlap(info, arrays, out)
+        bound = self._bind_inputs(info, inputs, mode)
+        shapes = self._remembered_shapes(index, info, bound)
+        self._bind_outputs(bound, shapes, out, mode)
+        refuse_overlap(info, bound.operands, bound.targets)
+        return self._start(plan, index, bound, mode)
+
+    def _start(self, plan: LoadedPlan, index: int, bound: Bound, mode: RunMode) -> Pending:
+        """Run what is bound."""
+        require_host(mode, f"{self._where}, entry {bound.info.name!r}")
         error = Error()
         code = plan.table.run(
             plan.handle,
-            *(index, tensors, len(tensors), outputs, len(outputs)),
-            ctypes.byref(profile) if profile is not None else None,
+            *(index, bound.inputs, len(bound.inputs), bound.outputs, len(bound.outputs)),
+            ctypes.byref(mode.profile) if mode.profile is not None else None,
             ctypes.byref(error),
         )
         if code:
-            raise_error(error, f"{self._where}, entry {info.name!r}")
-        for i, result in enumerate(results):
-            if result is None:
-                results[i] = copy_out(outputs[i], info.outputs[i])
-                plan.table.release(outputs[i].data)
-            elif info.outputs[i].dtype in PACKED:
-                numbers = copy_out(outputs[i], info.outputs[i])
-                target = result if numbers.dtype.kind == "i" else result.view(numbers.dtype)
-                target[...] = numbers
-        del memory
-        return [r for r in results if r is not None]
+            raise_error(error, f"{self._where}, entry {bound.info.name!r}")
+        return Finished(collect(plan.table, bound))
 
-    def _bind_inputs(
-        self, info: EntryInfo, inputs: Mapping[str, Any]
-    ) -> tuple[ctypes.Array[Tensor], list[Array], list[Array]]:
-        """Tensors, the arrays that they are, and further memory that they point into."""
-        arrays = input_arrays(info, inputs, self._where)
-        tensors = (Tensor * len(arrays))()
-        memory: list[Array] = []
-        for tensor, i, array in zip(tensors, info.inputs, arrays, strict=True):
-            if i.dtype in PACKED:
-                memory.append(packed(i, array))
-            fill_tensor(tensor, dtype_of(i)[0], array, memory[-1] if i.dtype in PACKED else None)
-        return tensors, arrays, memory
+    def _bind_inputs(self, info: EntryInfo, inputs: Mapping[str, Any], mode: RunMode) -> Bound:
+        given = given_inputs(info, inputs, self._where)
+        bound = Bound(info, (Tensor * len(given))(), (Tensor * len(info.outputs))())
+        for tensor, (i, value) in zip(bound.inputs, given, strict=True):
+            number, _ = dtype_of(i)
+            operand = self._operand(i, value, bound, mode)
+            bound.operands.append(operand)
+            if isinstance(operand, DeviceTensor):
+                point_tensor(tensor, number, operand.shape, operand.pointer, operand.nbytes)
+            elif i.dtype in PACKED:
+                bound.memory.append(packed(i, operand))
+                fill_tensor(tensor, number, operand, bound.memory[-1])
+            else:
+                fill_tensor(tensor, number, operand)
+        return bound
 
-    def _remembered_shapes(
-        self, index: int, info: EntryInfo, tensors: ctypes.Array[Tensor], arrays: list[Array]
-    ) -> list[tuple[int, ...]]:
-        key = (index, *(a.shape for a in arrays))
+    def _operand(self, info: TensorInfo, value: Any, bound: Bound, mode: RunMode) -> Operand:
+        """What is given for an input, as the executor takes it."""
+        del bound, mode
+        return as_input(info, value)
+
+    def _target(self, info: TensorInfo, value: Any, shape: Sequence[int], bound: Bound, mode: RunMode) -> Operand:
+        """What is given for an output, as the executor takes it."""
+        del bound, mode
+        return check_bound(info, value, shape)
+
+    def _remembered_shapes(self, index: int, info: EntryInfo, bound: Bound) -> list[tuple[int, ...]]:
+        key = (index, *(o.shape for o in bound.operands))
         shapes = self._shapes.get(key)
         if shapes is None:
-            shapes = self._output_shapes(index, info, tensors, None, None)
+            shapes = self._output_shapes(index, info, bound.inputs, None, None)
             self._shapes[key] = shapes
             while len(self._shapes) > REMEMBERED_SHAPES:
                 self._shapes.popitem(last=False)
@@ -149,28 +200,23 @@ class PlanSession(Session):
             raise_error(error, f"{self._where}, entry {info.name!r}")
         return [tuple(t.dim[: t.rank]) for t in outputs]
 
-    def _bind_outputs(
-        self,
-        info: EntryInfo,
-        shapes: list[tuple[int, ...]],
-        out: Mapping[str, Array],
-        outputs: ctypes.Array[Tensor],
-        memory: list[Array],
-    ) -> list[Array | None]:
-        """Arrays for the outputs whose shape is known; ``memory`` takes in what their tensors point into besides."""
-        check_output_names(info, out, self._where)
-        results: list[Array | None] = []
-        for tensor, o, shape in zip(outputs, info.outputs, shapes, strict=True):
+    def _bind_outputs(self, bound: Bound, shapes: list[tuple[int, ...]], out: Mapping[str, Any], mode: RunMode) -> None:
+        """Memory for the outputs whose shape is known, unless the device is to have them."""
+        check_output_names(bound.info, out, self._where)
+        for tensor, o, shape in zip(bound.outputs, bound.info.outputs, shapes, strict=True):
             number, dtype = dtype_of(o)
-            array = check_bound(o, out[o.name], shape) if o.name in out else None
-            if array is None and -1 not in shape:
-                array = np.empty(shape, dtype)
-            if array is not None:
+            target: Operand | None = None
+            if o.name in out:
+                target = bound.targets[o.name] = self._target(o, out[o.name], shape, bound, mode)
+            elif -1 not in shape and mode.outputs == "host":
+                target = np.empty(shape, dtype)
+            if isinstance(target, DeviceTensor):
+                point_tensor(tensor, number, target.shape, target.pointer, target.nbytes)
+            elif target is not None:
                 if o.dtype in PACKED:
-                    memory.append(np.empty(packed_bytes(o, shape), np.uint8))
-                fill_tensor(tensor, number, array, memory[-1] if o.dtype in PACKED else None)
-            results.append(array)
-        return results
+                    bound.memory.append(np.empty(packed_bytes(o, shape), np.uint8))
+                fill_tensor(tensor, number, target, bound.memory[-1] if o.dtype in PACKED else None)
+            bound.results.append(out.get(o.name, target))
 
     def _open_plan(self) -> LoadedPlan:
         if self._plan is None:

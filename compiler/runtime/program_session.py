@@ -16,6 +16,7 @@ from tilewright.runtime.errors import DeviceError
 from tilewright.runtime.host_part import load_host_part
 from tilewright.runtime.loaded_programs import LoadedPrograms
 from tilewright.runtime.manifest import EntryInfo, TargetInfo
+from tilewright.runtime.pending import Finished, Pending, RunMode, require_host
 from tilewright.runtime.program_check import check_programs
 from tilewright.runtime.program_inputs import check_asserts, choose, symbols_of_inputs
 from tilewright.runtime.program_run import Ready, Run, known_shape
@@ -126,7 +127,7 @@ class ProgramSession(Session):
         return self._clock.seconds
 
     def profile(
-        self, inputs: Mapping[str, Any], *, out: Mapping[str, Array] | None = None, entry: str | None = None
+        self, inputs: Mapping[str, Any], *, out: Mapping[str, Any] | None = None, entry: str | None = None
     ) -> Profile:
         """Run once; the seconds of each program with what it moves, and of each run of the host part."""
         told: Profile = []
@@ -156,8 +157,9 @@ class ProgramSession(Session):
         """Give up the artifact, and the device's memory with the last run."""
         self._ready = None
 
-    def _run(self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Array]) -> list[Array]:
-        return self._steps(index, inputs, out, None)
+    def _begin(self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Any], mode: RunMode) -> Pending:
+        require_host(mode, f"{self._where}, entry {self._entries[index].name!r}")
+        return Finished(self._steps(index, inputs, out, None))
 
     def _steps(
         self, index: int, inputs: Mapping[str, Any], out: Mapping[str, Array], profile: Profile | None

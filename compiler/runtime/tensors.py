@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tilewright.runtime import dlpack
 from tilewright.runtime.errors import InputError
 from tilewright.runtime.library import MAX_RANK, Tensor
 from tilewright.runtime.manifest import TensorInfo
@@ -62,12 +63,20 @@ def dtype_of(info: TensorInfo) -> tuple[int, np.dtype[Any]]:
 def as_input(info: TensorInfo, value: Any) -> Array:
     """``value`` as memory the executor can read: itself when it is contiguous and aligned, else a copy.
 
+    A tensor of another library is taken as it lies (DLPack), when it lies on the host.
+
     Raises:
-        InputError: it has another element type; nothing is converted silently.
+        InputError: it has another element type, or lies elsewhere; nothing is converted or moved silently.
     """
-    array = np.asarray(value)
-    number, dtype = dtype_of(info)
-    del number
+    _, dtype = dtype_of(info)
+    if not isinstance(value, np.ndarray) and dlpack.is_tensor(value):
+        return _host_view(info, value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        fix = "give a NumPy array"
+        cause = f"it is no array ({error})"
+        raise InputError("input-type", where=f"input {info.name!r}", cause=cause, fix=fix) from None
     if array.dtype != dtype:
         if array.dtype.name in DTYPES[info.dtype][2]:
             # A signed number of 4 bits is not a byte with the same bits.
@@ -84,6 +93,59 @@ def as_input(info: TensorInfo, value: Any) -> Array:
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.require(array, requirements=["C", "A"])
     return array
+
+
+def _host_view(info: TensorInfo, value: Any) -> Array:
+    """An array of a tensor's memory on the host, of the type that holds such elements here."""
+    where = f"input {info.name!r}"
+    try:
+        kind, number = dlpack.device_of(value)
+        if kind in (dlpack.CUDA, dlpack.CUDA_MANAGED):
+            raise dlpack.Unfit(
+                f"it lies on GPU {number}, and the model runs on the processor here; give a copy, or load for the GPU"
+            )
+        if kind not in (dlpack.CPU, dlpack.CUDA_HOST):
+            raise dlpack.Unfit(f"it lies on a device of another kind (DLPack's {kind}); give a copy on the host")
+        try:
+            borrowed = dlpack.borrow(value, None)
+        except dlpack.Unfit:
+            if not hasattr(value, "__array__"):
+                raise
+            return as_input(info, np.asarray(value))  # not in row-major order: a copy
+    except (dlpack.Unfit, TypeError, ValueError, RuntimeError) as error:
+        raise unfit(error, where, "input-memory") from None
+    require_code(info, borrowed, where, "input-type")
+    result: Array = np.asarray(_Held(borrowed, dtype_of(info)[1]))
+    return result
+
+
+class _Held:
+    """Memory that another library owns, as NumPy takes it; the array keeps this."""
+
+    def __init__(self, borrowed: dlpack.Borrowed, dtype: np.dtype[Any]):
+        self.borrowed = borrowed
+        data = (borrowed.pointer or 1, True)  # NumPy wants an address of empty arrays as well
+        self.__array_interface__ = {"version": 3, "data": data, "shape": borrowed.shape, "typestr": dtype.str}
+
+
+def unfit(error: Exception, where: str, code: str) -> InputError:
+    """Why a tensor of another library cannot be taken, as an error of ours."""
+    cause, _, fix = str(error).rpartition("; ") if isinstance(error, dlpack.Unfit) else (str(error), "", "")
+    return InputError(code, where=where, cause=cause, fix=fix or "give a NumPy array")
+
+
+def require_code(info: TensorInfo, borrowed: dlpack.Borrowed, where: str, error: str) -> None:
+    """Raise :class:`InputError` where a tensor's elements are of another type than the model's.
+
+    Types that NumPy lacks are taken as unsigned integers with their bits as well, as arrays of them are.
+    """
+    _, dtype, names = DTYPES[info.dtype]
+    fitting = {dlpack.CODES.get(info.dtype)}
+    if names or info.dtype in PACKED:
+        fitting.add((0 if dtype.kind == "i" else 1, 8 * dtype.itemsize))
+    if borrowed.code not in fitting:
+        fix = "convert it with its own library"
+        raise InputError(error, where=where, cause=f"it is {borrowed.dtype}, the model has {info}", fix=fix)
 
 
 def packed(info: TensorInfo, array: Array) -> Array:
@@ -136,11 +198,13 @@ def fill_tensor(tensor: Tensor, number: int, array: Array, memory: Array | None 
             "input-rank", where="an input", cause=f"it has {array.ndim} dimensions", fix=f"give at most {MAX_RANK}"
         )
     memory = array if memory is None else memory
-    tensor.data = memory.ctypes.data
-    tensor.bytes = memory.nbytes
-    tensor.dtype = number
-    tensor.rank = array.ndim
-    tensor.dim[: array.ndim] = array.shape
+    point_tensor(tensor, number, array.shape, memory.ctypes.data, memory.nbytes)
+
+
+def point_tensor(tensor: Tensor, number: int, shape: Sequence[int], pointer: int, size: int) -> None:
+    """Point ``tensor`` at ``size`` bytes from ``pointer`` on, wherever these are."""
+    tensor.data, tensor.bytes, tensor.dtype, tensor.rank = pointer, size, number, len(shape)
+    tensor.dim[: len(shape)] = shape
 
 
 def check_bound(info: TensorInfo, array: Any, shape: Sequence[int]) -> Array:
@@ -151,17 +215,27 @@ def check_bound(info: TensorInfo, array: Any, shape: Sequence[int]) -> Array:
         problem = f"it is {type(array).__name__}, not an array"
     elif array.dtype != dtype and array.dtype.name not in DTYPES[info.dtype][2]:
         problem = f"it is {array.dtype}, the model gives {info}"
-    elif -1 in shape:
-        problem = "its shape is known only after the run, so memory cannot be given"
-    elif tuple(array.shape) != tuple(shape):
-        problem = f"it has shape {list(array.shape)}, the model gives {list(shape)} for these inputs"
     elif not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
         problem = "it is not contiguous, not aligned or not writeable"
     if problem is not None:
-        fix = "give a C-contiguous array of the output's type and shape, or none"
-        raise InputError("output-memory", where=f"output {info.name!r}", cause=problem, fix=fix)
+        raise no_memory(info, problem)
+    check_room(info, array.shape, shape)
     result: Array = array
     return result
+
+
+def check_room(info: TensorInfo, given: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise :class:`InputError` where memory of another shape is given for an output than it will have."""
+    if -1 in shape:
+        raise no_memory(info, "its shape is known only after the run, so memory cannot be given")
+    if tuple(given) != tuple(shape):
+        raise no_memory(info, f"it has shape {list(given)}, the model gives {list(shape)} for these inputs")
+
+
+def no_memory(info: TensorInfo, cause: str) -> InputError:
+    """The error that what is given for an output cannot hold it."""
+    fix = "give a C-contiguous array of the output's type and shape, or none"
+    return InputError("output-memory", where=f"output {info.name!r}", cause=cause, fix=fix)
 
 
 def copy_out(tensor: Tensor, info: TensorInfo) -> Array:

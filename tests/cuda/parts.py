@@ -5,31 +5,40 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnx
 import tilewright as tw
 from onnx import TensorProto as T
-from onnx import helper
+from onnx import helper, numpy_helper
 from tilewright.artifact import Artifact
 
+#: What keeps a recurrence off GPUs.
+REASON = "gru is sequential: it has no form for GPUs"
 
-def topk_model() -> onnx.ModelProto:
-    """Relu and Add on the device, between them TopK, which a host part runs."""
+
+def gru_model() -> onnx.ModelProto:
+    """Relu and Add on the device, between them a recurrence, which a host part runs."""
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Relu", ["x"], ["r"], name="relu"),
-        node("TopK", ["r", "k"], ["v", "i"], name="topk"),
-        node("Add", ["v", "b"], ["y"], name="add"),
+        node("GRU", ["r", "w", "u"], ["s", ""], name="gru", hidden_size=4),
+        node("Add", ["s", "b"], ["y"], name="add"),
     ]
-    constants = [helper.make_tensor("k", T.INT64, [1], [4]), helper.make_tensor("b", T.FLOAT, [4], [1, 2, 3, 4])]
-    outputs = [value("y", T.FLOAT, ["N", 4]), value("i", T.INT64, ["N", 4])]
-    graph = helper.make_graph(nodes, "topk", [value("x", T.FLOAT, ["N", 16])], outputs, constants)
+    generator = np.random.default_rng(0)
+    shapes = {"w": (1, 12, 16), "u": (1, 12, 4), "b": (4,)}
+    constants = [
+        numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    outputs = [value("y", T.FLOAT, ["N", 1, 1, 4])]
+    graph = helper.make_graph(nodes, "gru", [value("x", T.FLOAT, ["N", 1, 16])], outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 @cache
-def topk_artifact(targets: tuple[str, ...] = ("cuda:sm_80", "cpu:x86-64-v3")) -> Artifact:
-    """:func:`topk_model`, compiled once in this process."""
-    return tw.compile(topk_model(), targets=targets, verify=False, input_shapes={"x": ("1..64", 16)})
+def gru_artifact(targets: tuple[str, ...] = ("cuda:sm_80", "cpu:x86-64-v3")) -> Artifact:
+    """:func:`gru_model`, compiled once in this process."""
+    return tw.compile(gru_model(), targets=targets, verify=False, input_shapes={"x": ("1..64", 1, 16)})
 
 
 def saved(artifact: Artifact, folder: Path) -> Path:

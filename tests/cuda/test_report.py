@@ -15,7 +15,7 @@ from tilewright.runtime.modules import read_modules
 
 from tests.runtime.rewrite import rewrite
 
-from .parts import saved, topk_artifact, topk_model
+from .parts import REASON, gru_artifact, gru_model, saved
 
 pytestmark = pytest.mark.usefixtures("triton")
 
@@ -25,31 +25,31 @@ def invoke(*arguments: object) -> Result:
 
 
 def test_the_report_counts_the_host_part() -> None:
-    device, cpu = topk_artifact().report.targets
-    assert (device.launches, device.distinct, device.host, device.host_distinct) == (3, 2, "cpu:x86-64-v3", 1)
-    assert device.fallback == ("TopK 'topk': routine topk runs on a host only",)
-    assert (cpu.launches, cpu.fallback, cpu.host, cpu.predicted) == (3, (), "", None)
+    device, cpu = gru_artifact().report.targets
+    assert (device.launches, device.distinct, device.host, device.host_distinct) == (4, 3, "cpu:x86-64-v3", 1)
+    assert device.fallback == (f"GRU 'gru': {REASON}",)
+    assert (cpu.launches, cpu.fallback, cpu.host, cpu.predicted) == (4, (), "", None)
 
 
 def test_what_is_predicted_is_bytes_over_bandwidth() -> None:
-    """Relu and Add at the example size, from the data of sm_80; the host part is not in it."""
-    found = topk_artifact().report.targets[0].predicted
+    """Relu, the input's product and Add at the example size, from the data of sm_80; the host part is not in it."""
+    found = gru_artifact().report.targets[0].predicted
     assert found is not None and found.at == "N=32" and found.bound_by == {"memory": 1.0}
-    moved = 2 * 32 * 16 * 4 + (2 * 32 * 4 + 4) * 4
+    moved = 2 * 32 * 16 * 4 + (32 * 16 + 12 * 16 + 32 * 12) * 4 + (2 * 32 * 4 + 4) * 4
     assert found.seconds == pytest.approx(moved / 2039e9)
-    assert (found.left_out, found.tuned) == (0, 0)
+    assert found.left_out == 0 and gru_artifact().report.targets[0].schedules == {"heuristic": 3}
 
 
 def test_screen_and_json(tmp_path: Path) -> None:
-    onnx.save(topk_model(), tmp_path / "m.onnx")
-    shape = ("--input-shape", "x:1..64x16")
+    onnx.save(gru_model(), tmp_path / "m.onnx")
+    shape = ("--input-shape", "x:1..64x1x16")
     told = ("--json", tmp_path / "r.json", "--progress", "none")
     result = invoke("compile", tmp_path / "m.onnx", "-t", "cuda:sm_80", "-o", tmp_path / "m.tw", *shape, *told)
     assert result.exit_code == 0, result.output
-    assert "cuda:sm_80  2/3 kernels on device, 1 on the host  2 distinct" in result.output
-    assert "on the host: TopK 'topk': routine topk runs on a host only" in result.output
+    assert "cuda:sm_80  3/4 kernels on device, 1 on the host  3 distinct" in result.output
+    assert f"on the host: GRU 'gru': {REASON}" in result.output
     assert "predicted at least" in result.output and "no device here" in result.output
-    assert "schedules: 2 heuristic, none tuned" in result.output
+    assert "schedules  3 heuristic, none tuned" in result.output
     # Nothing was run, and that is said.
     assert "accuracy   not checked: " in result.output and "PASS (" not in result.output
     (target,) = json.loads((tmp_path / "r.json").read_text())["report"]["targets"]
@@ -61,28 +61,28 @@ def test_screen_and_json(tmp_path: Path) -> None:
 
 def test_compile_says_that_nothing_was_verified() -> None:
     with pytest.warns(UserWarning, match="compiled but not verified"):
-        tw.compile(topk_model(), targets=("cuda:sm_80",), input_shapes={"x": ("1..64", 16)})
+        tw.compile(gru_model(), targets=("cuda:sm_80",), input_shapes={"x": ("1..64", 1, 16)})
 
 
 def test_check_tells_operators_of_the_host_part(tmp_path: Path) -> None:
-    onnx.save(topk_model(), tmp_path / "m.onnx")
+    onnx.save(gru_model(), tmp_path / "m.onnx")
     found = invoke("check", tmp_path / "m.onnx", "-t", "cuda:sm_80", "-t", "cpu:x86-64-v3")
     assert found.exit_code == 0, found.output
     rows = {line.split()[0]: line.split(None, 2)[2] for line in found.output.splitlines() if " 1 " in line}
     assert rows["Add"].split() == ["kernel", "kernel"]
-    assert rows["TopK"].split() == ["host", "part", "routine"]
-    assert "routine topk runs on a host only" in found.output
+    assert rows["GRU"].split() == ["host", "part", "routine"]
+    assert REASON in found.output
     assert invoke("check", tmp_path / "m.onnx", "-t", "cuda:sm_80", "--fallback", "forbid").exit_code == 4
 
 
 def test_inspect(tmp_path: Path) -> None:
-    path = saved(topk_artifact(), tmp_path)
+    path = saved(gru_artifact(), tmp_path)
     result = invoke("inspect", path, "--plan", "--kernels", "--target", "cuda:sm_80")
     assert result.exit_code == 0, result.output
-    assert "2 kernels: machine code for sm_80" in result.output
-    assert "main: 2 launches on the device, 1 on the host" in result.output
+    assert "3 kernels: machine code for sm_80" in result.output
+    assert "main: 3 launches on the device, 1 on the host" in result.output
     assert "2 copies between the two" in result.output
-    assert "on the host: topk_" in result.output  # the plan's own text
+    assert "on the host: gru_" in result.output  # the plan's own text
     assert "blocks of 128 threads" in result.output
     assert "work and time not predicted" in result.output and "no device here" in result.output
     assert invoke("inspect", path, "--plan", "--target", "cuda:sm_90").exit_code == 2
@@ -93,7 +93,7 @@ DAMAGE = {
     "magic": lambda data: b"XXXX" + data[4:],
     "version": lambda data: data[:4] + (2).to_bytes(4, "little") + data[8:],
     "another architecture": lambda data: data[:8] + (90).to_bytes(4, "little") + data[12:],
-    "more kernels": lambda data: data[:12] + (3).to_bytes(4, "little") + data[16:],
+    "more kernels": lambda data: data[:12] + (4).to_bytes(4, "little") + data[16:],
     "fewer kernels": lambda data: data[:12] + (1).to_bytes(4, "little") + data[16:],
     "many words": lambda data: data[:16] + (2**32 - 1).to_bytes(4, "little") + data[20:],
     "long strings": lambda data: data[:20] + (2**31).to_bytes(4, "little") + data[24:],
@@ -106,12 +106,12 @@ DAMAGE = {
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_modules_are_found_without_a_gpu(change: object) -> None:
-    data = topk_artifact().to_bytes()
+    data = gru_artifact().to_bytes()
     member = "cuda/sm_80/modules.bin"
     whole = open_artifact(data)
     target = next(t for t in whole.manifest.targets if t.has_modules)
     modules = read_modules(whole, target)
-    assert modules.arch == 80 and modules.has_ptx and len(modules.kernels) == 2
+    assert modules.arch == 80 and modules.has_ptx and len(modules.kernels) == 3
     assert callable(change)
     changed = open_artifact(rewrite(data, {member: change(bytes(whole.bytes_of(member)))}))
     with pytest.raises(ArtifactError, match=r"modules\.bin") as caught:

@@ -1,5 +1,7 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,8 +59,9 @@ struct CUgraphExec_st {
     bool live;
 };
 struct CUmod_st {
-    char entry[64];
-    bool live, ptx;
+    char entry[128], sizes[PARAMS_MOST + 1];
+    bool live, real;
+    MockKernel kernel; /* of a real cubin */
 };
 struct CUfunc_st {
     const MockKernel *kernel;
@@ -80,10 +83,14 @@ static struct {
     char fail_buffer[64];
     int fail_after, fail_code;
 } m;
-static struct {
-    int driver, major, minor, devices, shared, threads, ordinal, jit;
+typedef struct {
+    int driver, major, minor, devices, shared, threads, ordinal;
     int64_t memory;
-} facts;
+} Facts;
+#define USUAL {13000, 9, 0, 1, 232448, 1024, 0, (int64_t)1 << 30}
+static const Facts usual = USUAL;
+static Facts facts = USUAL;
+static jmp_buf escape; /* of the kernel that runs */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct CUctx_st context;
 static struct CUstream_st default_stream = {{NULL, 0}, true, false, false, NULL};
@@ -139,13 +146,7 @@ EXPORT void mock_reset(void) {
     default_stream.ops.count = stream_count = 0;
     depth = 0;
     capturing = NULL;
-    facts.driver = 13000;
-    facts.major = 9;
-    facts.minor = facts.ordinal = facts.jit = 0;
-    facts.devices = 1;
-    facts.shared = 232448;
-    facts.threads = 1024;
-    facts.memory = (int64_t)1 << 30;
+    facts = usual;
 }
 
 EXPORT void mock_set(const char *name, int64_t value) {
@@ -190,9 +191,9 @@ static bool in_device(const void *address, size_t bytes) {
 
 void *mock_at(const Launch *l, int param, size_t bytes) {
     void *at = (void *)(uintptr_t)l->param[param];
-    if (find(at, bytes) != NULL) return at;
-    mock_broken("a kernel's parameter %d has no %zu bytes at %p", param, bytes, at);
-    return calloc(1, bytes + 64);
+    if (find(at, bytes) != NULL && (uintptr_t)at % (bytes % 8 == 0 && bytes <= 8 ? 8 : 4) == 0) return at;
+    mock_broken("a kernel's parameter %d has no %zu aligned bytes at %p", param, bytes, at);
+    longjmp(escape, 1);
 }
 
 /* Device memory is there only while the device works. */
@@ -291,8 +292,9 @@ static void execute(Op *op) {
         return;
     }
     unlock_memory(true);
-    if (op->kind == KERNEL) op->kernel->run(&op->launch);
-    else if (op->kind == SET) memset(op->to, op->value, op->bytes);
+    if (op->kind == KERNEL) {
+        if (setjmp(escape) == 0) op->kernel->run(&op->launch);
+    } else if (op->kind == SET) memset(op->to, op->value, op->bytes);
     else memmove(op->to, op->copy != NULL ? op->copy : op->from, op->bytes);
     unlock_memory(false);
     free(op->copy);
@@ -552,7 +554,27 @@ EXPORT CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **d
     END
 }
 
-/* An image is PTX text or the ELF file that tests make: its entry point's name follows the header. */
+/* -- what computes real kernels ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    char *name;
+    void (*run)(const Launch *launch);
+} Registered;
+
+static Registered *registered;
+static size_t registered_count;
+
+void mock_register(const char *name, void (*run)(const Launch *launch)) {
+    registered = realloc(registered, (registered_count + 1) * sizeof *registered);
+    registered[registered_count++] = (Registered){strdup(name), run};
+}
+
+size_t mock_extent(const void *address) {
+    const Allocation *a = find(address, 1); /* one that ends here is not meant */
+    return a != NULL ? (size_t)((const char *)a->base + a->bytes - (const char *)address) : 0;
+}
+
+/* An image is a real cubin, or what tests make: "PTX " and a name, or an ELF file whose name follows its one section. */
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned options, int *names, void **values) {
     BEGIN(cuModuleLoadDataEx)
     CURRENT(cuModuleLoadDataEx)
@@ -564,8 +586,10 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned
     }
     *module = object(sizeof **module);
     (*module)->live = true;
-    (*module)->ptx = !elf;
-    snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    (*module)->real = elf && mock_read_cubin(image, &(*module)->kernel, (*module)->entry, (*module)->sizes);
+    if (!(*module)->real) snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    for (size_t i = 0; i < registered_count && (*module)->real; i++)
+        if (strcmp(registered[i].name, (*module)->entry) == 0) (*module)->kernel.run = registered[i].run;
     note("%s %s", elf ? "load" : "jit", (*module)->entry);
     END
 }
@@ -584,7 +608,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     CURRENT(cuModuleGetFunction)
     if (strcmp(name, module->entry) != 0) FAIL(NOT_FOUND);
     const MockKernel *k = mock_kernels;
-    while (k->name != NULL && strcmp(k->name, name) != 0) k++;
+    if (module->real) k = &module->kernel;
+    while (!module->real && k->name != NULL && strcmp(k->name, name) != 0) k++;
     if (k->name == NULL) FAIL(NOT_FOUND);
     *function = object(sizeof **function);
     m.live--; /* of its module */
