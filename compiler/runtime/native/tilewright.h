@@ -109,7 +109,7 @@ typedef struct {
     uint32_t flags;
     int32_t device;        /* index of the GPU */
     int32_t threads;       /* of kernels on the host */
-    int32_t graphs;        /* most CUDA graphs that a run context keeps; default 16 */
+    int32_t graphs;        /* most CUDA graphs that a run context keeps; default 16, at most 4096 */
     int32_t driver_needed; /* least CUDA version of the driver that the code is for: 1000 * major + 10 * minor */
     const char *library;   /* of the driver; default libcuda.so.1 */
     const void *modules;   /* the member modules.bin; read only by create_device */
