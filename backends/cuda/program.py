@@ -17,6 +17,9 @@ from tilewright.ir.symbolic import product
 from tilewright.kernel.schedule import Alloc, Compute, For, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import Scope, trips, visit
 
+#: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
+MAX_LANES = 1 << 20
+
 _RESERVED = frozenset(["tl", "triton", "libdevice", "float", "pid", "fault", *DEFINITIONS])
 
 
@@ -105,6 +108,8 @@ class Program:
             mask = f"({start} < {self.at.index(end, ()).text})" if empty else None
             self.at.axes[axis] = Position(start, None, mask, r.start, end)
             return
+        if r.lanes is not None and r.lanes > MAX_LANES:
+            raise self.refuse(f"a tensor of {r.lanes} lanes")
         name = axis if axis not in self.at.axes else self.fresh(axis)
         if group is None:
             dim = name
@@ -137,19 +142,21 @@ class Program:
     # -- loops ---------------------------------------------------------------------------------------------------
 
     def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
-        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
+        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it. Without any
+        ``stages`` the loop is unrolled."""
+        kind, ahead = ("range", f", num_stages={stages}") if stages else ("static_range", "")
         if share is not None:
             first, end = share.cut(self.at.index(product(trips(x) for x in many), ()).operand)
         self._heads.append(_Head(len(self.lines), self.depth, tuple(x.axis for x in many)))
         if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
-            self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
+            self.line(f"for {many[0].var} in tl.{kind}({lo}, {hi}, {many[0].size}{ahead}):")
             return
         step = self.fresh("step")
         total = self.at.index(product(trips(x) for x in many), ()).text
         if share is None:
             first, end = "0", total
-        self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
+        self.line(f"for {step} in tl.{kind}({first}, {end}{ahead}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])
             text = step if inner == 1 else f"{step} // {self.at.index(inner, ()).operand}"

@@ -11,7 +11,7 @@
 
 #include "cuda_driver.h"
 
-#define PARAMS_MOST 32
+#define PARAMS_MOST 128
 
 typedef struct {
     unsigned grid, block, shared;
@@ -27,6 +27,13 @@ typedef struct {
 } MockKernel;
 
 extern const MockKernel mock_kernels[];
+
+/* Lets the mock compute the kernels of real cubins with this entry point, which are otherwise only looked at. */
+#define MOCK_EXPORT __attribute__((visibility("default")))
+MOCK_EXPORT void mock_register(const char *name, void (*run)(const Launch *launch));
+
+/* Bytes from an address to the end of the allocation that it lies in; 0 outside of all. */
+MOCK_EXPORT size_t mock_extent(const void *address);
 
 /* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
