@@ -1,5 +1,7 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -395,6 +397,7 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     case 1: *value = facts.threads; break;
     case 16: *value = 132; break;
     case 19: case 41: *value = 1; break;
+    case 38: *value = 1 << 14; break; /* bytes of L2 */
     case 75: *value = facts.major; break;
     case 76: *value = facts.minor; break;
     case 97: *value = facts.shared; break;
