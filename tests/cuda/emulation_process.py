@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib.util
 import json
 import sys
@@ -62,10 +63,9 @@ class Interpreted:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        sizes = "".join("p" if a["type"].startswith("*") else "l" if a["type"] == "i64" else "i" for a in arguments)
         run = RUN(self._runner(getattr(module, name), arguments))
         self._kept.append(run)
-        self._mock.lib.mock_register(name.encode(), (sizes + "pp").encode(), 32 * told["num_warps"], 0, run)
+        self._mock.lib.mock_register(name.encode(), run)
 
     def _runner(self, kernel: Any, arguments: list[dict[str, Any]]) -> Callable[[Any], None]:
         def run(launch: Any) -> None:
@@ -86,12 +86,15 @@ class Interpreted:
             return value - (1 << bits) if value >= 1 << (bits - 1) else value
         dtype = TYPES[spelled[1:]]
         extent = self._mock.lib.mock_extent(value) // dtype.itemsize * dtype.itemsize
+        if not extent:
+            raise AssertionError(f"{argument['name']} at {value:#x} points to no memory")
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * extent).from_address(value))
         return torch.from_numpy(memory).view(dtype)
 
 
 def main(folder: Path) -> None:
     """Run the job of a folder."""
+    faulthandler.enable()  # the interpreter bounds no access: one outside of all memory ends the process
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     interpreter_process.stand_in()
     mock = Mock()
