@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -16,13 +17,19 @@ from tilewright.runtime.modules import read_modules
 
 from tests.runtime.rewrite import rewrite
 
-from .parts import REASON, gru_artifact, gru_model, saved
+from .parts import REASON, gru_artifact, gru_model, no_routines, saved
 
-pytestmark = pytest.mark.usefixtures("triton")
+pytestmark = pytest.mark.usefixtures("triton", "host_part")
 
 
 #: What these tests say of a machine without a GPU is not so on one with.
 WITHOUT = pytest.mark.skipif(found("libcuda.so.1")[0] == "ok", reason="this machine has an NVIDIA GPU")
+
+
+@pytest.fixture
+def host_part() -> Iterator[None]:
+    with no_routines():
+        yield
 
 
 def invoke(*arguments: object) -> Result:
