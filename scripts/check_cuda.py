@@ -89,14 +89,12 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every row: the small zoo, then the full sizes."""
-    for small in (True, False):
-        for precision in (OWN, FP16, BF16):
+    """Every row: the full sizes, then the small zoo."""
+    for small in (False, True):
+        for asked in (FP16, OWN, "", BF16):
             for name in zoo.zoo():
-                yield from (Case(name, precision, target, small) for target in TARGETS)
-        for name in zoo.zoo():
-            for precision in _quantized(name):
-                yield from (Case(name, precision, target, small) for target in TARGETS)
+                for precision in (asked,) if asked else _quantized(name):
+                    yield from (Case(name, precision, target, small) for target in TARGETS)
 
 
 def _quantized(name: str) -> tuple[str, ...]:

@@ -14,11 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tilewright.backends.cuda import records, sass, timing
 from tilewright.backends.cuda import schedule as heuristics
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.build import compile_source
 from tilewright.backends.cuda.modules import Module, encode_modules
+from tilewright.backends.cuda.timing import recipes
 from tilewright.backends.cuda.timing.recipes import BITS
 from tilewright.cost import predicted_seconds
 from tilewright.errors import InternalError
@@ -28,6 +30,7 @@ from tilewright.kernel.analysis import walk
 from tilewright.kernel.apply import apply, defines
 from tilewright.kernel.canonical import canonical_names, rename_schedule
 from tilewright.kernel.expr import Load, Value
+from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.record import schedule_to_json
 from tilewright.kernel.schedule import Schedule, ScheduleError
 from tilewright.kernel.tile import Kernel, Param, Store
@@ -43,6 +46,8 @@ _TOLERANCES = {
     DType.F8E4M3: 8.0,
     DType.F8E5M2: 8.0,
 }
+#: Elements of an output that are compared with the interpreter's.
+_CHECKED = 257
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -66,8 +71,13 @@ class Candidate:
     facts: Mapping[str, int] | None = None
 
 
-def write_bundle(path: Path, cases: Sequence[Case], target: Target, most: int) -> dict[str, int]:
+def write_bundle(
+    path: Path, cases: Sequence[Case], target: Target, most: int, *, expected: bool = False
+) -> dict[str, int]:
     """Compile at most ``most`` candidates of each case and write the bundle; returns counts for a report.
+
+    With ``expected``, the lowered form's interpreter says some elements of every output, on which candidates are
+    judged; without, the first candidate is what the others are judged on.
 
     Raises ``UsageError`` where Triton is missing.
     """
@@ -79,6 +89,8 @@ def write_bundle(path: Path, cases: Sequence[Case], target: Target, most: int) -
         dropped += len(found) - len(kept)
         if kept:
             told.append(_told(case, target, kept, len(modules)))
+            if expected:
+                told[-1]["expected"] = list(expected_values(case, told[-1]["buffers"]))
             modules += [c.module for c in kept if c.module is not None]
     bundle = {"target": target.spelling, "tools": records.tools(), "cases": told}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
@@ -173,6 +185,7 @@ def _told(case: Case, target: Target, kept: Sequence[Candidate], first: int) -> 
                 "grid": c.module.launch.grid.evaluate(case.sizes),
                 "workspace": c.module.launch.workspace.evaluate(case.sizes),
                 "scratch": c.module.scratch[0] * c.module.launch.grid.evaluate(case.sizes),
+                "profile": c.module.scratch[1] * c.module.launch.grid.evaluate(case.sizes),
                 "packs": _packs(c.schedule, kernel),
                 "facts": c.facts,
             }
@@ -180,6 +193,21 @@ def _told(case: Case, target: Target, kept: Sequence[Candidate], first: int) -> 
             if c.module is not None
         ],
     }
+
+
+def expected_values(case: Case, buffers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Elements of each output by the interpreter of the lowered form, for the inputs that the recipes make."""
+    inputs = {}
+    for n, (p, b) in enumerate(zip(case.kernel.params, buffers, strict=True)):
+        if p.role != "out":
+            elements = recipes.codes(b, n + 1)
+            wide = elements.astype(f"<u{max(8, p.dtype.bits) // 8}")
+            inputs[p.name] = wide.view(p.dtype.numpy).reshape(b["shape"])
+    results = run_lowered(case.kernel, inputs, case.sizes)
+    for p in (p for p in case.kernel.params if p.role == "out"):
+        flat = np.asarray(results[p.name]).reshape(-1)
+        at = np.unique(np.linspace(0, flat.size - 1, _CHECKED).astype(np.int64))
+        yield {"at": at.tolist(), "values": flat[at].astype(np.float64).tolist()}
 
 
 def _packs(schedule: Schedule, kernel: Kernel) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from tilewright.tuning.records import TunedRecord
 #: The entry of :attr:`Schedule.extra` that says where a schedule comes from; a schedule without is the heuristic's.
 CHOICE = "choice"
 HEURISTIC = "heuristic"
+#: How the texts of the other two begin.
+TUNED, NEAREST = "tuned", "nearest record"
 #: How far a near record may be: the sum over all axes of the base-2 logarithm of the ratio of their extents.
 NEAR = 4.0
 
@@ -34,7 +36,7 @@ class Found:
     def told(self) -> str:
         """For reports: ``tuned (2026-11-22, NVIDIA H200)``."""
         where = f"({self.record.date}, {self.record.device})"
-        return f"tuned {where}" if self.exact else f"nearest record {where}"
+        return f"{TUNED if self.exact else NEAREST} {where}"
 
 
 def choice_of(schedule: Schedule) -> str:

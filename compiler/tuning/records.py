@@ -91,6 +91,8 @@ def merged(records: Iterable[TunedRecord]) -> str:
 def record_from(data: Mapping[str, Any]) -> TunedRecord:
     """A record from its JSON value. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for anything else."""
     told = data["identity"]
+    if not isinstance(told, dict) or not isinstance(data["tools"], dict):
+        raise TypeError("named values expected")
     texts = [told[n] for n in ("kernel", "family", "kind", "dtypes", "layout", "epilogue")]
     texts += [data[n] for n in ("target", "schedule", "device", "driver", "date")]
     texts += [*data["tools"], *data["tools"].values()]

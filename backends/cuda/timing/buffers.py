@@ -37,6 +37,7 @@ class Buffers:
     elements: list[Any] = field(default_factory=list)
     workspace: int = 0
     scratch: int = 0
+    profile: int = 0
     fault: int = 0
 
     def make(self) -> None:
@@ -54,8 +55,10 @@ class Buffers:
         for _ in range(sets):
             self.sets.append(self._set(contents))
         candidates = self.case["candidates"]
-        self.workspace = self._new(bytes(max((c["workspace"] for c in candidates), default=0)))
-        self.scratch = self._new(bytes(max((c["scratch"] for c in candidates), default=0)))
+        self.workspace, self.scratch, self.profile = (
+            self._new(bytes(size)) if (size := max((c[name] for c in candidates), default=0)) else 0
+            for name in ("workspace", "scratch", "profile")
+        )
         self.fault = self._new(bytes(4))
 
     def _set(self, contents: list[bytes]) -> list[int]:
@@ -79,7 +82,12 @@ class Buffers:
     def arguments(self, candidate: Mapping[str, Any], code: Code, number: int) -> list[Any]:
         """The values of a launch, in the order of the parameters of the kernel."""
         addresses, dims = self.of(candidate, number), self.case["dims"]
-        own = {GLOBAL_SCRATCH: self.scratch, WORKSPACE: self.workspace, FAULT: self.fault, PROFILE_SCRATCH: 0}
+        own = {
+            GLOBAL_SCRATCH: self.scratch,
+            WORKSPACE: self.workspace,
+            FAULT: self.fault,
+            PROFILE_SCRATCH: self.profile,
+        }
         values: list[Any] = []
         for kind, at in code.parameters:
             if kind in (DIM32, DIM64):
@@ -97,7 +105,8 @@ class Buffers:
                 self.device.write(self.sets[0][n], recipes.stored(self.elements[b["alias"]], b["dtype"]))
             else:
                 self.device.fill(self.sets[0][n], POISON, self.sizes[n])
-        self.device.fill(self.workspace, 0, code.counters)
+        if code.counters:
+            self.device.fill(self.workspace, 0, code.counters)
         self.device.fill(self.fault, 0, 4)
 
     def outputs(self) -> list[bytes]:

@@ -10,7 +10,8 @@ from typing import Any
 _CHOSEN = {"major": 75, "minor": 76, "l2_bytes": 38, "processors": 16}  # CUdevice_attribute
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
 _DEFAULT_SHARED = 48 << 10
-_GLOBAL_CAPTURE = 0  # CUstreamCaptureMode
+_LARGEST_L2 = 126 << 20  # of compute capability 10.0 (targets/sm_100.toml)
+_THREAD_CAPTURE = 1  # CUstreamCaptureMode: what other threads do is not our capture's business
 
 #: Every function with the types of its arguments: pointers are 64 bits, and ctypes would cut them to 32.
 _TYPES: dict[str, tuple[Any, ...]] = {
@@ -22,14 +23,15 @@ _TYPES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (c_void_p, c_int, c_int),
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
-    "cuCtxSetCurrent": (c_void_p,),
+    "cuCtxPushCurrent_v2": (c_void_p,),
+    "cuCtxPopCurrent_v2": (c_void_p,),
     "cuMemAlloc_v2": (c_void_p, c_size_t),
     "cuMemFree_v2": (c_uint64,),
-    "cuMemcpyHtoD_v2": (c_uint64, c_void_p, c_size_t),
-    "cuMemcpyDtoH_v2": (c_void_p, c_uint64, c_size_t),
+    "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
+    "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
     "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
     "cuMemsetD8Async": (c_uint64, ctypes.c_ubyte, c_size_t, c_void_p),
-    "cuModuleLoadData": (c_void_p, c_char_p),
+    "cuModuleLoadDataEx": (c_void_p, c_char_p, c_uint, c_void_p, c_void_p),
     "cuModuleUnload": (c_void_p,),
     "cuModuleGetFunction": (c_void_p, c_void_p, c_char_p),
     "cuFuncSetAttribute": (c_void_p, c_int, c_int),
@@ -80,12 +82,13 @@ class Driver:
     def __enter__(self) -> Driver:
         context = c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
-        self._call("cuCtxSetCurrent", context)
+        self._call("cuCtxPushCurrent_v2", context)
         self._call("cuStreamCreate", ctypes.byref(self._stream), 1)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lib.cuStreamDestroy_v2(self._stream)
+        self._lib.cuCtxPopCurrent_v2(ctypes.byref(c_void_p()))
         self._lib.cuDevicePrimaryCtxRelease_v2(self._device)
 
     @property
@@ -108,8 +111,11 @@ class Driver:
 
     @property
     def l2_bytes(self) -> int:
-        """Bytes of the cache that all multiprocessors share."""
-        return self._attribute("l2_bytes")
+        """Bytes of the cache that all multiprocessors share; where the driver does not say, of the largest there is."""
+        try:
+            return self._attribute("l2_bytes")
+        except DriverError:
+            return _LARGEST_L2
 
     def allocate(self, size: int) -> int:
         """The address of ``size`` new bytes."""
@@ -124,14 +130,15 @@ class Driver:
     def write(self, address: int, data: bytes) -> None:
         """Bytes to the device."""
         if data:
-            self._call("cuMemcpyHtoD_v2", address, ctypes.cast(c_char_p(data), c_void_p), len(data))
+            self._call("cuMemcpyHtoDAsync_v2", address, ctypes.cast(c_char_p(data), c_void_p), len(data), self._stream)
+            self.wait()
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes from the device, once all work of the stream is done."""
-        self.wait()
         data = ctypes.create_string_buffer(max(1, size))
         if size:
-            self._call("cuMemcpyDtoH_v2", data, address, size)
+            self._call("cuMemcpyDtoHAsync_v2", data, address, size, self._stream)
+        self.wait()
         return data.raw[:size]
 
     def copy(self, target: int, source: int, size: int) -> None:
@@ -147,7 +154,7 @@ class Driver:
     def load(self, code: bytes, entry: str, shared: int) -> tuple[int, int]:
         """A module and the function in it that may take ``shared`` bytes of dynamic shared memory."""
         module, function = c_void_p(), c_void_p()
-        self._call("cuModuleLoadData", ctypes.byref(module), code)
+        self._call("cuModuleLoadDataEx", ctypes.byref(module), code, 0, None, None)
         self._call("cuModuleGetFunction", ctypes.byref(function), module, entry.encode())
         if shared > _DEFAULT_SHARED:
             self._call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, shared)
@@ -168,14 +175,17 @@ class Driver:
 
     def graph(self, start: Callable[[], None]) -> int:
         """What ``start`` launches, as one thing to be launched again and again."""
-        self._call("cuStreamBeginCapture_v2", self._stream, _GLOBAL_CAPTURE)
+        self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_CAPTURE)
         graph, ready = c_void_p(), c_void_p()
         try:
-            start()
+            try:
+                start()
+            finally:
+                self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, 0)
         finally:
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
-        self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, 0)
-        self._lib.cuGraphDestroy(graph)
+            if graph:
+                self._lib.cuGraphDestroy(graph)
         return ready.value or 0
 
     def drop_graph(self, graph: int) -> None:

@@ -395,6 +395,7 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     case 1: *value = facts.threads; break;
     case 16: *value = 132; break;
     case 19: case 41: *value = 1; break;
+    case 38: *value = 1 << 14; break; /* bytes of L2 */
     case 75: *value = facts.major; break;
     case 76: *value = facts.minor; break;
     case 97: *value = facts.shared; break;
