@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tilewright.backends.base import Backend
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.errors import UsageError
 from tilewright.options import Options
-from tilewright.target import Target
+from tilewright.target import F32_PRODUCTS, Target
 
 #: Where each kind of target lives. A package outside this one registers the entry point group ``tilewright.backends``.
 BACKENDS: Mapping[str, str] = {
@@ -30,10 +31,18 @@ def resolve_targets(options: Options, build: bool = True) -> list[tuple[Backend,
     for spelling in options.targets:
         backend = find_backend(spelling.partition(":")[0], options.cc, build)
         for target in backend.resolve(spelling):
-            found.setdefault(target.spelling, (backend, target))
+            found.setdefault(target.spelling, (backend, _with_products(target, options)))
     if not found:
         raise UsageError("no-target", where="targets", cause="no target is given", fix="give one, such as cpu")
     return list(found.values())
+
+
+def _with_products(target: Target, options: Options) -> Target:
+    """``target`` with products of f32 in tf32 where that is asked for and the target's data leaves a choice."""
+    asked = options.precision.asked if options.precision is not None else ""
+    if asked != "tf32" or F32_PRODUCTS not in target.extra:
+        return target
+    return replace(target, extra={**target.extra, F32_PRODUCTS: asked})
 
 
 def every_target() -> list[Target]:

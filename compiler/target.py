@@ -14,6 +14,10 @@ from typing import Any
 
 from tilewright.errors import InternalError
 
+#: The entry of ``extra`` that says how products of f32 are computed, where a target has more ways than one: ``ieee``
+#: (in f32), ``tf32x3`` (three products of tf32, about as exact) or ``tf32``.
+F32_PRODUCTS = "f32_products"
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

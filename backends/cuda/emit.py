@@ -194,6 +194,8 @@ class _Emitter:
         many = [x for x in nest if bounds(trips(x), scope.facts)[1] > 1 or bounds(x.hi - x.lo, scope.facts)[0] < 1]
         saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
         stages = int(self.scheduled.schedule.option("num_stages", 3)) if nest[-1].kind == "pipeline" else 1
+        if self.scheduled.schedule.option("unroll", False) and all(trips(x).is_constant for x in many):
+            stages = 0
         start = len(self.program.lines)
         if many:
             self.program.head(many, stages, self.arrival if self.is_split(many) else None)

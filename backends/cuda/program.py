@@ -137,19 +137,21 @@ class Program:
     # -- loops ---------------------------------------------------------------------------------------------------
 
     def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
-        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it."""
+        """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it. Without any
+        ``stages`` the loop is unrolled."""
+        kind, ahead = ("range", f", num_stages={stages}") if stages else ("static_range", "")
         if share is not None:
             first, end = share.cut(self.at.index(product(trips(x) for x in many), ()).operand)
         self._heads.append(_Head(len(self.lines), self.depth, tuple(x.axis for x in many)))
         if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
-            self.line(f"for {many[0].var} in tl.range({lo}, {hi}, {many[0].size}, num_stages={stages}):")
+            self.line(f"for {many[0].var} in tl.{kind}({lo}, {hi}, {many[0].size}{ahead}):")
             return
         step = self.fresh("step")
         total = self.at.index(product(trips(x) for x in many), ()).text
         if share is None:
             first, end = "0", total
-        self.line(f"for {step} in tl.range({first}, {end}, num_stages={stages}):")
+        self.line(f"for {step} in tl.{kind}({first}, {end}{ahead}):")
         for n, loop in enumerate(many):
             inner = product(trips(x) for x in many[n + 1 :])
             text = step if inner == 1 else f"{step} // {self.at.index(inner, ()).operand}"

@@ -12,6 +12,7 @@ from tilewright.backends.cuda.schedules.matvec import skinny_of, skinny_schedule
 from tilewright.backends.cuda.schedules.products import product_schedules
 from tilewright.backends.cuda.schedules.rows import row_schedules
 from tilewright.backends.cuda.schedules.scans import scan_schedules
+from tilewright.backends.cuda.schedules.windows import window_of, window_schedules
 from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Define, Kernel, Scan
@@ -31,6 +32,8 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         found = skinny_schedules(kernel, skinny, target)
     elif products:
         found = product_schedules(kernel, products[0][1], target)
+    elif (window := window_of(kernel)) is not None:
+        found = window_schedules(kernel, window)
     else:
         found = row_schedules(kernel)
     unique = iter(dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found))

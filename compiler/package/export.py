@@ -34,14 +34,14 @@ def export(artifact: Path, kind: Kind, out: Path, toolchain: CompilesC, *, famil
 
     Raises:
         UsageError: several families and none named; an output that is there already as something else.
-        UnsupportedError: the artifact has no CPU part for a library, or nothing that a program could run (exit 4).
+        UnsupportedError: it has no part for a CPU or GPU (a library), or nothing that a program could run (exit 4).
         ResourceError: the output cannot be written (exit 7).
     """
     data = artifact.read_bytes()
     manifest = _manifest(data, str(artifact))
     if kind == "dir":
         return _export_folder(data, manifest, out)
-    if kind == "exe" and not _cpu_parts(manifest) and _program_parts(manifest):
+    if kind == "exe" and not _families(manifest) and _program_parts(manifest):
         stub = build_pjrt_stub(toolchain, f"{_plugin_family(manifest, family)}-linux-gnu.2.17")
         return [_write(out, embed_artifact(stub, data), 0o755)]
     triple = f"{_family(manifest, family, str(artifact))}-linux-gnu.2.17"
@@ -66,8 +66,10 @@ def _program_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [t for t in manifest["targets"] if "program.json" in t["members"]]
 
 
-def _cpu_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return [t for t in manifest["targets"] if t.get("family") and "program.json" not in t["members"]]
+def _families(manifest: dict[str, Any]) -> list[str]:
+    """Processor families of the parts that the executor runs: on the processor, or on a GPU beside it."""
+    parts = [t for t in manifest["targets"] if "program.json" not in t["members"]]
+    return sorted({t.get("family") or t.get("host", {}).get("family", "") for t in parts} - {""})
 
 
 def _plugin_family(manifest: dict[str, Any], wanted: str | None) -> str:
@@ -86,7 +88,7 @@ def _plugin_family(manifest: dict[str, Any], wanted: str | None) -> str:
 
 
 def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
-    families = sorted({t["family"] for t in _cpu_parts(manifest)})
+    families = _families(manifest)
     if not families and _program_parts(manifest):
         raise UnsupportedError(
             "export-without-cpu",
@@ -107,7 +109,7 @@ def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
         raise UsageError(
             "export-family",
             where=where,
-            cause=f"it has CPU parts for {', '.join(families)}",
+            cause=f"it has parts for processors {', '.join(families)}",
             fix=f"name one of them with --family: {', '.join(families)}",
         )
     return wanted
@@ -139,7 +141,7 @@ def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Pat
     if _program_parts(manifest):
         files |= {name: read_native(name).encode() for name in (*PJRT_HEADERS, "pjrt_run.c")}
         files["README"] = _pjrt_readme(manifest).encode()
-    if _cpu_parts(manifest) or not _program_parts(manifest):
+    if _families(manifest) or not _program_parts(manifest):
         files["main.c"] = _example(manifest).encode()
     for name, member in read_directory(memoryview(data), str(out)).items():
         if name != WEIGHTS:

@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tilewright.backends.cuda.backend import CudaBackend
+from tilewright.options import Options, Precision
+from tilewright.selection import resolve_targets
+
+from tests.kernel import trial_kernels
 
 Array = np.ndarray[Any, np.dtype[Any]]
 STEP, INSTRUCTION = 32, 8
@@ -88,3 +93,12 @@ def test_what_is_lost_next_to_the_largest_numbers() -> None:
     small = np.full((8, 1), 1e-3, np.float32)
     assert product(np.full((1, 8), 3.4e38, np.float32), small, "tf32x3")[0, 0] == pytest.approx(2.72e36, rel=1e-6)
     assert np.isnan(product(np.full((1, 8), np.finfo(np.float32).max, np.float32), small, "tf32x3")[0, 0])
+
+
+@pytest.mark.parametrize(("asked", "products"), [(None, "tf32x3"), ("fp32", "tf32x3"), ("tf32", "tf32")])
+def test_one_product_of_tf32_is_for_those_who_ask(asked: str | None, products: str) -> None:
+    options = Options(targets=("cuda:sm_80",), precision=Precision(asked) if asked else None)
+    ((backend, target),) = resolve_targets(options, build=False)
+    assert isinstance(backend, CudaBackend)
+    kernel = trial_kernels.matmul_bias_gelu("f32")
+    assert next(iter(backend.schedules(kernel, target))).option("precision", "") == products

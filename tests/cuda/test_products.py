@@ -47,6 +47,78 @@ def convolution(X: {dtype}[B, {size}, {size}, {ci}], W: const[{dtype}[{co}, {ci}
 """)
 
 
+def depthwise(dtype: str = "f32", size: int = 9, channels: int = 20, step: int = 2) -> Kernel:
+    """A filter of its own for each channel, as ONNX's Conv of as many groups becomes it."""
+    wide = (lambda x: x) if dtype == "f32" else (lambda x: f"f32({x})")
+    out = (size - 1) // step + 1
+    at = f"X[a, {step}*b + kh - 1, {step}*m + kw - 1, n]"
+    result = "min(max(acc[a, b, m, n] + bias[n], f32(0.0)), f32(6.0))"
+    return parse_kernel(f"""
+@kernel
+def depthwise(X: {dtype}[B, {size}, {size}, {channels}], W: const[{dtype}[{channels}, 1, 3, 3]],
+              bias: const[f32[{channels}]], Y: out[{dtype}[B, {out}, {out}, {channels}]]):
+    where(1 <= B <= 32)
+    a: B
+    b: {out}
+    m: {out}
+    n: {channels}
+    kh: 3
+    kw: 3
+    acc[a, b, m, n] = sum((kh, kw), {wide(f"({at} or 0)")} * {wide("W[n, 0, kh, kw]")})
+    Y[a, b, m, n] = {result if dtype == "f32" else f"{dtype}({result})"}
+""")
+
+
+def grouped(dtype: str = "f32") -> Kernel:
+    """A convolution of two groups: the group is an axis of both operands."""
+    return parse_kernel(f"""
+@kernel
+def grouped(X: {dtype}[B, 9, 24], W: const[{dtype}[40, 12, 3]], Y: out[{dtype}[B, 9, 40]]):
+    where(1 <= B <= 8)
+    b: B
+    m: 9
+    g: 2
+    n: 20
+    k: 3
+    c: 12
+    acc[b, m, g, n] = sum((k, c), (X[b, m + k - 1, 12*g + c] or 0) * W[20*g + n, c, k])
+    Y[b, m, 20*g + n] = acc[b, m, g, n]
+""")
+
+
+def transposed() -> Kernel:
+    """A transposed convolution of stride 2: rows of the result belong to one of two phases of the filter."""
+    return parse_kernel("""
+@kernel
+def transposed(X: f32[B, 7, 10], W: const[f32[10, 12, 4]], Y: out[f32[B, 14, 12]]):
+    where(1 <= B <= 8)
+    b: B
+    m: 7
+    p: 2
+    n: 12
+    k: 2
+    c: 10
+    acc[b, m, p, n] = sum((k, c), (X[b, m + p - k, c] or 0) * W[c, n, 2*k + 1 - p])
+    Y[b, 2*m + p, n] = acc[b, m, p, n]
+""")
+
+
+def gated() -> Kernel:
+    """Two products of one operand, the result of one the gate of the other."""
+    return parse_kernel("""
+@kernel
+def gated(A: f16[M, 48], G: const[f16[48, 40]], U: const[f16[48, 40]], C: out[f16[M, 40]], S: out[f32[M, 40]]):
+    where(1 <= M <= 256)
+    m: M
+    n: 40
+    k: 48
+    gate[m, n] = sum(k, f32(A[m, k]) * f32(G[k, n]))
+    up[m, n] = sum(k, f32(A[m, k]) * f32(U[k, n]))
+    C[m, n] = f16(gate[m, n] * sigmoid(gate[m, n]) * up[m, n])
+    S[m, n] = up[m, n]
+""")
+
+
 def batched(dtype: str = "f16") -> Kernel:
     """A product for each of a batch, all sizes symbolic."""
     return parse_kernel(f"""
@@ -123,6 +195,11 @@ CASES = (
     Case("of 3 channels", lambda: convolution("f16", 11, 3, 8, 7), None, {"B": 1}, 1e-3),
     Case("dilated", lambda: convolution("f32", 9, 8, 8, 3, 1, 2), None, {"B": 1}),
     Case("1 x 1", lambda: convolution("f32", 5, 30, 34, 1, 1), None, {"B": 3}),
+    Case("depthwise", depthwise, None, {"B": 2}),
+    Case("depthwise, f16", lambda: depthwise("f16", 8, 40, 1), None, {"B": 1}, 1e-3),
+    Case("of two groups", grouped, None, {"B": 2}),
+    Case("transposed", transposed, None, {"B": 1}),
+    Case("gated, two outputs", gated, None, {"M": 19}, 1e-3),
     Case("all sizes symbolic", batched, None, {"B": 2, "M": 5, "N": 19, "K": 37}, 1e-3),
     Case("i8", lambda: int8_matmul("i8"), None, {"M": 5}, 0.0),
     Case("u8 i8", lambda: mixed_bytes("u8", "i8"), None, {"M": 5}, 0.0),

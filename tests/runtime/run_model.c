@@ -5,11 +5,14 @@
 #define TILEWRIGHT_IMPLEMENTATION
 #include "tilewright.h"
 
-int main(int count, char **arguments) { /* MODEL INPUT ROWS COLUMNS OUTPUT [THREADS] */
+int main(int count, char **arguments) { /* MODEL INPUT ROWS COLUMNS OUTPUT [THREADS [DEVICE [DRIVER]]] */
     tw_model *model;
     tw_error error;
     if (count < 6) return TW_USAGE;
-    tw_options options = {count > 6 ? atoi(arguments[6]) : 0, 0, NULL};
+    tw_options options = {0};
+    options.threads = count > 6 ? atoi(arguments[6]) : 0;
+    options.device = count > 7 ? arguments[7] : NULL;
+    options.driver = count > 8 ? arguments[8] : NULL;
     if (tw_open(&model, arguments[1], &options, &error) != TW_OK) {
         fprintf(stderr, "%s\n", error.text);
         return error.code;

@@ -15,13 +15,10 @@ from dataclasses import dataclass
 
 from tilewright.backends.cuda.contraction import Contraction
 from tilewright.ir.types import DType
-from tilewright.target import Target
+from tilewright.target import F32_PRODUCTS, Target
 
 #: ``input_precision`` of an f32 product: full precision on the ordinary units, or matrix units with rounded operands.
 PRECISIONS = ("ieee", "tf32", "tf32x3")
-#: The entry of a target's data that chooses another than the default for products of f32.
-REQUEST = "f32_products"
-
 #: Products of the matrix unit for one product of f32.
 _PASSES = {"tf32x3": 3}
 #: Least depth of one instruction, in elements: 32 bytes of each row (PTX ISA, shapes of mma and wgmma).
@@ -53,18 +50,21 @@ def precision_of(dtype: DType, target: Target) -> str:
     """How products of ``dtype`` are computed: one of :data:`PRECISIONS` for f32, empty for other types."""
     if dtype is not DType.F32:
         return ""
-    default = "tf32x3" if "tf32" in target.features else "ieee"
-    return str(target.extra.get(REQUEST, default))
+    return str(target.extra.get(F32_PRODUCTS, "ieee"))
 
 
-def unit_of(c: Contraction, precision: str, target: Target) -> Unit:
-    """The unit of ``target`` for a product; that of f32 where its data states no rate for the type."""
-    dtype = c.left.dtype
+def _unit(dtype: DType, precision: str, target: Target) -> Unit:
+    """That of operands of ``dtype``; the rate of f32 where the target's data states none for the type."""
     size = max(1, dtype.bits // 8)
-    if not c.on_unit:
-        return Unit(target.peak["f32"] / _PLAIN, False, size, 1)
     if dtype is DType.F32 and precision != "ieee":
         return Unit(target.peak["tf32"] / _PASSES.get(precision, 1), True, size, 8)
     name = "i8" if dtype is DType.U8 else str(dtype)
     matrix = dtype not in (DType.F32, DType.F64)
     return Unit(target.peak.get(name, target.peak["f32"]), matrix, size, _LEAST_BYTES // size if matrix else 1)
+
+
+def unit_of(c: Contraction, precision: str, target: Target) -> Unit:
+    """The unit of ``target`` for a product, which may be of types that no ``tl.dot`` takes."""
+    if c.on_unit:
+        return _unit(c.left.dtype, precision, target)
+    return Unit(target.peak["f32"] / _PLAIN, False, max(1, c.left.dtype.bits // 8), 1)

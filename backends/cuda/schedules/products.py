@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
@@ -19,7 +20,9 @@ from tilewright.backends.cuda.schedules.costs import (
 from tilewright.backends.cuda.schedules.extents import extent, lanes_of
 from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
 from tilewright.backends.cuda.schedules.weights import weight_packs
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
+from tilewright.kernel.analysis import loads_of
 from tilewright.kernel.schedule import Loop, Pack, Schedule
 from tilewright.kernel.tile import Define, Kernel
 from tilewright.target import Target
@@ -46,6 +49,7 @@ _PIECES = 16
 
 def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterator[Schedule]:
     """Tiles of rows and columns, by rising estimate of their time."""
+    c = replace(c, depth=_as_in_memory(kernel, c))
     precision = precision_of(c.left.dtype, target)
     unit = unit_of(c, precision, target)
     shape = Shape.of(kernel, c, unit)
@@ -85,6 +89,16 @@ def _options(c: Contraction, t: Tiling, shape: Shape, used: Used, target: Target
 def _precision(c: Contraction, precision: str) -> Iterator[Option]:
     if c.left.dtype is DType.F32 and c.on_unit and precision != "ieee":
         yield "precision", precision
+
+
+def _as_in_memory(kernel: Kernel, c: Contraction) -> tuple[str, ...]:
+    """The axes of depth, that along which the elements of what is no constant are neighbours last."""
+    loads = [x for v in (c.left, c.right) for x in loads_of(v) if kernel.param(x.tensor).role != "const"]
+    if not loads:
+        return c.depth
+    used = [i.symbols if isinstance(i, Expr) else frozenset[str]() for i in loads[0].index]
+    place = {a: max((n for n, symbols in enumerate(used) if a in symbols), default=0) for a in c.depth}
+    return tuple(sorted(c.depth, key=place.__getitem__))
 
 
 def _is_one_product(kernel: Kernel) -> bool:

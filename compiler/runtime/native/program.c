@@ -9,7 +9,8 @@ static int fail(int32_t code, const char *where, const char *what) {
 }
 
 static int usage(const tw_model *model, uint32_t entry) {
-    fprintf(stderr, "usage: PROGRAM [--entry NAME] [--threads N] [--output-dir DIR] --input NAME=FILE.npy …\n");
+    fprintf(stderr, "usage: PROGRAM [--entry NAME] [--device cpu|cuda|cuda:N] [--allow-jit] [--driver LIBRARY] [--threads N] [--output-dir DIR]\n"
+                    "               --input NAME=FILE.npy …\n");
     for (uint32_t i = 0; i < tw_input_count(model, entry); i++)
         fprintf(stderr, "  input %s %s\n", tw_input(model, entry, i)->name, tw_input(model, entry, i)->shape);
     return TW_USAGE;
@@ -42,12 +43,15 @@ static int write_outputs(const tw_model *model, uint32_t entry, const tw_tensor 
     return TW_OK;
 }
 
+/* Words of an option. */
+static int width(const char *option) { return strcmp(option, "--allow-jit") == 0 ? 1 : 2; }
+
 static int run(tw_model *model, uint32_t entry, int count, char **arguments, const char *folder) {
     uint32_t inputs = tw_input_count(model, entry), outputs = tw_output_count(model, entry);
     tw_tensor *in = calloc((size_t)inputs + 1, sizeof *in), *out = calloc((size_t)outputs + 1, sizeof *out);
     tw_error error;
     if (in == NULL || out == NULL) return fail(TW_RESOURCE, "run", "no memory");
-    for (int i = 1; i + 1 < count; i += 2) {
+    for (int i = 1; i + 1 < count; i += width(arguments[i])) {
         if (strcmp(arguments[i], "--input") != 0) continue;
         int which = named_input(model, entry, arguments[i + 1]);
         if (which < 0) return fail(TW_USAGE, arguments[i + 1], "there is no such input"), usage(model, entry);
@@ -68,13 +72,17 @@ static int run(tw_model *model, uint32_t entry, int count, char **arguments, con
 
 int main(int count, char **arguments) {
     const char *folder = NULL, *name = NULL;
-    tw_options options = {0, 0, NULL};
+    tw_options options = {0};
     tw_model *model;
     tw_error error;
-    int wrong = count % 2 == 0;
-    for (int i = 1; i + 1 < count; i += 2) {
-        if (strcmp(arguments[i], "--output-dir") == 0) folder = arguments[i + 1];
+    int wrong = 0;
+    for (int i = 1; i < count; i += width(arguments[i])) {
+        if (strcmp(arguments[i], "--allow-jit") == 0) options.allow_jit = 1;
+        else if (i + 1 == count) wrong = 1;
+        else if (strcmp(arguments[i], "--output-dir") == 0) folder = arguments[i + 1];
         else if (strcmp(arguments[i], "--entry") == 0) name = arguments[i + 1];
+        else if (strcmp(arguments[i], "--device") == 0) options.device = arguments[i + 1];
+        else if (strcmp(arguments[i], "--driver") == 0) options.driver = arguments[i + 1];
         else if (strcmp(arguments[i], "--threads") == 0) options.threads = atoi(arguments[i + 1]);
         else if (strcmp(arguments[i], "--input") != 0) wrong = 1;
     }

@@ -226,6 +226,9 @@ typedef struct {
     int32_t threads;    /* of one run; default: the processors that this process may use */
     int32_t copy;       /* read the file instead of mapping it, when it may change while it is open */
     const char *target; /* run exactly this part ("cpu:x86-64-v3"); default: the best that this machine can */
+    const char *device; /* "cpu", "cuda", "cuda:1" (the second GPU); default: a GPU that can run a part, else the processor */
+    const char *driver; /* library of the NVIDIA driver; default: libcuda.so.1 */
+    int32_t allow_jit;  /* let the NVIDIA driver compile what is there only as PTX */
 } tw_options;
 
 /* Opens an artifact and checks it. Running it executes its code, as with any program. */
@@ -250,6 +253,8 @@ TW_API int32_t tw_run(tw_model *model, uint32_t entry, const tw_tensor *inputs, 
                uint32_t output_count, tw_error *error);
 /* Memory that tw_run gave to an output. */
 TW_API void tw_free(tw_model *model, void *data);
+/* The executor and its plan, for what only it has: runs that are not waited for, device memory, profiles. */
+TW_API const tw_runtime *tw_executor(const tw_model *model, tw_plan **plan);
 
 #ifdef __cplusplus
 }
@@ -746,6 +751,83 @@ static int tw__fits(const tw_model *m, uint32_t target, char *lacking, size_t ca
     return missing == 0;
 }
 
+/* -- parts for GPUs */
+
+static int tw__is_device_part(const tw_model *m, uint32_t target) {
+    return tw__get(&m->json, tw__get(&m->json, target, "members"), "modules.bin") != 0;
+}
+
+/* The number in "cuda:sm_90". */
+static int32_t tw__arch(const tw_model *m, uint32_t target) {
+    const char *at = strstr(tw__text(&m->json, tw__get(&m->json, target, "target")), "sm_");
+    return at != NULL ? (int32_t)strtol(at + 3, NULL, 10) : 0;
+}
+
+/* The best part for a GPU: the newest machine code that it runs, else (`jit`) the newest PTX that it can be compiled from.
+ * Code from sm_90 on is for one GPU alone and has no PTX. 0 when there is none. */
+static uint32_t tw__part_for(const tw_model *m, const char *wanted, const tw_device *gpu, int jit) {
+    const tw__json *j = &m->json;
+    uint32_t best = 0;
+    for (int pass = 0; pass < (jit ? 2 : 1) && best == 0; pass++)
+        for (uint32_t t = j->nodes[tw__get(j, 1, "targets")].child; t != 0; t = j->nodes[t].next) {
+            int32_t arch = tw__arch(m, t);
+            if (!tw__is_device_part(m, t) || (wanted != NULL && strcmp(wanted, tw__text(j, tw__get(j, t, "target"))) != 0)) continue;
+            int fits = pass == 0 ? m->runtime->device_runs(arch, gpu->major, gpu->minor) : arch < 90 && arch <= 10 * gpu->major + gpu->minor;
+            if (fits && (best == 0 || arch > tw__arch(m, best))) best = t;
+        }
+    return best;
+}
+
+/* The first part for a GPU whose host is a machine like this one, with its executor loaded; `held` gets the names of all. */
+static uint32_t tw__device_parts(tw_model *m, const char *wanted, const char *machine, char *held, size_t capacity, int32_t *code,
+                                 tw_error *error) {
+    const tw__json *j = &m->json;
+    uint32_t first = 0;
+    for (uint32_t t = j->nodes[tw__get(j, 1, "targets")].child; t != 0; t = j->nodes[t].next) {
+        const char *name = tw__text(j, tw__get(j, t, "target"));
+        if (!tw__is_device_part(m, t) || (wanted != NULL && strcmp(wanted, name) != 0)) continue;
+        if (strcmp(tw__text(j, tw__get(j, tw__get(j, t, "host"), "family")), machine) != 0) continue;
+        size_t used = strlen(held);
+        snprintf(held + used, capacity - used, "%s%s", used ? ", " : "", name);
+        if (first == 0) first = t;
+    }
+    *code = first != 0 && m->runtime == NULL ? tw__load_runtime(m, first, error) : TW_OK;
+    return *code == TW_OK ? first : 0;
+}
+
+/* A part for the GPU `index`; `chosen` stays 0 where the artifact has none of this machine's kind. */
+static int32_t tw__choose_device(tw_model *m, const tw_options *options, int32_t index, const char *machine, uint32_t *chosen, tw_error *error) {
+    char held[400] = "", lacking[400] = "";
+    tw_device gpu;
+    int32_t code;
+    const char *wanted = options != NULL ? options->target : NULL, *driver = options != NULL ? options->driver : NULL;
+    if (tw__device_parts(m, wanted, machine, held, sizeof held, &code, error) == 0) return code;
+    if ((code = m->runtime->device_describe(driver, index, &gpu, error)) != TW_OK) return code;
+    uint32_t best = tw__part_for(m, wanted, &gpu, options != NULL && options->allow_jit);
+    if (best == 0)
+        return tw__fail(error, TW_DEVICE, "no code for this GPU: %.80s has compute capability %d.%d; the file holds %s%s", gpu.name, gpu.major,
+                        gpu.minor, held, tw__part_for(m, wanted, &gpu, 1) ? ". Allow the driver to compile its PTX (allow_jit)" : "");
+    if (!tw__fits(m, tw__get(&m->json, best, "host"), lacking, sizeof lacking))
+        return tw__fail(error, TW_DEVICE, "the processor beside the GPU lacks features of the host part: %s", lacking);
+    *chosen = best;
+    snprintf(m->target, sizeof m->target, "%s", tw__text(&m->json, tw__get(&m->json, best, "target")));
+    return TW_OK;
+}
+
+/* What `device` names: -1 the processor, 0 anything, 1 a GPU, whose index is set; -2 none of these. */
+static int tw__device_kind(const char *device, int32_t *index) {
+    *index = 0;
+    if (device == NULL || strcmp(device, "auto") == 0) return 0;
+    if (strcmp(device, "cpu") == 0) return -1;
+    if (strncmp(device, "cuda", 4) != 0) return -2;
+    if (device[4] == 0) return 1;
+    char *end;
+    long number = strtol(device + 5, &end, 10);
+    if (device[4] != ':' || device[5] < '0' || device[5] > '9' || *end != 0 || number > 1000000) return -2;
+    *index = (int32_t)number;
+    return 1;
+}
+
 static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_error *error) {
     const tw__json *j = &m->json;
     struct utsname system;
@@ -760,6 +842,7 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
             programs = 1;
             continue;
         }
+        if (tw__is_device_part(m, t)) continue;
         if (strcmp(tw__text(j, tw__get(j, t, "family")), system.machine) != 0) continue;
         if (m->runtime == NULL) {
             int32_t code = tw__load_runtime(m, t, error);
@@ -846,11 +929,63 @@ static int32_t tw__make_plan(tw_model *m, uint32_t target, int32_t threads, tw_e
     return code;
 }
 
+/* The same for a GPU; there are kernels of the host only where the plan has steps there. */
+static int32_t tw__make_device_plan(tw_model *m, uint32_t target, int32_t index, const tw_options *options, tw_error *error) {
+    uint32_t members = tw__get(&m->json, target, "members");
+    int32_t threads = options != NULL && options->threads > 0 ? options->threads : m->runtime->threads_default();
+    tw__span plan, modules, kernels = {NULL, 0};
+    tw_weights weights = {NULL, 0, NULL, 0};
+    tw_weight *tensors = NULL;
+    tw_device_options device;
+    memset(&device, 0, sizeof device);
+    int32_t code = tw__checked(m, tw__text(&m->json, tw__get(&m->json, members, "plan.bin")), &plan, error);
+    if (code == TW_OK) code = tw__checked(m, tw__text(&m->json, tw__get(&m->json, members, "modules.bin")), &modules, error);
+    if (code == TW_OK && tw__get(&m->json, members, "kernels.so") != 0)
+        code = tw__checked(m, tw__text(&m->json, tw__get(&m->json, members, "kernels.so")), &kernels, error);
+    if (code == TW_OK) code = tw__check_weights(m, threads, &weights, error);
+    if (code == TW_OK) code = tw__list_weights(m, &tensors, &weights.count, error);
+    weights.tensor = tensors;
+    if (code == TW_OK && kernels.bytes > 0) code = tw__load(m, 1, kernels, error);
+    if (code == TW_OK) {
+        const uint32_t *count = m->libraries[1] != NULL ? (const uint32_t *)tw__symbol(m->libraries[1], "tw_kernel_count_v1") : NULL;
+        device.size = sizeof device;
+        device.flags = options != NULL && options->allow_jit ? TW_ALLOW_JIT : 0;
+        device.device = index;
+        device.threads = threads;
+        device.library = options != NULL ? options->driver : NULL;
+        device.modules = modules.data;
+        device.module_bytes = modules.bytes;
+        device.host_kernels = m->libraries[1] != NULL ? (const tw_kernel *)tw__symbol(m->libraries[1], "tw_kernels_v1") : NULL;
+        device.host_kernel_count = count != NULL ? *count : 0;
+        code = m->runtime->create_device(&m->plan, plan.data, plan.bytes, &weights, &device, error);
+    }
+    free(tensors);
+    return code;
+}
+
+/* A GPU's part, where `device` allows one; else (`target` 0) the processor's is looked for. A GPU that nobody asked for by
+ * name may be missing: `why` then says so, should there be no other part. */
+static int32_t tw__choose_first(tw_model *m, const tw_options *options, uint32_t *target, int32_t *index, tw_error *why, tw_error *error) {
+    struct utsname system;
+    int kind = tw__device_kind(options != NULL ? options->device : NULL, index);
+    if (kind == -2) return tw__fail(error, TW_USAGE, "there is no device '%s': name cpu, cuda, cuda:1 or auto", options->device);
+    if (kind < 0) return TW_OK;
+    if (uname(&system) != 0) return tw__fail(error, TW_DEVICE, "this system does not say what it is");
+    int32_t code = tw__choose_device(m, options, *index, system.machine, target, kind == 1 ? error : why);
+    if (kind == 1 && code == TW_OK && *target == 0)
+        return tw__fail(error, TW_DEVICE, "the artifact holds nothing for NVIDIA GPUs beside a processor %s", system.machine);
+    return kind == 1 || code == TW_OK || code == TW_DEVICE ? (kind == 1 ? code : TW_OK) : tw__fail(error, code, "%s", why->text);
+}
+
 static int32_t tw__open_bytes(tw_model *m, const tw_options *options, tw_error *error) {
     uint32_t target = 0;
-    int32_t code = tw__read_directory(m, error);
+    int32_t index = 0, code = tw__read_directory(m, error);
+    tw_error why = {0, ""};
     if (code == TW_OK) code = tw__read_manifest(m, error);
+    if (code == TW_OK) code = tw__choose_first(m, options, &target, &index, &why, error);
+    if (code == TW_OK && target != 0) return tw__make_device_plan(m, target, index, options, error);
     if (code == TW_OK) code = tw__choose(m, options != NULL ? options->target : NULL, &target, error);
+    if (code == TW_DEVICE && target == 0 && why.code != 0) code = tw__fail(error, why.code, "%s", why.text);
     if (code == TW_OK) code = tw__make_plan(m, target, options != NULL ? options->threads : 0, error);
     return code;
 }
@@ -935,6 +1070,11 @@ uint32_t tw_output_count(const tw_model *m, uint32_t entry) { return m->runtime-
 const tw_signature *tw_input(const tw_model *m, uint32_t entry, uint32_t i) { return m->runtime->input(m->plan, entry, i); }
 const tw_signature *tw_output(const tw_model *m, uint32_t entry, uint32_t i) { return m->runtime->output(m->plan, entry, i); }
 void tw_free(tw_model *m, void *data) { m->runtime->release(data); }
+
+const tw_runtime *tw_executor(const tw_model *m, tw_plan **plan) {
+    *plan = m->plan;
+    return m->runtime;
+}
 
 int32_t tw_entry(const tw_model *m, const char *name) {
     for (uint32_t i = 0; i < m->runtime->entry_count(m->plan); i++)

@@ -1,5 +1,7 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +59,7 @@ struct CUgraphExec_st {
     bool live;
 };
 struct CUmod_st {
-    char entry[64];
+    char entry[256];
     bool live, ptx;
 };
 struct CUfunc_st {
@@ -80,10 +82,14 @@ static struct {
     char fail_buffer[64];
     int fail_after, fail_code;
 } m;
-static struct {
-    int driver, major, minor, devices, shared, threads, ordinal, jit;
+typedef struct {
+    int driver, major, minor, devices, shared, threads, ordinal;
     int64_t memory;
-} facts;
+} Facts;
+#define USUAL {13000, 9, 0, 1, 232448, 1024, 0, (int64_t)1 << 30}
+static const Facts usual = USUAL;
+static Facts facts = USUAL;
+static jmp_buf escape; /* of the kernel that runs */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct CUctx_st context;
 static struct CUstream_st default_stream = {{NULL, 0}, true, false, false, NULL};
@@ -139,13 +145,7 @@ EXPORT void mock_reset(void) {
     default_stream.ops.count = stream_count = 0;
     depth = 0;
     capturing = NULL;
-    facts.driver = 13000;
-    facts.major = 9;
-    facts.minor = facts.ordinal = facts.jit = 0;
-    facts.devices = 1;
-    facts.shared = 232448;
-    facts.threads = 1024;
-    facts.memory = (int64_t)1 << 30;
+    facts = usual;
 }
 
 EXPORT void mock_set(const char *name, int64_t value) {
@@ -190,9 +190,9 @@ static bool in_device(const void *address, size_t bytes) {
 
 void *mock_at(const Launch *l, int param, size_t bytes) {
     void *at = (void *)(uintptr_t)l->param[param];
-    if (find(at, bytes) != NULL) return at;
-    mock_broken("a kernel's parameter %d has no %zu bytes at %p", param, bytes, at);
-    return calloc(1, bytes + 64);
+    if (find(at, bytes) != NULL && (uintptr_t)at % (bytes % 8 == 0 && bytes <= 8 ? 8 : 4) == 0) return at;
+    mock_broken("a kernel's parameter %d has no %zu aligned bytes at %p", param, bytes, at);
+    longjmp(escape, 1);
 }
 
 /* Device memory is there only while the device works. */
@@ -291,8 +291,9 @@ static void execute(Op *op) {
         return;
     }
     unlock_memory(true);
-    if (op->kind == KERNEL) op->kernel->run(&op->launch);
-    else if (op->kind == SET) memset(op->to, op->value, op->bytes);
+    if (op->kind == KERNEL) {
+        if (setjmp(escape) == 0) op->kernel->run(&op->launch);
+    } else if (op->kind == SET) memset(op->to, op->value, op->bytes);
     else memmove(op->to, op->copy != NULL ? op->copy : op->from, op->bytes);
     unlock_memory(false);
     free(op->copy);
@@ -553,6 +554,34 @@ EXPORT CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **d
     END
 }
 
+/* -- kernels of real machine code ---------------------------------------------------------------------------------- */
+
+static MockKernel *registered;
+static size_t registered_count;
+
+void mock_register(const char *name, const char *sizes, int threads, int shared, void (*run)(const Launch *launch)) {
+    registered = realloc(registered, (registered_count + 1) * sizeof *registered);
+    registered[registered_count++] = (MockKernel){strdup(name), strdup(sizes), run, threads, shared};
+}
+
+size_t mock_extent(const void *address) {
+    const Allocation *a = find(address, 1); /* one that ends here is not meant */
+    return a != NULL ? (size_t)((const char *)a->base + a->bytes - (const char *)address) : 0;
+}
+
+/* The registered kernel whose name an ELF file has among its strings; the file ends with its table of sections. */
+static const MockKernel *registered_in(const unsigned char *elf) {
+    uint64_t sections, end;
+    uint16_t size, count;
+    memcpy(&sections, elf + 40, sizeof sections);
+    memcpy(&size, elf + 58, sizeof size);
+    memcpy(&count, elf + 60, sizeof count);
+    end = sections + (uint64_t)size * count;
+    for (size_t i = 0; i < registered_count; i++)
+        if (memmem(elf, end, registered[i].name, strlen(registered[i].name) + 1) != NULL) return &registered[i];
+    return NULL;
+}
+
 /* An image is PTX text or the ELF file that tests make: its entry point's name follows the header. */
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned options, int *names, void **values) {
     BEGIN(cuModuleLoadDataEx)
@@ -566,7 +595,8 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned
     *module = object(sizeof **module);
     (*module)->live = true;
     (*module)->ptx = !elf;
-    snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    const MockKernel *real = elf && registered_count > 0 ? registered_in(image) : NULL;
+    snprintf((*module)->entry, sizeof (*module)->entry, "%s", real != NULL ? real->name : (const char *)image + (elf ? 128 : 4));
     note("%s %s", elf ? "load" : "jit", (*module)->entry);
     END
 }
@@ -586,6 +616,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     if (strcmp(name, module->entry) != 0) FAIL(NOT_FOUND);
     const MockKernel *k = mock_kernels;
     while (k->name != NULL && strcmp(k->name, name) != 0) k++;
+    for (size_t i = 0; i < registered_count && k->name == NULL; i++)
+        if (strcmp(registered[i].name, name) == 0) k = &registered[i];
     if (k->name == NULL) FAIL(NOT_FOUND);
     *function = object(sizeof **function);
     m.live--; /* of its module */

@@ -11,7 +11,7 @@
 
 #include "cuda_driver.h"
 
-#define PARAMS_MOST 32
+#define PARAMS_MOST 128
 
 typedef struct {
     unsigned grid, block, shared;
@@ -28,7 +28,15 @@ typedef struct {
 
 extern const MockKernel mock_kernels[];
 
-/* The memory behind a pointer parameter, which must have `bytes`; never NULL (a broken rule gives memory of its own). */
+/* Lets the mock run kernels of real machine code by `run`, whoever that is: it is found in modules whose ELF file has its
+ * name. `name` and `sizes` are copied. */
+#define MOCK_EXPORT __attribute__((visibility("default")))
+MOCK_EXPORT void mock_register(const char *name, const char *sizes, int threads, int shared, void (*run)(const Launch *launch));
+
+/* Bytes from an address to the end of the allocation that it lies in; 0 outside of all. */
+MOCK_EXPORT size_t mock_extent(const void *address);
+
+/* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
 void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
