@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="models that are built already, or where to")
     parser.add_argument("--small", action="store_true", help="only the small zoo")
     parser.add_argument("--full", action="store_true", help="only the full sizes")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="rows whose first cells contain it")
     parser.add_argument("--count", type=int, default=10**6, help="rows that are made at most")
     parser.add_argument("anew", nargs="*", metavar="TEXT", help="rows that contain it are made anew")
     given = parser.parse_args()
@@ -116,6 +117,8 @@ def main() -> None:
         line = " | ".join(rows.get(case.key, case.key))
         if (given.small and not case.small) or (given.full and case.small):
             continue
+        if given.only and not any(text in " | ".join(case.key) for text in given.only):
+            continue
         if case.key in rows and not any(text in line for text in given.anew):
             continue
         made += 1
@@ -123,7 +126,7 @@ def main() -> None:
             break
         print(" | ".join(case.key), flush=True)
         rows[case.key] = row_of(case, given.folder)
-        write(rows)
+        write(TABLE.read() | {case.key: rows[case.key]})  # another process may have written rows meanwhile
         print("   ", " | ".join(rows[case.key][KEY:]), flush=True)
 
 
