@@ -668,7 +668,8 @@ def load(
 
     Args:
         artifact: a path or a compiled artifact.
-        device: ``auto``, a kind (``cpu``, ``tpu``) or a target's spelling (``xla:cpu``, ``xla-cpu``).
+        device: ``auto`` (a GPU that it has machine code for, else this processor), a kind (``cpu``, ``cuda``, ``tpu``),
+            a GPU by its number (``cuda:1``) or a target's spelling (``xla:cpu``, ``xla-cpu``, ``cuda:sm_90``).
         threads: per run; ``None`` is what this process may use.
         entry: the entry point that ``run`` means by default; the first when ``None``.
         allow_jit, cache: as of :func:`tilewright.runtime.load`.

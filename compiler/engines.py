@@ -36,7 +36,7 @@ class Engine:
     Attributes:
         run: takes arrays by input name and gives arrays by output name.
         jit_seconds: what our own runtime has spent on compiling so far, ``jit_by`` by what.
-        place: where our own runtime runs it, and ``note`` why not elsewhere.
+        target, place: the part that our own runtime runs, and where; ``note`` why not elsewhere.
         on_device: the device's own seconds of a run whose inputs and outputs stay there, of our own runtime on a GPU.
     """
 
@@ -45,6 +45,7 @@ class Engine:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     jit_seconds: Callable[[], float] = float
     jit_by: str = ""
+    target: str = ""
     place: str = ""
     note: str = ""
     on_device: Callable[[Mapping[str, Array], float], list[float]] | None = None
@@ -81,6 +82,7 @@ def _tilewright(
         run,
         lambda: session.jit_seconds,
         session.jit_by,
+        session.target,
         session.place,
         session.note,
         _on_device(session, entry),

@@ -7,6 +7,9 @@
     python scripts/conformance.py --symbolic      with every size of the inputs left open
     python scripts/conformance.py --target xla:cpu               through programs of XLA, with nothing on the host
     python scripts/conformance.py --target xla:cpu --constants   inputs that determine shapes are constants
+    python scripts/conformance.py --target cuda:sm_80            to machine code without a GPU, nothing on the host
+    python scripts/conformance.py --target cuda:sm_80 --interpret        numbers of a sample, in Triton's interpreter
+    python scripts/conformance.py --target cuda:sm_80 --interpret --all  of every plain test
     python scripts/conformance.py --update        also write tests/conformance/passed.md and passed.txt
 
 Every input of a test's graph is an input of the artifact. The processes that compile and run import neither onnxruntime
@@ -26,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +44,19 @@ LISTS = {
     "symbolic": "passed-symbolic.txt",
     "xla:cpu": "passed-xla.txt",
     "xla:cpu constants": "passed-xla-constants.txt",
+    "cuda:sm_80": "passed-cuda.txt",
+    "cuda:sm_80 constants": "passed-cuda-constants.txt",
+    "cuda:sm_80 interpret": "passed-cuda-interpreted.txt",
 }
 TITLES = {
     "": "",
     "symbolic": ", sizes of inputs left open",
     "xla:cpu": ", programs of XLA, nothing on the host",
     "xla:cpu constants": ", programs of XLA, inputs that determine shapes are constants, nothing on the host",
+    "cuda:sm_80": ", kernels for cuda:sm_80, nothing on the host; compiled, not run",
+    "cuda:sm_80 constants": ", kernels for cuda:sm_80, inputs that determine shapes are constants, nothing on the "
+    "host; compiled, not run",
+    "cuda:sm_80 interpret": ", kernels for cuda:sm_80 in Triton's interpreter, nothing on the host",
 }
 
 #: Seconds that one test may take.
@@ -57,8 +68,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", action="store_true", help="all tests of the suite, not the plain ones only")
     parser.add_argument("--symbolic", action="store_true", help="leave every size of the inputs open")
-    parser.add_argument("--target", choices=["cpu:native", "xla:cpu"], default="cpu:native", help="compile for it")
+    parser.add_argument(
+        "--target", choices=["cpu:native", "xla:cpu", "cuda:sm_80"], default="cpu:native", help="compile for it"
+    )
     parser.add_argument("--constants", action="store_true", help="inputs that determine shapes are constants")
+    parser.add_argument("--interpret", action="store_true", help="numbers of kernels for GPUs, in Triton's interpreter")
     parser.add_argument("--missing", action="store_true", help="only tests that did not pass before")
     parser.add_argument("-k", default="", help="only tests whose name contains this")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
@@ -68,14 +82,21 @@ def main() -> int:
     known = cases()
     plain = plain_names()
     words = ([] if options.target == "cpu:native" else [options.target]) + ["constants"] * options.constants
-    mode = " ".join(words + ["symbolic"] * options.symbolic)
+    mode = " ".join(words + ["symbolic"] * options.symbolic + ["interpret"] * options.interpret)
     if mode not in LISTS:
         parser.error("there is no list of what passes this way")
     before = ROOT / "tests" / "conformance" / LISTS[mode]
     skipped = _names(before) if options.missing else set()
-    names = [n for n in (known if options.all else plain) if options.k in n and n not in skipped]
+    every = (
+        (plain if options.all or options.k else sample(plain)) if options.interpret else known if options.all else plain
+    )
+    names = [n for n in every if options.k in n and n not in skipped]
     started = time.perf_counter()
-    outcomes = run(names, options.n, [options.target, *mode.split()[-1:]])
+    if options.target.startswith("cuda") and not options.interpret:
+        outcomes = compile_all(names, options.target, options.constants)
+    else:
+        module = "interpret" if options.interpret else "execute"
+        outcomes = run(names, options.n, [f"tests.conformance.{module}", options.target, *mode.split()[-1:]])
     seconds = time.perf_counter() - started
     for name in names:
         outcome = outcomes[name]
@@ -90,8 +111,28 @@ def main() -> int:
     return 1 if lost else 0
 
 
+def sample(names: list[str]) -> list[str]:
+    """The first test of those whose names begin with the same word: one of every operator, more or less."""
+    groups: dict[str, str] = {}
+    for name in names:
+        groups.setdefault(name.rpartition("/")[2].split("_")[1], name)
+    return list(groups.values())
+
+
+def compile_all(names: list[str], target: str, constants: bool) -> dict[str, dict[str, Any]]:
+    """The outcome of every test, as far as that goes without a GPU: its plan, its device code, and its machine code."""
+    from tests.conformance import device
+
+    return {o.name: asdict(o) for o in device.compile_cases(names, target, constants, _progress)}
+
+
+def _progress(done: int, all_: int) -> None:
+    print(f"\r{done}/{all_}", end="" if done < all_ else "\n", file=sys.stderr, flush=True)
+
+
 def run(names: list[str], processes: int, words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The outcome of every test, by workers with these arguments; one that dies or takes too long costs its test."""
+    """The outcome of every test, by workers: modules with these arguments. One that dies or takes too long costs its
+    test."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         waiting.put(name)
@@ -139,7 +180,7 @@ def _feed(waiting: queue.SimpleQueue[str], outcomes: dict[str, dict[str, Any]], 
 
 
 def _worker(words: Sequence[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.execute", *words]
+    command = [sys.executable, "-W", "ignore", "-m", *words]
     return subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

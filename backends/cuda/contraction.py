@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from tilewright.ir.types import DType
@@ -68,7 +69,8 @@ def contraction(axes: tuple[str, ...], value: Value, reduce: Reduction | None) -
 
 def matrix_product(node: Compute, scope: Scope) -> Contraction | None:
     """``node`` as a product of two matrices, without the axes that have one lane in ``scope``; ``None`` where it is
-    no product, or one of vectors, or of types that ``tl.dot`` does not take, or has a batch of more than one lane."""
+    no product, or one of vectors or too short a depth, or of types that ``tl.dot`` does not take, or has a batch of
+    more than one lane."""
     found = contraction(node.axes, node.value, node.reduce)
     if found is None or not found.on_unit:
         return None
@@ -78,6 +80,8 @@ def matrix_product(node: Compute, scope: Scope) -> Contraction | None:
     )
     if batch or not (rows and columns and depth):
         return None
+    if math.prod(scope.ranges[a].lanes or 0 for a in depth) < (32 if found.left.dtype.bits == 8 else 16):
+        return None  # less than one instruction of the unit
     found = replace(found, rows=rows, columns=columns, depth=depth, batch=())
     return _swapped(found) if _first(found, node.axes) in columns else found
 

@@ -22,7 +22,7 @@ from tilewright.backends.cuda.grid import GROUP, order_tiles
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
-from tilewright.backends.cuda.program import Program
+from tilewright.backends.cuda.program import MAX_LANES, Program
 from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
@@ -35,8 +35,6 @@ from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, 
 from tilewright.kernel.scope import Scope, trips, visit
 from tilewright.kernel.tile import Scan
 
-#: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
-MAX_LANES = 1 << 20
 #: Divisors beyond this buy nothing: 16 bytes are the widest access, 16 elements of a byte each the most in one.
 MAX_DIVISOR = 16
 #: Where a program tells that a run-time index is outside its tensor; only programs with such indices have it.

@@ -8,6 +8,7 @@ a wrong mask shows as a wrong number or a crash of the process.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from tilewright.backends.base import Source
 from tilewright.backends.cuda import interpreter_process, toolchain
 from tilewright.backends.cuda.launch import LAUNCHES, from_json
 from tilewright.errors import InternalError, UnsupportedError
+from tilewright.ir.types import DType
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -57,9 +59,12 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
                         cause=f"Triton's interpreter computes {a.type.removeprefix('*')} wrongly",
                         fix="interpret the kernel in f16 or f32, or run it on a GPU",
                     )
-            files = {key: f"{n}_{key}.npy" for key in run.arrays}
-            for key, array in run.arrays.items():
-                np.save(folder / files[key], _stored(np.ascontiguousarray(array)))
+            pointers = {a.name: a.type for a in launch.arguments if a.is_pointer}
+            arrays = {key: in_memory(array, pointers[key]) for key, array in run.arrays.items()}
+            arrays |= {a.name: np.zeros(4, np.int32) for a in launch.arguments if a.role == "fault"}
+            files = {key: f"{n}_{key}.npy" for key in arrays}
+            for key, array in arrays.items():
+                np.save(folder / files[key], array)
             jobs.append(
                 {
                     "file": f"{run.kernel}.py",
@@ -79,13 +84,44 @@ def interpret(source: Source, runs: Sequence[Run]) -> list[dict[str, npt.NDArray
         done = subprocess.run(command, env=toolchain.environment(folder), capture_output=True, text=True, check=False)
         if done.returncode:
             raise InternalError(f"Triton's interpreter failed ({done.returncode}):\n{done.stderr}")
-        return [{key: np.load(folder / job["arrays"][key]) for key in job["outputs"]} for job in jobs]
+        return [
+            {key: _as_before(np.load(folder / job["arrays"][key]), run.arrays.get(key)) for key in run.outputs}
+            for job, run in zip(jobs, runs, strict=True)
+        ]
 
 
-def _stored(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``array`` as it lies in memory: of 4-bit integers two in a byte, the first in its low half."""
-    if array.dtype.name not in ("int4", "uint4"):
-        return array
-    codes = array.astype(np.int8).view(np.uint8).ravel() & 15
-    codes = np.append(codes, np.zeros(codes.size % 2, np.uint8))
-    return codes[::2] | codes[1::2] << 4
+def in_memory(array: npt.NDArray[Any], pointer: str) -> npt.NDArray[Any]:
+    """``array`` as a kernel with a ``pointer`` (``*u8`` …) to it finds it.
+
+    Elements of less than 8 bits share bytes, the first in the lowest bits (written in whole words, ``*i32``); floats of
+    8 bits are their codes.
+    """
+    array = np.ascontiguousarray(array)
+    bits = DType.from_numpy(array.dtype).bits
+    if bits < 8:
+        each = (32 if pointer == "*i32" else 8) // bits
+        codes = array.reshape(-1).view(np.uint8).astype(np.uint32) & ((1 << bits) - 1)
+        codes = np.pad(codes, (0, -codes.size % each)).reshape(-1, each)
+        words = np.bitwise_or.reduce(codes << (np.arange(each, dtype=np.uint32) * bits), axis=1)
+        return np.asarray(words.view(np.int32) if pointer == "*i32" else words.astype(np.uint8))
+    return array.view(np.uint8) if pointer == "*u8" and array.dtype != np.bool_ else array
+
+
+def _as_before(memory: npt.NDArray[Any], like: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    """What :func:`in_memory` made, as the array that it was made of."""
+    if like is None or like.dtype == memory.dtype:
+        return memory
+    dtype = DType.from_numpy(like.dtype)
+    return unpacked(memory.view(np.uint8), dtype, like.shape)
+
+
+def unpacked(memory: npt.NDArray[np.uint8], dtype: DType, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """The elements that ``memory`` holds, a byte each where they have less than 8 bits."""
+    if dtype.bits >= 8:
+        return memory.view(dtype.numpy).reshape(shape)
+    codes = memory[:, None] >> (np.arange(8 // dtype.bits, dtype=np.uint8) * dtype.bits) & ((1 << dtype.bits) - 1)
+    codes = codes.reshape(-1)[: math.prod(shape)].reshape(shape)
+    if dtype.is_float:
+        return codes.view(dtype.numpy)
+    sign = 1 << (dtype.bits - 1) if dtype.is_signed else 0
+    return ((codes.astype(np.int8) ^ sign) - sign).astype(dtype.numpy)

@@ -20,7 +20,7 @@ import numpy as np
 
 #: NVIDIA's own functions that emitted text calls, in f64.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{op: getattr(np, op) for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "log", "log2", "fmod")},
+    **{op: getattr(np, op) for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "log", "log2", "fmod")},
     **{f"a{op}": getattr(np, f"arc{op}") for op in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
     "pow": np.power,
 }
@@ -44,7 +44,7 @@ def stand_in() -> None:
         def call(*arguments: Any) -> Any:
             given = [a for a in arguments if isinstance(a, tl.tensor)]
             with np.errstate(all="ignore"):
-                wide = [np.asarray(a.handle.data if a in given else a, np.float64) for a in arguments]
+                wide = [np.asarray(a.handle.data if isinstance(a, tl.tensor) else a, np.float64) for a in arguments]
                 result = function(*wide).astype(given[0].handle.data.dtype)
             shapes = [a.type.shape for a in given if a.type.is_block()]
             scalar = given[0].type.scalar
@@ -55,6 +55,13 @@ def stand_in() -> None:
 
     for name, function in FUNCTIONS.items():
         setattr(libdevice, name, called(function))
+    splat = InterpreterBuilder.create_splat
+
+    def create_splat(self: Any, kind: Any, value: Any) -> Any:
+        made = splat(self, kind, value)  # a truth value becomes a number there, which is no mask
+        return TensorHandle(made.data.astype(np.bool_), made.dtype) if value.data.dtype == np.bool_ else made
+
+    InterpreterBuilder.create_splat = create_splat
     erf = np.vectorize(math.erf, otypes=[np.float64])
     InterpreterBuilder.create_erf = lambda self, x: TensorHandle(erf(x.data).astype(x.data.dtype), x.dtype.scalar)
 

@@ -17,6 +17,9 @@ from tilewright.ir.symbolic import product
 from tilewright.kernel.schedule import Alloc, Compute, For, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import Scope, trips, visit
 
+#: Most lanes that a Triton tensor may have (``TRITON_MAX_TENSOR_NUMEL`` of Triton 3.9).
+MAX_LANES = 1 << 20
+
 _RESERVED = frozenset(["tl", "triton", "libdevice", "float", "pid", "fault", *DEFINITIONS])
 
 
@@ -105,6 +108,8 @@ class Program:
             mask = f"({start} < {self.at.index(end, ()).text})" if empty else None
             self.at.axes[axis] = Position(start, None, mask, r.start, end)
             return
+        if r.lanes is not None and r.lanes > MAX_LANES:
+            raise self.refuse(f"a tensor of {r.lanes} lanes")
         name = axis if axis not in self.at.axes else self.fresh(axis)
         if group is None:
             dim = name

@@ -81,6 +81,6 @@ def _text(name: str) -> str:
     text = re.sub(
         r"^#include (\w+)\n", lambda m: (_FOLDER / f"{m[1]}.part").read_text("utf-8"), text, flags=re.MULTILINE
     )
-    for defined, meant in re.findall(r"^#define (\w+) (.*)\n", text, flags=re.MULTILINE):
+    for defined, meant in reversed(re.findall(r"^#define (\w+) (.*)\n", text, flags=re.MULTILINE)):
         text = re.sub(rf"\b{defined}\b", meant, text)
     return re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)

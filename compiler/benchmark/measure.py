@@ -73,7 +73,8 @@ class Benchmark:
             measured beside much of it are not those of a quiet machine.
         jit_seconds: spent on compiling before anything was measured; ``jit_by`` by what.
         place: where it ran, and ``note`` why not elsewhere.
-        device_latency: on a GPU, percentiles of the device's own time of runs whose inputs and outputs stay there.
+        device_latency: on a GPU, percentiles of the device's own time of runs whose inputs and outputs stay there;
+            ``device_least`` the least that its target's data allow: a prediction (0 where there is none).
     """
 
     load: Load
@@ -87,6 +88,7 @@ class Benchmark:
     place: str = ""
     note: str = ""
     device_latency: Mapping[str, float] = field(default_factory=dict)
+    device_least: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -141,6 +143,9 @@ def bench(
     threads = threads or (cpus if scenario == "single-stream" else 1)
     streams = streams or max(1, cpus // threads)
     ours = open_engine(OURS, Path(artifact), threads, entry, device=device, allow_jit=allow_jit, cache=cache)
+    if roofline and ours.on_device is not None:
+        cause, fix = "--roofline measures this machine's processor, and the model runs on a GPU", "leave it out"
+        raise UsageError("bench-arguments", where="bench", cause=cause, fix=fix)
     shapes = {name: tuple(array.shape) for name, array in feed.items()}
     work = count_work(Path(artifact), shapes, entry) if roofline else None
     machine = measure_roofline(threads) if roofline else None
@@ -159,7 +164,18 @@ def bench(
     found = _told(Benchmark(load, threads, shapes, told, roof, busy()), ours)
     if ours.on_device is None:
         return found
-    return replace(found, device_latency=percentiles(ours.on_device(feed, seconds)))
+    least = _least(Path(artifact), ours.target, shapes, entry)
+    return replace(found, device_latency=percentiles(ours.on_device(feed, seconds)), device_least=least)
+
+
+def _least(artifact: Path, target: str, shapes: Mapping[str, tuple[int, ...]], entry: str | None) -> float:
+    """The least seconds of a run by the data of a device's target; 0 where the artifact does not say what it does."""
+    from tilewright.benchmark.records import describe, sizes_of
+
+    try:
+        return sum(k.predicted for k in describe(artifact, sizes_of(artifact, shapes, entry), target=target).kernels)
+    except UsageError:
+        return 0.0
 
 
 def _told(found: Benchmark, ours: Engine) -> Benchmark:

@@ -130,10 +130,17 @@ def lines(result: Benchmark) -> Iterator[tuple[str, str]]:
     yield "scenario", f"{load.scenario}, {threads}, {load.queries} queries{offered}"
     if load.latency:
         told = "  ".join(f"{name} {duration(load.latency[name])}" for name in ("p50", "p90", "p99"))
-        yield "latency", f"{told}   host to host"
+        transfers = ", transfers included" if result.device_latency else ""
+        yield "latency", f"{told}   host to host{transfers}"
     if result.device_latency:
         told = "  ".join(f"{name} {duration(result.device_latency[name])}" for name in ("p50", "p90", "p99"))
         yield "", f"{told}   the device alone, inputs and outputs there"
+        if result.device_least:
+            share = result.device_least / result.device_latency["p50"]
+            yield (
+                "",
+                f"{share:.0%} of what the target's data allow (predicted: at least {duration(result.device_least)})",
+            )
     yield "rate", f"{load.samples_per_second:.1f} samples/s"
     for peer in result.peers:
         spread = f"{peer.ratio.low:.2f}–{peer.ratio.high:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,25 @@ def _started(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
 
     if not target.has_modules:
         return
-    modules = read_modules(artifact, target)
+    modules, chosen = read_modules(artifact, target), _choices(artifact, target)
     yield f"machine code for sm_{modules.arch}:"
     for k in modules.kernels:
         ptx = f", PTX {size(k.ptx_bytes)}" if k.ptx_bytes else ""
         shared = f", {size(k.shared)} of shared memory" if k.shared else ""
-        yield f"  {k.entry}: blocks of {k.threads} threads{shared}; code {size(k.cubin_bytes)}{ptx}"
+        choice = f"; {chosen[k.entry]}" if k.entry in chosen else ""
+        yield f"  {k.entry}: blocks of {k.threads} threads{shared}; code {size(k.cubin_bytes)}{ptx}{choice}"
+
+
+def _choices(artifact: Artifact, target: TargetInfo) -> dict[str, str]:
+    """Where the schedule of each kernel comes from, as far as ``launches.json`` says so."""
+    if "launches.json" not in target.members:
+        return {}
+    member = target.members["launches.json"]
+    try:
+        told = json.loads(bytes(artifact.checked(member)))
+        return {str(k["entry"]): str(k["choice"]) for k in told if "choice" in k}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise artifact.damaged(member, f"it is no list of launches ({error})") from None
 
 
 def _plan(artifact: Artifact, target: TargetInfo) -> Plan:

@@ -22,8 +22,10 @@ def command(ctx: click.Context, *, json_path: Path | None) -> int:
         memory = ", ".join(f"{m.name} {screen.size(m.size)}" if m.size else m.name for m in target.memory.values())
         peak = ", ".join(f"{dtype} {_rate(rate)}" for dtype, rate in target.peak.items())
         vector = f"{target.vector_bytes * 8}-bit vectors, " if target.vector_bytes else ""
-        screen.block([(f"{target.spelling:<24}", f"{vector}{memory}; peak {peak}")])
+        device = f"{target.extra['device']}: " if "device" in target.extra else ""
+        screen.block([(f"{target.spelling:<24}", f"{device}{vector}{memory}; peak {peak}")])
         found[target.spelling] = {
+            "device": target.extra.get("device", ""),
             "host": target.host,
             "features": sorted(target.features),
             "memory": {m.name: {"size": m.size, "bandwidth": m.bandwidth} for m in target.memory.values()},

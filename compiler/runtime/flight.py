@@ -29,8 +29,12 @@ class Flight:
     @property
     def done(self) -> bool:
         """Whether the device is done, or has failed."""
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return False  # somebody waits for it
+        try:
             return self.over or bool(self.plan.table.done(self._handle, ctypes.byref(Error())))
+        finally:
+            self._lock.release()
 
     @property
     def event(self) -> int | None:
@@ -50,6 +54,7 @@ class Flight:
 
     def wait(self) -> Error | None:
         """Until it is over; what went wrong."""
+        kept: list[object] = []  # given up when the lock is: that may run anybody's code
         with self._lock:
             if not self.over:
                 error, table = Error(), self.plan.table
@@ -58,8 +63,9 @@ class Flight:
                 self.seconds = table.pending_seconds(self._handle)
                 table.pending_free(self._handle)
                 self.over = True
-                self._keep.clear()
-            return self._error
+                kept, self._keep = self._keep, []
+        kept.clear()
+        return self._error
 
     def __del__(self) -> None:
         self.wait()

@@ -239,7 +239,7 @@ def _on_cpu(artifact: Artifact, device: str, threads: int | None, entry: str | N
 
 
 #: Why ``auto`` goes on to the processor: there is no GPU, or the artifact is for others.
-_NO_GPU = ("gpu-missing", "gpu-code-missing", "cpu-too-old", "device-missing")
+_NO_GPU = ("gpu-missing", "gpu-code-missing", "driver-too-old", "cpu-too-old", "device-missing")
 
 
 def _on_gpu(artifact: Artifact, device: str, threads: int | None, entry: str | None, allow_jit: bool) -> Session:

@@ -22,7 +22,7 @@ from tilewright.errors import InternalError, TilewrightError
 from tilewright.options import Options
 from tilewright.target import Target
 
-from tests.conformance.cases import Case
+from tests.conformance.cases import Case, cases
 from tests.conformance.execute import Outcome, _line, fixed
 
 #: Kernels that go to the toolchain at once; one that it refuses is found by halving.
@@ -71,6 +71,18 @@ class Toolchain:
                 self._batch({name: texts[name] for name in part})
             return
         self.said.update(dict.fromkeys(texts, ""))
+
+
+def compile_cases(
+    names: Sequence[str], target: str, constants: bool, told: Callable[[int, int], None]
+) -> list[Outcome]:
+    """Outcomes of these cases for a target; ``told`` hears how many are planned, then how many kernels are compiled."""
+    known, found = cases(), CudaBackend().targets()[target]
+    prepared = []
+    for n, name in enumerate(names):
+        prepared.append(prepare(known[name], found, constants))
+        told(n + 1, len(names))
+    return compiled(prepared, found, told)
 
 
 def prepare(case: Case, target: Target, constants: bool) -> Prepared:

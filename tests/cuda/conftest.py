@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Iterator
 
 import pytest
 from tilewright.backends.cuda import toolchain
 from tilewright.backends.cuda.backend import CudaBackend
+from tilewright.runtime.devices import cuda
 from tilewright.target import Target
 
 from tests.cuda.mock.driver import Mock
@@ -46,3 +48,11 @@ def mock() -> Iterator[Mock]:
     assert found.rules() == ""
     assert found.live() == 0, "something was not given back"
     assert found.lib.mock_depth() == 0, "a context was left current"
+
+
+@pytest.fixture
+def gpu(mock: Mock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
+    """The mock as the driver of sessions; what they hold is collected before the mock looks for what is left."""
+    monkeypatch.setattr(cuda, "LIBRARY", mock.path.decode())
+    yield mock
+    gc.collect()

@@ -63,10 +63,9 @@ class Interpreted:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        sizes = "".join("p" if a["type"].startswith("*") else "l" if a["type"] == "i64" else "i" for a in arguments)
         run = RUN(self._runner(getattr(module, name), arguments))
         self._kept.append(run)
-        self._mock.lib.mock_register(name.encode(), (sizes + "pp").encode(), 32 * told["num_warps"], 0, run)
+        self._mock.lib.mock_register(name.encode(), run)
 
     def _runner(self, kernel: Any, arguments: list[dict[str, Any]]) -> Callable[[Any], None]:
         def run(launch: Any) -> None:

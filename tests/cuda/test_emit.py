@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.emit import emit_kernel
+from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.routine import Routine
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.target import Target
 
@@ -87,18 +89,31 @@ def scaled(X: f32[M, 65536], Y: out[f32[M, 65536]]):
     assert "int64" not in narrow
 
 
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("atan(X[m])", "function atan"),
-        ("X[m] ** f32(2.5)", "pow with an exponent"),
-        ("f32(i4(X[m]))", "element type i4"),
-    ],
-)
-def test_what_triton_cannot_say_is_refused_with_the_reason(
-    value: str, reason: str, backend: CudaBackend, sm_90: Target
-) -> None:
+@pytest.mark.parametrize("value", ["atan(X[m])", "X[m] ** f32(2.5)", "f32(i4(X[m]))", "f32(f8e8m0(X[m]))"])
+def test_every_function_and_type_has_a_spelling(value: str, backend: CudaBackend, sm_90: Target) -> None:
     kernel = parse_kernel(f"@kernel\ndef k(X: f32[64], Y: out[f32[64]]):\n    m: 64\n    Y[m] = {value}\n")
-    support = backend.supports(kernel, sm_90)
-    assert not support.ok
-    assert reason in support.reason
+    assert backend.supports(kernel, sm_90).ok
+
+
+def test_a_routine_without_a_form_for_gpus_is_refused_with_the_reason(backend: CudaBackend, sm_90: Target) -> None:
+    assert "has no form for GPUs" in backend.supports(Routine("nms", (DType.F32, DType.I64)), sm_90).reason
+    narrow = Routine("cumsum", (DType.F8E4M3, DType.F8E4M3), dims=5)
+    assert "elements of type f8e4m3" in backend.supports(narrow, sm_90).reason
+
+
+def test_only_run_time_indices_are_checked() -> None:
+    text = """
+@kernel
+def rows(X: f32[20, 64], I: i64[M], Y: out[f32[M, 64]]):
+    where(1 <= M <= 100)
+    m: M
+    n: 64
+    Y[m, n] = X[{row}, n]
+"""
+    schedule = Schedule((block("m", 4), block("n", 64)))
+    gathered, launch = emit_kernel(apply(parse_kernel(text.format(row="I[m]")), schedule))
+    assert "_refuse(fault, (row_in == 0) & m_in)" in gathered
+    assert launch.arguments[-1].role == "fault"
+    plain, launch = emit_kernel(apply(parse_kernel(text.format(row="m % 20")), schedule))
+    assert "fault" not in plain
+    assert {a.role for a in launch.arguments} == {"own"}

@@ -44,12 +44,13 @@ def _scalar(dtype: DType) -> Kernel:
             if op not in ("not", "bitnot"):
                 outputs[f"o_{op}"] = Unary(op, positive if op in ("log", "log2", "sqrt", "rsqrt", "reciprocal") else x)
         outputs["o_square"] = Binary("pow", x, Const(2.0, dtype))
+        outputs["o_power"] = Binary("pow", positive, y)
     else:
         outputs |= {f"o_{op}": Unary(op, x) for op in ("neg", "abs", "bitnot", "sign")}
-    small = Binary("bitand", y, Const(7, dtype)) if not dtype.is_float else y
+        outputs["o_power"] = Binary("pow", x, Binary("bitand", y, Const(7, dtype)))
     divisor = Select(Binary("eq", y, Const(0, dtype)), one, y)
     for op in sorted((BINARY | COMPARE) - {"pow"} - _BOOLEAN - (_INTEGER_ONLY if dtype.is_float else set())):
-        right = {"shl": small, "shr": small, "div": divisor, "mod": divisor, "fmod": divisor}.get(op, y)
+        right = {"div": divisor, "mod": divisor, "fmod": divisor}.get(op, y)
         outputs[f"o_{op}"] = Binary(op, x, right)
     low, high = Binary("lt", x, y), Binary("lt", x, one)
     outputs |= {f"o_{op}": Binary(op, low, high) for op in sorted(_BOOLEAN)}
@@ -69,7 +70,11 @@ def _error(got: Array, want: Array, dtype: DType) -> float:
         return float(np.nanmax(np.abs(got64 - want64) / np.maximum(np.abs(want64), np.finfo(np.float16).tiny)))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(DType.F32, 6e-7), (DType.F16, 1.1e-3), (DType.I32, 0.0)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(DType.F32, 6e-7), (DType.F16, 1.1e-3), (DType.F64, 1e-15), (DType.I32, 0.0), (DType.I64, 0.0)],
+    ids=str,
+)
 def test_scalar_functions(
     dtype: DType, tolerance: float, backend: CudaBackend, sm_90: Target, interpreter: None
 ) -> None:
@@ -90,6 +95,56 @@ def test_scalar_functions_compile(dtype: DType, backend: CudaBackend, triton: No
     kernel = _scalar(dtype)
     compiled = compile_source(backend.emit([apply(kernel, Schedule((block("n", 64),)))], target), target)
     assert len(compiled[kernel.name].parameters) == len(kernel.params) + 2
+
+
+#: Floats of 8 and 4 bits, integers that share bytes.
+NARROW = [d for d in DType if d.bits < 8 or (d.is_float and d.bits == 8)]
+
+
+def _converting(dtype: DType) -> Kernel:
+    """Elements of ``dtype`` as numbers and back, and numbers as elements."""
+    shape = (as_expr(N),)
+    params = (
+        Param("X", dtype, shape),
+        Param("F", DType.F32, shape),
+        Param("numbers", DType.F32, shape, "out"),
+        Param("same", dtype, shape, "out"),
+        Param("codes", dtype, shape, "out"),
+    )
+    x, f = Load("X", _AT, dtype), Load("F", _AT, DType.F32)
+    stores = (
+        Store("numbers", ("n",), _AT, Cast(DType.F32, x)),
+        Store("same", ("n",), _AT, x),
+        Store("codes", ("n",), _AT, Cast(dtype, f)),
+    )
+    return Kernel(f"converting_{dtype}", params, (), (Axis("n", as_expr(N)),), stores)
+
+
+def test_narrow_types(backend: CudaBackend, sm_90: Target, interpreter: None) -> None:
+    rng = np.random.default_rng(0)
+    kernels, runs, wanted = [], [], []
+    for dtype in NARROW:
+        kernel = _converting(dtype)
+        codes = (rng.permutation(256)[:N] % (1 << dtype.bits)).astype(np.uint8)
+        values = codes.view(dtype.numpy) if dtype.is_float else (codes.astype(np.int8)).astype(dtype.numpy)
+        numbers = (rng.standard_normal(N) * 2.0 ** rng.integers(-12, 12, N)).astype(np.float32)
+        if dtype is DType.F8E8M0 or dtype.is_integer:
+            numbers = np.abs(numbers).clip(2**-120, (1 << dtype.bits - 1) - 1)
+        elif dtype is not DType.F4E2M1:
+            numbers[:3] = np.nan, np.inf, -np.inf
+        given = {"X": values, "F": numbers}
+        outputs = {p.name: np.zeros(N, p.dtype.numpy) for p in kernel.params if p.role == "out"}
+        kernels.append(apply(kernel, Schedule((block("n", 64),))))
+        runs.append(Run(kernel.name, {**given, **outputs}, {}, tuple(outputs)))
+        wanted.append(run_lowered(kernel, given))
+    got = interpret(backend.emit(kernels, sm_90), runs)
+    wrong = {
+        f"{dtype} {name}"
+        for dtype, g, w in zip(NARROW, got, wanted, strict=True)
+        for name in w
+        if not np.array_equal(g[name].astype(np.float32), w[name].astype(np.float32), equal_nan=True)
+    }
+    assert not wrong
 
 
 def _reductions() -> Kernel:

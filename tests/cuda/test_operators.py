@@ -29,16 +29,6 @@ from .cases import Array, in_memory
 
 pytestmark = pytest.mark.slow
 
-#: What the text has no spelling for yet, all of it refused by ``supports``.
-REFUSED = {
-    "function atan",
-    "function sinh",
-    "function cosh",
-    "function asinh",
-    "function acosh",
-    "pow with an exponent other than the constants 0.5, 1 and 2",
-}
-
 
 class Recorder:
     """Runs lowered kernels as the reference does, and keeps each with its inputs and outputs for the CUDA backend."""
@@ -91,7 +81,7 @@ def test_operators(recorder: Recorder) -> None:
         facts = {s: Range(1, 64) for shape in case.shapes for s in shape if isinstance(s, str)}
         recorder.label = str(case)
         ops_interpret.run_interpreted(ops_interpret.typed(model, facts), arrays)
-    assert recorder.refused <= REFUSED
+    assert recorder.refused == set()
     assert len(recorder.runs) > 90
     recorder.check(2e-6)
 

@@ -291,3 +291,40 @@ def test_the_mock_sees_what_it_is_for(mock: Mock) -> None:
     assert mock.lib.cuCtxSynchronize() == 201
     assert mock.live() > 0
     mock.lib.mock_reset()
+
+
+def test_runs_on_the_device_alone_follow_each_other_without_the_host(mock: Mock) -> None:
+    """Steps of a loop whose tensors stay on the device: nothing is waited for until the end, and memory is reused."""
+    state, x = vector(64), np.ones(64, np.float32)
+    with MockPlan(mock, programs.plan()) as plan, mock.context():
+        held, step = device_tensor(mock.to_device(state), state), device_tensor(mock.to_device(x), x)
+        twice = device_tensor(mock.to_device(x), x)
+        plan.run("state", [held, step], [held, twice])
+        mock.log()
+        for _ in range(5):
+            with plan.start("state", [held, step], [held, twice]):
+                pass
+        assert not [line for line in mock.log() if line.startswith("launch")]  # the host is five steps ahead
+        assert plan.use().contexts == 1
+        wanted = state
+        for _ in range(7):
+            wanted = 2 * wanted + x
+        plan.run("state", [held, step], [held, twice])
+        np.testing.assert_array_equal(mock.from_device(held.data, wanted), wanted)
+        for tensor in (held, step, twice):
+            mock.free(tensor.data)
+
+
+def test_a_fault_that_nobody_waited_for_is_told_by_the_next_run(mock: Mock) -> None:
+    table, good, bad = vector(10), np.array([3]), np.array([10])
+    with MockPlan(mock, plans.select()) as plan, mock.context():
+        held = [device_tensor(mock.to_device(a), a) for a in (table, good, bad)]
+        out = device_tensor(mock.to_device(table[:1]), table[:1])
+        plan.run("main", [held[0], held[1]], [out])
+        with plan.start("main", [held[0], held[2]], [out]):
+            pass
+        with pytest.raises(Failed, match="an index in the inputs"):
+            plan.run("main", [held[0], held[1]], [out])
+        plan.run("main", [held[0], held[1]], [out])
+        for tensor in (*held, out):
+            mock.free(tensor.data)

@@ -118,7 +118,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-O0",
         "-Wno-pedantic",
     ]
-    mock = [MOCK / "mock.c", MOCK / "kernels.c"]
+    mock = [MOCK / f"{name}.c" for name in ("mock", "kernels", "cubin")]
     gcc(mock, folder / "libmock.so", *checks, "-shared", "-fPIC", "-lpthread")
     sources = [MOCK / "fuzz.c", *(NATIVE / name for name in SOURCES)]
     gcc(sources, folder / "fuzz", *checks, "-lm", "-lpthread", "-ldl")

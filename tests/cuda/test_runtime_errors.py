@@ -315,6 +315,19 @@ def test_a_plan_of_other_kernels(mock: Mock) -> None:
 # -- constants against a public header ---------------------------------------------------------------------------------
 
 
+def test_functions_are_those_of_the_public_header() -> None:
+    """Each name is a function there, in a version that is not newer than the plain name stands for now."""
+    text = header()
+    for name in _DECLARED:
+        plain, _, version = name.partition("_v")
+        newest = re.search(rf"#define {plain}\s+(?:__CUDA_API_PTSZ\()?{plain}_v(\d)", text)
+        assert re.search(rf"(?:CUresult CUDAAPI|#define \w+) +{plain}(?:_v\d)?\b", text), name
+        if newest is None:
+            assert version == "", f"{name}: there is no such version"
+        else:
+            assert int(version or 1) <= int(newest[1]), name
+
+
 def header() -> str:
     import importlib.util
 

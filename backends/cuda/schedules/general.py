@@ -1,4 +1,4 @@
-"""Schedules for kernels that the others do not fit: nothing is kept that can be computed again."""
+"""Schedules for kernels that no other fits: what varies along an axis in pieces is computed again at each use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilewright.kernel.schedule import INLINE, Loop, LoopKind, Schedule
 from tilewright.kernel.tile import Kernel, Scan, Store
 
 #: Lanes of one program, over all its axes, and most lanes of an axis that is taken in pieces.
-_LANES, _PIECE = 1024, 32
+_LANES, _PIECE = 256, 16
 
 
 def general_schedules(kernel: Kernel) -> Iterator[Schedule]:
@@ -18,7 +18,6 @@ def general_schedules(kernel: Kernel) -> Iterator[Schedule]:
     remains where a reduction is needed by outputs over different axes. Neither is fast."""
     scans = [s for s in kernel.body if isinstance(s, Scan)]
     kept = {tile for s in scans for pair in s.yields for tile in pair}
-    inline = tuple((d.tile, INLINE) for d in defines(kernel) if d.reduce is None and d.tile not in kept)
     inner = [s.axis for s in scans] + [a for d in defines(kernel) if d.reduce is not None for a in d.reduce.axes]
     stored = list(dict.fromkeys(a for s in kernel.body if isinstance(s, Store) for a in s.axes))
     room, reduce = _LANES, list[Loop]()
@@ -29,6 +28,8 @@ def general_schedules(kernel: Kernel) -> Iterator[Schedule]:
             reduce.insert(0, Loop(axis, lanes, "pipeline"))
         room //= lanes
     cut = {loop.axis for loop in reduce}
+    again = [d for d in defines(kernel) if d.reduce is None and d.tile not in kept and not cut.isdisjoint(d.axes)]
+    inline = tuple((d.tile, INLINE) for d in again)
     kinds: tuple[LoopKind, LoopKind] = ("block", "tile")
     for kind in kinds:
         left, loops = room, list[Loop]()

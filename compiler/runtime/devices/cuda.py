@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ctypes import c_int32
 from dataclasses import dataclass
 
+import numpy as np
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.device import LoadedPlan, executor, raise_error, require_host
 from tilewright.runtime.errors import DeviceError
@@ -78,7 +79,6 @@ class GpuPlan(LoadedPlan):
     def _create(self, plan: int, size: int, weights: Weights, threads: int, error: Error) -> int:
         modules = self.artifact.checked(self.target.members[MODULES])
         kernels, count = self.kernels() if "kernels.so" in self.target.members else (None, 0)
-        held = (ctypes.c_char * len(modules)).from_buffer_copy(modules)
         options = DeviceOptions(
             size=ctypes.sizeof(DeviceOptions),
             flags=ALLOW_JIT if self._allow_jit else 0,
@@ -86,7 +86,7 @@ class GpuPlan(LoadedPlan):
             threads=threads,
             driver_needed=driver_needed(self.artifact),
             library=LIBRARY.encode(),
-            modules=ctypes.addressof(held),
+            modules=np.frombuffer(modules, np.uint8).ctypes.data,
             module_bytes=len(modules),
             host_kernels=kernels,
             host_kernel_count=count,
@@ -108,6 +108,18 @@ def driver_needed(artifact: Artifact) -> int:
     version = tools.get("ptxas") if isinstance(tools, dict) else None
     found = re.match(r"([0-9]{1,3})\.", version) if isinstance(version, str) else None
     return int(found[1]) * 1000 if found else 0
+
+
+def _require_driver(artifact: Artifact, gpu: Gpu) -> None:
+    needed = driver_needed(artifact)
+    if gpu.driver < needed:
+        have, want = (f"{v // 1000}.{v % 1000 // 10}" for v in (gpu.driver, needed))
+        raise DeviceError(
+            "driver-too-old",
+            where="device cuda",
+            cause=f"the NVIDIA driver here is for CUDA {have}; the machine code of {artifact.where} needs CUDA {want}",
+            fix="install a newer driver, or name another device",
+        )
 
 
 def gpus(table: DeviceRuntime) -> list[Gpu]:
@@ -142,7 +154,7 @@ def load_gpu(artifact: Artifact, device: str, threads: int | None, allow_jit: bo
         allow_jit: the driver may compile PTX where no part has machine code for the GPU.
 
     Raises:
-        DeviceError: no driver, no such GPU, or no code for it (exit 8).
+        DeviceError: no driver, one that is too old for the code, no such GPU, or no code for it (exit 8).
         ResourceError: no memory there (exit 7).
     """
     parts, index = _asked(artifact, device)
@@ -156,6 +168,7 @@ def load_gpu(artifact: Artifact, device: str, threads: int | None, allow_jit: bo
             cause=f"there is no GPU {index}; the driver shows {'; '.join(map(str, found))}",
             fix="name one of these; CUDA_VISIBLE_DEVICES hides others",
         )
+    _require_driver(artifact, found[0])
     held = {part.target: read_modules(artifact, part) for part in parts}
     asked = found if index is None else [found[index]]
     for gpu in asked:

@@ -38,7 +38,8 @@ static int32_t check_version(Driver *d, int32_t needed, tw_error *error) {
 int32_t twr_driver_open(Driver *d, const char *library, int32_t needed, tw_error *error) {
     const char *name = library != NULL && *library != 0 ? library : LIBRARY;
     memset(d, 0, sizeof *d);
-    d->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    /* It stays: a driver that was started is not made to be unloaded. */
+    d->library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (d->library == NULL) {
         const char *why = dlerror();
         return twr_fail(error, TW_DEVICE, "no NVIDIA driver: tried to open %s (%s); install one, or run the model on the CPU", name,

@@ -95,7 +95,16 @@ void twr_free_late(const tw_plan *plan, Stream *s) {
     s->late_count = 0;
 }
 
-/* The device's side of a context: made at first, later seen to be at rest. */
+/* Waits until the run before, which nobody waited for, is done with the context's memory. */
+int32_t twr_device_rest(const tw_plan *plan, Stream *s, tw_error *error) {
+    if (s->in_flight) CUDA(&plan->device->driver, error, cuEventSynchronize, "the run before", s->end);
+    s->in_flight = false;
+    *s->fault = 0;
+    twr_free_late(plan, s);
+    return TW_OK;
+}
+
+/* The device's side of a context, made at first. A run that nobody waited for may still go on in it. */
 int32_t twr_device_stream(const tw_plan *plan, Context *context, tw_error *error) {
     Stream *s = context->stream;
     if (s == NULL) {
@@ -108,10 +117,7 @@ int32_t twr_device_stream(const tw_plan *plan, Context *context, tw_error *error
             return code;
         }
     }
-    if (s->in_flight) CUDA(&plan->device->driver, error, cuEventSynchronize, "the run before", s->end);
-    s->in_flight = s->host_busy = false;
-    *s->fault = 0;
-    twr_free_late(plan, s);
+    s->host_busy = false;
     s->now = s->own;
     return TW_OK;
 }

@@ -237,13 +237,23 @@ static int32_t fetch_outputs(Run *run, int64_t (*dims)[TW_MAX_RANK]) {
 
 /* -- the run ------------------------------------------------------------------------------------------------------ */
 
+/* A run before may still go on in this context. What touches nothing on the host is put behind it on the device; for
+ * anything else the host waits. */
+static int32_t follow(Run *run) {
+    Stream *s = run->stream;
+    bool apart = run->entry->replayable && run->context->profile == NULL && run->pin_bytes == 0 && run->host_bytes == 0 &&
+                 s->late_count == 0 && run->io_bytes + IO_ALIGNMENT <= s->io.bytes;
+    if (!s->in_flight || !apart) return twr_device_rest(run->plan, s, ERROR(run));
+    CUDA(&run->plan->device->driver, ERROR(run), cuStreamWaitEvent, "the run before", s->now, s->end, 0);
+    return TW_OK;
+}
+
 static int32_t begin(Run *run) {
     const Driver *d = &run->plan->device->driver;
     Stream *s = run->stream;
     const tw_run_options *o = run->options;
     s->timed = flag(run, TW_RUN_TIMED);
     s->launches = 0;
-    if (flag(run, TW_RUN_ON_STREAM)) s->now = o->stream;
     if (o != NULL && o->after != NULL) CUDA(d, ERROR(run), cuStreamWaitEvent, "the event given", s->now, o->after, 0);
     if (!s->timed) return TW_OK;
     for (int i = 0; i < 2; i++)
@@ -272,8 +282,10 @@ static int32_t start(Run *run, const Layout *layout, const tw_tensor *inputs, tw
     if (code == TW_OK) code = twr_device_stream(run->plan, run->context, ERROR(run));
     if (code != TW_OK) return code;
     run->stream = run->context->stream;
+    if (flag(run, TW_RUN_ON_STREAM)) run->stream->now = run->options->stream;
     for (uint32_t i = 0; i < e->input_count && code == TW_OK; i++) code = sort_input(run, i, &inputs[i]);
     for (uint32_t i = 0; i < e->output_count && code == TW_OK; i++) code = sort_output(run, i, outputs[i].bytes);
+    if (code == TW_OK) code = follow(run);
     if (code == TW_OK) code = reserve(run);
     if (code == TW_OK) code = begin(run);
     return code == TW_OK ? send_inputs(run) : code;
@@ -377,7 +389,7 @@ int32_t twr_device_wait(tw_pending *pending, tw_error *error) {
     Stream *s = pending->context->stream;
     CUDA(d, error, cuEventSynchronize, pending->entry, s->end);
     s->in_flight = false;
-    if (__atomic_load_n(s->fault, __ATOMIC_RELAXED) != 0)
+    if (__atomic_exchange_n(s->fault, 0, __ATOMIC_RELAXED) != 0) /* or in a run before it that nobody waited for */
         return twr_fail(error, TW_USAGE, "entry '%s': an index in the inputs lies outside the tensor it selects from", pending->entry);
     int32_t code = deliver(pending, error);
     float milliseconds = 0;

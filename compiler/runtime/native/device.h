@@ -103,6 +103,7 @@ int32_t twr_load_modules(tw_plan *plan, tw_error *error);
 int32_t twr_upload_weights(tw_plan *plan, tw_error *error);
 
 /* cuda_memory.c */
+int32_t twr_device_rest(const tw_plan *plan, Stream *stream, tw_error *error);
 int32_t twr_device_stream(const tw_plan *plan, Context *context, tw_error *error);
 void twr_device_forget_stream(const tw_plan *plan, Context *context);
 int32_t twr_device_grow(const tw_plan *plan, Stream *stream, Block *block, size_t bytes, const char *what, tw_error *error);

@@ -124,7 +124,7 @@ def mock_library() -> ctypes.CDLL:
     ]
     headers = {n: (NATIVE / n).read_text() for n in ("cuda_driver.h", "tilewright.h")}
     headers["mock.h"] = (HERE / "mock.h").read_text()
-    sources = {n: (HERE / f"{n}.c").read_text() for n in ("mock", "kernels")}
+    sources = {n: (HERE / f"{n}.c").read_text() for n in ("mock", "kernels", "cubin")}
     objects = {n: tools.compile(text, flags, name=n, headers=headers) for n, text in sources.items()}
     found = _shared_library(tools.link(objects, flags, libraries=("pthread",)))
     for name, kind in {

@@ -59,8 +59,9 @@ struct CUgraphExec_st {
     bool live;
 };
 struct CUmod_st {
-    char entry[256];
-    bool live, ptx;
+    char entry[128], sizes[PARAMS_MOST + 1];
+    bool live, real;
+    MockKernel kernel; /* of a real cubin */
 };
 struct CUfunc_st {
     const MockKernel *kernel;
@@ -554,14 +555,19 @@ EXPORT CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **d
     END
 }
 
-/* -- kernels of real machine code ---------------------------------------------------------------------------------- */
+/* -- what computes real kernels ----------------------------------------------------------------------------------- */
 
-static MockKernel *registered;
+typedef struct {
+    char *name;
+    void (*run)(const Launch *launch);
+} Registered;
+
+static Registered *registered;
 static size_t registered_count;
 
-void mock_register(const char *name, const char *sizes, int threads, int shared, void (*run)(const Launch *launch)) {
+void mock_register(const char *name, void (*run)(const Launch *launch)) {
     registered = realloc(registered, (registered_count + 1) * sizeof *registered);
-    registered[registered_count++] = (MockKernel){strdup(name), strdup(sizes), run, threads, shared};
+    registered[registered_count++] = (Registered){strdup(name), run};
 }
 
 size_t mock_extent(const void *address) {
@@ -569,20 +575,7 @@ size_t mock_extent(const void *address) {
     return a != NULL ? (size_t)((const char *)a->base + a->bytes - (const char *)address) : 0;
 }
 
-/* The registered kernel whose name an ELF file has among its strings; the file ends with its table of sections. */
-static const MockKernel *registered_in(const unsigned char *elf) {
-    uint64_t sections, end;
-    uint16_t size, count;
-    memcpy(&sections, elf + 40, sizeof sections);
-    memcpy(&size, elf + 58, sizeof size);
-    memcpy(&count, elf + 60, sizeof count);
-    end = sections + (uint64_t)size * count;
-    for (size_t i = 0; i < registered_count; i++)
-        if (memmem(elf, end, registered[i].name, strlen(registered[i].name) + 1) != NULL) return &registered[i];
-    return NULL;
-}
-
-/* An image is PTX text or the ELF file that tests make: its entry point's name follows the header. */
+/* An image is a real cubin, or what tests make: "PTX " and a name, or an ELF file whose name follows its one section. */
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned options, int *names, void **values) {
     BEGIN(cuModuleLoadDataEx)
     CURRENT(cuModuleLoadDataEx)
@@ -594,9 +587,10 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned
     }
     *module = object(sizeof **module);
     (*module)->live = true;
-    (*module)->ptx = !elf;
-    const MockKernel *real = elf && registered_count > 0 ? registered_in(image) : NULL;
-    snprintf((*module)->entry, sizeof (*module)->entry, "%s", real != NULL ? real->name : (const char *)image + (elf ? 128 : 4));
+    (*module)->real = elf && mock_read_cubin(image, &(*module)->kernel, (*module)->entry, (*module)->sizes);
+    if (!(*module)->real) snprintf((*module)->entry, sizeof (*module)->entry, "%s", (const char *)image + (elf ? 128 : 4));
+    for (size_t i = 0; i < registered_count && (*module)->real; i++)
+        if (strcmp(registered[i].name, (*module)->entry) == 0) (*module)->kernel.run = registered[i].run;
     note("%s %s", elf ? "load" : "jit", (*module)->entry);
     END
 }
@@ -615,9 +609,8 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     CURRENT(cuModuleGetFunction)
     if (strcmp(name, module->entry) != 0) FAIL(NOT_FOUND);
     const MockKernel *k = mock_kernels;
-    while (k->name != NULL && strcmp(k->name, name) != 0) k++;
-    for (size_t i = 0; i < registered_count && k->name == NULL; i++)
-        if (strcmp(registered[i].name, name) == 0) k = &registered[i];
+    if (module->real) k = &module->kernel;
+    while (!module->real && k->name != NULL && strcmp(k->name, name) != 0) k++;
     if (k->name == NULL) FAIL(NOT_FOUND);
     *function = object(sizeof **function);
     m.live--; /* of its module */

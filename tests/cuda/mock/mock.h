@@ -28,16 +28,16 @@ typedef struct {
 
 extern const MockKernel mock_kernels[];
 
-/* Lets the mock run kernels of real machine code by `run`, whoever that is: it is found in modules whose ELF file has its
- * name. `name` and `sizes` are copied. */
+/* Lets the mock compute the kernels of real cubins with this entry point, which are otherwise only looked at. */
 #define MOCK_EXPORT __attribute__((visibility("default")))
-MOCK_EXPORT void mock_register(const char *name, const char *sizes, int threads, int shared, void (*run)(const Launch *launch));
+MOCK_EXPORT void mock_register(const char *name, void (*run)(const Launch *launch));
 
 /* Bytes from an address to the end of the allocation that it lies in; 0 outside of all. */
 MOCK_EXPORT size_t mock_extent(const void *address);
 
 /* The memory behind a pointer parameter, which must have `bytes`; the kernel is left where it has not. */
 void *mock_at(const Launch *launch, int param, size_t bytes);
+bool mock_read_cubin(const unsigned char *elf, MockKernel *kernel, char name[128], char sizes[PARAMS_MOST + 1]);
 void mock_broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif
