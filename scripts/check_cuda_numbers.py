@@ -1,9 +1,9 @@
 """The small zoo as artifacts for NVIDIA GPUs, run with no GPU, beside ONNX Runtime; a table of the outcome.
 
 ``.venv/bin/python scripts/check_cuda_numbers.py [MODEL ...]`` after ``./scripts/test`` has made the environment; rows
-that are there are kept. Each model is compiled once, for ranges of sizes, and run at two sizes by the executor over the
-mock driver, with kernels that Triton's interpreter computes from their text (``tests/cuda/emulation.py``): what is not tried
-is the machine code and the machine. The reference of a quantized model is ONNX Runtime on the same quantized graph.
+that are there are kept. Each model is compiled once, for ranges of sizes, and run at two sizes by the executor over
+the mock driver, with kernels that Triton's interpreter computes from their text (``tests/cuda/emulation.py``): what is
+not tried is the machine code and the machine. The reference of a quantized model is ONNX Runtime on the same graph.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _write(rows: list[tuple[str, ...]]) -> None:
         f"`.venv/bin/python scripts/check_cuda_numbers.py`, last row {datetime.now(UTC):%Y-%m-%d}, triton",
         f"{version('triton')}, onnxruntime {version('onnxruntime')}. Nothing of this ran on a GPU: the executor ran",
         "the artifact over a mock of the driver, whose kernels Triton's interpreter computed from their text. Errors",
-        "are relative to the largest value of each output of ONNX Runtime on the same graph. Triton's interpreter computes",
-        "products of f32 in f32, whatever the schedule says of tf32.",
+        "are relative to the largest value of each output of ONNX Runtime on the same graph. The interpreter computes",
+        "products of f32 in f32, whatever a schedule says of tf32.",
         "",
         f"| {' | '.join(TABLE.head)} |",
         f"|{'---|' * len(TABLE.head)}",

@@ -140,4 +140,6 @@ def _module(launch: Launch, data: bytes) -> Module:
     facts = json.loads(line)
     ptx = code[facts["cubin"] :].decode()
     scratch = (facts["global_scratch"], facts["profile_scratch"])
-    return Module(launch, code[: facts["cubin"]], ptx, facts["shared"], ptx_parameters(ptx), scratch)
+    return Module(
+        launch, code[: facts["cubin"]], ptx, facts["shared"], ptx_parameters(ptx), scratch, facts["num_warps"]
+    )

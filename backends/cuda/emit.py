@@ -9,6 +9,7 @@ from dataclasses import replace
 from tilewright.backends.cuda.arrival import COUNTER_BYTES, Arrival, Split, split_of
 from tilewright.backends.cuda.contraction import Contraction, matrix_product
 from tilewright.backends.cuda.definitions import definitions_used
+from tilewright.backends.cuda.descriptors import DESCRIPTORS, Descriptors
 from tilewright.backends.cuda.functions import (
     LANGUAGE,
     NARROW,
@@ -18,7 +19,7 @@ from tilewright.backends.cuda.functions import (
     pointer_type,
     reduce_text,
 )
-from tilewright.backends.cuda.grid import GROUP, order_tiles
+from tilewright.backends.cuda.grid import GROUP, PERSISTENT, order_tiles, persistent_loop
 from tilewright.backends.cuda.launch import Argument, Launch
 from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.positions import INT32_END, Frame, Spelled, parenthesized
@@ -26,7 +27,7 @@ from tilewright.backends.cuda.program import MAX_LANES, Program
 from tilewright.backends.cuda.schedules.precision import PRECISIONS
 from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, product
+from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, product
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import identity, loads_of, used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
@@ -64,6 +65,10 @@ class _Emitter:
             self.kernel, self.at, self.line, self.program.fresh, self.program.early_line, native=native
         )
         self.grid = constant(1)
+        self.blocks: Descriptors | None = None
+        if scheduled.schedule.option(DESCRIPTORS, False):
+            packed = {p.tensor for p in scheduled.schedule.packs}
+            self.blocks = Descriptors(self.kernel, self.program, packed)
         self.arrival: Arrival | None = None
         self.arrived = False
         self.wide = _wide_sums(scheduled)
@@ -160,6 +165,8 @@ class _Emitter:
                 self.at.axes, self.values.loaded, self.at.facts = saved
         total = sum(grids[1:], grids[0]) if grids else constant(1)
         total = total * self.arrival.split.parts if self.arrival is not None else total
+        if alone and self.arrival is None and (programs := int(self.scheduled.schedule.option(PERSISTENT, 0))):
+            total = minimum(total, programs)
         self.grid = maximum(total, 1) if writes and not alone else total
 
     @staticmethod
@@ -178,9 +185,15 @@ class _Emitter:
             self.arrival = Arrival(self.program, split)
             self.arrival.open()
         band = int(self.scheduled.schedule.option(GROUP, 1))
-        order_tiles(nest, scope, band, self.program, known or split is not None)
+        programs = 0 if known or split is not None else int(self.scheduled.schedule.option(PERSISTENT, 0))
+        if programs:
+            persistent_loop(nest, programs, self.program)
+        order_tiles(nest, scope, band, self.program, known or split is not None or programs > 0)
         self.program.settle(nest, scope)
         self.body(nest[-1].body, scope)
+        if programs:
+            self.program.depth -= 1
+            self.program.leave()
 
     def loop(self, outer: For, scope: Scope) -> None:
         """A loop, or a perfect nest of loops as one (Triton overlaps the loads of an innermost loop only)."""
@@ -196,7 +209,8 @@ class _Emitter:
             stages = 0
         start = len(self.program.lines)
         if many:
-            self.program.head(many, stages, self.arrival if self.is_split(many) else None)
+            specialize = bool(self.scheduled.schedule.option("specialize", False))
+            self.program.head(many, stages, self.arrival if self.is_split(many) else None, specialize)
             self.program.depth += 1
         inside = self.program.enter(nest, scope)
         self.program.settle(nest, inside)
@@ -251,7 +265,7 @@ class _Emitter:
             self.line(f"{node.tile} = {s}")
             return
         if (found := matrix_product(node, scope)) is not None:
-            self.line(f"{node.tile} = {self.dot(node, found)}")
+            self.line(f"{node.tile} = {self.dot(node, found, scope)}")
             return
         if node.accumulate and node.tile in self.wide:
             s = self.reduced(node, frame, guards)
@@ -287,15 +301,15 @@ class _Emitter:
             )
         return self.filled(s, whole, dtype)
 
-    def dot(self, node: Compute, c: Contraction) -> str:
+    def dot(self, node: Compute, c: Contraction, scope: Scope) -> str:
         """``tl.dot`` with operands that are zero on padded lanes of the depth."""
         rows, columns, depth = (self.at.frame(a) for a in (c.rows, c.columns, c.depth))
         if not len(rows) == len(columns) == len(depth) == 1:
             raise self.program.refuse(f"{node.tile} is a product whose axes were not gathered")
         guards = frozenset(node.guards)
         ragged = [a for a in c.depth if a in guards]
-        left = self.operand(c.left, rows + depth, guards, ragged)
-        right = self.operand(c.right, depth + columns, guards, ragged)
+        left = self.block_of(c.left, rows + depth, scope) or self.operand(c.left, rows + depth, guards, ragged)
+        right = self.block_of(c.right, depth + columns, scope) or self.operand(c.right, depth + columns, guards, ragged)
         if self.values.tiles[node.tile] != rows + columns:
             raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
         left, right = self.signed(node, c, left, right)
@@ -310,6 +324,17 @@ class _Emitter:
             parts.append(f'input_precision="{precision}"')
         parts.append(f"out_dtype=tl.{LANGUAGE[node.value.dtype]}")
         return f"tl.dot({', '.join(parts)})"
+
+    def block_of(self, value: Value, frame: Frame, scope: Scope) -> str | None:
+        """An operand that is read by a descriptor, where the schedule asks for it and it can be."""
+        if self.blocks is None or not isinstance(value, Load) or value.fill:
+            return None
+        text = self.blocks.block(value, frame, scope)
+        if text is None:
+            return None
+        name = self.program.fresh(value.tensor.lower())
+        self.line(f"{name} = {text}")
+        return name
 
     def signed(self, node: Compute, c: Contraction, left: str, right: str) -> tuple[str, str]:
         """Operands of which unsigned bytes have lost 128, once the sums that are missed for it have been added to."""

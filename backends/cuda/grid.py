@@ -6,11 +6,26 @@ from collections.abc import Sequence
 
 from tilewright.backends.cuda.positions import parenthesized
 from tilewright.backends.cuda.program import Program
+from tilewright.ir.symbolic import product
 from tilewright.kernel.schedule import For
 from tilewright.kernel.scope import Scope, trips
 
 #: The entry of a schedule for rows of tiles that are computed together across all columns.
 GROUP = "group"
+#: The entry of a schedule for how many programs there are at most, each of which computes one tile after the other.
+PERSISTENT = "persistent"
+
+
+def persistent_loop(nest: Sequence[For], programs: int, program: Program) -> None:
+    """The head of the loop over the tiles of one program, whose number is then ``pid``. What a kernel makes once
+    (descriptors) is made once for all of them."""
+    program.at.facts = dict(program.kernel.facts)
+    total = program.at.index(product(trips(loop) for loop in nest), ()).text
+    tile = program.fresh("tile")
+    program.enter_loop([loop.axis for loop in nest])
+    program.line(f"for {tile} in tl.range(tl.program_id(0), {total}, {programs}, num_stages=1):")
+    program.depth += 1
+    program.line(f"pid = {tile}")
 
 
 def order_tiles(nest: Sequence[For], scope: Scope, group: int, program: Program, known: bool = False) -> None:

@@ -48,6 +48,7 @@ class Module:
         shared: bytes of dynamic shared memory that a launch asks for.
         parameters: PTX types (``u64``, ``u32`` …) of everything a launch passes, scratch pointers included.
         scratch: bytes a program needs behind the global and the profile scratch pointer (0: null is passed).
+        warps: of a block, where the compiler added some for reads alone; 0: those of ``launch``.
     """
 
     launch: Launch
@@ -56,6 +57,12 @@ class Module:
     shared: int
     parameters: tuple[str, ...]
     scratch: tuple[int, int]
+    warps: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return _WARP * (self.warps or self.launch.num_warps)
 
     def without_ptx(self) -> Module:
         """The same with machine code alone."""
@@ -70,7 +77,7 @@ def encode_modules(modules: Sequence[Module], arch: int) -> bytes:
         kinds = parameter_kinds(m)
         text = m.ptx.encode()
         cubin, ptx = blobs.add(m.cubin), blobs.add(text + b"\0") if text else 0
-        words += [strings.add(m.launch.entry.encode() + b"\0"), m.launch.num_warps * _WARP, m.shared, *m.scratch]
+        words += [strings.add(m.launch.entry.encode() + b"\0"), m.threads, m.shared, *m.scratch]
         words += [m.launch.counters, *_wide(cubin), *_wide(len(m.cubin)), *_wide(ptx), *_wide(len(text))]
         words += [len(kinds), *kinds]
     body = struct.pack(f"<{len(words)}I", *words) + bytes(strings.data)

@@ -141,13 +141,14 @@ class Program:
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def head(self, many: Sequence[For], stages: int, share: Share | None = None) -> None:
+    def head(self, many: Sequence[For], stages: int, share: Share | None = None, specialize: bool = False) -> None:
         """The ``for`` line of one loop, or of several as one; with ``share``, of this program's part of it. Without any
-        ``stages`` the loop is unrolled."""
+        ``stages`` the loop is unrolled; ``specialize``: reads and products are for warps of their own."""
         kind, ahead = ("range", f", num_stages={stages}") if stages else ("static_range", "")
+        ahead += ", warp_specialize=True" if specialize else ""
         if share is not None:
             first, end = share.cut(self.at.index(product(trips(x) for x in many), ()).operand)
-        self._heads.append(_Head(len(self.lines), self.depth, tuple(x.axis for x in many)))
+        self.enter_loop([x.axis for x in many])
         if len(many) == 1 and share is None:
             lo, hi = (self.at.index(e, ()).text for e in (many[0].lo, many[0].hi))
             self.line(f"for {many[0].var} in tl.{kind}({lo}, {hi}, {many[0].size}{ahead}):")
@@ -164,6 +165,10 @@ class Program:
             text = text if loop.size == 1 else f"({text}) * {loop.size}"
             lo = "" if loop.lo == 0 else f" + {self.at.index(loop.lo, ()).operand}"
             self.line(f"    {loop.var} = {text}{lo}")
+
+    def enter_loop(self, axes: Sequence[str]) -> None:
+        """The next line is the head of a loop that binds ``axes``."""
+        self._heads.append(_Head(len(self.lines), self.depth, tuple(axes)))
 
     def leave(self) -> None:
         """The loop whose head came last is over."""

@@ -10,10 +10,11 @@ import pytest
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.emit import emit_kernel
 from tilewright.backends.cuda.interpret import Run, interpret
+from tilewright.ir.symbolic import constant, symbol
 from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.parse import parse_kernel
-from tilewright.kernel.schedule import Schedule
+from tilewright.kernel.schedule import Pack, Schedule
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
@@ -172,6 +173,21 @@ def matmul(dtype: str) -> Callable[[], Kernel]:
     return lambda: trial_kernels.matmul_bias_gelu(dtype, k=100, n=72)
 
 
+_BLOCKS = (("persistent", 4), ("descriptors", True))
+_D0, _D1 = symbol("d0"), symbol("d1")
+BYTES = Schedule(
+    (block("n", 32), block("m", 16)),
+    (pipeline("k", 32),),
+    packs=(Pack("B", (_D1, _D0), (constant(72), constant(96))),),
+    extra=_BLOCKS,
+)
+
+
+def aligned(dtype: str) -> Callable[[], Kernel]:
+    """Rows at multiples of 16 bytes; neither depth nor columns are multiples of a tile's."""
+    return int8_matmul if dtype == "i8" else lambda: trial_kernels.matmul_bias_gelu(dtype, k=88, n=72)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """``schedule``: ``None`` is the first guess for sm_90. ``tolerance``: over the largest result."""
@@ -189,6 +205,10 @@ CASES = (
     Case("many rows, no split", matmul("f32"), replace(MATMUL, extra=_SPLIT), {"M": 70}),
     Case("bands of tiles", matmul("f32"), replace(MATMUL, extra=(("group", 2),)), {"M": 75}),
     Case("bands and pieces", matmul("f32"), replace(MATMUL, extra=(*_SPLIT, ("group", 2))), {"M": 33}),
+    Case("persistent", matmul("f32"), replace(MATMUL, extra=(("persistent", 4), ("group", 2))), {"M": 75}),
+    Case("blocks", aligned("f32"), replace(MATMUL, extra=(("descriptors", True),)), {"M": 21}),
+    Case("persistent, blocks", aligned("f16"), replace(MATMUL, extra=_BLOCKS), {"M": 43}, 1e-3),
+    Case("blocks of packed weights", aligned("i8"), BYTES, {"M": 19}, 0.0),
     Case("first guess, f16", matmul("f16"), None, {"M": 3}, 1e-3),
     Case("convolution", convolution, None, {"B": 2}),
     Case("convolution, f16", lambda: convolution("f16", 7, 16, 24), None, {"B": 1}, 1e-3),
@@ -255,3 +275,15 @@ def test_parts_follow_the_sizes_of_a_run() -> None:
     _, launch = emit_kernel(apply(kernel, replace(MATMUL, extra=_SPLIT)))
     grids = {m: launch.grid.evaluate({"M": m}) for m in (1, 16, 17, 32, 33, 4096)}
     assert grids == {1: 12, 16: 12, 17: 12, 32: 12, 33: 9, 4096: 768}
+
+
+def test_operands_come_in_blocks_where_rows_are_aligned() -> None:
+    """A depth of 100 elements of 2 bytes is no multiple of 16 bytes: such rows need addresses."""
+    schedule = replace(MATMUL, extra=_BLOCKS)
+    text, launch = emit_kernel(apply(matmul("f16")(), schedule))
+    assert ("a_blocks" in text, "b_blocks" in text) == (False, True)
+    text, _ = emit_kernel(apply(aligned("f16")(), schedule))
+    assert ("a_blocks" in text, "b_blocks" in text) == (True, True)
+    assert text.index("make_tensor_descriptor") < text.index("for tile in")  # once for all tiles of a program
+    assert launch.grid.evaluate({"M": 4096}) == 4
+    assert launch.grid.evaluate({"M": 1}) == 3

@@ -8,15 +8,15 @@ bandwidths. To this come, once for each wave of blocks, filling the first buffer
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tilewright.backends.cuda.contraction import Contraction
 from tilewright.backends.cuda.schedules.precision import Unit
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import loads_of
-from tilewright.kernel.expr import Load
-from tilewright.kernel.tile import Kernel
+from tilewright.kernel.analysis import loads_of, walk
+from tilewright.kernel.expr import Load, Unary, Value
+from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
 
 #: Clocks from a read of global memory to its data on a loaded device. Not published; unloaded reads that miss the L2
@@ -31,6 +31,16 @@ _BLOCK = 300
 _L2_BYTES = 47
 #: Registers of a thread beside accumulators: addresses, masks and operands. Seen in compiled kernels of each kind.
 _OTHER_REGISTERS = 96
+#: Clocks of a step for its barrier and addresses. An assumption.
+_STEP = 40
+#: Operations a clock and multiprocessor of the ordinary units, of the smallest of the architectures.
+_ORDINARY = 64
+#: Bytes of each row that one instruction of mma takes.
+_LEAST = 32
+#: Results of a thread at the most where more is done with them than a sum or a comparison: an epilogue works on many at
+#: once. Functions that are long programs.
+_BUSY = 64
+_LONG = frozenset("exp log log2 exp2 sin cos tan tanh erf sigmoid".split())
 #: Elements of a tile for which the operands in shared memory are read as fast as the matrix unit works: below, it
 #: waits in proportion. 128 bytes a clock and multiprocessor (CUDA C++ Programming Guide, Shared Memory).
 _SHARED_BYTES = 128
@@ -49,12 +59,14 @@ class Shape:
     Attributes:
         sizes: extents by axis, with the symbols at each of three points.
         results: bytes of the epilogue's reads and writes for an element of the result.
+        busy: whether the epilogue holds many values at a time.
     """
 
     contraction: Contraction
     unit: Unit
     sizes: tuple[Mapping[str, int], ...]
     results: int
+    busy: bool
 
     @staticmethod
     def of(kernel: Kernel, c: Contraction, unit: Unit) -> Shape:
@@ -65,7 +77,14 @@ class Shape:
         results = sum(p.dtype.bits for p in other) // 8
         points = [{a.name: extent_at(kernel, a.name, point) for a in kernel.axes} for point in range(len(_SHARES))]
         distinct = [p for n, p in enumerate(points) if p not in points[:n]]
-        return Shape(c, unit, tuple(distinct), max(1, results))
+        busy = len(other) > 2 or any(isinstance(v, Unary) and v.op in _LONG for v in _values(kernel))
+        return Shape(c, unit, tuple(distinct), max(1, results), busy)
+
+
+def _values(kernel: Kernel) -> Iterator[Value]:
+    for s in kernel.body:
+        if isinstance(s, Define | Store):
+            yield from walk(s.value)
 
 
 def extent_at(kernel: Kernel, axis: str, point: int) -> int:
@@ -111,18 +130,21 @@ def resources_of(shape: Shape, t: Tiling, target: Target) -> Used | None:
     threads = 32 * t.warps
     grouped = "wgmma" in target.features and shape.unit.matrix and rows >= 64 and t.warps % 4 == 0
     shared = (t.stages if grouped else t.stages - 1) * (rows + columns) * depth * shape.unit.size
+    if grouped and shape.unit.halves:  # wgmma reads both halves of the columns there
+        shared += 2 * columns * depth * shape.unit.size
     if not shape.unit.matrix:
         shared = max(shared, (rows + columns) * depth * shape.unit.size)
     # The result passes through shared memory on its way to rows of memory.
     shared = max(shared, rows * columns * 4)
-    # Fragments of both operands for one instruction's depth stand in registers, unless wgmma reads them where they are.
-    fragments = 0 if grouped else (rows + columns) * 32 // (4 * threads) * (2 if shape.unit.size == 4 else 1)
-    registers = rows * columns // threads + fragments + _OTHER_REGISTERS
+    own = rows * columns // threads
+    registers = own + _fragments(shape, t, grouped) + _OTHER_REGISTERS
     # An operand that is computed passes through registers whole, and unsigned bytes are summed there as well.
     sides = ((c.left, rows), (c.right, columns))
     computed = [lanes for x, lanes in sides if not isinstance(x, Load)]
     computed += [lanes for x, _ in sides if x.dtype is DType.U8 for _, lanes in sides]
     registers += sum(lanes * depth * shape.unit.size // (4 * threads) for lanes in computed)
+    if own > _BUSY and (shape.busy or computed):
+        return None
     if shared > x["shared_per_block"] or registers > x["registers_per_thread"]:
         return None
     if rows * columns < 32 * threads // 8 or (not shape.unit.matrix and rows * columns // threads > 64):
@@ -155,6 +177,7 @@ def seconds_at(shape: Shape, sizes: Mapping[str, int], t: Tiling, used: Used, ta
     share = -(-blocks // units)  # blocks of the busiest multiprocessor
     waves = -(-share // used.blocks)
     work = share * own * 2.0 * rows * columns * depth / (shape.unit.operations / units * efficiency(shape, t, target))
+    work += share * own * (_STEP + _halving(shape, t)) / clock
     loaded = share * own * (rows + columns) * depth * shape.unit.size
     in_flight = at_once * max(1, t.stages - 1) * (rows + columns) * depth * shape.unit.size
     l2 = target.memory["l2"].bandwidth or _L2_BYTES * clock * units
@@ -188,6 +211,20 @@ def band_of(shape: Shape, t: Tiling, used: Used, target: Target) -> int:
     return band if band < tiles else 1
 
 
+def _halving(shape: Shape, t: Tiling) -> float:
+    """Clocks of a step for what tf32x3 does on the ordinary units: three operations for each element of an operand in
+    every warp that reads it, and one for each sum."""
+    if not shape.unit.halves:
+        return 0.0
+    rows, columns, depth = (t.lanes(axes) for axes in _roles(shape.contraction))
+    across, down = _warps(rows, t.warps)
+    return (3 * depth * (rows * down + columns * across) + rows * columns) / _ORDINARY
+
+
+def _roles(c: Contraction) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return c.rows, c.columns, c.depth
+
+
 def efficiency(shape: Shape, t: Tiling, target: Target) -> float:
     """The share of the matrix unit's rate that operands from shared memory allow to this tile.
 
@@ -196,11 +233,7 @@ def efficiency(shape: Shape, t: Tiling, target: Target) -> float:
     if not shape.unit.matrix:
         return 0.7
     rows, columns = t.lanes(shape.contraction.rows), t.lanes(shape.contraction.columns)
-    warps = t.warps
-    across = 1
-    while warps > 1 and rows // across >= 32 and warps > across * across:
-        across *= 2
-    down = max(1, warps // across)
+    across, down = _warps(rows, t.warps)
     mine = rows / across * (columns / down)
     read = rows / across + columns / down if rows < 64 or "wgmma" not in target.features else columns / down
     # Products of one byte read by a warp, against those the unit does while a byte comes from shared memory.
@@ -208,6 +241,28 @@ def efficiency(shape: Shape, t: Tiling, target: Target) -> float:
     balance = shape.unit.operations / 2 / (target.units * clock) / (_SHARED_BYTES / shape.unit.size)
     least = min(1.0, rows / 16) * min(1.0, columns / 8)
     return least * min(1.0, mine / (read * balance)) * min(1.0, t.warps / 4)
+
+
+def _warps(rows: int, warps: int) -> tuple[int, int]:
+    """Into how many parts the warps of a block cut its rows and its columns."""
+    across = 1
+    while warps > 1 and rows // across >= 32 and warps > across * across:
+        across *= 2
+    return across, max(1, warps // across)
+
+
+def _fragments(shape: Shape, t: Tiling, grouped: bool) -> int:
+    """Registers of a thread for operands: none where wgmma reads them from shared memory, those of one instruction's
+    depth for mma. Where a product is several (tf32x3), both halves of a whole step's operands were seen to stand there,
+    and little else."""
+    if grouped:
+        return 0
+    c = shape.contraction
+    rows, columns, depth = t.lanes(c.rows), t.lanes(c.columns), t.lanes(c.depth)
+    if not shape.unit.halves:
+        return (rows + columns) * _LEAST // (4 * 32 * t.warps) * (2 if shape.unit.size == 4 else 1)
+    across, down = _warps(rows, t.warps)
+    return depth * (rows // across + columns // down) * shape.unit.size * 2 // (4 * 32) - (_OTHER_REGISTERS - 20)
 
 
 def _unique(shape: Shape, sizes: Mapping[str, int]) -> int:

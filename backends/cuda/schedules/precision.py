@@ -38,12 +38,14 @@ class Unit:
         matrix: whether it is the matrix unit.
         size: bytes of an operand's element.
         least_depth: elements of depth that one instruction takes.
+        halves: whether operands are taken apart, and a product is several.
     """
 
     operations: float
     matrix: bool
     size: int
     least_depth: int
+    halves: bool = False
 
 
 def precision_of(dtype: DType, target: Target) -> str:
@@ -57,7 +59,8 @@ def _unit(dtype: DType, precision: str, target: Target) -> Unit:
     """That of operands of ``dtype``; the rate of f32 where the target's data states none for the type."""
     size = max(1, dtype.bits // 8)
     if dtype is DType.F32 and precision != "ieee":
-        return Unit(target.peak["tf32"] / _PASSES.get(precision, 1), True, size, 8)
+        passes = _PASSES.get(precision, 1)
+        return Unit(target.peak["tf32"] / passes, True, size, 8, passes > 1)
     name = "i8" if dtype is DType.U8 else str(dtype)
     matrix = dtype not in (DType.F32, DType.F64)
     return Unit(target.peak.get(name, target.peak["f32"]), matrix, size, _LEAST_BYTES // size if matrix else 1)

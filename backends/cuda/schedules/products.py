@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction
-from tilewright.backends.cuda.grid import GROUP
+from tilewright.backends.cuda.descriptors import DESCRIPTORS
+from tilewright.backends.cuda.grid import GROUP, PERSISTENT
 from tilewright.backends.cuda.schedules.costs import (
     Shape,
     Tiling,
@@ -41,8 +43,11 @@ _PLAIN_TILES = ((32, 32, 4), (16, 32, 4), (16, 16, 4), (16, 16, 2))
 _PLAIN_DEPTH = 4
 #: Bytes of a row of depth in a tile: what one row of a swizzle holds, half of it, and a quarter.
 _DEPTH_BYTES = (128, 64, 32)
+_LEAST_DEPTH = 16
 #: The most candidates that are told: a tuner compiles each of them.
 _MOST = 48
+#: Rows of a tile that are worth a block of the tensor memory accelerator: those of a warpgroup's product.
+_LARGE = 64
 #: The most programs of one tile: the last of them adds that many sums by itself.
 _PIECES = 16
 
@@ -65,8 +70,10 @@ def product_schedules(kernel: Kernel, c: Contraction, target: Target) -> Iterato
             if used is not None and (split == 1 or splits_at_all(shape, tiling)):
                 extra = (*_options(c, tiling, shape, used, target), *_precision(c, precision))
                 found.append((seconds(shape, tiling, used, target), _schedule(c, tiling, packs, extra)))
-    found.sort(key=lambda x: x[0])
-    yield from (schedule for _, schedule in found[:_MOST])
+    ordered = [schedule for _, schedule in sorted(found, key=lambda x: x[0])][:_MOST]
+    yield from ordered[:1]
+    yield from _persistent(kernel, c, shape, ordered, target)
+    yield from ordered[1:]
 
 
 def _schedule(c: Contraction, t: Tiling, packs: tuple[Pack, ...], extra: tuple[Option, ...]) -> Schedule:
@@ -74,6 +81,26 @@ def _schedule(c: Contraction, t: Tiling, packs: tuple[Pack, ...], extra: tuple[O
     loops = tuple(Loop(a, t.sizes[a], "block") for a in (*c.batch, *c.columns, *c.rows))
     reduce = tuple(Loop(a, t.depth[a], "pipeline") for a in c.depth)
     return Schedule(loops, reduce, packs=packs, extra=extra)
+
+
+def _persistent(
+    kernel: Kernel, c: Contraction, shape: Shape, ordered: Sequence[Schedule], target: Target
+) -> Iterator[Schedule]:
+    """The best large tile with as many programs as the device has room for, each of which computes tile after tile, its
+    operands brought by the tensor memory accelerator; the same with warps for that alone. To be tried, not guessed: no
+    device has said yet where they pay."""
+    if "tma" not in target.features or not shape.unit.matrix or not _is_one_product(kernel):
+        return
+    for schedule in ordered:
+        sizes = {loop.axis: loop.size for loop in schedule.loops}
+        tiles = math.prod(-(-shape.sizes[-1][a] // n) for a, n in sizes.items())
+        split = any(name.startswith("split:") for name, _ in schedule.extra)
+        if not split and math.prod(sizes[a] for a in c.rows) >= _LARGE and tiles > 2 * target.units:
+            extra = (*schedule.extra, (PERSISTENT, target.units), (DESCRIPTORS, True))
+            yield replace(schedule, extra=extra)
+            if "wgmma" in target.features and schedule.option("num_warps", 0) == 4:
+                yield replace(schedule, extra=(*extra, ("specialize", True)))
+            return
 
 
 def _options(c: Contraction, t: Tiling, shape: Shape, used: Used, target: Target) -> Iterator[Option]:
@@ -123,7 +150,7 @@ def _depths(kernel: Kernel, c: Contraction, unit: Unit) -> list[dict[str, int]]:
     if not c.on_unit:
         return [{**dict.fromkeys(outer, 1), last: min(_PLAIN_DEPTH, lanes_of(length))}]
     found: list[dict[str, int]] = []
-    for wanted in (n // unit.size for n in _DEPTH_BYTES):
+    for wanted in (n // unit.size for n in _DEPTH_BYTES if n // unit.size >= _LEAST_DEPTH):
         lanes = min(max(wanted, least), lanes_of(length))
         taken = {last: lanes}
         for axis in reversed(outer):
