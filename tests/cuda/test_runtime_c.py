@@ -156,3 +156,18 @@ def test_mutations_under_sanitizers(fuzzer: Path, tmp_path: Path, case: str, mod
 @pytest.mark.parametrize("case", FUZZED)
 def test_many_mutations_under_sanitizers(fuzzer: Path, tmp_path: Path, case: str, mode: str) -> None:
     assert fuzz(fuzzer, tmp_path, case, mode, 2000)["refused"] > 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GCC is None, reason="SKIPPED: no gcc on the PATH for sanitizers")
+def test_runs_side_by_side_under_a_race_detector(tmp_path: Path) -> None:
+    checks = ["-fsanitize=thread", "-D_GNU_SOURCE", "-Wno-pedantic"]
+    gcc([MOCK / f"{n}.c" for n in ("mock", "kernels", "cubin")], tmp_path / "mock.so", *checks, "-shared", "-fPIC")
+    gcc([MOCK / "race.c", *(NATIVE / n for n in SOURCES)], tmp_path / "race", *checks, "-lpthread", "-ldl")
+    (tmp_path / "plan.bin").write_bytes(encode_plan(replace(programs.plan(), kernels=NAMES)))
+    (tmp_path / "modules.bin").write_bytes(modules())
+    command = [str(tmp_path / n) for n in ("race", "plan.bin", "modules.bin", "mock.so")]
+    done = subprocess.run([*command, "150"], capture_output=True, text=True, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("SKIPPED: the race detector does not run on this kernel")
+    assert (done.returncode, done.stdout) == (0, "wrong 0\n"), done.stderr[-3000:]

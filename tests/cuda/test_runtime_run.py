@@ -119,9 +119,11 @@ def test_graphs_are_bounded_and_the_least_recently_used_goes(mock: Mock) -> None
 
         assert [run(n) for n in (4000, 4000, 4000, 500, 500, 500)] == ["direct", "captured", "replayed"] * 2
         assert run(4000) == "replayed"
-        assert run(60) == "direct"  # 500 was used longest ago
-        assert [run(n) for n in (4000, 500)] == ["replayed", "direct"]
-        assert plan.use().graphs <= 2
+        assert [run(60), run(60)] == ["direct", "captured"]  # 500 was used longest ago
+        assert [run(n) for n in (4000, 500, 60)] == ["replayed", "direct", "replayed"]
+        assert [run(n) for n in range(61, 200)] == ["direct"] * 139  # what never comes again drives nothing out
+        assert [run(n) for n in (4000, 60)] == ["replayed", "replayed"]
+        assert plan.use().graphs == 2
 
 
 def test_a_run_can_do_without_graphs(mock: Mock) -> None:

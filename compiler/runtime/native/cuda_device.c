@@ -91,6 +91,7 @@ int32_t twr_device_open(tw_plan *plan, const tw_device_options *options, tw_erro
     device->process = getpid();
     device->flags = options->flags;
     device->graph_limit = options->graphs > 0 ? (uint32_t)options->graphs : GRAPH_LIMIT;
+    if (device->graph_limit > GRAPHS_MOST) device->graph_limit = GRAPHS_MOST;
     int32_t code = twr_driver_open(&device->driver, options->library, options->driver_needed, error);
     if (code == TW_OK) code = find_device(&device->driver, options->device, &device->handle, error);
     if (code == TW_OK) code = describe(&device->driver, options->device, device->handle, &device->about, error);

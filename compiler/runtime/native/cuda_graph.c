@@ -47,18 +47,23 @@ static GraphRecord *find(Stream *s, const uint64_t *key, uint32_t words) {
     return NULL;
 }
 
-/* Notes that a key was run; `key` becomes the record's. */
-static void remember(const tw_plan *plan, Stream *s, uint64_t *key, uint32_t words) {
-    uint32_t at = s->graph_count;
-    if (at == plan->device->graph_limit) {
-        at = 0;
-        for (uint32_t i = 1; i < s->graph_count; i++)
-            if (s->graphs[i].stamp < s->graphs[at].stamp) at = i;
-        drop(plan, &s->graphs[at]);
-    } else {
-        s->graph_count++;
+/* Gives up the least recently used of the graphs, or of the notes, when there are `limit`. */
+static void make_room(const tw_plan *plan, Stream *s, bool graphs, uint32_t limit) {
+    uint32_t count = 0, oldest = 0;
+    for (uint32_t i = 0; i < s->graph_count; i++) {
+        if ((s->graphs[i].exec != NULL) != graphs) continue;
+        if (count++ == 0 || s->graphs[i].stamp < s->graphs[oldest].stamp) oldest = i;
     }
-    s->graphs[at] = (GraphRecord){key, words, ++s->clock, NULL, 0, 0, 0};
+    if (count < limit) return;
+    drop(plan, &s->graphs[oldest]);
+    s->graphs[oldest] = s->graphs[--s->graph_count];
+}
+
+/* Notes that a key was run; `key` becomes the record's. Notes are counted apart, so that shapes that never come again do
+ * not drive out the graphs of those that do. */
+static void remember(const tw_plan *plan, Stream *s, uint64_t *key, uint32_t words) {
+    make_room(plan, s, false, NOTE_LIMIT);
+    s->graphs[s->graph_count++] = (GraphRecord){key, words, ++s->clock, NULL, 0, 0, 0};
 }
 
 /* The workspace has what the plan's launches of this shape need, so that nothing is allocated while a graph is captured. */
@@ -143,11 +148,14 @@ int32_t twr_run_entry(tw_plan *plan, Context *context, uint32_t entry, Layout *l
         else free(key);
         return code;
     }
-    free(key);
     if (record->exec != NULL) {
+        free(key);
         device->replayed++;
         return replay(plan, context, record);
     }
+    make_room(plan, s, true, device->graph_limit);
+    record = find(s, key, words); /* it may have moved */
+    free(key);
     code = capture(plan, context, entry, layout, inputs, outputs, record);
     if (code != TW_OK) return code;
     if (record->exec != NULL) {

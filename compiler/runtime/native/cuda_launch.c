@@ -83,12 +83,10 @@ static int32_t fill_parameters(const tw_plan *plan, Context *context, const Entr
     return TW_OK;
 }
 
-/* Makes sure of two events for the launch that comes; false when the profile has no room for it. */
-static bool mark(const tw_plan *plan, Context *context, uint32_t kernel, uint32_t side) {
+/* Records an event before (`side` 0) or after a launch of a run that is profiled; false when that cannot be had. */
+static bool mark(const tw_plan *plan, Context *context, uint32_t side) {
     Stream *s = context->stream;
     const Driver *d = &plan->device->driver;
-    tw_profile *profile = context->profile;
-    if (profile == NULL || profile->count >= profile->capacity) return false;
     if (2 * s->launches + side >= s->mark_count) {
         uint32_t count = s->mark_count ? s->mark_count * 2 : 64;
         CUevent *grown = count > s->mark_count ? realloc(s->marks, count * sizeof *grown) : NULL;
@@ -97,12 +95,18 @@ static bool mark(const tw_plan *plan, Context *context, uint32_t kernel, uint32_
         for (; s->mark_count < count; s->mark_count++)
             if (d->cuEventCreate(&s->marks[s->mark_count], CU_EVENT_DEFAULT) != CUDA_SUCCESS) return false;
     }
-    if (d->cuEventRecord(s->marks[2 * s->launches + side], s->now) != CUDA_SUCCESS) return false;
-    if (side == 0) {
+    return d->cuEventRecord(s->marks[2 * s->launches + side], s->now) == CUDA_SUCCESS;
+}
+
+/* Notes a launch in the profile; seconds below 0 are told by the events, once the run is done. */
+static void note(Context *context, uint32_t kernel, bool marked) {
+    tw_profile *profile = context->profile;
+    if (profile->count < profile->capacity) {
         profile->kernel[profile->count] = kernel;
-        profile->seconds[profile->count] = -1; /* told by the events, once the run is done */
+        profile->seconds[profile->count] = marked ? -1 : 0;
+        context->stream->launches += marked;
     }
-    return true;
+    profile->count++;
 }
 
 int32_t twr_device_launch(const tw_plan *plan, Context *context, const Entry *e, uint32_t kernel, void *const *buffers,
@@ -112,14 +116,11 @@ int32_t twr_device_launch(const tw_plan *plan, Context *context, const Entry *e,
     if (grid > INT32_MAX) REFUSE("entry '%s': kernel '%s' has %" PRId64 " blocks, a GPU runs at most %d", e->name, k->entry, grid, INT32_MAX);
     int32_t code = fill_parameters(plan, context, e, k, buffers, dims, grid, scratch);
     if (code != TW_OK) return code;
-    bool marked = mark(plan, context, kernel, 0);
+    const tw_profile *profile = context->profile;
+    bool marked = profile != NULL && profile->count < profile->capacity && mark(plan, context, 0);
     CUDA(&plan->device->driver, context->error, cuLaunchKernel, k->entry, k->function, (unsigned)grid, 1, 1, k->threads, 1, 1, k->shared,
          s->now, s->pointers, NULL);
-    if (marked) {
-        mark(plan, context, kernel, 1);
-        s->launches++;
-    }
-    if (context->profile != NULL) context->profile->count++;
+    if (profile != NULL) note(context, kernel, marked && mark(plan, context, 1));
     return TW_OK;
 }
 

@@ -110,7 +110,7 @@ int32_t twr_device_stream(const tw_plan *plan, Context *context, tw_error *error
     if (s == NULL) {
         s = context->stream = calloc(1, sizeof *s);
         if (s == NULL) return twr_fail(error, TW_RESOURCE, "no memory for the run");
-        s->graphs = calloc(plan->device->graph_limit, sizeof *s->graphs);
+        s->graphs = calloc((size_t)plan->device->graph_limit + NOTE_LIMIT, sizeof *s->graphs);
         int32_t code = s->graphs != NULL ? make_stream(plan, s, error) : twr_fail(error, TW_RESOURCE, "no memory for the run");
         if (code != TW_OK) {
             twr_device_forget_stream(plan, context);

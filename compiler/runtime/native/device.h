@@ -8,6 +8,8 @@
 
 #define PARAMETER_LIMIT 1024 /* of a kernel: 4 KiB of 4-byte values are the most that CUDA passes */
 #define GRAPH_LIMIT 16       /* graphs that a run context keeps unless told otherwise */
+#define GRAPHS_MOST 4096     /* that it can be told to keep */
+#define NOTE_LIMIT 32        /* shapes that it remembers to have run once */
 #define POINTER_ALIGNMENT 16 /* what kernels are compiled for; other tensors are copied first */
 #define IO_ALIGNMENT 256
 

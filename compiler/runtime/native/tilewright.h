@@ -109,7 +109,7 @@ typedef struct {
     uint32_t flags;
     int32_t device;        /* index of the GPU */
     int32_t threads;       /* of kernels on the host */
-    int32_t graphs;        /* most CUDA graphs that a run context keeps; default 16 */
+    int32_t graphs;        /* most CUDA graphs that a run context keeps; default 16, at most 4096 */
     int32_t driver_needed; /* least CUDA version of the driver that the code is for: 1000 * major + 10 * minor */
     const char *library;   /* of the driver; default libcuda.so.1 */
     const void *modules;   /* the member modules.bin; read only by create_device */
@@ -226,7 +226,8 @@ typedef struct {
     int32_t threads;    /* of one run; default: the processors that this process may use */
     int32_t copy;       /* read the file instead of mapping it, when it may change while it is open */
     const char *target; /* run exactly this part ("cpu:x86-64-v3"); default: the best that this machine can */
-    const char *device; /* "cpu", "cuda", "cuda:1" (the second GPU); default: a GPU that can run a part, else the processor */
+    const char *device; /* "cpu", "cuda" (the first GPU that a part is for), "cuda:1" (the second GPU); default: as "cuda" where
+                           there is such a GPU, else the processor */
     const char *driver; /* library of the NVIDIA driver; default: libcuda.so.1 */
     int32_t allow_jit;  /* let the NVIDIA driver compile what is there only as PTX */
 } tw_options;
@@ -795,28 +796,35 @@ static uint32_t tw__device_parts(tw_model *m, const char *wanted, const char *ma
     return *code == TW_OK ? first : 0;
 }
 
-/* A part for the GPU `index`; `chosen` stays 0 where the artifact has none of this machine's kind. */
-static int32_t tw__choose_device(tw_model *m, const tw_options *options, int32_t index, const char *machine, uint32_t *chosen, tw_error *error) {
+/* A part for GPU `*index`, or for the first GPU that has one (-1); `chosen` stays 0 where the artifact has none of this
+ * machine's kind. */
+static int32_t tw__choose_device(tw_model *m, const tw_options *options, int32_t *index, const char *machine, uint32_t *chosen, tw_error *error) {
     char held[400] = "", lacking[400] = "";
     tw_device gpu;
-    int32_t code;
+    int32_t code, count = 0, at = *index < 0 ? 0 : *index, jit = options != NULL && options->allow_jit;
+    uint32_t best = 0;
     const char *wanted = options != NULL ? options->target : NULL, *driver = options != NULL ? options->driver : NULL;
     if (tw__device_parts(m, wanted, machine, held, sizeof held, &code, error) == 0) return code;
-    if ((code = m->runtime->device_describe(driver, index, &gpu, error)) != TW_OK) return code;
-    uint32_t best = tw__part_for(m, wanted, &gpu, options != NULL && options->allow_jit);
+    if ((code = m->runtime->device_count(driver, &count, error)) != TW_OK) return code;
+    do {
+        if ((code = m->runtime->device_describe(driver, at, &gpu, error)) != TW_OK) return code;
+        best = tw__part_for(m, wanted, &gpu, jit);
+    } while (best == 0 && *index < 0 && ++at < count);
+    *index = at;
     if (best == 0)
         return tw__fail(error, TW_DEVICE, "no code for this GPU: %.80s has compute capability %d.%d; the file holds %s%s", gpu.name, gpu.major,
                         gpu.minor, held, tw__part_for(m, wanted, &gpu, 1) ? ". Allow the driver to compile its PTX (allow_jit)" : "");
-    if (!tw__fits(m, tw__get(&m->json, best, "host"), lacking, sizeof lacking))
+    int steps = tw__get(&m->json, tw__get(&m->json, best, "members"), "kernels.so") != 0; /* on the host */
+    if (steps && !tw__fits(m, tw__get(&m->json, best, "host"), lacking, sizeof lacking))
         return tw__fail(error, TW_DEVICE, "the processor beside the GPU lacks features of the host part: %s", lacking);
     *chosen = best;
     snprintf(m->target, sizeof m->target, "%s", tw__text(&m->json, tw__get(&m->json, best, "target")));
     return TW_OK;
 }
 
-/* What `device` names: -1 the processor, 0 anything, 1 a GPU, whose index is set; -2 none of these. */
+/* What `device` names: -1 the processor, 0 anything, 1 a GPU, whose index is set (-1: any); -2 none of these. */
 static int tw__device_kind(const char *device, int32_t *index) {
-    *index = 0;
+    *index = -1;
     if (device == NULL || strcmp(device, "auto") == 0) return 0;
     if (strcmp(device, "cpu") == 0) return -1;
     if (strncmp(device, "cuda", 4) != 0) return -2;
@@ -929,6 +937,15 @@ static int32_t tw__make_plan(tw_model *m, uint32_t target, int32_t threads, tw_e
     return code;
 }
 
+/* The CUDA version that the driver must support at least. Code of one generation of ptxas runs on every driver of that
+ * generation (CUDA, "Minor Version Compatibility"). */
+static int32_t tw__driver_needed(const tw_model *m) {
+    const tw__json *j = &m->json;
+    const char *version = tw__text(j, tw__get(j, tw__get(j, tw__get(j, 1, "provenance"), "tools"), "ptxas"));
+    long major = strtol(version, NULL, 10);
+    return major > 0 && major < 1000 ? (int32_t)major * 1000 : 0;
+}
+
 /* The same for a GPU; there are kernels of the host only where the plan has steps there. */
 static int32_t tw__make_device_plan(tw_model *m, uint32_t target, int32_t index, const tw_options *options, tw_error *error) {
     uint32_t members = tw__get(&m->json, target, "members");
@@ -951,6 +968,7 @@ static int32_t tw__make_device_plan(tw_model *m, uint32_t target, int32_t index,
         device.size = sizeof device;
         device.flags = options != NULL && options->allow_jit ? TW_ALLOW_JIT : 0;
         device.device = index;
+        device.driver_needed = tw__driver_needed(m);
         device.threads = threads;
         device.library = options != NULL ? options->driver : NULL;
         device.modules = modules.data;
@@ -971,7 +989,7 @@ static int32_t tw__choose_first(tw_model *m, const tw_options *options, uint32_t
     if (kind == -2) return tw__fail(error, TW_USAGE, "there is no device '%s': name cpu, cuda, cuda:1 or auto", options->device);
     if (kind < 0) return TW_OK;
     if (uname(&system) != 0) return tw__fail(error, TW_DEVICE, "this system does not say what it is");
-    int32_t code = tw__choose_device(m, options, *index, system.machine, target, kind == 1 ? error : why);
+    int32_t code = tw__choose_device(m, options, index, system.machine, target, kind == 1 ? error : why);
     if (kind == 1 && code == TW_OK && *target == 0)
         return tw__fail(error, TW_DEVICE, "the artifact holds nothing for NVIDIA GPUs beside a processor %s", system.machine);
     return kind == 1 || code == TW_OK || code == TW_DEVICE ? (kind == 1 ? code : TW_OK) : tw__fail(error, code, "%s", why->text);

@@ -1,5 +1,7 @@
 /* The stand-in's memory, streams, events and graphs. One lock for all: order matters here, speed does not. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
