@@ -168,7 +168,7 @@ def _compile(
     with tempfile.TemporaryDirectory() as scratch:
         if precision == INT8:
             samples = Path(scratch) / "samples.npz"
-            np.savez(samples, **model.feed(1, size[1]) if "batch" not in str(shapes) else model.feed(*size))
+            np.savez(samples, **model.feed(*size))
             words += ["--calib", str(samples)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     failed = f": FAILED, {done.stderr.strip()[-300:]}" if done.returncode else ""
