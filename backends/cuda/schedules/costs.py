@@ -143,7 +143,7 @@ def resources_of(shape: Shape, t: Tiling, target: Target) -> Used | None:
     computed = [lanes for x, lanes in sides if not isinstance(x, Load)]
     computed += [lanes for x, _ in sides if x.dtype is DType.U8 for _, lanes in sides]
     registers += sum(lanes * depth * shape.unit.size // (4 * threads) for lanes in computed)
-    if own > _BUSY and (shape.busy or computed):
+    if own > _BUSY and (shape.busy or computed or (t.split > 1 and not grouped)):
         return None
     if shared > x["shared_per_block"] or registers > x["registers_per_thread"]:
         return None
