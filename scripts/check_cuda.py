@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="models that are built already, or where to")
     parser.add_argument("--small", action="store_true", help="only the small zoo")
     parser.add_argument("--full", action="store_true", help="only the full sizes")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="rows whose first cells contain it")
     parser.add_argument("--count", type=int, default=10**6, help="rows that are made at most")
     parser.add_argument("anew", nargs="*", metavar="TEXT", help="rows that contain it are made anew")
     given = parser.parse_args()
@@ -116,6 +117,8 @@ def main() -> None:
         line = " | ".join(rows.get(case.key, case.key))
         if (given.small and not case.small) or (given.full and case.small):
             continue
+        if given.only and not any(text in " | ".join(case.key) for text in given.only):
+            continue
         if case.key in rows and not any(text in line for text in given.anew):
             continue
         made += 1
@@ -123,7 +126,7 @@ def main() -> None:
             break
         print(" | ".join(case.key), flush=True)
         rows[case.key] = row_of(case, given.folder)
-        write(rows)
+        write(TABLE.read() | {case.key: rows[case.key]})  # another process may have written rows meanwhile
         print("   ", " | ".join(rows[case.key][KEY:]), flush=True)
 
 
@@ -133,13 +136,15 @@ def row_of(case: Case, folder: Path) -> tuple[str, ...]:
         path = (Path(scratch) if case.small else folder) / f"{case.model}.onnx"
         if not path.exists():
             case.zoo.build(path.parent)
-        before = _cached()
+        before, spent = _cached(), _processor_seconds()
         told = compiled(path, Path(scratch), case)
+        spent = _processor_seconds() - spent
         if "report" not in told:
             error = told.get("error") or {}
             remark = f"{error.get('code') or 'failed'}: {error.get('cause') or error.get('message')}"
             return (*case.key, *[""] * (len(HEAD) - KEY - 1), remark[:300])
-        return (*case.key, *_cells(case, Path(scratch) / "model.tw", told["report"], _cached() - before))
+        seconds = f"{told['report']['build_seconds']:.0f} ({spent:.0f})"
+        return (*case.key, seconds, *_cells(case, Path(scratch) / "model.tw", told["report"], _cached() - before))
 
 
 def _cells(case: Case, artifact: Path, report: Mapping[str, Any], compiled_now: int) -> tuple[str, ...]:
@@ -153,8 +158,7 @@ def _cells(case: Case, artifact: Path, report: Mapping[str, Any], compiled_now: 
     batch, length = (1, 128) if (1, 128) in sizes else sizes[0]
     record, size = _described(artifact, case, batch, length)
     return (
-        f"{report['build_seconds']:.1f}",
-        f"{compiled_now} of {len(codes)}",
+        f"{min(compiled_now, len(codes))} of {len(codes)}",
         f"{len(codes)}, {_count(plan, Launch)} launches",
         f"{len(modules) / 1e3:.0f} kB",
         f"{sum(len(p) for p in {c.ptx for c in codes}) / 1e3:.0f} kB",
@@ -203,6 +207,12 @@ def _spills(codes: tuple[Code, ...]) -> str:
     return f"{len(local)} kernels, ≤ {max(local)} B" if local else "none"
 
 
+def _processor_seconds() -> float:
+    """What processes that this one waited for took of processors."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def _cached() -> int:
     return sum(1 for _ in (CACHE / "tilewright" / "cuda" / "objects").glob("*/*"))
 
@@ -240,9 +250,10 @@ def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
         f"Written by `python scripts/check_cuda.py`; last row {today}. Triton {toolchain.triton_version()},",
         f"ptxas {toolchain.ptxas_version()}, on two CPUs busy with other work and with no GPU: **nothing was run**.",
         "",
-        "`seconds` are of the whole compilation, `compiled` how many of the kernels were compiled for this row (the",
-        "others were there from rows before: a model of several precisions shares kernels). `beyond weights` is all of",
-        "the file that is no weight: machine code, PTX (sm_80 alone), the plan, the executor, padding. `tensor cores`:",
+        "`seconds` are of the whole compilation, in brackets those of processors (a dozen other processes ran at the",
+        "time); `compiled` is how many of the kernels were compiled for this row (the others were there from rows",
+        "before; where rows are made at once, at most). `beyond weights` is all of the file that is no weight: machine",
+        "code, PTX (sm_80 alone), the plan, the executor, the host part, padding. `tensor cores`:",
         "of the kernels with products, in how many the machine code has which of these instructions; the others are",
         "products with vectors, or f32 at full precision. `spills` is stack of a thread. The time is **predicted** by",
         "the peak rates and the bandwidth of `backends/cuda/targets`, a lower bound, at the size beside it.",

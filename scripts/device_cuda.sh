@@ -32,9 +32,9 @@ step() { # name, seconds, command …
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1 | tee -a "$log"
-step numbers-kernels 60 python3 build/device/numbers.pyz --seconds 40 --out "$results/numbers.jsonl"
-step numbers-zoo 90 python3 scripts/numbers_cuda.py
-step bench 180 python3 scripts/bench_cuda.py --seconds 140 --peers eager,xla --out "$results"
-step tune 80 python3 build/device/tune.pyz --seconds 70 --out "$results/tune.jsonl"
-step bench-compiled 150 python3 scripts/bench_cuda.py --seconds 60 --peers compile --out "$results" --name bench-compiled
+step numbers-kernels 40 python3 build/device/numbers.pyz --seconds 30 --out "$results/numbers.jsonl"
+step numbers-zoo 80 python3 scripts/numbers_cuda.py
+step bench 280 python3 scripts/bench_cuda.py --seconds 230 --peers eager,xla --out "$results"
+step tune 60 python3 build/device/tune.pyz --seconds 50 --out "$results/tune.jsonl"
+step bench-compiled 110 python3 scripts/bench_cuda.py --seconds 45 --peers compile --out "$results" --name bench-compiled
 printf '%s\n' "== summary" "${summary[@]}" | tee -a "$log"

@@ -36,7 +36,7 @@ def step_of(name: str, precision: str, batch: int, length: int, tiny: bool) -> S
 
 
 def _noise(*shape: int, dtype: Any) -> Any:
-    return jnp.asarray(np.random.default_rng(len(shape)).standard_normal(shape, np.float32) * shape[0] ** -0.5, dtype)
+    return jax.random.normal(jax.random.key(len(shape)), shape, dtype) * dtype(shape[0] ** -0.5)
 
 
 def _norm(x: Any, w: Any) -> Any:

@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -117,17 +116,11 @@ def bench(given: argparse.Namespace) -> None:
 
 def large(given: argparse.Namespace) -> None:
     """Decoding with 1.1 billion parameters; its model takes 4.4 GB of disk while this runs, and is deleted then."""
-    like = zoo.zoo()["llama-decode-static"]
-    model = replace(zoo._decode_static("llama-1b-decode-static", LARGE, 2048), states=like.states[:0])
+    model = zoo._decode_static("llama-1b-decode-static", LARGE, 2048)
+    given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tilewright-large-", dir=given.out) as scratch:
-        model = replace(model, save=partial(llama.save_static, config=LARGE))
         for b in LARGE_BENCHES:
-            _bench(replace_models(given, Path(scratch)), b, model)
-
-
-def replace_models(given: argparse.Namespace, models: Path) -> argparse.Namespace:
-    """The same arguments with another folder of models."""
-    return argparse.Namespace(**vars(given) | {"models": models})
+            _bench(argparse.Namespace(**vars(given) | {"models": Path(scratch)}), b, model)
 
 
 def _bench(given: argparse.Namespace, b: Bench, model: zoo.Model) -> None:
@@ -175,7 +168,7 @@ def _compile(
     with tempfile.TemporaryDirectory() as scratch:
         if precision == INT8:
             samples = Path(scratch) / "samples.npz"
-            np.savez(samples, **model.feed(1, size[1]) if "batch" not in str(shapes) else model.feed(*size))
+            np.savez(samples, **model.feed(*size))
             words += ["--calib", str(samples)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     failed = f": FAILED, {done.stderr.strip()[-300:]}" if done.returncode else ""

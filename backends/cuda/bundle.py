@@ -155,7 +155,7 @@ def _alone(backend: CudaBackend, name: str, made: Any, target: Target) -> dict[s
 def _examined(module: Module, target: Target) -> tuple[dict[str, int], str]:
     """What a candidate takes, and why it is not worth timing: it does not start, or its registers spill."""
     used = sass.resources(module.cubin)
-    threads, extra = 32 * module.launch.num_warps, target.extra
+    threads, extra = module.threads, target.extra
     blocks = min(
         extra["registers_per_sm"] // max(1, used.registers * threads),
         extra["shared_per_sm"] // max(1, module.shared + 1024),  # one KiB of each block is the system's

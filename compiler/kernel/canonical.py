@@ -125,7 +125,8 @@ def rename_schedule(schedule: Schedule, names: Renaming) -> Schedule:
         return names.symbols.get(name, name)
 
     def extra(name: str) -> str:
-        return f"whole:{axis(name.removeprefix('whole:'))}" if name.startswith("whole:") else name
+        what, of, name_of_axis = name.partition(":")  # whole:n, split:k
+        return f"{what}:{axis(name_of_axis)}" if of else name
 
     return replace(
         schedule,

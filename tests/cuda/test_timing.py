@@ -309,7 +309,7 @@ def test_damaged_modules_are_refused(cut: int) -> None:
 def test_a_bundle_has_its_candidates_and_says_that_there_is_no_gpu(tmp_path: Path, sm_90: Target) -> None:
     kernel = trial_kernels.matmul_bias_gelu("f16", k=64, n=64)
     path = tmp_path / "tune.pyz"
-    counts = bundle.write_bundle(path, [bundle.Case(kernel, {"M": 50}, 1.0)], sm_90, 2)
+    counts = bundle.write_bundle(path, [bundle.Case(kernel, {"M": 50}, 1.0)], sm_90, 2, expected=True)
     assert (counts["cases"], counts["candidates"] + counts["dropped"]) == (1, 2)
     with zipfile.ZipFile(path) as opened:
         told = json.loads(opened.read("cases.json"))
@@ -319,8 +319,11 @@ def test_a_bundle_has_its_candidates_and_says_that_there_is_no_gpu(tmp_path: Pat
     assert len(found) == len(only["candidates"]) == counts["candidates"]
     assert only["dims"] == [50]
     assert [b["role"] for b in only["buffers"]].count("out") == 1
+    (want,) = only["expected"]
+    assert len(want["at"]) == len(want["values"]) == 257
+    assert 0.1 < np.std(want["values"]) < 100
     before = path.read_bytes()
-    bundle.write_bundle(path, [bundle.Case(kernel, {"M": 50}, 1.0)], sm_90, 2)
+    bundle.write_bundle(path, [bundle.Case(kernel, {"M": 50}, 1.0)], sm_90, 2, expected=True)
     assert path.read_bytes() == before
     words = [sys.executable, "-I", str(path), "--library", "libnothing.so.0", "--out", str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

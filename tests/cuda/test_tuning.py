@@ -15,7 +15,7 @@ from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.launch import LAUNCHES
 from tilewright.errors import UsageError
 from tilewright.kernel.apply import apply
-from tilewright.kernel.canonical import canonical_names, rename_schedule
+from tilewright.kernel.canonical import canonical, canonical_names, rename_schedule
 from tilewright.kernel.record import schedule_to_json
 from tilewright.kernel.schedule import Schedule
 from tilewright.kernel.tile import Kernel
@@ -76,6 +76,18 @@ def test_names_do_not_matter(sm_90: Target) -> None:
     other = replace(kernel, name="another")
     third = candidates(kernel, sm_90)[2]
     assert choice_of(chosen(other, sm_90, [record(kernel, third)])).startswith("tuned")
+
+
+def test_options_of_an_axis_follow_its_name(sm_90: Target) -> None:
+    kernel = matmul()
+    other = canonical(kernel)
+    first = candidates(kernel, sm_90)[0]
+    split = replace(first, extra=(*first.extra, ("split:k", 4)))
+    renamed = rename_schedule(split, canonical_names(kernel))
+    assert ("split:a2", 4) in renamed.extra
+    found = list(ordered(other, [*candidates(other, sm_90), renamed], [record(kernel, split)], TOOLS))
+    assert plain(found[0]) == renamed
+    assert choice_of(found[0]).startswith("tuned")
 
 
 def test_another_bucket_or_size_is_a_near_record(sm_90: Target) -> None:
