@@ -147,7 +147,7 @@ def resources_of(shape: Shape, t: Tiling, target: Target) -> Used | None:
     registers += sum(lanes * depth * shape.unit.size // (4 * threads) for lanes in computed)
     if shape.unit.size == 4 and sum(n > 1 for n in t.depth.values()) > 1:
         registers += _SCATTERED * rows * depth // threads
-    if own > _BUSY and (shape.busy or computed or (t.split > 1 and not grouped)):
+    if own > _BUSY and (shape.busy or computed or t.split > 1 or shape.unit.halves):
         return None
     if shared > x["shared_per_block"] or registers > x["registers_per_thread"]:
         return None
