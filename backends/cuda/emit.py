@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -29,8 +30,8 @@ from tilewright.backends.cuda.values import Values, conjunction
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, product
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import identity, loads_of, used_symbols
-from tilewright.kernel.expr import Cast, Load, Value
+from tilewright.kernel.analysis import identity, loads_of, used_symbols, walk
+from tilewright.kernel.expr import Binary, Cast, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, Write
 from tilewright.kernel.scope import Scope, trips, visit
@@ -72,6 +73,8 @@ class _Emitter:
         self.arrival: Arrival | None = None
         self.arrived = False
         self.wide = _wide_sums(scheduled)
+        self.addends = _addends(scheduled)
+        self.late: dict[str, tuple[Compute, Contraction, Scope]] = {}
 
     def run(self) -> tuple[str, Launch]:
         scope = Scope.root(self.kernel, self.scheduled.schedule)
@@ -115,7 +118,7 @@ class _Emitter:
         for n, node in enumerate(nodes):
             match node:
                 case For(kind="block"):
-                    self.block(node, scope)
+                    raise self.program.refuse("nests of block loops that share their outer loops")
                 case For():
                     self.loop(node, scope)
                     self.gather(nodes[:n], node)
@@ -261,11 +264,17 @@ class _Emitter:
         if set(self.values.tiles[node.tile]) != set(frame):
             raise self.program.refuse(f"tile {node.tile} is written in pieces")
         if node.reduce is None:
+            if (text := self.added(node, frame, guards)) is not None:
+                self.line(f"{node.tile} = {text}")
+                return
             s = self.filled(self.values.spell(node.value, frame, guards), frame, node.value.dtype)
             self.line(f"{node.tile} = {s}")
             return
         if (found := matrix_product(node, scope)) is not None:
-            self.line(f"{node.tile} = {self.dot(node, found, scope)}")
+            if node.tile in self.addends and self.values.tiles[node.tile] == frame:
+                self.late[node.tile] = (node, found, scope)
+            else:
+                self.line(f"{node.tile} = {self.dot(node, found, scope)}")
             return
         if node.accumulate and node.tile in self.wide:
             s = self.reduced(node, frame, guards)
@@ -276,6 +285,18 @@ class _Emitter:
         if node.accumulate:
             text = combine_text(node.reduce.op, node.tile, text, node.value.dtype)
         self.line(f"{node.tile} = {text}")
+
+    def added(self, node: Compute, frame: Frame, guards: frozenset[str]) -> str | None:
+        """A product that was put off to be added to something, which is where the matrix unit begins to add up."""
+        value = node.value
+        if not isinstance(value, Binary) or value.op != "add":
+            return None
+        for other, sum_ in ((value.a, value.b), (value.b, value.a)):
+            if isinstance(sum_, Ref) and sum_.tile in self.late:
+                product, found, scope = self.late.pop(sum_.tile)
+                s = self.values.spell(other, frame, guards)
+                return self.dot(product, found, scope, self.filled(s, frame, value.dtype))
+        return None
 
     def reduction(self, node: Compute, frame: Frame, guards: frozenset[str]) -> str:
         """The reduction over the lanes of the reduced axes."""
@@ -301,8 +322,8 @@ class _Emitter:
             )
         return self.filled(s, whole, dtype)
 
-    def dot(self, node: Compute, c: Contraction, scope: Scope) -> str:
-        """``tl.dot`` with operands that are zero on padded lanes of the depth."""
+    def dot(self, node: Compute, c: Contraction, scope: Scope, start: str = "") -> str:
+        """``tl.dot`` with operands that are zero on padded lanes of the depth, added to ``start``."""
         rows, columns, depth = (self.at.frame(a) for a in (c.rows, c.columns, c.depth))
         if not len(rows) == len(columns) == len(depth) == 1:
             raise self.program.refuse(f"{node.tile} is a product whose axes were not gathered")
@@ -313,7 +334,8 @@ class _Emitter:
         if self.values.tiles[node.tile] != rows + columns:
             raise self.program.refuse(f"the axes of {node.tile} interleave rows and columns of a product")
         left, right = self.signed(node, c, left, right)
-        parts = [left, right, *([node.tile] if node.accumulate else [])]
+        start = node.tile if node.accumulate else start
+        parts = [left, right, *([start] if start else [])]
         if c.left.dtype is DType.F32:
             precision = str(self.scheduled.schedule.option("precision", "ieee"))
             if precision not in PRECISIONS:
@@ -454,6 +476,30 @@ def _wide_sums(scheduled: Scheduled) -> dict[str, list[int]]:
             if lanes:
                 found[node.tile] = lanes
     return found
+
+
+def _addends(scheduled: Scheduled) -> frozenset[str]:
+    """Tiles that are used once: as an addend of a tile over the same axes, made in the same body."""
+    used: Counter[str] = Counter()
+    candidates: set[str] = set()
+    for nodes in _bodies(scheduled.body):
+        made = {n.tile: n for n in nodes if isinstance(n, Compute) and n.reduce is not None and not n.accumulate}
+        for node in nodes:
+            values = [node.value] if isinstance(node, Compute | Write) else []
+            used.update(v.tile for value in values for v in walk(value) if isinstance(v, Ref))
+            if isinstance(node, Rotate):
+                used.update(tile for _, tile in node.pairs)
+            if isinstance(node, Compute) and isinstance(v := node.value, Binary) and v.op == "add" and not node.reduce:
+                refs = [x for x in (v.a, v.b) if isinstance(x, Ref) and x.tile in made]
+                candidates.update(x.tile for x in refs if made[x.tile].axes == node.axes and x.axes == node.axes)
+    return frozenset(t for t in candidates if used[t] == 1)
+
+
+def _bodies(body: Sequence[Node]) -> Iterator[Sequence[Node]]:
+    yield body
+    for node in body:
+        if isinstance(node, For):
+            yield from _bodies(node.body)
 
 
 def _below(loop: For) -> Iterator[Node]:

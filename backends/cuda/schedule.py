@@ -35,7 +35,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     elif (window := window_of(kernel)) is not None:
         found = window_schedules(kernel, window)
     else:
-        found = row_schedules(kernel)
+        found = row_schedules(kernel, target)
     unique = iter(dict.fromkeys(with_whole_axes(kernel, schedule) for schedule in found))
     yield from islice(unique, _GUESSES)
     yield from (with_whole_axes(kernel, schedule) for schedule in general_schedules(kernel))

@@ -100,7 +100,7 @@ def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
         raise UnsupportedError(
             "export-without-cpu",
             where=where,
-            cause="it has no CPU part",
+            cause="it has no part for a CPU or an NVIDIA GPU",
             fix="compile the model with -t cpu as well",
         )
     if wanted is None and len(families) == 1:

@@ -31,8 +31,8 @@ def given_inputs(info: EntryInfo, inputs: Mapping[str, Any], where: str) -> list
     for name in inputs:
         if name not in names:
             raise unknown(where, "input", name, names)
-    missing = [name for name in names if name not in inputs]
-    if missing:
+    if len(inputs) < len(names):
+        missing = [name for name in names if name not in inputs]
         raise InputError(
             "input-missing",
             where=f"entry {info.name!r}",

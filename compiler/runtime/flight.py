@@ -80,11 +80,13 @@ class DeviceMemory:
     def __init__(self, device: int):
         self.device = device
         self._flights: list[tuple[weakref.ref[Flight], bool]] = []
+        self._lock = threading.Lock()
 
     def used_by(self, flight: Flight, writes: bool) -> None:
         """A run has started that reads or writes it."""
-        going_on = [(ref, w) for ref, w in self._flights if (f := ref()) is not None and not f.over]
-        self._flights = [*going_on, (weakref.ref(flight), writes)]
+        with self._lock:
+            going_on = [(ref, w) for ref, w in self._flights if (f := ref()) is not None and not f.over]
+            self._flights = [*going_on, (weakref.ref(flight), writes)]
 
     def before(self, writes: bool) -> Iterator[Flight]:
         """The runs that one must come after that reads, or also ``writes``, it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -182,14 +183,10 @@ def _after(bound: Bound, stream: int | None) -> Iterator[int | None]:
     for operand, writes in [*((o, False) for o in bound.operands), *((t, True) for t in bound.targets.values())]:
         if isinstance(operand, DeviceTensor):
             found |= {id(f): f for f in memory_of(operand).before(writes) if not f.is_before(stream)}
-    first, *others = [*found.values(), None]
-    for flight in others:
-        if flight is not None:
-            flight.wait()
-    if first is None:
-        yield None
-        return
-    with first.held() as event:
+    earlier = list(found.values())
+    for flight in earlier[1:]:
+        flight.wait()
+    with earlier[0].held() if earlier else nullcontext() as event:
         yield event
 
 
@@ -207,6 +204,7 @@ class GpuRun(Pending):
         self._flight, self._where = flight, where
         self._bound: Bound | None = bound
         self._results: list[Any] = []
+        self._lock = threading.Lock()
         for i, (o, tensor) in enumerate(zip(bound.info.outputs, bound.outputs, strict=True)):
             if bound.results[i] is None and mode.outputs == "device":
                 memory = OwnMemory(flight.plan, tensor.data)
@@ -221,7 +219,8 @@ class GpuRun(Pending):
     @property
     def outputs(self) -> list[Any]:
         """Outputs on the GPU, which work of other streams may be put behind at once; ``None`` for those on the host."""
-        results = self._results if self._bound is None else self._bound.results
+        bound = self._bound
+        results = self._results if bound is None else bound.results
         return [r if isinstance(r, DeviceTensor) else None for r in results]
 
     @property
@@ -243,13 +242,15 @@ class GpuRun(Pending):
 
     def wait(self) -> list[Any]:
         error, table = self._flight.wait(), self._flight.plan.table
-        bound, self._bound = self._bound, None
-        if bound is not None and error is None:
-            self._results = collect(table, bound)
-        elif bound is not None:
-            for tensor, result in zip(bound.outputs, bound.results, strict=True):
-                if result is None:
-                    table.release(tensor.data)
+        with self._lock:
+            bound = self._bound
+            if bound is not None and error is None:
+                self._results = collect(table, bound)
+            elif bound is not None:
+                for tensor, result in zip(bound.outputs, bound.results, strict=True):
+                    if result is None:
+                        table.release(tensor.data)
+            self._bound = None
         if error is not None:
             raise_error(error, self._where)
         return self._results

@@ -28,8 +28,14 @@ class RunMode:
     profile: ProfileBuffer | None = None
 
 
+#: Outputs on the host, in the run's own time and stream.
+PLAIN = RunMode()
+
+
 def mode_of(outputs: str, stream: Any) -> RunMode:
     """What a caller asks for. Raises :class:`InputError` for what is no place or no stream."""
+    if outputs == "host" and stream is None:
+        return PLAIN
     if outputs not in PLACES:
         fix = f"use one of {', '.join(PLACES)}"
         raise InputError("output-place", where="outputs", cause=f"{outputs!r} is no place", fix=fix)
@@ -50,7 +56,7 @@ def stream_of(stream: Any) -> int | None:
 
 
 def require_host(mode: RunMode, where: str) -> None:
-    """Raise :class:`InputError` for a mode that needs a plan on a GPU."""
+    """Raise :class:`InputError` for a mode that needs a plan on a GPU; ``where`` it was asked for."""
     if mode.outputs != "host" or mode.stream is not None:
         asked = "outputs on a device" if mode.outputs != "host" else "a stream"
         cause, fix = f"{asked} can be had of a plan on a GPU only", "load the model with device='cuda'"

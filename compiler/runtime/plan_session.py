@@ -15,7 +15,7 @@ from tilewright.runtime.device import LoadedPlan, raise_error
 from tilewright.runtime.device_tensor import DeviceTensor
 from tilewright.runtime.library import Error, ProfileBuffer, Runtime, Tensor
 from tilewright.runtime.manifest import EntryInfo, TensorInfo
-from tilewright.runtime.pending import Finished, Pending, RunMode, require_host
+from tilewright.runtime.pending import PLAIN, Finished, Pending, RunMode, require_host
 from tilewright.runtime.session import MemoryUse, Session
 from tilewright.runtime.tensors import (
     PACKED,
@@ -126,12 +126,14 @@ class PlanSession(Session):
         bound = self._bind_inputs(info, inputs, mode)
         shapes = self._remembered_shapes(index, info, bound)
         self._bind_outputs(bound, shapes, out, mode)
-        refuse_overlap(info, bound.operands, bound.targets)
+        if bound.targets:
+            refuse_overlap(info, bound.operands, bound.targets)
         return self._start(plan, index, bound, mode)
 
     def _start(self, plan: LoadedPlan, index: int, bound: Bound, mode: RunMode) -> Pending:
         """Run what is bound."""
-        require_host(mode, f"{self._where}, entry {bound.info.name!r}")
+        if mode is not PLAIN:
+            require_host(mode, f"{self._where}, entry {bound.info.name!r}")
         error = Error()
         code = plan.table.run(
             plan.handle,

@@ -139,7 +139,8 @@ class Session(ABC):
         """Start a run, of which :meth:`~tilewright.runtime.pending.Pending.wait` gives the outputs; see :meth:`run`.
 
         On a GPU this returns when the work is in the stream; what is on the host may be changed after that, tensors of
-        the GPU after the run. Elsewhere the run is over by then. ``timed`` takes the device's own time of it.
+        the GPU after the run. Tensors of ours follow each other in runs; other streams that read what is written here
+        wait for the run's ``event``. Elsewhere the run is over by then. ``timed`` takes the device's own time of it.
         """
         mode = replace(mode_of(outputs, stream), timed=timed)
         return self._begin(self._index(entry), inputs, out or {}, mode)

@@ -198,7 +198,11 @@ def fill_tensor(tensor: Tensor, number: int, array: Array, memory: Array | None 
             "input-rank", where="an input", cause=f"it has {array.ndim} dimensions", fix=f"give at most {MAX_RANK}"
         )
     memory = array if memory is None else memory
-    point_tensor(tensor, number, array.shape, memory.ctypes.data, memory.nbytes)
+    tensor.data = memory.ctypes.data  # not by point_tensor: a call for each tensor of small models is felt
+    tensor.bytes = memory.nbytes
+    tensor.dtype = number
+    tensor.rank = array.ndim
+    tensor.dim[: array.ndim] = array.shape
 
 
 def point_tensor(tensor: Tensor, number: int, shape: Sequence[int], pointer: int, size: int) -> None:

@@ -54,5 +54,6 @@ def mock() -> Iterator[Mock]:
 def gpu(mock: Mock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
     """The mock as the driver of sessions; what they hold is collected before the mock looks for what is left."""
     monkeypatch.setattr(cuda, "LIBRARY", mock.path.decode())
+    monkeypatch.delenv("TILEWRIGHT_ALLOW_JIT", raising=False)
     yield mock
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -11,13 +12,24 @@ import tilewright as tw
 from click.testing import CliRunner, Result
 from tilewright.cli.main import main
 from tilewright.runtime import ArtifactError, open_artifact
+from tilewright.runtime.devices.driver import found
 from tilewright.runtime.modules import read_modules
 
 from tests.runtime.rewrite import rewrite
 
-from .parts import REASON, gru_artifact, gru_model, saved
+from .parts import REASON, gru_artifact, gru_model, no_routines, saved
 
-pytestmark = pytest.mark.usefixtures("triton")
+pytestmark = pytest.mark.usefixtures("triton", "host_part")
+
+
+#: What these tests say of a machine without a GPU is not so on one with.
+WITHOUT = pytest.mark.skipif(found("libcuda.so.1")[0] == "ok", reason="this machine has an NVIDIA GPU")
+
+
+@pytest.fixture
+def host_part() -> Iterator[None]:
+    with no_routines():
+        yield
 
 
 def invoke(*arguments: object) -> Result:
@@ -33,13 +45,14 @@ def test_the_report_counts_the_host_part() -> None:
 
 def test_what_is_predicted_is_bytes_over_bandwidth() -> None:
     """Relu, the input's product and Add at the example size, from the data of sm_80; the host part is not in it."""
-    found = gru_artifact().report.targets[0].predicted
-    assert found is not None and found.at == "N=32" and found.bound_by == {"memory": 1.0}
+    predicted = gru_artifact().report.targets[0].predicted
+    assert predicted is not None and predicted.at == "N=32" and predicted.bound_by == {"memory": 1.0}
     moved = 2 * 32 * 16 * 4 + (32 * 16 + 12 * 16 + 32 * 12) * 4 + (2 * 32 * 4 + 4) * 4
-    assert found.seconds == pytest.approx(moved / 2039e9)
-    assert found.left_out == 0 and gru_artifact().report.targets[0].schedules == {"heuristic": 3}
+    assert predicted.seconds == pytest.approx(moved / 2039e9)
+    assert predicted.left_out == 0 and gru_artifact().report.targets[0].schedules == {"heuristic": 3}
 
 
+@WITHOUT
 def test_screen_and_json(tmp_path: Path) -> None:
     onnx.save(gru_model(), tmp_path / "m.onnx")
     shape = ("--input-shape", "x:1..64x1x16")
@@ -59,19 +72,33 @@ def test_screen_and_json(tmp_path: Path) -> None:
     assert forbidden.exit_code == 4 and not (tmp_path / "n.tw").exists()
 
 
+@WITHOUT
 def test_compile_says_that_nothing_was_verified() -> None:
     with pytest.warns(UserWarning, match="compiled but not verified"):
         tw.compile(gru_model(), targets=("cuda:sm_80",), input_shapes={"x": ("1..64", 1, 16)})
 
 
+@WITHOUT
+def test_verify_says_what_it_ran_on(tmp_path: Path) -> None:
+    """With no GPU the part for one is never claimed; alone it is an error of the device."""
+    onnx.save(gru_model(), tmp_path / "m.onnx")
+    both, alone = saved(gru_artifact(), tmp_path), tmp_path / "alone.tw"
+    result = invoke("verify", both, "--ref", tmp_path / "m.onnx")
+    assert result.exit_code == 0, result.output
+    assert "cpu:x86-64-v3 beside " in result.output and "not checked on cuda:sm_80: no NVIDIA driver" in result.output
+    tw.compile(gru_model(), targets=("cuda:sm_80",), input_shapes={"x": ("1..64", 1, 16)}, verify=False).save(alone)
+    missing = invoke("verify", alone, "--ref", tmp_path / "m.onnx")
+    assert missing.exit_code == 8 and "PASSED" not in missing.output
+
+
 def test_check_tells_operators_of_the_host_part(tmp_path: Path) -> None:
     onnx.save(gru_model(), tmp_path / "m.onnx")
-    found = invoke("check", tmp_path / "m.onnx", "-t", "cuda:sm_80", "-t", "cpu:x86-64-v3")
-    assert found.exit_code == 0, found.output
-    rows = {line.split()[0]: line.split(None, 2)[2] for line in found.output.splitlines() if " 1 " in line}
+    told = invoke("check", tmp_path / "m.onnx", "-t", "cuda:sm_80", "-t", "cpu:x86-64-v3")
+    assert told.exit_code == 0, told.output
+    rows = {line.split()[0]: line.split(None, 2)[2] for line in told.output.splitlines() if " 1 " in line}
     assert rows["Add"].split() == ["kernel", "kernel"]
     assert rows["GRU"].split() == ["host", "part", "routine"]
-    assert REASON in found.output
+    assert REASON in told.output
     assert invoke("check", tmp_path / "m.onnx", "-t", "cuda:sm_80", "--fallback", "forbid").exit_code == 4
 
 

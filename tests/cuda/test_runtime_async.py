@@ -178,6 +178,19 @@ def test_a_stream_of_the_program_orders_the_run(mock: Mock, kind: str) -> None:
         mock.free(result)
 
 
+def test_a_stream_that_the_program_captures_is_refused(mock: Mock) -> None:
+    with MockPlan(mock, plans.twice()) as plan, mock.context():
+        stream, graph = make_stream(mock), c_void_p()
+        plan.run("main", [vector(8)], flags=ON_STREAM, stream=stream)
+        assert mock.lib.cuStreamBeginCapture_v2(stream, 1) == 0
+        with pytest.raises(Failed, match="is being captured into a graph: run the model outside") as caught:
+            plan.run("main", [vector(8)], flags=ON_STREAM, stream=stream)
+        assert caught.value.code == 2
+        assert mock.lib.cuStreamEndCapture(stream, ctypes.byref(graph)) == 0  # the capture is not spoilt
+        mock.lib.cuGraphDestroy(graph)
+        mock.lib.cuStreamDestroy_v2(stream)
+
+
 def test_events_order_runs_of_different_streams(mock: Mock) -> None:
     x = vector(64)
     with MockPlan(mock, plans.twice()) as plan, mock.context():

@@ -191,6 +191,17 @@ def test_out_of_memory_says_how_much_was_asked(mock: Mock) -> None:
         np.testing.assert_array_equal(plan.run("main", [vector(100)])[0], 4 * vector(100))
 
 
+def test_page_locked_memory_that_is_not_there(mock: Mock) -> None:
+    with MockPlan(mock, plans.twice()) as plan:
+        mock.fail("cuMemHostAlloc", after=1, code=2)
+        with pytest.raises(
+            Failed, match=r"not enough page-locked memory on the host: staging asked for \d+ bytes"
+        ) as caught:
+            plan.run("main", [vector(100)])
+        assert caught.value.code == 7
+        np.testing.assert_array_equal(plan.run("main", [vector(100)])[0], 4 * vector(100))
+
+
 def test_weights_that_do_not_fit(mock: Mock) -> None:
     mock.set(memory=4096)
     with pytest.raises(Failed, match="the weights asked for 6144 bytes, 4096 are free of 4096") as caught:
@@ -260,7 +271,9 @@ def test_every_failing_call_is_named(mock: Mock, name: str) -> None:
         )  # without a context, nothing can be freed
         if not mock.lib.mock_failed():
             break
-    assert refused or name in ("cuMemcpyDtoDAsync_v2", "cuStreamWaitEvent"), f"{name} never failed"
+    assert refused or name in ("cuMemcpyDtoDAsync_v2", "cuStreamWaitEvent", "cuStreamIsCapturing"), (
+        f"{name} never failed"
+    )
 
 
 # -- hostile bytes -----------------------------------------------------------------------------------------------------

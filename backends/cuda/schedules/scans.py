@@ -23,7 +23,7 @@ from tilewright.kernel.tile import Kernel, Scan, Store
 from tilewright.target import Target
 
 #: Rows of a tile (of the matrix instructions at least 16), positions of the scanned axis in a turn, warps.
-_ROWS, _PIECES, _WARPS = (128, 64, 32, 16), (128, 64, 32), (4, 8)
+_ROWS, _PIECES, _WARPS = (128, 64, 32, 16), (128, 64, 32), (4, 8, 2)
 _STAGES = (3, 2, 4)
 #: Rows that are one tile whatever their number, and so leave the scanned axis as the only thing to deal out.
 _FEW = 16
@@ -32,14 +32,20 @@ _FEW = 16
 _LEAST_TURNS, _MOST_PARTS = 2, 32
 #: Programs for each multiprocessor that a split aims at: with two, one computes while the other waits.
 _WAVES = 2
-#: Accumulators of a thread beyond which ptxas spills: 255 registers, of which addresses, masks and operands take 95.
-_REGISTERS = 160
+#: Sums of f32 in a tile: beyond, what is taken apart for tf32 and turned for the instruction made ptxas spill.
+_LONG_SUMS = 4096
+#: Rows of an instruction that reads both operands from shared memory.
+_WIDE_ROWS = 64
+#: Registers of a thread for sums and scores, and for scores, beyond which ptxas spilled: 255 in all.
+_REGISTERS, _SCORES = 152, 32
 #: Instructions for each score beside the products (scale, mask, exponential, sums, conversion): counted in SASS.
 _SCORE_OPERATIONS = 14
 #: Exponentials a clock and multiprocessor (CUDA C++ Programming Guide, Arithmetic Instructions: special functions).
 _EXPONENTIALS = 16
 #: Clocks of a turn that nothing overlaps where a multiprocessor has one program alone. An assumption.
 _TURN = 250
+#: What it costs that warps have rows in common, and meet in shared memory for each row's maximum. An assumption.
+_SHARED_ROWS = 1.5
 #: Candidates told: a tuner compiles each.
 _MOST = 24
 
@@ -108,12 +114,20 @@ def _dealt(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
 
 
 def _fits(s: _Shape, rows: int, piece: int, warps: int, stages: int, target: Target) -> bool:
-    """Whether accumulators fit the registers of a thread and buffers the memory of a block."""
-    threads = 32 * warps
-    accumulators = rows * (s.columns + piece) // threads
+    """Whether what a turn holds fits the registers of a thread and buffers the memory of a block."""
+    threads, long = 32 * warps, s.unit.size > 2
+    # Sums, and scores with mask and probabilities beside them; f32 has what tf32 leaves of each besides. Queries
+    # stay in registers, those of a warp's rows in each warp, unless the matrix unit reads them from shared memory.
+    scores = rows * piece * (2 if long else 1)
+    held = rows * s.columns * (7 if long else 4) // 4 + 2 * scores
+    if rows < _WIDE_ROWS or not target.features & {"wgmma", "tcgen05"}:
+        held += max(rows * s.depth, s.depth // 2 * threads) * s.unit.size // 4
+    room = _REGISTERS * threads
     buffers = stages * piece * (s.depth + s.columns) + rows * (s.depth + piece)
-    tall = rows >= 16 * warps or rows <= _FEW  # a warp has 16 rows of its own, or all have the same
-    return tall and accumulators <= _REGISTERS and buffers * s.unit.size <= target.extra["shared_per_block"]
+    fits = held < room and scores <= _SCORES * threads
+    if long and rows * s.columns > _LONG_SUMS:
+        return False
+    return fits and 8 * warps <= rows + _FEW and buffers * s.unit.size <= target.extra["shared_per_block"]
 
 
 def _seconds(
@@ -140,6 +154,8 @@ def _seconds(
             LATENCY / max(1, stages - 1),
         )
         together = max(1, min(programs // target.units, 16 // warps))
+        if rows < 16 * warps and not few:
+            work *= _SHARED_ROWS
         waves = -(-programs // (target.units * together))
         total *= waves * (LATENCY + turns * max(work * together, work + _TURN)) / clock
     return total

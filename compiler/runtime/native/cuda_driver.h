@@ -57,7 +57,7 @@ enum {
 };
 enum { CU_MEMORYTYPE_HOST = 1, CU_MEMORYTYPE_DEVICE = 2 };
 enum { CU_MEMHOSTALLOC_PORTABLE = 1, CU_MEMHOSTALLOC_DEVICEMAP = 2 };
-enum { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1 };
+enum { CU_STREAM_NON_BLOCKING = 1, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1, CU_STREAM_CAPTURE_STATUS_NONE = 0 };
 enum { CU_EVENT_DEFAULT = 0, CU_EVENT_DISABLE_TIMING = 2 };
 enum { CU_JIT_ERROR_LOG_BUFFER = 5, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6 };
 
@@ -104,6 +104,7 @@ enum { CU_JIT_ERROR_LOG_BUFFER = 5, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6 };
     X(cuStreamDestroy_v2, (CUstream stream))                                                                           \
     X(cuStreamSynchronize, (CUstream stream))                                                                          \
     X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags))                                             \
+    X(cuStreamIsCapturing, (CUstream stream, int *status))                                                             \
     X(cuStreamBeginCapture_v2, (CUstream stream, int mode))                                                            \
     X(cuStreamEndCapture, (CUstream stream, CUgraph *graph))                                                           \
     X(cuGraphInstantiateWithFlags, (CUgraphExec *exec, CUgraph graph, unsigned long long flags))                       \

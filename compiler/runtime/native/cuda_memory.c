@@ -58,6 +58,9 @@ int32_t twr_device_pin(const tw_plan *plan, Stream *stream, Block *block, size_t
     CUresult result = d->cuMemHostAlloc(&block->data, bytes ? bytes : 1, PINNED_FLAGS);
     if (result != CUDA_SUCCESS) {
         block->data = NULL;
+        if (result == CUDA_ERROR_OUT_OF_MEMORY)
+            return twr_fail(error, TW_RESOURCE, "not enough page-locked memory on the host: %s asked for %zu bytes. Use smaller inputs", what,
+                            bytes);
         return twr_driver_fail(d, result, "cuMemHostAlloc", what, error);
     }
     block->bytes = bytes;

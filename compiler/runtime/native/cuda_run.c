@@ -271,6 +271,18 @@ static int32_t end(Run *run) {
     return TW_OK;
 }
 
+/* A stream that the caller captures takes no part in a run, which looks after memory and waits for events. Nothing of that
+ * may be done before this is known: it would spoil the capture. */
+static int32_t check_stream(const Run *run) {
+    int status = CU_STREAM_CAPTURE_STATUS_NONE;
+    if (!flag(run, TW_RUN_ON_STREAM)) return TW_OK;
+    CUDA(&run->plan->device->driver, ERROR(run), cuStreamIsCapturing, "the stream given", run->options->stream, &status);
+    if (status != CU_STREAM_CAPTURE_STATUS_NONE)
+        return twr_fail(ERROR(run), TW_USAGE, "the stream given is being captured into a graph: run the model outside of that. "
+                                              "It makes CUDA graphs of its own");
+    return TW_OK;
+}
+
 /* Sorts the caller's tensors and brings the inputs to where the plan wants them. */
 static int32_t start(Run *run, const Layout *layout, const tw_tensor *inputs, tw_tensor *outputs) {
     const Entry *e = run->entry;
@@ -279,6 +291,7 @@ static int32_t start(Run *run, const Layout *layout, const tw_tensor *inputs, tw
         run->out[i].room = outputs[i].bytes;
     }
     int32_t code = twr_describe_outputs(e, layout, outputs, ERROR(run));
+    if (code == TW_OK) code = check_stream(run);
     if (code == TW_OK) code = twr_device_stream(run->plan, run->context, ERROR(run));
     if (code != TW_OK) return code;
     run->stream = run->context->stream;

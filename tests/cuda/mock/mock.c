@@ -703,6 +703,12 @@ EXPORT CUresult cuStreamWaitEvent(CUstream s, CUevent event, unsigned flags) {
     END
 }
 
+EXPORT CUresult cuStreamIsCapturing(CUstream s, int *status) {
+    BEGIN(cuStreamIsCapturing)
+    *status = stream_of(s)->capturing;
+    END
+}
+
 EXPORT CUresult cuStreamBeginCapture_v2(CUstream s, int mode) {
     BEGIN(cuStreamBeginCapture_v2)
     CURRENT(cuStreamBeginCapture)
