@@ -155,7 +155,7 @@ class _Emitter:
         if alone:
             self.block(blocks[0], scope, split_of(self.scheduled, self._nest(blocks[0])[0]))
         elif blocks:
-            self.line("pid = tl.program_id(0)")
+            self.line("pid = tl.program_id(0).to(tl.int64)")  # sizes that are divided by may be
             for n, outer in enumerate(blocks):
                 saved = dict(self.at.axes), dict(self.values.loaded), dict(self.at.facts)
                 number = self.at.index(grids[n], ()).text
@@ -418,7 +418,8 @@ class _Emitter:
             self.packed(node.tensor, value, offset, frame, mask)
         else:
             text = f"_{dtype}_bits({self.filled(value, frame, dtype)})" if dtype in NARROW else value.text
-            self.line(f"tl.store({node.tensor} + {offset.operand}, {text}{f', mask={mask}' if mask else ''})")
+            at = offset.operand if offset.dims == set(frame) else parenthesized(self.filled(offset, frame, DType.I64))
+            self.line(f"tl.store({node.tensor} + {at}, {text}{f', mask={mask}' if mask else ''})")
         if any(p.alias for p in self.kernel.params):
             self.values.loaded.clear()
 
