@@ -36,6 +36,12 @@ REWRITES = [
         "Cast",
     ),
     (
+        "canonicalize-casts",
+        "g (float16[B,4] x, bool[B,4] c) => (float16[B,4] y) <float least = {-3.4e38}> {"
+        " a = Cast<to=1>(x) b = Where(c, a, least) y = Cast<to=10>(b) }",
+        "Cast Where",
+    ),
+    (
         "eliminate-identity",
         "g (float[B,4] x) => (float[B,4] y) { a = Identity(x) b = Relu(a) y = Identity(b) }",
         "Relu",
@@ -346,6 +352,18 @@ def test_rewrites(name: str, text: str, after: str) -> None:
 
 #: pass, graph, a piece of the reason (empty: not even a candidate).
 REFUSALS = [
+    (
+        "canonicalize-casts",  # f16 does not hold what x is
+        "g (float[B,4] x, bool[B,4] c) => (float[B,4] y) <float16 least = {-10}> {"
+        " a = Cast<to=10>(x) b = Where(c, a, least) y = Cast<to=1>(b) }",
+        "",
+    ),
+    (
+        "canonicalize-casts",  # the wide value is an output as well
+        "g (float16[B,4] x, bool[B,4] c) => (float16[B,4] y, float[B,4] b) <float least = {-10}> {"
+        " a = Cast<to=1>(x) b = Where(c, a, least) y = Cast<to=10>(b) }",
+        "",
+    ),
     (
         "split-projections",  # the whole is an output as well
         "g (float[B,2] x) => (float[B,2] y, float[B,2] z, float[B,4] p) <float[2,4] w = {1,2,3,4,5,6,7,8}, "
