@@ -77,6 +77,8 @@ def _f8e8m0_bits(x):
 
 #: Elements of 4 and 2 bits share a byte, the first in its lowest bits. Other lanes and programs write the others of a
 #: word; the last element of the tensor clears what follows it in its byte.
+#: ``_pairs``: both elements of each byte. Of f16 they are made from bits: 0x6400 is 1024 with steps of 1, 0x5400 is 64
+#: with steps of 1/16, so that a nibble set into its low bits adds itself; conversions have a quarter of the rate.
 _PACKED = {
     "_i4_pairs": """\
 def _i4_pairs(x):
@@ -86,6 +88,20 @@ def _i4_pairs(x):
     "_u4_pairs": """\
 def _u4_pairs(x):
     return tl.interleave((x << 4).to(tl.uint8), x) >> 4
+""",
+    "_i4_pairs_f16": """\
+def _i4_pairs_f16(x):
+    x = x.to(tl.int16)
+    low = ((x & 15) ^ 0x6408).to(tl.float16, bitcast=True) - 1032.0
+    high = ((x & 240) ^ 0x5480).to(tl.float16, bitcast=True) - 72.0
+    return tl.interleave(low.to(tl.float16), high.to(tl.float16))
+""",
+    "_u4_pairs_f16": """\
+def _u4_pairs_f16(x):
+    x = x.to(tl.int16)
+    low = ((x & 15) ^ 0x6400).to(tl.float16, bitcast=True) - 1024.0
+    high = ((x & 240) ^ 0x5400).to(tl.float16, bitcast=True) - 64.0
+    return tl.interleave(low.to(tl.float16), high.to(tl.float16))
 """,
     "_upper": """\
 def _upper(x):

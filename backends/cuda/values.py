@@ -72,6 +72,8 @@ class Values:
                 return self._ref(tile, axes, frame)
             case Cast(dtype=dtype, x=Const(value=value)):
                 return self.spell(Const(value, dtype), frame, guards)
+            case Cast(dtype=DType.F16, x=Load(dtype=DType.I4 | DType.U4) as x):
+                return self._load(x, frame, guards, DType.F16)
             case Cast(dtype=dtype, x=x):
                 return self._cast(self.spell(x, frame, guards), x.dtype, dtype)
             case Unary(op=op, x=x):
@@ -140,15 +142,21 @@ class Values:
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
-    def _load(self, v: Load, frame: Frame, guards: frozenset[str]) -> Spelled:
+    def _load(self, v: Load, frame: Frame, guards: frozenset[str], wanted: DType | None = None) -> Spelled:
+        """A read as a variable; as ``wanted`` (f16, of 4-bit integers) where that is another type."""
         names = used_symbols(v)
         axes = [a for a in self.at.axes if a in names]
         dims = {d for a in axes if (d := self.at.dim(a)) is not None}
         own = tuple(d for d in frame if d in dims)
         masked = [a for a in axes if a in guards]
-        key = (v, own, tuple(masked), tuple(self.at.axes[a].name for a in axes))
-        if key not in self.loaded and (pairs := self._pairs(v, own)) is not None:
-            self.loaded[key] = (self._read_pairs(v, pairs, own, masked), own)
+        key: tuple[object, ...] = (v, own, tuple(masked), tuple(self.at.axes[a].name for a in axes))
+        pairs = self._pairs(v, own)
+        if wanted is not None and pairs is None:
+            return self._cast(self._load(v, frame, guards), v.dtype, wanted)
+        if pairs is not None:
+            key = (*key, wanted)
+        if key not in self.loaded and pairs is not None:
+            self.loaded[key] = (self._read_pairs(v, pairs, own, masked, "" if wanted is None else f"_{wanted}"), own)
         if key not in self.loaded:
             offset, inside = self.offset(v.tensor, v.index, own, guards)
             conditions = [*self.masks(masked), *inside, *self._inside(v, own)]
@@ -171,7 +179,7 @@ class Values:
             offset_of(self.kernel.param(v.tensor), tuple(i for i in v.index if isinstance(i, Expr))), frame, self.at
         )
 
-    def _read_pairs(self, v: Load, pairs: Pairs, frame: Frame, masked: list[str]) -> str:
+    def _read_pairs(self, v: Load, pairs: Pairs, frame: Frame, masked: list[str], kind: str) -> str:
         """A variable with the elements of ``v``, of which each byte is read once."""
         p = self.at.axes[pairs.axis]
         assert p.dim is not None
@@ -189,7 +197,7 @@ class Values:
         more = f", mask={conjunction(conditions, order)}, other=0" if conditions else ""
         codes, name = self.fresh(f"{v.tensor.lower()}_bytes"), self.fresh(v.tensor.lower())
         self.line(f"{codes} = tl.load({v.tensor} + {offset}{more})")
-        text = f"_{v.dtype}_pairs({codes})"
+        text = f"_{v.dtype}_pairs{kind}({codes})"
         self.line(
             f"{name} = {text}"
             if order == frame

@@ -28,6 +28,7 @@ SMALL = {
     "i8": weight_only.channels("f16", "i8", 8, 200, 72),
     "i8 of f32": weight_only.channels("f32", "i8", 8, 200, 72),
     "i4": weight_only.channels("f16", "i4", 8, 200, 72),
+    "u4": weight_only.channels("f16", "u4", 8, 200, 72),
     "i4, odd": weight_only.channels("f16", "i4", 8, 200, 71),
     "i4 in groups": weight_only.grouped("f16", "i4", 8, 96, 80),
     "u4 in groups, f32": weight_only.grouped("f32", "u4", 8, 96, 80),

@@ -31,6 +31,8 @@ _BLOCK = 300
 _L2_BYTES = 47
 #: Registers of a thread beside accumulators: addresses, masks and operands. Seen in compiled kernels of each kind.
 _OTHER_REGISTERS = 96
+#: Registers for each element of a window that is copied by itself: its address and its mask, of several steps. As seen.
+_SCATTERED = 5
 #: Clocks of a step for its barrier and addresses. An assumption.
 _STEP = 40
 #: Operations a clock and multiprocessor of the ordinary units, of the smallest of the architectures.
@@ -143,6 +145,8 @@ def resources_of(shape: Shape, t: Tiling, target: Target) -> Used | None:
     computed = [lanes for x, lanes in sides if not isinstance(x, Load)]
     computed += [lanes for x, _ in sides if x.dtype is DType.U8 for _, lanes in sides]
     registers += sum(lanes * depth * shape.unit.size // (4 * threads) for lanes in computed)
+    if shape.unit.size == 4 and sum(n > 1 for n in t.depth.values()) > 1:
+        registers += _SCATTERED * rows * depth // threads
     if own > _BUSY and (shape.busy or computed or (t.split > 1 and not grouped)):
         return None
     if shared > x["shared_per_block"] or registers > x["registers_per_thread"]:

@@ -25,6 +25,9 @@ _PASSES = {"tf32x3": 3}
 _LEAST_BYTES = 32
 
 
+#: The same of tf32: an instruction takes 8, but Triton 3.9 was seen to compute steps of 8 that cover several axes
+#: without the matrix unit, in programs of ten thousand instructions.
+_LEAST_TF32 = 16
 #: By how much products that ``tl.dot`` does not take are slower than those of f32. An assumption.
 _PLAIN = 4
 
@@ -60,7 +63,7 @@ def _unit(dtype: DType, precision: str, target: Target) -> Unit:
     size = max(1, dtype.bits // 8)
     if dtype is DType.F32 and precision != "ieee":
         passes = _PASSES.get(precision, 1)
-        return Unit(target.peak["tf32"] / passes, True, size, 8, passes > 1)
+        return Unit(target.peak["tf32"] / passes, True, size, _LEAST_TF32, passes > 1)
     name = "i8" if dtype is DType.U8 else str(dtype)
     matrix = dtype not in (DType.F32, DType.F64)
     return Unit(target.peak.get(name, target.peak["f32"]), matrix, size, _LEAST_BYTES // size if matrix else 1)
