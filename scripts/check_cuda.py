@@ -244,6 +244,7 @@ def compiled(path: Path, scratch: Path, case: Case) -> dict[str, Any]:
 def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
     """The table, in the order of the cases."""
     today = datetime.now(UTC).date()
+    order = [case.key for case in cases()]
     lines = [
         "# The zoo compiled for NVIDIA GPUs",
         "",
@@ -255,13 +256,15 @@ def write(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
         "before; where rows are made at once, at most). `beyond weights` is all of the file that is no weight: machine",
         "code, PTX (sm_80 alone), the plan, the executor, the host part, padding. `tensor cores`:",
         "of the kernels with products, in how many the machine code has which of these instructions; the others are",
-        "products with vectors, or f32 at full precision. `spills` is stack of a thread. The time is **predicted** by",
-        "the peak rates and the bandwidth of `backends/cuda/targets`, a lower bound, at the size beside it.",
+        "products with vectors. `spills` is stack of a thread. The time is **predicted** by the peak rates and the",
+        "bandwidth of `backends/cuda/targets`, a lower bound, at the size beside it.",
+        "",
+        f"{sum(k in rows for k in order)} of {len(order)} rows are there; the script makes those that are not. A row",
+        "is of the compiler as it was when the row was made.",
         "",
         f"| {' | '.join(HEAD)} |",
         f"|{'---|' * len(HEAD)}",
     ]
-    order = [case.key for case in cases()]
     lines += [
         f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in rows[k])} |"
         for k in order
