@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,10 @@ MODULES = "modules.bin"
 _KEPT = 512 * 2**20
 #: A process of its own, which takes a second to start, pays for this many kernels.
 _KERNELS_PER_PROCESS = 4
+#: Seconds of the wall clock after which a kernel is given up; the longest of the zoo takes ten on an idle processor.
+_KERNEL_SECONDS = 900.0
+#: In the folder that is kept of a failure: a command that shows it again, where Triton is installed.
+_REPRODUCE = 'cd "$(dirname "$0")" && python -s aot_process.py job.json\n'
 
 
 def compile_source(source: Source, target: Target) -> Mapping[str, Module]:
@@ -115,17 +120,35 @@ def _compile(source: Source, launches: Sequence[Launch], target: Target) -> dict
         job.write_text(
             json.dumps({"arch": _arch(target), "ptx_version": target.extra["ptx_version"], "kernels": kernels})
         )
-        # -s: no user site-packages; the child imports Triton only.
-        command = [sys.executable, "-s", aot_process.__file__, str(job)]
-        run = subprocess.run(command, env=toolchain.environment(scratch), capture_output=True, text=True, check=False)
-        if run.returncode:
+        said = _run_triton(job, toolchain.environment(scratch), _KERNEL_SECONDS * len(launches))
+        if said is not None:
             keep = True
-            (scratch / "stderr.txt").write_text(run.stderr, encoding="utf-8")
-            raise InternalError(f"Triton refused emitted code for {target.spelling}:\n{run.stderr}", str(scratch))
+            (scratch / "stderr.txt").write_text(said, encoding="utf-8")
+            shutil.copy(aot_process.__file__, scratch)
+            (scratch / "reproduce.sh").write_text(_REPRODUCE, encoding="utf-8")
+            raise InternalError(f"Triton refused emitted code for {target.spelling}:\n{said}", str(scratch))
         return {x.kernel: _read(scratch / x.entry) for x in launches}
     finally:
         if not keep:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_triton(job: Path, env: Mapping[str, str], seconds: float) -> str | None:
+    """Run the process over a job; what it said when it failed, or took longer. It leaves no assembler behind."""
+    # -s: no user site-packages; the child imports Triton only.
+    command = [sys.executable, "-s", aot_process.__file__, str(job)]
+    errors = job.parent / "errors"
+    with errors.open("wb") as stream:
+        child = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
+        try:
+            status = child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {seconds:.0f} seconds"
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+    return errors.read_text(encoding="utf-8", errors="replace") if status else None
 
 
 def _read(stem: Path) -> bytes:

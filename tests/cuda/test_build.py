@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tilewright.backends.base import Source
-from tilewright.backends.cuda import sass, toolchain
+from tilewright.backends.cuda import build, sass, toolchain
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.build import MODULES, compile_source
 from tilewright.backends.cuda.launch import LAUNCHES
@@ -158,7 +161,7 @@ def test_building_twice_gives_the_same_bytes(
     assert [p.name for p in tmp_path.iterdir()] == ["cache"]
     assert b"tilewright-cuda-" not in first.members[MODULES]
     assert b"/site-packages/" not in first.members[MODULES]
-    monkeypatch.setattr(subprocess, "run", None)  # what is cached needs no Triton
+    monkeypatch.setattr(subprocess, "Popen", None)  # what is cached needs no Triton
     assert backend.build(source, sm_90) == first
 
 
@@ -196,6 +199,22 @@ def test_text_that_triton_refuses_is_an_internal_error_with_a_bundle(backend: Cu
     bundle = Path(error.value.bundle)
     assert (bundle / name).exists()
     assert (bundle / "stderr.txt").exists()
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    again = subprocess.run(["sh", bundle / "reproduce.sh"], env=path, capture_output=True, text=True, check=False)
+    assert again.returncode != 0
+    assert "no_such" in again.stderr
+    shutil.rmtree(bundle)
+
+
+def test_a_kernel_that_takes_too_long_is_given_up(
+    backend: CudaBackend, sm_90: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(build, "_KERNEL_SECONDS", 0.01)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InternalError, match="did not end within") as error:
+        backend.build(_source(backend, sm_90, [KERNELS["softmax_f16"]]), sm_90)
+    assert error.value.bundle is not None
+    shutil.rmtree(error.value.bundle)
 
 
 def test_a_missing_triton_is_told_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
