@@ -104,11 +104,23 @@ def _target(build: TargetBuild) -> TargetFacts:
         code_bytes=sum(map(len, build.binary.members.values())),
         weight_bytes=sum(byte_size(TensorType.of(c.dtype, *c.shape)).value for c in constants),
         arena=_arenas(plan.entries, ("device", "host") if apart else ("device",)),
+        passes=_products(build),
         host=build.host.spelling if build.host else "",
         host_distinct=len(build.host_kernels),
         schedules=_schedules(build) if apart else {},
         predicted=_predicted(build, plan) if apart else None,
     )
+
+
+#: How schedules say that products of f32 are computed on matrix units, and what that is.
+_TF32 = {"tf32x3": "three products of tf32 each, 21 bits of 24", "tf32": "products of tf32, 11 bits of 24"}
+
+
+def _products(build: TargetBuild) -> str:
+    """How matrix units without f32 compute its products, with the number of kernels; empty where none does."""
+    asked = Counter(str(k.schedule.option("precision", "")) for k in build.kernels if isinstance(k, Scheduled))
+    told = [f"{how} ({asked[name]} kernels)" for name, how in _TF32.items() if asked[name]]
+    return f"f32 products as {' and '.join(told)}" if told else ""
 
 
 def _schedules(build: TargetBuild) -> dict[str, int]:
