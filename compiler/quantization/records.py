@@ -11,15 +11,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tilewright.errors import UsageError
-from tilewright.kernel.analysis import transform
 from tilewright.kernel.canonical import fingerprint
-from tilewright.kernel.expr import Const, Load, Value
-from tilewright.kernel.tile import Define, Kernel, Scan, Statement, Store
+from tilewright.kernel.tile import Kernel
 from tilewright.package.atomic import atomic_file
+from tilewright.tuning.identity import without_literals
 
 Key = tuple[str, str, tuple[int, ...], int]
 
@@ -59,26 +58,7 @@ def work_key(kernel: Kernel) -> str:
     Scales and zero points are literals, and change with the calibration data; the time does not.
     """
 
-    def blank(value: Value) -> Value:
-        if isinstance(value, Const):
-            return replace(value, value=0)
-        if isinstance(value, Load) and value.fill is not None:
-            return replace(value, fill=0)
-        return value
-
-    def without(s: Define) -> Define:
-        return replace(s, value=transform(s.value, blank))
-
-    body: list[Statement] = []
-    for s in kernel.body:
-        match s:
-            case Define():
-                body.append(without(s))
-            case Store():
-                body.append(replace(s, value=transform(s.value, blank)))
-            case Scan():
-                body.append(replace(s, body=tuple(map(without, s.body))))
-    return fingerprint(replace(kernel, body=tuple(body)))
+    return fingerprint(without_literals(kernel))
 
 
 def read_records(path: Path) -> Records:

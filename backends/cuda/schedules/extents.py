@@ -38,6 +38,17 @@ def lanes_of(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+def dealt(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
+    """``lanes`` dealt out to ``axes`` from the last on; what is left over pads the last."""
+    sizes: dict[str, int] = {}
+    for axis in reversed(axes):
+        sizes[axis] = min(lanes, lanes_of(extent(kernel, axis)))
+        lanes //= sizes[axis]
+    if axes:
+        sizes[axes[-1]] *= lanes
+    return sizes
+
+
 def has_unit(left: Value, precision: str) -> bool:
     """Whether a matrix unit takes operands of this type; f32 needs the schedule to allow tf32."""
     return left.dtype not in (DType.F32, DType.F64) or precision == "tf32"

@@ -16,7 +16,7 @@ from itertools import product as combinations
 
 from tilewright.backends.cuda.contraction import Contraction, contraction
 from tilewright.backends.cuda.schedules.costs import LATENCY
-from tilewright.backends.cuda.schedules.extents import SHARES, extent, extent_at, lanes_of
+from tilewright.backends.cuda.schedules.extents import SHARES, dealt, extent, extent_at, lanes_of
 from tilewright.backends.cuda.schedules.precision import precision_of, unit_of
 from tilewright.backends.cuda.schedules.weights import weight_packs
 from tilewright.ir.symbolic import Expr
@@ -106,7 +106,7 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
             continue
         if not _fits(s, rows, columns, depth, warps, stages, unit.size, target):
             continue
-        sizes = _dealt(kernel, c.columns, columns) | _dealt(kernel, c.rows, rows)
+        sizes = dealt(kernel, c.columns, columns) | dealt(kernel, c.rows, rows)
         loops = tuple(Loop(a, sizes[a], "block") for a in (*c.columns, *c.rows))
         inner = [*(Loop(a, 1, "pipeline") for a in s.blocks), *_turns(c, depth)]
         split = s.blocks[0] if s.blocks else c.depth[0]
@@ -125,16 +125,6 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
 def _turns(c: Contraction, depth: int) -> list[Loop]:
     *outer, last = c.depth
     return [*(Loop(a, 1, "pipeline") for a in outer), Loop(last, depth, "pipeline")]
-
-
-def _dealt(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for axis in reversed(axes):
-        sizes[axis] = min(lanes, lanes_of(extent(kernel, axis)))
-        lanes //= sizes[axis]
-    if axes:
-        sizes[axes[-1]] *= lanes
-    return sizes
 
 
 def _fits(s: Skinny, rows: int, columns: int, depth: int, warps: int, stages: int, size: int, target: Target) -> bool:

@@ -15,7 +15,7 @@ from itertools import product as combinations
 from tilewright.backends.cuda.contraction import Contraction
 from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.schedules.costs import LATENCY
-from tilewright.backends.cuda.schedules.extents import SHARES, extent, extent_at, lanes_of
+from tilewright.backends.cuda.schedules.extents import SHARES, dealt, extent, extent_at, lanes_of
 from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
 from tilewright.ir.types import DType
 from tilewright.kernel.schedule import Loop, Schedule
@@ -69,7 +69,7 @@ def scan_schedules(kernel: Kernel, scan: Scan, products: list[Contraction], targ
     few = math.prod(extent(kernel, a) for a in shape.rows) <= _FEW
     found: list[tuple[float, Schedule]] = []
     for rows, piece, warps, stages in combinations((_FEW,) if few else _ROWS, _PIECES, _WARPS, _STAGES):
-        sizes = _dealt(kernel, shape.rows, rows)
+        sizes = dealt(kernel, shape.rows, rows)
         if piece > max(16, lanes_of(extent(kernel, scan.axis))) or not _fits(shape, rows, piece, warps, stages, target):
             continue
         order = [a for a in shape.outer if a not in shape.rows] + list(shape.rows)
@@ -100,17 +100,6 @@ def _shape(kernel: Kernel, scan: Scan, products: list[Contraction], target: Targ
         unit=unit_of(first, precision, target),
         precision=precision if dtype is DType.F32 else "",
     )
-
-
-def _dealt(kernel: Kernel, axes: tuple[str, ...], lanes: int) -> dict[str, int]:
-    """``lanes`` dealt out to ``axes`` from the last on; what is left over pads the last."""
-    sizes: dict[str, int] = {}
-    for axis in reversed(axes):
-        sizes[axis] = min(lanes, lanes_of(extent(kernel, axis)))
-        lanes //= sizes[axis]
-    if axes:
-        sizes[axes[-1]] *= lanes
-    return sizes
 
 
 def _fits(s: _Shape, rows: int, piece: int, warps: int, stages: int, target: Target) -> bool:
