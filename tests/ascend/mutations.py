@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tilewright.backends.ascend.placed import (
+from tilewright.backends.ascend.placed.form import (
     Barrier,
     Block,
     CrossFlag,

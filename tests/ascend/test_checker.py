@@ -7,10 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tilewright.backends.ascend.check import check
-from tilewright.backends.ascend.memory import Refused
-from tilewright.backends.ascend.placed import Barrier, Buffer, CrossFlag, Flag, Instruction, Node, Placed, Scalar, View
-from tilewright.backends.ascend.synchronize import synchronize
+from tilewright.backends.ascend.placed.form import (
+    Barrier,
+    Buffer,
+    CrossFlag,
+    Flag,
+    Instruction,
+    Node,
+    Placed,
+    Scalar,
+    View,
+)
+from tilewright.backends.ascend.simulator.machine import check
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.ir.symbolic import ZERO, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.parse import parse_kernel

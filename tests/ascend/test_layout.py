@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tilewright.backends.ascend.layout import element_offsets, padded_shape
+from tilewright.backends.ascend.placed.layout import element_offsets, padded_shape
 
 from tests.ascend.trials import targets
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from tilewright.backends.ascend.check import Result, check
-from tilewright.backends.ascend.memory import Refused
+from tilewright.backends.ascend.simulator.machine import Result, check
+from tilewright.backends.ascend.simulator.memory import Refused
 
 from tests.ascend.mutations import MUTATIONS
 from tests.ascend.trials import TRIALS, placed

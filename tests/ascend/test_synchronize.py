@@ -7,13 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tilewright.backends.ascend.check import check
-from tilewright.backends.ascend.dependence import candidates
-from tilewright.backends.ascend.frame import with_slots
-from tilewright.backends.ascend.instruct import Memories, Moment
-from tilewright.backends.ascend.memory import Refused
-from tilewright.backends.ascend.place import place_unsynchronized
-from tilewright.backends.ascend.placed import (
+from tilewright.backends.ascend.placed.form import (
     Buffer,
     Flag,
     Instruction,
@@ -25,8 +19,14 @@ from tilewright.backends.ascend.placed import (
     statements,
     without_edge,
 )
-from tilewright.backends.ascend.stream import issue
-from tilewright.backends.ascend.synchronize import synchronize
+from tilewright.backends.ascend.placed.stream import issue
+from tilewright.backends.ascend.placing.frame import with_slots
+from tilewright.backends.ascend.placing.place import place_unsynchronized
+from tilewright.backends.ascend.simulator.instruct import Memories, Moment
+from tilewright.backends.ascend.simulator.machine import check
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.synchronization.dependence import candidates
+from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.ir.symbolic import ZERO, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply

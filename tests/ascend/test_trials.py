@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tilewright.accuracy import compare
-from tilewright.backends.ascend.check import check
-from tilewright.backends.ascend.place import place, place_unsynchronized
-from tilewright.backends.ascend.schedule import first_fit, schedules
-from tilewright.backends.ascend.text import text_of
+from tilewright.backends.ascend.placed.text import text_of
+from tilewright.backends.ascend.placing.place import place, place_unsynchronized
+from tilewright.backends.ascend.schedules.schedule import first_fit, schedules
+from tilewright.backends.ascend.simulator.machine import check
 from tilewright.errors import UnsupportedError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered

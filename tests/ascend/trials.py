@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends import ascend
-from tilewright.backends.ascend.place import place
-from tilewright.backends.ascend.placed import Placed
+from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placing.place import place
 from tilewright.kernel.apply import apply
 from tilewright.kernel.schedule import Loop, Schedule
 from tilewright.kernel.tile import Kernel

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tilewright.backends.ascend.footprint import Touch, touch, value_of
-from tilewright.backends.ascend.placed import (
+from tilewright.backends.ascend.placed.footprint import Touch, touch, value_of
+from tilewright.backends.ascend.placed.form import (
     Barrier,
     Buffer,
     CrossFlag,
@@ -14,14 +14,17 @@ from tilewright.backends.ascend.placed import (
     Instruction,
     Loop,
     Node,
+    Read,
     Scalar,
     counter,
 )
-from tilewright.backends.ascend.text import statement_text
+from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.ir.symbolic import Expr
 
 PIPE_ORDER = ("S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX")
-Statement = Instruction | Flag | CrossFlag | Barrier
+Statement = Instruction | Flag | CrossFlag | Barrier | Read
+#: What a scalar read gives under the values of the symbols.
+Reader = Callable[[Read, Mapping[str, int]], int]
 
 
 #: What a flag or a barrier touches.
@@ -46,13 +49,22 @@ class Item:
         return f"{statement_text(self.node)}  at {self.where or 'top'}"
 
 
-def issue(body: tuple[Node, ...], buffers: Mapping[str, Buffer], env: Mapping[str, int]) -> Iterator[Item]:
+def lowest(node: Read, env: Mapping[str, int]) -> int:
+    """A reader for where there is no data: every index is 0."""
+    return 0
+
+
+def issue(
+    body: tuple[Node, ...], buffers: Mapping[str, Buffer], env: Mapping[str, int], read: Reader = lowest
+) -> Iterator[Item]:
     """The statements of a program, evaluated; loop counters run on from one entry of a loop to the next."""
-    for node, values, where in walk(body, dict(env), ""):
+    for node, values, where in walk(body, dict(env), "", read):
         yield item_of(node, buffers, values, where)
 
 
-def walk(body: tuple[Node, ...], env: dict[str, int], where: str) -> Iterator[tuple[Statement, dict[str, int], str]]:
+def walk(
+    body: tuple[Node, ...], env: dict[str, int], where: str, read: Reader = lowest
+) -> Iterator[tuple[Statement, dict[str, int], str]]:
     """Every statement as often as it runs, with the values of the symbols (one dictionary, changed in place)."""
     for node in body:
         if isinstance(node, Loop):
@@ -61,9 +73,11 @@ def walk(body: tuple[Node, ...], env: dict[str, int], where: str) -> Iterator[tu
             env.setdefault(count, 0)
             for v in range(lo, hi, step):
                 env[node.var] = v
-                yield from walk(node.body, env, f"{where}{node.var}={v} ")
+                yield from walk(node.body, env, f"{where}{node.var}={v} ", read)
                 env[count] += 1
         else:
+            if isinstance(node, Read):
+                env[node.var] = read(node, env)
             yield node, env, where
 
 

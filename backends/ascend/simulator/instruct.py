@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.execute import MOVES, fixpipe, mmad, vector
-from tilewright.backends.ascend.footprint import Index, Touch, byte_index, geometry, units
-from tilewright.backends.ascend.legal import check_touch
-from tilewright.backends.ascend.memory import Clock, Memory, Refused
-from tilewright.backends.ascend.placed import Instruction, Placed
-from tilewright.backends.ascend.stream import Item
+from tilewright.backends.ascend.placed.footprint import (
+    Index,
+    Touch,
+    byte_index,
+    geometry,
+    last_byte,
+    touch,
+    units,
+    value_of,
+)
+from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
+from tilewright.backends.ascend.placed.stream import Item
+from tilewright.backends.ascend.placed.text import statement_text
+from tilewright.backends.ascend.simulator.execute import MOVES, fixpipe, mmad, vector
+from tilewright.backends.ascend.simulator.legal import check_touch
+from tilewright.backends.ascend.simulator.memory import Clock, Memory, Refused
 
 Array = np.ndarray[Any, Any]
 
@@ -37,6 +47,7 @@ class Memories:
         self.owners = {b.name: i for i, b in enumerate(placed.buffers)}
         self.geometry = {b.name: geometry(b, dims) for b in placed.buffers}
         self.memories: dict[tuple[Any, ...], Memory] = {}
+        self.fault = False
 
     def load(self, inputs: Mapping[str, Array]) -> None:
         """Put the inputs in global memory. Raises ``ValueError`` for a wrong shape or dtype."""
@@ -56,6 +67,24 @@ class Memories:
         if (memory.owner == -1).any():
             raise Refused("unwritten", f"output {name} has bytes that nobody wrote")
         return memory.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
+
+    def read(self, node: Read, env: Mapping[str, int]) -> int:
+        """What the scalar unit reads from an input. Raises :class:`Refused` for anything but an input's element."""
+        param = {p.name: p for p in self.placed.kernel.params}.get(node.source.buffer)
+        if param is None or param.role == "out":
+            raise Refused(
+                "scope", f"the scalar unit reads {node.source.buffer}, which is no input", statement_text(node)
+            )
+        where = touch(node.source, 1, env)
+        low, high = last_byte(where, self.geometry[param.name])
+        if low < 0 or (high + 1) * (param.dtype.bits // 8) > self.geometry[param.name].slot_bytes:
+            raise Refused("bounds", f"element {low} of {param.name}", statement_text(node))
+        memory = self._memory(param.name, 0, 0)
+        value = int(memory.data.view(param.dtype.numpy)[low])
+        if 0 <= value < value_of(node.limit, env):
+            return value
+        self.fault = True
+        return 0
 
     def execute(self, item: Item, now: Moment) -> None:
         """Check one instruction against everything before it, then compute it. Raises :class:`Refused`."""
@@ -153,8 +182,8 @@ class Memories:
                 return values[0].reshape(item.dst.counts)
             case "mmad":
                 return mmad(values[0], values[1], None if starts else self._load(item.dst, now), dtype)
-            case "fixpipe" | "fixpipe_relu":
-                return fixpipe(node.op, values[0], dtype).reshape(item.dst.counts)
+            case "fixpipe":
+                return fixpipe(values[0], dtype, bool(node.parameter("relu"))).reshape(item.dst.counts)
         return vector(node.op, values, item.dst.counts, dtype)
 
     def _bytes(self, t: Touch) -> Index:

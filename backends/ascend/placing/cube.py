@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.frame import Frame
-from tilewright.backends.ascend.layout import round_up
-from tilewright.backends.ascend.operand import Factor, factor_of, flat_index
-from tilewright.backends.ascend.place_operand import OperandPart, row_pitch
-from tilewright.backends.ascend.placed import Block, Loop, View
+from tilewright.backends.ascend.placed.form import Block, Loop, View
+from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.operand import Factor, factor_of, flat_index
+from tilewright.backends.ascend.placing.staging import OperandPart, row_pitch
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, minimum, symbol
 from tilewright.ir.types import DType
@@ -188,7 +188,7 @@ class CubePart(OperandPart):
     def write(self, node: Write) -> bool:
         """Write a sum that needs nothing but a cast and a relu straight from L0C; False when it needs more."""
         c = self.context
-        op, tile = _way_out(node.value)
+        relu, tile = _way_out(node.value)
         if tile is None or tile not in self.sums or "fixpipe_gm" not in c.target.features:
             return False
         index = tuple(i for i in node.index if isinstance(i, Expr))
@@ -203,17 +203,18 @@ class CubePart(OperandPart):
         rows, columns = c.count(row), c.count(column)
         offset = flat.substitute({a: c.start(a) for a in total.axes})
         dst = View(node.tensor, offset, ((rows, flat.coefficient(row)), (columns, constant(1))))
-        c.tree.emit(c.tree.top, op, "cube", "FIX", dst, Block(total.buffer, ZERO, ZERO, rows, columns))
+        source = Block(total.buffer, ZERO, ZERO, rows, columns)
+        c.tree.emit(c.tree.top, "fixpipe", "cube", "FIX", dst, source, parameters=(("relu", 1),) if relu else ())
         return True
 
 
-def _way_out(value: Value) -> tuple[str, str | None]:
-    """The fixpipe instruction that computes ``value`` from a sum, and the sum's tile."""
+def _way_out(value: Value) -> tuple[bool, str | None]:
+    """Whether the fixpipe applies a relu to compute ``value`` from a sum, and the sum's tile."""
     if isinstance(value, Cast):
         value = value.x
     match value:
         case Ref(tile=tile):
-            return "fixpipe", tile
+            return False, tile
         case Binary(op="max", a=Ref(tile=tile), b=Const(value=0)):
-            return "fixpipe_relu", tile
-    return "fixpipe", None
+            return True, tile
+    return False, None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tilewright.backends.ascend.execute import PIPES
-from tilewright.backends.ascend.footprint import Geometry, Touch, byte_index, last_byte
-from tilewright.backends.ascend.layout import SCOPE_LAYOUT
-from tilewright.backends.ascend.memory import Refused
-from tilewright.backends.ascend.placed import CrossFlag, Flag, Instruction, Placed, statements
-from tilewright.backends.ascend.stream import Item
-from tilewright.backends.ascend.text import statement_text
+from tilewright.backends.ascend.placed.footprint import Geometry, Touch, byte_index, last_byte
+from tilewright.backends.ascend.placed.form import CrossFlag, Flag, Instruction, Placed, statements
+from tilewright.backends.ascend.placed.instructions import INSTRUCTIONS
+from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT
+from tilewright.backends.ascend.placed.stream import Item
+from tilewright.backends.ascend.placed.text import statement_text
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.target import Target
 
 
@@ -41,7 +41,8 @@ def check_static(placed: Placed) -> None:
 
 
 def _check_instruction(placed: Placed, node: Instruction) -> None:
-    if node.pipe not in PIPES.get(node.op, ()):
+    kind = INSTRUCTIONS.get(node.op)
+    if kind is None or node.pipe != kind.pipe:
         raise Refused("pipe", f"{node.op} does not run on {node.pipe}", statement_text(node))
     split = "split" in placed.target.features
     if split and node.core == "vector" and node.pipe in ("M", "MTE1", "FIX"):
@@ -49,10 +50,11 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
     if split and node.core == "cube" and node.pipe in ("V", "MTE3"):
         raise Refused("pipe", f"a cube core has no {node.pipe}", statement_text(node))
     scopes = tuple(placed.buffer(a.buffer).scope for a in (*node.reads, node.dst))
-    if node.op in _SCOPES and scopes not in _SCOPES[node.op]:
+    fewer = {s[skip:] for s in kind.scopes for skip in range(len(s)) if set(s[:skip]) <= {"ub"}}
+    if scopes not in fewer:
         raise Refused("scope", f"{node.op} cannot go through {' -> '.join(scopes)}", statement_text(node))
-    if node.op not in _SCOPES and set(scopes) != {"ub"}:
-        raise Refused("scope", f"{node.op} works in ub only", statement_text(node))
+    if unknown := {name for name, _ in node.parameters} - kind.parameters:
+        raise Refused("parameter", f"{node.op} has no {', '.join(sorted(unknown))}", statement_text(node))
     if node.op == "mmad":
         a, b = (str(placed.buffer(s.buffer).dtype) for s in node.reads)
         sums = placed.target.extra["mmad"].get(a)
@@ -62,17 +64,6 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
 
 #: Most rows of one ND to NZ transfer, and most elements between two of them (Ascend C reference, Nd2NzParams).
 _ROWS, _STRIDE = 16384, 65535
-
-_SCOPES: dict[str, frozenset[tuple[str, ...]]] = {
-    "nd2nz": frozenset([("gm", "l1")]),
-    "zero_l1": frozenset([("l1",)]),
-    "load": frozenset([("l1", "l0a"), ("l1", "l0b")]),
-    "mmad": frozenset([("l0a", "l0b", "l0c")]),
-    "fixpipe": frozenset([("l0c", "gm")]),
-    "fixpipe_relu": frozenset([("l0c", "gm")]),
-    "copy_in": frozenset([("gm", "ub")]),
-    "copy_out": frozenset([("ub", "gm")]),
-}
 
 
 def check_touch(item: Item, t: Touch, g: Geometry, target: Target) -> None:

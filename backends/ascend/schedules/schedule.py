@@ -39,7 +39,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
 
 def first_fit(kernel: Kernel, target: Target) -> Schedule:
     """The first candidate whose tiles fit the target's memories. Raises the last :class:`ScheduleError`."""
-    from tilewright.backends.ascend.place import place_unsynchronized
+    from tilewright.backends.ascend.placing.place import place_unsynchronized
     from tilewright.kernel.apply import apply
 
     problem: ScheduleError | None = None

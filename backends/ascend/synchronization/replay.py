@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tilewright.backends.ascend.footprint import Touch, geometry, units
-from tilewright.backends.ascend.memory import Memory
-from tilewright.backends.ascend.placed import Barrier, CrossFlag, Flag, Instruction, Placed
-from tilewright.backends.ascend.stream import PIPE_ORDER, Item, item_of, walk
+from tilewright.backends.ascend.placed.footprint import Touch, geometry, units
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Placed, Read
+from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, item_of, walk
+from tilewright.backends.ascend.simulator.memory import Memory
 
 #: Bytes that are tracked as one: every memory moves blocks of 32 bytes.
 UNIT = 32
@@ -53,6 +53,8 @@ class Replay:
     def _unroll(self, env: dict[str, int]) -> list[_Event]:
         events: list[_Event] = []
         for node, values, where in walk(self.placed.body, env, ""):
+            if isinstance(node, Read):
+                continue  # the scalar unit issues everything: what it reads is there before what comes after
             for number, (kind, sub) in enumerate(self.cores):
                 if kind == node.core:
                     values["_sub"] = sub
@@ -149,7 +151,7 @@ class _Judge:
     def run(self) -> str | None:
         for event in self.replay.events:
             node = event.item.node
-            if not isinstance(node, Instruction) and node.edge not in self.edges:
+            if not isinstance(node, Instruction | Read) and node.edge not in self.edges:
                 continue
             if problem := self._step(event):
                 return f"{problem}: {event.item.text}"
@@ -175,9 +177,9 @@ class _Judge:
         elif isinstance(node, Flag):
             key = (event.core, node.src, node.dst, self.numbers[node.edge][event.slot])
             return self._set(key, thread, 1) if event.kind == "set" else self._wait(key, thread, clock)
-        elif event.kind == "cross-set":
+        elif event.kind == "cross-set" and isinstance(node, CrossFlag):
             return self._cross_set(event, self.numbers[node.edge][0])
-        else:
+        elif isinstance(node, CrossFlag):
             return self._cross_wait(event, self.numbers[node.edge][0])
         return None
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.operand import flat_index
-from tilewright.backends.ascend.placed import Scalar
-from tilewright.backends.ascend.special import SPECIAL
-from tilewright.backends.ascend.strips import Piece, Strip, Strips
+from tilewright.backends.ascend.placed.form import Scalar
+from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.placing.special import SPECIAL
+from tilewright.backends.ascend.placing.strips import Piece, Strip, Strips
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
@@ -22,10 +22,10 @@ from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Loa
 from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place_cube import CubePart
+    from tilewright.backends.ascend.placing.cube import CubePart
 
 #: Element-wise operations that are one instruction.
-_DIRECT_UNARY = frozenset(["exp", "log", "abs", "sqrt"])
+_DIRECT_UNARY = {"exp": "exp", "log": "ln", "abs": "abs", "sqrt": "sqrt"}
 _DIRECT_BINARY = frozenset(["add", "sub", "mul", "div", "max", "min"])
 #: Those with a form that takes one scalar (Adds, Muls, Maxs, Mins).
 _WITH_SCALAR = frozenset(["add", "mul", "max", "min"])
@@ -218,7 +218,7 @@ class VectorPart(Strips):
         if op not in _DIRECT_UNARY:
             raise self.unsupported(op)
         result = self.result(piece.axes, dtype, piece)
-        self.emit(op, result, piece.axes, piece)
+        self.emit(_DIRECT_UNARY[op], result, piece.axes, piece)
         self.recycle(piece, result)
         return result
 

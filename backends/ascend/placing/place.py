@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
-from tilewright.backends.ascend.layout import round_up
-from tilewright.backends.ascend.operand import is_contraction
-from tilewright.backends.ascend.placed import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
-from tilewright.backends.ascend.synchronize import synchronize
+from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
+from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, maximum, minimum, product, symbol
@@ -25,8 +25,8 @@ from tilewright.kernel.scope import AxisRange, Scope, step, trips
 from tilewright.target import Target
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place_cube import CubePart
-    from tilewright.backends.ascend.place_vector import VectorPart
+    from tilewright.backends.ascend.placing.cube import CubePart
+    from tilewright.backends.ascend.placing.vector import VectorPart
 
 
 #: Probe size of a symbol on which no loop's bound depends, where its facts allow: whole axes at full length.
@@ -156,8 +156,8 @@ class Context:
     # -- the walk ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        from tilewright.backends.ascend.place_cube import CubePart
-        from tilewright.backends.ascend.place_vector import VectorPart
+        from tilewright.backends.ascend.placing.cube import CubePart
+        from tilewright.backends.ascend.placing.vector import VectorPart
 
         body = self._blocks(self.scheduled.body)
         self.cube_tiles = frozenset(_contractions(body))

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Union
 
-from tilewright.backends.ascend.layout import padded_shape
+from tilewright.backends.ascend.placed.layout import padded_shape
 from tilewright.ir.symbolic import ZERO, Expr, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 Core = Literal["cube", "vector"]
-Scope = Literal["gm", "l1", "l0a", "l0b", "l0c", "ub", "bt"]
+Scope = Literal["gm", "l1", "l0a", "l0b", "l0c", "ub", "bt", "fb"]
 Pipe = Literal["S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX"]
 
 #: Which group of cores runs, how many groups there are, and which vector core of the group this is.
@@ -103,12 +103,16 @@ Access = Union[View, Block]
 Operand = Union[View, Block, Scalar]
 
 
+#: A number, a choice, several numbers, or a size that is known at run time.
+Parameter = Union[int, float, str, tuple[int, ...], Expr]
+
+
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """One instruction of a pipe. ``init`` is zero where a ``mmad`` starts a sum instead of adding to ``dst``.
 
     ``scratch`` is memory that it also writes. A vector instruction covers a whole tile; an emitter cuts it into
-    repeats of 256 bytes.
+    repeats of 256 bytes. ``parameters`` are those that :mod:`tilewright.backends.ascend.placed.instructions` names.
     """
 
     op: str
@@ -119,6 +123,11 @@ class Instruction:
     init: Expr | None = None
     transpose: bool = False
     scratch: View | None = None
+    parameters: tuple[tuple[str, Parameter], ...] = ()
+
+    def parameter(self, name: str, default: Parameter = 0) -> Parameter:
+        """The value of a parameter, or ``default``."""
+        return dict(self.parameters).get(name, default)
 
     @property
     def reads(self) -> tuple[Access, ...]:
@@ -164,6 +173,25 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """The scalar unit of ``core`` reads one integer of a global tensor into the symbol ``var``.
+
+    ``source`` views one element of a tensor that the kernel does not write. Later statements of the core may use
+    ``var``, up to the end of the body that the read stands in. A value outside ``0 <= value < limit`` is replaced by 0,
+    and the core stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
+    """
+
+    core: Core
+    var: str
+    source: View
+    limit: Expr
+
+    @property
+    def pipe(self) -> Pipe:
+        return "S"
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """``for var in range(lo, hi, step)``. The symbol :func:`counter` of the loop counts its iterations and is never
     reset, so slots and flags rotate on across the loops around it."""
@@ -175,7 +203,7 @@ class Loop:
     body: tuple[Node, ...]
 
 
-Node = Union[Instruction, Flag, CrossFlag, Barrier, Loop]
+Node = Union[Instruction, Flag, CrossFlag, Barrier, Read, Loop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +253,7 @@ def counter(loop: str) -> str:
     return f"_n_{loop}"
 
 
-def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier]:
+def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier | Read]:
     """Every statement below ``body`` that is not a loop, in program order."""
     for node in body:
         if isinstance(node, Loop):
@@ -255,7 +283,7 @@ def without_edge(placed: Placed, number: int) -> Placed:
         for node in body:
             if isinstance(node, Loop):
                 kept.append(replace(node, body=strip(node.body)))
-            elif isinstance(node, Instruction) or node.edge != number:
+            elif isinstance(node, Instruction | Read) or node.edge != number:
                 kept.append(node)
         return tuple(kept)
 

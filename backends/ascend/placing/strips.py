@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.frame import Frame
-from tilewright.backends.ascend.layout import BLOCK_BYTES, round_up
-from tilewright.backends.ascend.placed import SUBBLOCK, Scalar, View
+from tilewright.backends.ascend.placed.form import SUBBLOCK, Scalar, View
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
+from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant
 from tilewright.ir.types import DType
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place import Context
+    from tilewright.backends.ascend.placing.place import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tilewright.backends.ascend.placed import (
+from tilewright.backends.ascend.placed.form import (
     Barrier,
     Block,
     Buffer,
@@ -15,6 +15,7 @@ from tilewright.backends.ascend.placed import (
     Node,
     Operand,
     Placed,
+    Read,
     Scalar,
     View,
     program_of,
@@ -73,7 +74,7 @@ def _body(body: tuple[Node, ...], lines: list[str], depth: int, name: Callable[[
             lines.append("  " * depth + statement_text(node, name))
 
 
-def statement_text(node: Instruction | Flag | CrossFlag | Barrier, name: Callable[[Expr], str] = str) -> str:
+def statement_text(node: Instruction | Flag | CrossFlag | Barrier | Read, name: Callable[[Expr], str] = str) -> str:
     """One statement."""
     match node:
         case Flag():
@@ -85,11 +86,14 @@ def statement_text(node: Instruction | Flag | CrossFlag | Barrier, name: Callabl
             return f"cross_{node.action}{pipe} {node.flag}  # edge {node.edge}"
         case Barrier():
             return f"barrier {node.pipe}  # edge {node.edge}"
+        case Read():
+            return f"{node.var} = read {_operand(node.source, name)} below {name(node.limit)}"
     parts = [_operand(node.dst, name), *(_operand(s, name) for s in node.srcs)]
     if node.init is not None:
         parts.append(f"start if {node.init} == 0")
     if node.transpose:
         parts.append("transpose")
+    parts += [f"{key}={value}" for key, value in node.parameters]
     if node.scratch is not None:
         parts.append(f"scratch {_operand(node.scratch, name)}")
     return f"{node.pipe:<4} {node.op} " + ", ".join(parts)

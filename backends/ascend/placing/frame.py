@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from tilewright.backends.ascend.layout import SCOPE_LAYOUT, round_up
-from tilewright.backends.ascend.placed import (
+from tilewright.backends.ascend.placed.form import (
     Access,
     Block,
     Buffer,
@@ -15,11 +14,13 @@ from tilewright.backends.ascend.placed import (
     Loop,
     Node,
     Operand,
+    Parameter,
     Scalar,
     Scope,
     View,
     counter,
 )
+from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT, round_up
 from tilewright.ir.symbolic import Expr, as_expr, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.schedule import ScheduleError
@@ -67,9 +68,12 @@ class Tree:
         *srcs: Operand,
         init: Expr | None = None,
         transpose: bool = False,
+        parameters: tuple[tuple[str, Parameter], ...] = (),
     ) -> None:
         """Append an instruction to ``frame``."""
-        frame.nodes.append(Instruction(op, core, pipe, dst, srcs, init, transpose))  # type: ignore[arg-type]
+        frame.nodes.append(
+            Instruction(op, core, pipe, dst, srcs, init, transpose, parameters=parameters)  # type: ignore[arg-type]
+        )
 
     def add(
         self,

@@ -13,18 +13,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-#: Instruction → pipes it may run on (Ascend C pipe table).
-PIPES: dict[str, frozenset[str]] = {
-    "nd2nz": frozenset(["MTE2"]),
-    "zero_l1": frozenset(["MTE2"]),
-    "copy_in": frozenset(["MTE2"]),
-    "load": frozenset(["MTE1"]),
-    "mmad": frozenset(["M"]),
-    "fixpipe": frozenset(["FIX"]),
-    "fixpipe_relu": frozenset(["FIX"]),
-    "copy_out": frozenset(["MTE3"]),
-}
-
 #: Instructions that move bytes, undefined ones included; any other use of an undefined byte is refused.
 MOVES = frozenset(["load"])
 
@@ -46,7 +34,7 @@ VECTOR: dict[str, Callable[[list[Array]], Array]] = {
     "max": _binary(np.maximum),
     "min": _binary(np.minimum),
     "exp": _unary(np.exp),
-    "log": _unary(np.log),
+    "ln": _unary(np.log),
     "abs": _unary(np.abs),
     "sqrt": _unary(np.sqrt),
     "relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
@@ -69,9 +57,6 @@ COMPARE: dict[str, Callable[[Array, Array], Array]] = {
 
 #: Reductions along the last dimension of the source.
 REDUCE: dict[str, Callable[..., Array]] = {"row_sum": np.sum, "row_max": np.max, "row_min": np.min}
-
-for _name in (*VECTOR, *(f"compare_{c}" for c in COMPARE), *REDUCE, "select", "iota"):
-    PIPES[_name] = frozenset(["V"])
 
 
 def vector(op: str, sources: list[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -103,6 +88,6 @@ def mmad(a: Array, b: Array, accumulator: Array | None, dtype: np.dtype[Any]) ->
     return total if accumulator is None else accumulator + total
 
 
-def fixpipe(op: str, source: Array, dtype: np.dtype[Any]) -> Array:
+def fixpipe(source: Array, dtype: np.dtype[Any], relu: bool) -> Array:
     """The way out of L0C: optional relu, then the cast."""
-    return (np.maximum(source, source.dtype.type(0)) if op == "fixpipe_relu" else source).astype(dtype)
+    return (np.maximum(source, source.dtype.type(0)) if relu else source).astype(dtype)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tilewright.backends.ascend.dependence import Candidate, candidates
-from tilewright.backends.ascend.memory import Refused
-from tilewright.backends.ascend.placed import Barrier, CrossFlag, Edge, Flag, Loop, Node, Placed, counter
-from tilewright.backends.ascend.replay import Replay
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Edge, Flag, Loop, Node, Placed, counter
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.synchronization.dependence import Candidate, candidates
+from tilewright.backends.ascend.synchronization.replay import Replay
 from tilewright.errors import InternalError
 from tilewright.ir.symbolic import ZERO, constant, symbol
 

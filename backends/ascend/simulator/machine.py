@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.instruct import Array, Memories, Moment
-from tilewright.backends.ascend.legal import check_static
-from tilewright.backends.ascend.memory import Clock, Refused
-from tilewright.backends.ascend.placed import Barrier, CrossFlag, Flag, Instruction, Placed, program_of
-from tilewright.backends.ascend.stream import PIPE_ORDER, Item, issue
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Placed, Read, program_of
+from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, issue
+from tilewright.backends.ascend.simulator.instruct import Array, Memories, Moment
+from tilewright.backends.ascend.simulator.legal import check_static
+from tilewright.backends.ascend.simulator.memory import Clock, Refused
 
 
 @dataclass(slots=True)
@@ -50,10 +50,11 @@ class _Core:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Outputs by name, and how many statements ran."""
+    """Outputs by name, how many statements ran, and whether an index outside its tensor was met."""
 
     outputs: Mapping[str, Array]
     executed: int
+    fault: bool = False
 
 
 def check(
@@ -95,10 +96,13 @@ class _Machine:
             for kind in self.placed.cores:
                 for sub in range(subblocks if kind == "vector" else 1):
                     env = {**self.dims, "_group": group, "_groups": groups, "_sub": sub}
-                    stream = issue(program_of(self.placed.body, kind), self.buffers, env)
+                    stream = issue(program_of(self.placed.body, kind), self.buffers, env, self._read)
                     queues: dict[str, deque[tuple[Item, Clock]]] = {p: deque() for p in PIPE_ORDER}
                     cores.append(_Core(len(cores), kind, group, stream, queues, np.zeros(0, np.int64)))
         return cores
+
+    def _read(self, node: Read, env: Mapping[str, int]) -> int:
+        return self.memories.read(node, env)
 
     def _describe(self, thread: int, tick: int) -> str:
         core = self.cores[thread // len(PIPE_ORDER)]
@@ -117,7 +121,7 @@ class _Machine:
                     moved = True
         self._finish()
         outputs = {p.name: self.memories.output(p.name) for p in self.placed.kernel.params if p.role == "out"}
-        return Result(outputs, self.executed)
+        return Result(outputs, self.executed, self.memories.fault)
 
     def _issue(self, core: _Core) -> bool:
         """Issue statements until the core waits for another core or has no more."""

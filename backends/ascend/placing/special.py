@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.placed import Scalar
+from tilewright.backends.ascend.placed.form import Scalar
 from tilewright.ir.types import DType
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place_vector import VectorPart
-    from tilewright.backends.ascend.strips import Piece
+    from tilewright.backends.ascend.placing.strips import Piece
+    from tilewright.backends.ascend.placing.vector import VectorPart
 
 #: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: absolute error at most 1.5e-7.
 _ERF_P = 0.3275911

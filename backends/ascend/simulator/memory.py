@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.footprint import Index
+from tilewright.backends.ascend.placed.footprint import Index
 from tilewright.errors import InternalError
 
 Where = Index | slice

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.frame import Frame
-from tilewright.backends.ascend.layout import BLOCK_BYTES, round_up
-from tilewright.backends.ascend.operand import Factor, flat_index
-from tilewright.backends.ascend.placed import Block, View
+from tilewright.backends.ascend.placed.form import Block, View
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
+from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.operand import Factor, flat_index
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load, Ref, Value
 
 if TYPE_CHECKING:
-    from tilewright.backends.ascend.place import Context
-    from tilewright.backends.ascend.place_vector import VectorPart
+    from tilewright.backends.ascend.placing.place import Context
+    from tilewright.backends.ascend.placing.vector import VectorPart
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tilewright.backends.ascend.placed import Block, Buffer, Core, Instruction, Loop, Node, Pipe, Placed, View
+from tilewright.backends.ascend.placed.form import Block, Buffer, Core, Instruction, Loop, Node, Pipe, Placed, View
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.layout import element_offsets, fractal_columns, padded_shape, round_up
-from tilewright.backends.ascend.placed import Access, Block, Buffer
+from tilewright.backends.ascend.placed.form import Access, Block, Buffer
+from tilewright.backends.ascend.placed.layout import element_offsets, fractal_columns, padded_shape, round_up
 from tilewright.ir.symbolic import Expr
 
 Index = np.ndarray[Any, np.dtype[np.int64]]

@@ -1,0 +1,1 @@
+"""From the scheduled form to the placed form."""

@@ -1,0 +1,1 @@
+"""Schedules for Ascend: candidates by class of kernel, best guess first."""
