@@ -28,7 +28,29 @@ Arithmetic:
   are cut.
 - ``fixpipe`` multiplies (``quant``), adds nothing, applies relu, rounds to the destination and saturates there, in this
   order: f32 → f16/bf16/f32, i32 → f16 (``deq``: i32 → f32, times the scale in f32, to f16), i32/f32 → i8
-  (``requant``: to f32, times the scale in f32, to nearest even, plus the offset, saturated).
+  (``requant``: to f32, times the scale in f32, to nearest even, plus the offset, saturated). Of a scale, the 13 lowest
+  bits of its f32 count as zero (aclnnTransQuantParamV2: the unit multiplies by floats of 19 bits), whether it comes
+  from ``fb`` or from the parameter ``scale``: what has to be exact with other scales goes through a vector core.
+
+Operands of the cube unit's instructions:
+
+- ``copy_nz``: ``dst`` is a :class:`Block` of whole fractal columns; the source views ``((fractal columns, stride), (rows,
+  c0), (c0, 1))`` with ``c0`` elements in 32 bytes: its element ``[j, i, c]`` becomes row ``i`` and column ``j·c0 + c``.
+- ``copy_row``: both sides are views of as many bytes, whole blocks of 32; the buffer in L1 has layout ND.
+- ``load_bias``: from a view of an ND buffer of L1 into a view of ``bt``; f16 is widened to f32 on the way.
+- ``load_scales``: from a view of ``2·n`` f32 of an ND buffer of L1 into a view of ``n`` words of ``fb``: each pair is a
+  word, the first of a pair its low half.
+- ``mmad`` with ``bt`` has the sources ``l0a``, ``l0b`` and the view of one row of the columns. Where the sum starts
+  (``init`` absent or zero) it starts from that row instead of zero; it counts as read in any case.
+- ``fixpipe`` with ``fb`` has that view as its second source: one scale a column.
+- ``drain``: ``dst`` views ``((columns / 16, stride), (rows, 16), (16, 1))`` of an ND buffer of UB, the source is a block
+  of whole fractals; element ``[j, i, c]`` is row ``i`` and column ``16·j + c``.
+- ``load_image``: the source is a whole L1 buffer of layout NC1HWC0 (its ``image[0]·image[1]`` pixels as rows, channels as
+  columns). It makes a matrix of columns, of which ``dst`` takes the rows from ``first`` (an expression) and the columns
+  from ``at`` on. Row ``p`` is output pixel ``p``, counted along rows of ``(image[1] + left + right − dilation[1]·(kernel[1]
+  − 1) − 1) // stride[1] + 1``; column ``((c1·kernel[0] + kh)·kernel[1] + kw)·c0 + c`` is the image's pixel ``(y·stride[0] −
+  top + kh·dilation[0], x·stride[1] − left + kw·dilation[1])`` in channel ``c1·c0 + c``, zero outside the image. ``pads``
+  are ``(left, right, top, bottom)``. Channels beyond the buffer's fill whole fractals with what lies there.
 """
 
 from __future__ import annotations
@@ -78,6 +100,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
     "copy_nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(DataCopyParams)",)),
+    # A row as it is: bias and scales.
+    "copy_row": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(DataCopyParams)",)),
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
@@ -87,9 +111,9 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         _ways("l1 l0a"),
         frozenset(["f16", "bf16", "i8", "f32"]),
         ("LoadData(LoadData3DParamsV2)",),
-        frozenset(["kernel", "stride", "dilation", "pads", "image", "first"]),
+        frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "at"]),
     ),
-    # A row of f32 (or i32) into the bias table, where ``mmad`` starts its sums from.
+    # A row of f32, f16 (or i32) into the bias table, where ``mmad`` starts its sums from.
     "load_bias": Kind("MTE1", _ways("l1 bt"), frozenset(["f32", "i32"]), ("DataCopy",)),
     # Per-channel scales for ``fixpipe``: 64-bit words with the f32 bits below.
     "load_scales": Kind("FIX", _ways("l1 fb"), frozenset(["u64"]), ("DataCopy",)),
