@@ -34,23 +34,25 @@ Arithmetic:
 
 Operands of the cube unit's instructions:
 
-- ``copy_nz``: ``dst`` is a :class:`Block` of whole fractal columns; the source views ``((fractal columns, stride), (rows,
-  c0), (c0, 1))`` with ``c0`` elements in 32 bytes: its element ``[j, i, c]`` becomes row ``i`` and column ``j·c0 + c``.
+- ``copy_nz``: ``dst`` is a :class:`Block` of whole fractal columns; the source views ``((fractal columns, stride),
+  (rows, c0), (c0, 1))`` with ``c0`` elements in 32 bytes: its element ``[j, i, c]`` becomes row ``i`` and column
+  ``j·c0 + c``.
 - ``copy_row``: both sides are views of as many bytes, whole blocks of 32; the buffer in L1 has layout ND.
 - ``load_bias``: from a view of an ND buffer of L1 into a view of ``bt``; f16 is widened to f32 on the way.
-- ``load_scales``: from a view of ``2·n`` f32 of an ND buffer of L1 into a view of ``n`` words of ``fb``: each pair is a
-  word, the first of a pair its low half.
+- ``load_scales``: from a view of ``2·n`` f32 of an ND buffer of L1 into a view of ``n`` words of ``fb``: each pair is
+  a word, the first of a pair its low half.
 - ``mmad`` with ``bt`` has the sources ``l0a``, ``l0b`` and the view of one row of the columns. Where the sum starts
   (``init`` absent or zero) it starts from that row instead of zero; it counts as read in any case.
 - ``fixpipe`` with ``fb`` has that view as its second source: one scale a column.
-- ``drain``: ``dst`` views ``((columns / 16, stride), (rows, 16), (16, 1))`` of an ND buffer of UB, the source is a block
-  of whole fractals; element ``[j, i, c]`` is row ``i`` and column ``16·j + c``.
-- ``load_image``: the source is a whole L1 buffer of layout NC1HWC0 (its ``image[0]·image[1]`` pixels as rows, channels as
-  columns). It makes a matrix of columns, of which ``dst`` takes the rows from ``first`` (an expression) and the columns
-  from ``at`` on. Row ``p`` is output pixel ``p``, counted along rows of ``(image[1] + left + right − dilation[1]·(kernel[1]
-  − 1) − 1) // stride[1] + 1``; column ``((c1·kernel[0] + kh)·kernel[1] + kw)·c0 + c`` is the image's pixel ``(y·stride[0] −
-  top + kh·dilation[0], x·stride[1] − left + kw·dilation[1])`` in channel ``c1·c0 + c``, zero outside the image. ``pads``
-  are ``(left, right, top, bottom)``. Channels beyond the buffer's fill whole fractals with what lies there.
+- ``drain``: ``dst`` views ``((columns / 16, stride), (rows, 16), (16, 1))`` of an ND buffer of UB, the source is a
+  block of whole fractals; element ``[j, i, c]`` is row ``i`` and column ``16·j + c``.
+- ``load_image``: the source is a whole L1 buffer of layout NC1HWC0 (its ``image[0]·image[1]`` pixels as rows,
+  channels as columns). It makes a matrix of columns, of which ``dst`` takes the rows from ``first`` (an expression)
+  and the columns from ``at`` on. Row ``p`` is output pixel ``p``, counted along rows of ``(image[1] + left + right −
+  dilation[1]·(kernel[1] − 1) − 1) // stride[1] + 1``; column ``((c1·kernel[0] + kh)·kernel[1] + kw)·c0 + c`` is the
+  image's pixel ``(y·stride[0] − top + kh·dilation[0], x·stride[1] − left + kw·dilation[1])`` in channel ``c1·c0 +
+  c``, zero outside the image. ``pads`` are ``(left, right, top, bottom)``. Channels beyond the buffer's fill whole
+  fractals with what lies there.
 """
 
 from __future__ import annotations
