@@ -59,15 +59,21 @@ Arithmetic:
   else 16.
 - ``drain`` moves whole fractals: a view of ``(columns / 16, rows, 16)`` whose last strides are 16 and 1. f32 → f16
   rounds to nearest even; i32 → f16 takes ``scale``, rounded to f16, as ``deq`` does.
-- ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block, or a
-  view to a view of an ND buffer.
+- ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block.
+- ``copy_row``: both sides are views of as many bytes, whole blocks of 32; the buffer in L1 has layout ND.
+- ``load_bias`` goes from a view of an ND buffer of L1 to a view of ``bt``; f16 is widened to f32 on the way.
+- ``load_scales`` goes from a view of 2·n f32 of an ND buffer of L1 to a view of n words of ``fb``: each pair is a word,
+  the first of a pair its low half.
+- ``mmad`` with ``bt`` has the sources ``l0a``, ``l0b`` and the view of one row of the columns. Where the sum starts
+  (``init`` absent or zero) it starts from that row instead of zero; it counts as read in any case.
+- ``fixpipe`` with ``fb`` has that view as its second source: one word a column.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
   into L0A with it, each fractal is turned, which only 16-bit types can do.
 - ``load_image`` reads ``image`` = (height, width) rows of a block, all channels of its columns, and writes rows of
   windows: row i is the window of output pixel ``first`` + i, counted along the width first; column ``(c1·kh·kw + y·kw
   + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
-  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (top, left, bottom,
-  right); outside is 0.
+  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (left, right, top,
+  bottom); outside is 0. The image is a whole L1 buffer of layout NC1HWC0.
 - ``gather``: dst[i] is the element at byte offsets[i] from the beginning of the source's slot. ``transpose`` swaps
   the last two dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source.
 """
@@ -119,6 +125,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
     "copy_nz": Kind("MTE2", _ways("gm l1"), ANY | {"u64"}, ("DataCopy(DataCopyParams)",)),
+    # A row as it is: bias and scales.
+    "copy_row": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(DataCopyParams)",)),
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
@@ -130,7 +138,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         ("LoadData(LoadData3DParamsV2)",),
         frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "column"]),
     ),
-    # A row of f32 (or i32) into the bias table, where ``mmad`` starts its sums from.
+    # A row of f32, f16 (or i32) into the bias table, where ``mmad`` starts its sums from.
     "load_bias": Kind("MTE1", _ways("l1 bt"), frozenset(["f32", "i32"]), ("DataCopy",)),
     # Per-channel scales for ``fixpipe``: 64-bit words with the f32 bits below.
     "load_scales": Kind("FIX", _ways("l1 fb"), frozenset(["u64"]), ("DataCopy",)),
