@@ -21,7 +21,8 @@ Operands:
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
   lane by lane, its last strides are 1.
-- An L1 buffer in layout ND is a row of bytes, for biases and scales; blocks go to and from NZ.
+- An L1 buffer in layout ND is a row of bytes, for biases and scales; one in NC1HWC0 is an image of pixels × channels
+  for ``load_image``, without padding between the channels' planes; other blocks go to and from NZ.
 
 Arithmetic:
 
@@ -59,21 +60,17 @@ Arithmetic:
   else 16.
 - ``drain`` moves whole fractals: a view of ``(columns / 16, rows, 16)`` whose last strides are 16 and 1. f32 → f16
   rounds to nearest even; i32 → f16 takes ``scale``, rounded to f16, as ``deq`` does.
-- ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block.
-- ``copy_row``: both sides are views of as many bytes, whole blocks of 32; the buffer in L1 has layout ND.
-- ``load_bias`` goes from a view of an ND buffer of L1 to a view of ``bt``; f16 is widened to f32 on the way.
-- ``load_scales`` goes from a view of 2·n f32 of an ND buffer of L1 to a view of n words of ``fb``: each pair is a word,
-  the first of a pair its low half.
-- ``mmad`` with ``bt`` has the sources ``l0a``, ``l0b`` and the view of one row of the columns. Where the sum starts
-  (``init`` absent or zero) it starts from that row instead of zero; it counts as read in any case.
-- ``fixpipe`` with ``fb`` has that view as its second source: one word a column.
+- ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block, or a
+  view to a view of an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
   into L0A with it, each fractal is turned, which only 16-bit types can do.
+- ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
+  the sum goes on (``init`` is not zero).
 - ``load_image`` reads ``image`` = (height, width) rows of a block, all channels of its columns, and writes rows of
   windows: row i is the window of output pixel ``first`` + i, counted along the width first; column ``(c1·kh·kw + y·kw
   + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
-  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (left, right, top,
-  bottom); outside is 0. The image is a whole L1 buffer of layout NC1HWC0.
+  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (top, left, bottom,
+  right); outside is 0.
 - ``gather``: dst[i] is the element at byte offsets[i] from the beginning of the source's slot. ``transpose`` swaps
   the last two dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source.
 """
@@ -125,8 +122,6 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
     "copy_nz": Kind("MTE2", _ways("gm l1"), ANY | {"u64"}, ("DataCopy(DataCopyParams)",)),
-    # A row as it is: bias and scales.
-    "copy_row": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(DataCopyParams)",)),
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
