@@ -1,4 +1,4 @@
-"""Which kernels of a model, or of the plain tests of ONNX's suite, are placed on an Ascend target, and why others are not.
+"""Which kernels of a model, or of the plain tests of ONNX's suite, are placed on an Ascend target; why others are not.
 
     python scripts/cover_ascend.py resnet50 bert-base            models of the small zoo
     python scripts/cover_ascend.py --full resnet50               at its published size
@@ -96,8 +96,9 @@ def main() -> int:
     _tell(found, others, options.v, options.kernels)
     for line in wrong:
         print(f"WRONG  {line}")
-    print(f"{sum(f.schedule is not None for f in found)} of {len(found)} distinct kernels are placed for {options.target}"
-          f" ({time.perf_counter() - started:.0f} s)")  # fmt: skip
+    placed = sum(f.schedule is not None for f in found)
+    seconds = time.perf_counter() - started
+    print(f"{placed} of {len(found)} distinct kernels are placed for {options.target} ({seconds:.0f} s)")
     return 1 if wrong else 0
 
 
