@@ -21,7 +21,8 @@ Operands:
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
   lane by lane, its last strides are 1.
-- An L1 buffer in layout ND is a row of bytes, for biases and scales; blocks go to and from NZ.
+- An L1 buffer in layout ND is a row of bytes, for biases and scales; one in NC1HWC0 is an image of pixels × channels
+  for ``load_image``, without padding between the channels' planes; other blocks go to and from NZ.
 
 Arithmetic:
 
@@ -64,6 +65,8 @@ Arithmetic:
   view to a view of an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
   into L0A with it, each fractal is turned, which only 16-bit types can do.
+- ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
+  the sum goes on (``init`` is not zero).
 - ``load_image`` reads ``image`` = (height, width) rows of a block, all channels of its columns, and writes rows of
   windows: row i is the window of output pixel ``first`` + i, counted along the width first; column ``(c1·kh·kw + y·kw
   + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
@@ -131,7 +134,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         ("LoadData(LoadData3DParamsV2)",),
         frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "column"]),
     ),
-    # A row of f32 (or i32) into the bias table, where ``mmad`` starts its sums from.
+    # A row of f32, f16 (or i32) into the bias table, where ``mmad`` starts its sums from.
     "load_bias": Kind("MTE1", _ways("l1 bt"), frozenset(["f32", "i32"]), ("DataCopy",)),
     # Per-channel scales for ``fixpipe``: 64-bit words with the f32 bits below.
     "load_scales": Kind("FIX", _ways("l1 fb"), frozenset(["u64"]), ("DataCopy",)),
