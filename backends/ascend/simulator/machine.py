@@ -87,7 +87,7 @@ class _Machine:
             core.issued = np.zeros(count, np.int64)
         self.executed = 0
         self.memories = Memories(placed, dims, self._describe)
-        self.memories.load(inputs)
+        self.memories.fill(inputs)
 
     def _make_cores(self, groups: int) -> list[_Core]:
         subblocks = max(1, int(self.target.extra["subblocks"]))
