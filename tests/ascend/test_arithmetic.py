@@ -28,7 +28,7 @@ def hard(dtype: np.dtype, count: int = 4000, seed: int = 0) -> Array:
     random = np.random.default_rng(seed)
     bits = random.integers(0, 1 << 32, count, dtype=np.uint64).astype(np.uint32)
     spread = bits.view(np.float32)
-    near = random.standard_normal(count).astype(np.float32) * np.float32(2.0) ** random.integers(-30, 18, count)
+    near = (random.standard_normal(count) * 2.0 ** random.integers(-30, 18, count)).astype(np.float32)
     own = near.astype(dtype).astype(np.float32)
     one_up = np.nextafter(own.astype(np.float32), np.float32(np.inf))
     ties = (own.view(np.uint32) | np.uint32(0x1000 if dtype == F16 else 0x8000)).view(np.float32)
@@ -37,7 +37,8 @@ def hard(dtype: np.dtype, count: int = 4000, seed: int = 0) -> Array:
         np.float32,
     )
     special = np.asarray([np.inf, -np.inf, np.nan], np.float32)
-    return np.concatenate([spread, near, own, one_up, ties, edges, -edges, special])
+    every = [spread, near, own, one_up, ties, edges, -edges, special]
+    return np.concatenate([v.astype(np.float32) for v in every])
 
 
 def same_bits(got: Array, want: Array) -> None:
@@ -141,7 +142,7 @@ def test_functions_are_correctly_rounded(op: str, dtype: np.dtype) -> None:
     mpmath = pytest.importorskip("mpmath")
     random = np.random.default_rng(2)
     x = (random.standard_normal(600) * 8).astype(dtype)
-    x = np.abs(x) if op != "exp" else x
+    x = np.abs(x) if op != "exp" else np.minimum(x, dtype.type(11))
     got = vector(op, [x], dtype)
     with mpmath.workprec(200):
         exact = [getattr(mpmath, "log" if op == "ln" else op)(mpmath.mpf(float(v))) for v in x]
