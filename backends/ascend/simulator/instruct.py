@@ -12,7 +12,7 @@ from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator.execute import MOVES, compute
-from tilewright.backends.ascend.simulator.lanes import load, store
+from tilewright.backends.ascend.simulator import lanes
 from tilewright.backends.ascend.simulator.limits import check_item, spoiled
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.state import Clock, State, Where
@@ -61,7 +61,7 @@ class Memories:
         self._plans: dict[tuple[int, int], tuple[Touch, _Plan]] = {}
         self.fault = False
 
-    def fill(self, inputs: Mapping[str, Array]) -> None:
+    def load(self, inputs: Mapping[str, Array]) -> None:
         """Put the inputs in global memory. Raises ``ValueError`` for a wrong shape or dtype."""
         for p in self.placed.kernel.params:
             if p.role != "out":
@@ -126,7 +126,7 @@ class Memories:
                 state.spoil(where, part)
         g = self.geometry[item.dst.buffer]
         state = self._at(item.dst, now)
-        store(state.data, item.dst, g, self.dtypes[item.dst.buffer], values)
+        lanes.store(state.data, item.dst, g, self.dtypes[item.dst.buffer], values)
         if defined is not None:
             self._define(state, placed_writes[-1][2], item.dst, g, defined)
 
@@ -209,7 +209,7 @@ class Memories:
     # -- values --------------------------------------------------------------------------------------------------
 
     def _load(self, t: Touch, now: Moment) -> Array:
-        return load(self._at(t, now).data, t, self.geometry[t.buffer], self.dtypes[t.buffer])
+        return lanes.load(self._at(t, now).data, t, self.geometry[t.buffer], self.dtypes[t.buffer])
 
     def _moved(self, item: Item, node: Instruction, now: Moment) -> Array | None:
         """Which lanes that are moved were ever written, in the shape of the destination; ``None`` where all were."""
@@ -219,13 +219,13 @@ class Memories:
         owner = self.owners[source.buffer]
         if state.foreign(where, owner) is None and not state.unwritten(where, part):
             return None
-        lanes = load(state.defined(owner, g.element_bytes), source, g, np.dtype(np.uint8))
-        return lanes.swapaxes(0, 1) if node.transpose else lanes
+        written = lanes.load(state.defined(owner, g.element_bytes), source, g, np.dtype(np.uint8))
+        return written.swapaxes(0, 1) if node.transpose else written
 
     def _define(self, state: State, where: Where, t: Touch, g: Geometry, defined: Array) -> None:
-        lanes = state.defined(self.owners[t.buffer], g.element_bytes)
-        store(lanes, t, g, np.dtype(np.uint8), defined)
-        state.define(where, lanes, g.element_bytes)
+        written = state.defined(self.owners[t.buffer], g.element_bytes)
+        lanes.store(written, t, g, np.dtype(np.uint8), defined)
+        state.define(where, written, g.element_bytes)
 
 
 def _meet(a: Touch, ga: Geometry, b: Touch, gb: Geometry) -> bool:
