@@ -11,8 +11,8 @@ from tilewright.backends.ascend.placed.footprint import Geometry, Touch, geometr
 from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
-from tilewright.backends.ascend.simulator.execute import MOVES, compute
 from tilewright.backends.ascend.simulator import lanes
+from tilewright.backends.ascend.simulator.execute import MOVES, compute
 from tilewright.backends.ascend.simulator.limits import check_item, spoiled
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.state import Clock, State, Where
