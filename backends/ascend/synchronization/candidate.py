@@ -11,7 +11,8 @@ from tilewright.backends.ascend.synchronization.dependence import Dependence, Si
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An edge that may be needed. ``body`` is the path of the body, ``after`` and ``before`` its child numbers: set
-    behind child ``after``, wait in front of child ``before``. ``loop`` is that body's loop."""
+    behind child ``after``, wait in front of child ``before``. ``loop`` is that body's loop. ``pinned`` ones order more
+    than the dependences ask for, so that events suffice."""
 
     source: tuple[Core, Pipe]
     sink: tuple[Core, Pipe]
@@ -22,6 +23,7 @@ class Candidate:
     distance: int
     slots: int
     reason: str = ""
+    pinned: bool = False
 
     @property
     def is_barrier(self) -> bool:
