@@ -32,7 +32,7 @@ def choose(placed: Placed, found: list[Dependence], edges: dict[int, Candidate],
         proofs[query] = _prove(placed, order, query, d.reason)
     for n, c in edges.items():
         for query in takeovers(n, c, ahead(placed, c)):
-            proofs[query] = _prove(placed, order, query, f"edge {n}: {c.reason}")
+            proofs[query] = _prove(placed, order, query, f"the events of edge {n}")
             owner[query] = n
     users: dict[int, dict[Query, None]] = {n: {} for n in edges}
     for query, used in proofs.items():

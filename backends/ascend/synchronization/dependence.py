@@ -48,14 +48,15 @@ class Count:
 class Dependence:
     """Site ``second`` must start after site ``first`` has ended, where every one of ``counts`` holds.
 
-    ``body`` is the path of the innermost body around both. With ``everywhere`` the two may be on different vector
-    cores of a group.
+    ``body`` is the path of the innermost body around both. ``near``: they are ordered within an iteration too. With
+    ``everywhere`` the two may be on different vector cores of a group.
     """
 
     first: int
     second: int
     body: tuple[int, ...]
     loop: str | None
+    near: bool
     far: bool
     counts: tuple[Count, ...]
     slots: int
@@ -149,10 +150,12 @@ class _Finder:
         if near:
             same: tuple[Count, ...] = (Count(loop, 0, None),) if loop else ()
             slots, everywhere = min(f.slots for f in near), any(f.everywhere for f in near)
-            yield Dependence(p, q, body, loop, False, same, slots, everywhere, near[0].reason)
+            yield Dependence(p, q, body, loop, True, False, same, slots, everywhere, near[0].reason)
         for (back, counts), f in far.items():
             first, second = (q, p) if back else (p, q)
-            yield Dependence(first, second, body, loop, True, counts, f.slots, f.everywhere, f.reason)
+            yield Dependence(
+                first, second, body, loop, bool(near) and not back, True, counts, f.slots, f.everywhere, f.reason
+            )
 
     def _meeting(self, x: Access, y: Access, a: Site, b: Site, common: int) -> _Meeting | None:
         bx, by = self.buffers[x.buffer], self.buffers[y.buffer]

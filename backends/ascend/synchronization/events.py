@@ -7,13 +7,16 @@ every path set and wait of the shared number alternate, and each set comes after
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Count
 from tilewright.backends.ascend.synchronization.insert import Events
 from tilewright.backends.ascend.synchronization.order import Order, Query
+
+#: Events beyond its slots that an edge may take before an edge back is cheaper.
+_MORE_EVENTS = 3
 
 
 def ahead(placed: Placed, c: Candidate) -> int:
@@ -29,6 +32,32 @@ def takeovers(number: int, c: Candidate, events: int) -> Iterator[Query]:
     far = events - c.distance
     count = Count(c.loop, far, 1) if far else Count(c.loop, 0, None)
     yield Query(("wait", number), ("set", number), (count,))
+
+
+def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict[int, Candidate]:
+    """``edges`` with as many events each as its sets can be ahead of its waits; ``order`` walks over ``edges``.
+
+    Where nothing holds the sets back, an edge in the other direction does.
+    """
+    result = dict(edges)
+    for n, c in edges.items():
+        if c.is_barrier or _stays_behind(order, n, c, ahead(placed, c)):
+            continue
+        for more in range(1, 0 if c.crosses else _MORE_EVENTS):
+            if _stays_behind(order, n, c, c.slots + more):
+                result[n] = replace(c, slots=c.slots + more)
+                break
+        else:
+            why = "keeps the sets of an event behind its waits"
+            result[n] = replace(c, slots=c.distance + 1)
+            result[max(result) + 1] = Candidate(
+                c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1 + (c.before < c.after), why, pinned=True
+            )
+    return result
+
+
+def _stays_behind(order: Order, n: int, c: Candidate, events: int) -> bool:
+    return all(order.proof(q) is not None for q in takeovers(n, c, events))
 
 
 def may_share(order: Order, edges: Mapping[int, Candidate], members: Sequence[int]) -> bool:

@@ -74,8 +74,8 @@ def _one_slot(order: Order, edges: Edges, here: list[int], limit: int) -> Iterat
     """One slot ahead instead of several: correct, but what was to overlap does so no longer."""
     for n in here:
         c = edges[n]
-        if c.distance > 1:
-            yield {**edges, n: replace(c, distance=1, slots=1)}
+        if c.distance and c.slots > 1:
+            yield {**edges, n: replace(c, distance=1 if c.after >= c.before else 0, slots=1)}
         elif c.slots > 1:
             why = "keeps the sets of one event behind its waits"
             back = Candidate(c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1, why, pinned=True)

@@ -79,7 +79,7 @@ class Order:
         steps = self._steps(query.everywhere)
         source, sink = steps.points[query.source], steps.points[query.sink]
         need = sink.pipe | (sink.pipe << len(PIPE_ORDER) if query.everywhere else 0)
-        if source.issues & need == need:
+        if source.issues & need == need or any(not self.shape.trips[v].most for v in (*source.loops, *sink.loops)):
             return set()
         starts = [range(1) for _ in self.shape.counted]
         for name in source.loops:

@@ -29,10 +29,10 @@ from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.candidate import Candidate, candidates
 from tilewright.backends.ascend.synchronization.choose import choose
 from tilewright.backends.ascend.synchronization.dependence import dependences, sites
-from tilewright.backends.ascend.synchronization.events import TooMany, colour
+from tilewright.backends.ascend.synchronization.events import TooMany, colour, steady
 from tilewright.backends.ascend.synchronization.facts import facts_of
 from tilewright.backends.ascend.synchronization.fewer import fewer
-from tilewright.backends.ascend.synchronization.insert import insert
+from tilewright.backends.ascend.synchronization.insert import Events, insert
 from tilewright.backends.ascend.synchronization.order import Order
 
 #: Changes that may be tried to do with fewer events; each saves one, and a kernel has not that many.
@@ -47,9 +47,10 @@ def synchronize(placed: Placed) -> Placed:
     facts = facts_of(placed)
     found = dependences(placed, facts)
     edges = dict(enumerate(candidates(found, list(sites(placed.body)))))
+    edges = steady(placed, Order(placed, insert(placed.body, edges, _private(edges)), facts), edges)
     for _ in range(_CHANGES):
         edges = dict(enumerate(choose(placed, found, edges, facts).values()))
-        order = Order(placed, insert(placed.body, edges, {n: (0,) * c.slots for n, c in edges.items()}), facts)
+        order = Order(placed, insert(placed.body, edges, _private(edges)), facts)
         events = colour(placed, order, edges)
         if not isinstance(events, TooMany):
             listed = tuple(_edge(n, c) for n, c in edges.items())
@@ -58,6 +59,11 @@ def synchronize(placed: Placed) -> Placed:
     raise Refused(
         "event ids", f"{placed.kernel.name}: no way to do with the events of {placed.target.spelling} was found"
     )
+
+
+def _private(edges: dict[int, Candidate]) -> Events:
+    """Events of its own for each edge: walks look at edges, not at events."""
+    return {n: (0,) * c.slots for n, c in edges.items()}
 
 
 def _edge(number: int, c: Candidate) -> Edge:
