@@ -23,6 +23,7 @@ from tilewright.backends.ascend.placed.form import (
 )
 from tilewright.backends.ascend.synchronization.conflict import may_meet, memories_meet, slot_distances
 from tilewright.backends.ascend.synchronization.facts import Facts
+from tilewright.backends.ascend.synchronization.touched import Touched, touched
 from tilewright.ir.symbolic import constant, symbol
 
 
@@ -115,13 +116,15 @@ class _Finder:
     def __init__(self, placed: Placed, facts: Facts, everything: list[Site]):
         self.buffers = {b.name: b for b in placed.buffers}
         self.facts, self.sites = facts, everything
+        self.touched = [touched(s.node, self.buffers) for s in everything]
+        aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
         #: Inputs are never written, and no two statements write one place of an output.
-        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both
+        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both - aliases.keys()
 
     def between(self, p: int, q: int) -> Iterator[Dependence]:
         """Dependences between sites ``p <= q``."""
@@ -134,7 +137,7 @@ class _Finder:
         body, loop = a.path[:common], a.loops[common - 1] if common else None
         near: list[_Found] = []
         far: dict[tuple[bool, tuple[Count, ...]], _Found] = {}
-        for x, y, kind in _pairs(a.node, b.node):
+        for x, y, kind in _pairs(self.touched[p], self.touched[q]):
             if met := self._meeting(x, y, a, b, common):
                 found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b))
                 if met.near and p != q:
@@ -142,7 +145,7 @@ class _Finder:
                 # A path from this iteration's ``a`` orders those of earlier iterations too, if there is an ``a`` in it.
                 if met.far is not None and (p == q or not met.near or len(a.path) > common + 1):
                     far.setdefault((False, met.far), found)
-        for x, y, kind in _pairs(b.node, a.node) if p != q else ():
+        for x, y, kind in _pairs(self.touched[q], self.touched[p]) if p != q else ():
             met = self._meeting(x, y, b, a, common)
             if met is not None and met.far is not None:
                 found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, b, a))
@@ -216,11 +219,10 @@ def _of_core(access: Access, sub: int) -> Access:
     return replace(access, row=access.row.substitute(values), column=access.column.substitute(values))
 
 
-def _pairs(first: Instruction, second: Instruction) -> Iterator[tuple[Access, Access, str]]:
+def _pairs(first: Touched, second: Touched) -> Iterator[tuple[Access, Access, str]]:
     """Accesses of two statements of which one writes."""
-    sums = (second.dst,) if second.op == "mmad" and second.init is not None else ()
     for x in first.writes:
-        for y in (*second.reads, *sums):
+        for y in second.reads:
             yield x, y, "is read after it is written"
         for y in second.writes:
             yield x, y, "is written again"
