@@ -10,25 +10,72 @@ the emitter (which spells them). Three rules hold for each instruction:
    the simulator and the header model for C++ implement this page independently of each other.
 3. Lanes that no view names are neither read nor written, apart from the fractals that ``whole`` blocks contain.
 
+Operands:
+
+- The sources of a vector instruction have as many dimensions and lanes as its destination, apart from what is said
+  below. The last stride is 1. A source whose last stride is 0 is one block of 32 bytes a row, as ``brcb`` writes it:
+  lane ``j`` takes element ``j mod (32 / size)`` of the block. Other strides of 0 repeat rows.
+- A number among the operands is the last one. It is first rounded to the type of the instruction, to nearest even.
+- All operands have one element type, apart from masks (u8), ``cast``, ``gather`` (whose offsets are i32,
+  and whose source may have another type than its destination: bytes are taken) and the cube unit.
+- Where a block of a matrix meets a view of three dimensions ``(columns / c, rows, c)``, element (r, q) is ``[q // c,
+  r, q % c]``; of two dimensions, ``[r, q]``.
+- ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
+  lane by lane, its last strides are 1.
+- An L1 buffer in layout ND is a row of bytes, for biases and scales; one in NC1HWC0 is an image of pixels × channels
+  for ``load_image``, without padding between the channels' planes; other blocks go to and from NZ.
+
 Arithmetic:
 
-- f16 and bf16 vector operations compute each element in f32 and round once, to nearest even. f32 operations round once.
-  Denormals are kept. ``max`` and ``min`` give NaN when an operand is NaN. Integer additions, subtractions and products
-  wrap around.
-- ``exp``, ``ln``, ``sqrt`` and ``div`` are correctly rounded here (computed in f64, then rounded). Hardware differs by
-  units in the last place; no source states its bits.
-- ``row_sum`` adds the elements of a row in a binary tree of neighbours, (0+1)+(2+3), …: an odd one out of a level goes
-  up unchanged ("binary tree mode", Ascend C reference, WholeReduceSum). Each addition rounds to the element type.
-- ``mmad`` goes through the reduced axis in steps of 32 bytes of elements (16 of f16 or bf16, 8 of f32, 32 of i8). The
-  products of one step are added exactly (in f64 for floats) and the sum of the step is added to the accumulator with
-  one rounding to f32. i8 sums are exact in i32. The depth of a step is the cube unit's; its rounding is undocumented.
-- ``cast`` rounds as its ``round`` parameter says: ``rint`` (to nearest even; also the one between floats), ``floor``,
-  ``ceil``, ``trunc``, ``round`` (half away from zero). A float beyond the range of an integer type saturates, NaN
-  becomes 0; a float beyond f16 becomes infinity. A cast that gains range or precision is exact. Between integers bits
-  are cut.
-- ``fixpipe`` multiplies (``quant``), adds nothing, applies relu, rounds to the destination and saturates there, in this
-  order: f32 → f16/bf16/f32, i32 → f16 (``deq``: i32 → f32, times the scale in f32, to f16), i32/f32 → i8
-  (``requant``: to f32, times the scale in f32, to nearest even, plus the offset, saturated).
+- f16 additions, subtractions and products are computed in f32 and rounded once more, to nearest even, which equals
+  one rounding. f32 operations round once. Denormals are kept. ``max`` and ``min`` give NaN when an operand is NaN; of
+  two zeros ``max`` gives +0 if one of them is +0, ``min`` gives -0 if one is -0. ``relu`` is ``max`` with +0. Integer
+  additions, subtractions and products wrap around; shifts to the right keep the sign of signed types.
+- A NaN that an instruction computes is the positive quiet one without payload (0x7fc00000, 0x7e00, 0x7fc0), whatever
+  came in. ``copy``, ``duplicate``, ``select``, ``gather``, ``transpose``, ``brcb``, bit operations and transfers keep
+  bits.
+- ``exp``, ``ln``, ``sqrt`` and ``div`` are correctly rounded here: computed in f64 (by the C library), then rounded
+  once to the element type. Hardware differs by units in the last place; no source states its bits.
+- ``row_sum`` adds the elements of a row in a binary tree of neighbours, (0+1)+(2+3), …: an odd one out of a level
+  goes up unchanged ("binary tree mode", Ascend C reference, WholeReduceSum). Each addition rounds to the element
+  type.
+- ``mmad`` goes through the reduced axis in steps of 32 bytes of elements (16 of f16 or bf16, 8 of f32, 32 of i8).
+  Within a step s = 0, then s = s + a·b for rising k, in f64, where each product is exact; then the accumulator
+  becomes f32(f64(accumulator) + s). A sum that starts is 0, or the f32 of the bias table for its column, before the
+  first step; lanes beyond k have no part. i8 sums are exact in i32 and wrap around. The depth of a step is the cube
+  unit's; its rounding is undocumented.
+- ``cast`` rounds as its ``round`` parameter says: ``rint`` (to nearest even; the default), ``floor``, ``ceil``,
+  ``trunc``, ``round`` (half away from zero). From float to integer it rounds, then saturates; NaN becomes 0. To a
+  float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
+  largest finite number is infinity. Between integers bits are cut. A cast of f32 to f32 rounds to whole numbers.
+- ``iota`` gives first + i, exact, rounded once to the element type.
+- ``compare`` with a NaN is false, but ``ne``. Bits of the last byte beyond the row are 0.
+- ``fixpipe``, in this order: ``quant`` multiplies, relu (``relu`` = 1), the destination. Without ``quant``: f32 →
+  f32, f16, bf16, rounded to nearest even, too large ones infinite; i32 → i32. ``deq``: i32 → f16; ``requant``: i32 or
+  f32 → i8. Both turn the sum into f32 (to nearest even) and multiply it in f32 (one rounding) by ``scale``; the unit
+  keeps 19 bits of a scale, so the low 13 bits of its f32 are dropped first (aclnnTransQuantParamV3, "0xFFFFE000").
+  ``requant`` then rounds to nearest even, adds ``offset`` (-256 to 255) and saturates; NaN becomes 0.
+- Per-channel scales are 64-bit words, one a column from the first of the view of ``fb``: the scale's f32 in bits 0 to
+  31, the offset's 9 bits in 37 to 45, bit 46 set for i8 (the same page). ``scale`` and ``offset`` are absent then.
+- ``fixpipe`` with ``nz`` = 1 writes fractals to global memory: a view of ``(columns / c, rows, c)``, c = 32 for i8,
+  else 16.
+- ``drain`` moves whole fractals: a view of ``(columns / 16, rows, 16)`` whose last strides are 16 and 1. f32 → f16
+  rounds to nearest even; i32 → f16 takes ``scale``, rounded to f16, as ``deq`` does.
+- ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block, or a
+  view to a view of an ND buffer.
+- ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
+  into L0A with it, each fractal is turned, which only 16-bit types can do.
+- ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
+  the sum goes on (``init`` is not zero).
+- ``load_image`` reads ``image`` = (height, width) rows of a block, all channels of its columns, and writes rows of
+  windows: row i is the window of output pixel ``first`` + i, counted along the width first; column ``(c1·kh·kw + y·kw
+  + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
+  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (top, left, bottom,
+  right); outside is 0.
+- ``gather``: dst[i] is the element at byte offsets[i], a multiple of its size and not negative, from the beginning of
+  the source's slot; the source's view covers every byte that may be taken. ``transpose`` swaps the last two
+  dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source. Its views name the
+  elements; both buffers have room for whole pieces, what lies between is moved unseen.
 """
 
 from __future__ import annotations
@@ -77,7 +124,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     # A row-major matrix of global memory into NZ fractals of L1.
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
-    "copy_nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(DataCopyParams)",)),
+    "copy_nz": Kind("MTE2", _ways("gm l1"), ANY | {"u64"}, ("DataCopy(DataCopyParams)",)),
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
@@ -87,9 +134,9 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         _ways("l1 l0a"),
         frozenset(["f16", "bf16", "i8", "f32"]),
         ("LoadData(LoadData3DParamsV2)",),
-        frozenset(["kernel", "stride", "dilation", "pads", "image", "first"]),
+        frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "column"]),
     ),
-    # A row of f32 (or i32) into the bias table, where ``mmad`` starts its sums from.
+    # A row of f32, f16 (or i32) into the bias table, where ``mmad`` starts its sums from.
     "load_bias": Kind("MTE1", _ways("l1 bt"), frozenset(["f32", "i32"]), ("DataCopy",)),
     # Per-channel scales for ``fixpipe``: 64-bit words with the f32 bits below.
     "load_scales": Kind("FIX", _ways("l1 fb"), frozenset(["u64"]), ("DataCopy",)),
@@ -103,7 +150,13 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         frozenset(["relu", "quant", "scale", "offset", "nz"]),
     ),
     # The fused core of 310P: sums into the unified buffer by way of the vector unit.
-    "drain": Kind("V", _ways("l0c ub"), frozenset(["f32", "f16", "i32"]), ("DataCopy(DataCopyEnhancedParams)",)),
+    "drain": Kind(
+        "V",
+        _ways("l0c ub"),
+        frozenset(["f32", "f16", "i32"]),
+        ("DataCopy(DataCopyEnhancedParams)",),
+        frozenset(["scale"]),
+    ),
     # Unified buffer to L1 on a fused core, row-major into NZ.
     "ub2l1": Kind("MTE3", _ways("ub l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # -- transfers of the vector core -------------------------------------------------------------------------------
@@ -146,7 +199,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "row_max": _vector(1, FLOATS, "WholeReduceMax"),
     "row_min": _vector(1, FLOATS, "WholeReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
-    # dst[i] = src at byte offset offsets[i] (u32) from the beginning of the source's slot.
+    # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
     "gather": _vector(2, frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"]), "Gather"),
     # A matrix of 16-bit or 32-bit elements turned, in whole 16 × 16 (16 × 8) pieces.
     "transpose": _vector(1, frozenset(["f16", "bf16", "i16", "u16", "f32", "i32"]), "TransDataTo5HD"),

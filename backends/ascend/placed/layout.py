@@ -2,7 +2,8 @@
 
 A fractal is 16 rows of 32 bytes (``c0 = 32 / element size`` columns). Capital letter: order of the fractals (Z: along
 rows first, N: along columns first); small letter: order inside a fractal. L1 holds NZ, L0A zZ, L0B nZ, L0C NZ with 16
-columns of 32-bit sums (Ascend C architecture pages).
+columns of 32-bit sums (Ascend C architecture pages). NC1HWC0 is NZ without the padding of rows: an image with a pixel a
+row.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy as np
 FRACTAL = 16
 BLOCK_BYTES = 32
 
-#: The one layout that each scope of the cube unit is read and written in; ``gm`` and ``ub`` are row-major.
-SCOPE_LAYOUT = {"gm": "ND", "ub": "ND", "bt": "ND", "l1": "NZ", "l0a": "zZ", "l0b": "nZ", "l0c": "NZ"}
+#: The layout that each scope of the cube unit is read and written in; ``gm`` and ``ub`` are row-major.
+SCOPE_LAYOUT = {"gm": "ND", "ub": "ND", "bt": "ND", "fb": "ND", "l1": "NZ", "l0a": "zZ", "l0b": "nZ", "l0c": "NZ"}
+#: What L1 also holds: rows of bias and scales, and images (pixels × channels) for ``load_image``.
+OTHER_LAYOUTS = {"l1": frozenset(["ND", "NC1HWC0"])}
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -34,7 +37,7 @@ def padded_shape(layout: str, element_bytes: int, scope: str, rows: int, columns
     if layout == "ND":
         return rows, columns
     r, c = fractal_columns(layout, element_bytes, scope)
-    return round_up(rows, r), round_up(columns, c)
+    return rows if layout == "NC1HWC0" else round_up(rows, r), round_up(columns, c)
 
 
 def element_offsets(
@@ -50,6 +53,8 @@ def element_offsets(
     size = fr * fc
     if layout == "NZ":
         return ((c // fc) * (height // fr) + r // fr) * size + (r % fr) * fc + c % fc
+    if layout == "NC1HWC0":
+        return ((c // fc) * height + r) * fc + c % fc
     if layout == "zZ":
         return ((r // fr) * (width // fc) + c // fc) * size + (r % fr) * fc + c % fc
     if layout == "nZ":

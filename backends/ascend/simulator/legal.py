@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilewright.backends.ascend.placed.footprint import Geometry, Touch, byte_index, last_byte
 from tilewright.backends.ascend.placed.form import CrossFlag, Flag, Instruction, Placed, statements
 from tilewright.backends.ascend.placed.instructions import INSTRUCTIONS
-from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT
+from tilewright.backends.ascend.placed.layout import OTHER_LAYOUTS, SCOPE_LAYOUT
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator.memory import Refused
@@ -16,7 +16,7 @@ def check_static(placed: Placed) -> None:
     """Rules that need no execution. Raises :class:`Refused`."""
     target = placed.target
     for b in placed.buffers:
-        if b.layout != SCOPE_LAYOUT[b.scope]:
+        if b.layout != SCOPE_LAYOUT[b.scope] and b.layout not in OTHER_LAYOUTS.get(b.scope, ()):
             raise Refused("layout", f"{b.name}: {b.layout} in {b.scope}, which holds {SCOPE_LAYOUT[b.scope]}")
         if b.scope == "gm":
             continue
