@@ -18,9 +18,11 @@ from tilewright.backends.ascend.placed.form import (
     Loop,
     Node,
     Parameter,
+    Placed,
     Read,
     Scalar,
     counter,
+    program_of,
 )
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.ir.symbolic import Expr
@@ -74,6 +76,17 @@ def issue(
     evaluate = evaluator(buffers)
     for node, values, where in walk(body, dict(env), "", read):
         yield evaluate(node, values, where)
+
+
+def programs(placed: Placed) -> list[tuple[str, int, tuple[Node, ...]]]:
+    """The kinds of core of one group that have work: name, how many there are, and the program of each.
+
+    Where cube and vector units are one core, it runs the statements of both in one stream.
+    """
+    if "split" not in placed.target.features:
+        return [("fused", 1, placed.body)]
+    subblocks = max(1, int(placed.target.extra["subblocks"]))
+    return [(k, subblocks if k == "vector" else 1, program_of(placed.body, k)) for k in placed.cores]
 
 
 def walk(

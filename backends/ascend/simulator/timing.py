@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from tilewright.backends.ascend.placed.footprint import geometry
-from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Loop, Placed, Read, program_of
-from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Evaluator, Item, Reader, lowest, turns
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Loop, Node, Placed, Read
+from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Evaluator, Item, Reader, lowest, programs, turns
 from tilewright.backends.ascend.simulator.cost import Costs
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.traffic import Rates, Traffic, rates
@@ -102,6 +103,17 @@ class Timing:
         """Multiply-adds done over those that the device's cube units could have done in the time."""
         return self.macs / self.peak if self.peak else 0.0
 
+    @property
+    def waits(self) -> tuple[tuple[str, str, str, float], ...]:
+        """What is waited for, in shares of the time of a core: first what holds up the cube unit, or where there is no
+        product the busiest pipe, then the rest; largest first."""
+        first = ("cube", "M") if ("cube", "M") in self.busy else ("fused", "M")
+        if first not in self.busy:
+            first = max(self.busy, key=lambda k: self.busy[k], default=first)
+        kinds = {kind: self.cores.count(kind) for kind in self.cores}
+        shares = [(k, p, why, cycles / kinds[k] / self.cycles) for k, p, why, cycles in self.stalls]
+        return tuple(sorted(shares, key=lambda s: ((s[0], s[1]) != first, -s[3])))
+
 
 def launch_time(
     placed: Placed,
@@ -153,29 +165,21 @@ class _Clockwork:
         self.evaluate = Evaluator(self.buffers)
         share = self.blocks / -(-self.blocks // self.groups)
         traffic = Traffic()
-        for kind, sub in self._kinds():
-            items = (i for i in self._items(kind, 0, sub) if i is not None and isinstance(i.node, Instruction))
+        kinds = [(kind, body, sub) for kind, subs, body in programs(placed) for sub in range(subs)]
+        for _, body, sub in kinds:
+            items = (i for i in self._items(body, 0, sub) if i is not None and isinstance(i.node, Instruction))
             traffic.count(items, self.known)
         self.rates = rates(traffic, self.target, self.buffers, self.known, self.groups, share)
         self.costs = Costs(self.target, self.buffers, self.known, self.rates.by_tensor)
         self.cores = [
-            _Core(n, kind, group, self._items(kind, group, sub), {p: _Pipe(p) for p in PIPE_ORDER})
-            for n, (group, kind, sub) in enumerate(
-                (group, kind, sub) for group in range(self.simulated) for kind, sub in self._kinds()
-            )
+            _Core(n, kind, group, self._items(body, group, sub), {p: _Pipe(p) for p in PIPE_ORDER})
+            for n, (group, (kind, body, sub)) in enumerate(product(range(self.simulated), kinds))
         ]
         done = sum(-(-(self.blocks - g) // self.groups) for g in range(self.simulated))
         self.share = self.blocks / done
 
-    def _kinds(self) -> list[tuple[str, int]]:
-        if "split" not in self.target.features:
-            return [("fused", 0)]
-        subblocks = max(1, int(self.target.extra["subblocks"]))
-        return [(k, s) for k in self.placed.cores for s in range(subblocks if k == "vector" else 1)]
-
-    def _items(self, kind: str, group: int, sub: int) -> Iterator[Item | None]:
+    def _items(self, body: tuple[Node, ...], group: int, sub: int) -> Iterator[Item | None]:
         """The statements of a core; ``None`` for a turn of a loop."""
-        body = self.placed.body if kind == "fused" else program_of(self.placed.body, kind)  # type: ignore[arg-type]
         env = {**self.dims, "_group": group, "_groups": self.groups, "_sub": sub}
         for node, values, where in turns(body, env, "", self.read):
             yield None if isinstance(node, Loop) else self.evaluate(node, values, where)

@@ -57,7 +57,7 @@ def rates(
     groups: int,
     share: float,
 ) -> Rates:
-    """The rates of a launch on ``groups`` groups of cores, of which ``traffic`` is that of one, 1/``share`` of it all."""
+    """The rates of a launch on ``groups`` groups of cores; ``traffic`` is that of one, 1/``share`` of it all."""
     cycles = target.extra["cycles"]
     sizes = {name: g.slot_bytes * g.slots for name, g in known.items() if g.scope == "gm"}
     total = {name: round(traffic.read.get(name, 0) * share) for name in sizes}
