@@ -8,7 +8,7 @@ that a vector core has computed. The two vector cores of a group halve one axis 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
@@ -18,9 +18,10 @@ from tilewright.backends.ascend.placing.operand import is_contraction
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, maximum, minimum, product, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, product, symbol
 from tilewright.kernel.analysis import refs_of
-from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, ScheduleError, Write
+from tilewright.kernel.pack import packed_params
+from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Pack, Rotate, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import AxisRange, Scope, step, trips
 from tilewright.target import Target
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.cube import CubePart
     from tilewright.backends.ascend.placing.vector import VectorPart
 
+
+#: The loop over pieces of the rows of a block that a vector core takes.
+_STRIP_LOOP = "_strip"
+
+#: In how many pieces of rows a vector core takes its half of a block, at most: few, since each costs a start.
+_STRIPS = (1, 2, 4, 8, 16)
 
 #: Probe size of a symbol on which no loop's bound depends, where its facts allow: whole axes at full length.
 _WHOLE_SIZE = 4096
@@ -45,21 +52,36 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
 
 def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
     """The placed form before flags and barriers; the checker refuses it."""
-    if scheduled.schedule.packs:
-        raise UnsupportedError(
-            "ascend-packed",
-            where=f"kernel {scheduled.kernel.name} on {target.spelling}",
-            cause="packed constants are not placed",
-            fix="use a schedule without packs",
-        )
-    context = Context(scheduled, target)
-    context.run()
+    context, local = _fitted(scheduled, target)
     kernel = scheduled.kernel
-    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in kernel.params]
-    local = assign_addresses(kernel.name, context.tree.buffers.values(), target)
+    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
     block = Loop(BLOCK_LOOP, GROUP, context.blocks, GROUPS, tuple(context.tree.frames[0].nodes))
     return Placed(kernel, target, tuple(buffers.values()), with_slots([block], buffers), context.blocks)
+
+
+def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Buffer]]:
+    """The walked tree and its buffers with addresses: vector work in as few strips as keep every second slot."""
+    fallback: tuple[Context, dict[str, Buffer]] | None = None
+    problem: ScheduleError | None = None
+    for strips in _STRIPS:
+        context = Context(scheduled, target, strips)
+        context.run()
+        try:
+            local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target)
+        except ScheduleError as error:
+            problem = error
+        else:
+            kept = all(local[b.name].slots == b.slots for b in context.tree.buffers.values() if b.scope == "ub")
+            if kept:
+                return context, local
+            fallback = fallback or (context, local)
+        if not context.stripped:
+            break
+    if fallback is None:
+        assert problem is not None
+        raise problem
+    return fallback
 
 
 def probes(scheduled: Scheduled) -> list[dict[str, int]]:
@@ -100,16 +122,24 @@ class Context:
 
     scheduled: Scheduled
     target: Target
+    strips: int = 1
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
+    body: Sequence[Node] = ()
+    strip: Expr = ZERO
+    stripped: bool = False
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
         self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+
+    def pack_of(self, tensor: str) -> Pack | None:
+        """The packed layout of a constant, if the schedule gives it one."""
+        return next((p for p in self.scheduled.schedule.packs if p.tensor == tensor), None)
 
     # -- ranges --------------------------------------------------------------------------------------------------
 
@@ -127,26 +157,38 @@ class Context:
 
     def share(self) -> int:
         """Lanes of the split axis that one vector core takes."""
-        assert self.split is not None
+        if self.split is None:
+            raise ScheduleError(self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve")
         lanes = self.lanes(self.split)
         half = -(-lanes // max(1, int(self.target.extra["subblocks"])))
         return min(lanes, round_up(half, 8))
 
+    def piece(self) -> int:
+        """Lanes of the split axis that a vector core takes at a time."""
+        share = self.share()
+        return min(share, round_up(-(-share // self.strips), 8)) if self.stripped else share
+
     def vector_lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a vector core."""
-        return self.share() if axis == self.split else self.lanes(axis)
+        return self.piece() if axis == self.split else self.lanes(axis)
+
+    def vector_offset(self) -> Expr:
+        """How many lanes of the split axis come before those that a vector core works on."""
+        return SUBBLOCK * self.share() + self.strip
 
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
         start = self.expr(self.scope.ranges[axis].start)
-        return start + SUBBLOCK * self.share() if vector and axis == self.split else start
+        return start + self.vector_offset() if vector and axis == self.split else start
 
     def count(self, axis: str, vector: bool = False) -> Expr:
         """How many lanes are not padding."""
         r = self.scope.ranges[axis]
         valid = self.expr(r.limit - r.start) if not r.ragged else self.expr(_valid(r))
         if vector and axis == self.split:
-            return maximum(0, minimum(self.share(), valid - SUBBLOCK * self.share()))
+            share, piece = self.share(), self.piece()
+            most: Expr = constant(piece) if share % piece == 0 else minimum(piece, share - self.strip)
+            return maximum(0, minimum(most, valid - self.vector_offset()))
         return valid
 
     def wide(self, axes: Sequence[str]) -> tuple[str, ...]:
@@ -159,7 +201,7 @@ class Context:
         from tilewright.backends.ascend.placing.cube import CubePart
         from tilewright.backends.ascend.placing.vector import VectorPart
 
-        body = self._blocks(self.scheduled.body)
+        self.body = body = self._blocks(self.scheduled.body)
         self.cube_tiles = frozenset(_contractions(body))
         if self.cube_tiles and "split" not in self.target.features:
             raise UnsupportedError(
@@ -170,14 +212,47 @@ class Context:
             )
         if int(self.target.extra["subblocks"]) > 1:
             self.split = self._split_axis(body)
-            if self.split is None:
-                raise ScheduleError(
-                    self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve"
-                )
+            if self.split is None and not self.cube_tiles:
+                self.share()
         vector = VectorPart(self)
         cube = CubePart(self, vector)
         vector.cube = cube
-        self._body(body, cube, vector)
+        head, tail = self._epilogue(body)
+        self._nodes(head, tail, cube, vector)
+        if tail:
+            self._strips(tail, cube, vector)
+
+    def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
+        """What vector cores do with finished sums, apart, where all of it comes after all sums and splits into rows."""
+        first = 1 + max((n for n, node in enumerate(body) if self.cube_tiles & _made([node])), default=-1)
+        early = [n for n in _flat(body[:first]) if isinstance(n, Compute | Fill) and n.tile not in self.cube_tiles]
+        if not first or early or self.split is None or any(isinstance(n, For | Rotate) for n in body[first:]):
+            return body, ()
+        return body[:first], body[first:]
+
+    def _strips(self, body: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
+        """The rows of a vector core in pieces."""
+        self.stripped = True
+        frame = Frame(_STRIP_LOOP)
+        self.tree.frames.append(frame)
+        whole = self.count(str(self.split))
+        self.strip = symbol(_STRIP_LOOP) if self.piece() < self.share() else ZERO
+        self._nodes(body, (), cube, vector)
+        self.tree.frames.pop()
+        rows = minimum(self.share(), whole)
+        if frame.nodes and self.piece() < self.share():
+            self.tree.top.nodes.append(Loop(_STRIP_LOOP, ZERO, rows, constant(self.piece()), tuple(frame.nodes)))
+        else:
+            self._without_loop(frame)
+        self.stripped = bool(frame.nodes)
+
+    def _without_loop(self, frame: Frame) -> None:
+        """One piece needs no loop: what rotates with it rotates with the loop around."""
+        around = self.tree.top
+        around.nodes += frame.nodes
+        for name, b in self.tree.buffers.items():
+            if b.rotates == _STRIP_LOOP:
+                self.tree.buffers[name] = replace(b, rotates=around.var)
 
     def _blocks(self, body: Sequence[Node]) -> Sequence[Node]:
         """Enter the nest of block loops: one loop over block numbers, each variable in terms of it."""
@@ -211,7 +286,15 @@ class Context:
 
     def _body(self, body: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
         outer = self.scope
-        for n, node in enumerate(body):
+        self._nodes(body, (), cube, vector)
+        self.scope = outer
+
+    def _nodes(self, body: Sequence[Node], later: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
+        """Place ``body``; ``later`` comes behind it in the same scope."""
+        for n, raw in enumerate(body):
+            node = raw
+            if isinstance(raw, Compute | Write) and not _sums(raw, self.cube_tiles):
+                node = replace(raw, value=cube.rewritten(raw.value))
             match node:
                 case For():
                     self._loop(node, cube, vector)
@@ -229,8 +312,7 @@ class Context:
                 case Rotate():
                     vector.rotate(node)
             self.scope = self.scope.after(node)
-            vector.release(node, _used(body[n + 1 :]))
-        self.scope = outer
+            vector.release(node, _used([*body[n + 1 :], *later]))
 
     def _loop(self, node: For, cube: CubePart, vector: VectorPart) -> None:
         if node.kind == "block":
@@ -255,6 +337,15 @@ def _valid(r: AxisRange) -> Expr:
     if r.loops and r.limit != r.loops[-1].hi:
         return minimum(step(r.loops[-1]), r.loops[-1].hi - r.start)
     return r.limit - r.start
+
+
+def _sums(node: Compute | Write, tiles: frozenset[str]) -> bool:
+    """Whether the cube core computes ``node``."""
+    return isinstance(node, Compute) and node.tile in tiles
+
+
+def _made(body: Sequence[Node]) -> set[str]:
+    return {n.tile for n in _flat(body) if isinstance(n, Compute)}
 
 
 def _flat(body: Sequence[Node]) -> list[Node]:

@@ -152,6 +152,7 @@ class VectorPart(Strips):
         """A sum of the cube core: this core's rows of it, through the workspace."""
         c = self.context
         workspace, axes, frame, pitch = self.cube.export(tile)
+        frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
             dtype = c.tree.buffers[workspace].dtype
             name = self.buffer(f"{tile}_ub", axes, dtype, frame)
