@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from tilewright.backends.cuda.contraction import Contraction, contraction
+from tilewright.backends.cuda.merging import merge_of
 from tilewright.backends.cuda.schedules.extents import with_whole_axes
 from tilewright.backends.cuda.schedules.general import general_schedules
 from tilewright.backends.cuda.schedules.matvec import skinny_of, skinny_schedules
 from tilewright.backends.cuda.schedules.products import product_schedules
 from tilewright.backends.cuda.schedules.rows import row_schedules
-from tilewright.backends.cuda.schedules.scans import scan_schedules
+from tilewright.backends.cuda.schedules.scans import lone_scan_schedules, scan_schedules
 from tilewright.backends.cuda.schedules.windows import window_of, window_schedules
 from tilewright.kernel.apply import defines
 from tilewright.kernel.schedule import Schedule
@@ -28,6 +29,8 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     products = [(d, c) for d in defines(kernel) if (c := _product(d)) is not None]
     if scan is not None and products:
         found: Iterable[Schedule] = scan_schedules(kernel, scan, [c for _, c in products], target)
+    elif scan is not None and merge_of(scan) is not None:
+        found = lone_scan_schedules(kernel, scan, target)
     elif (skinny := skinny_of(kernel)) is not None:
         found = skinny_schedules(kernel, skinny, target)
     elif products:

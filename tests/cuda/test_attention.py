@@ -24,8 +24,22 @@ from .cases import Array, empty_outputs, inputs
 
 def grouped_decode(dtype: str = "f16", heads: int = 4, group: int = 3, depth: int = 64, longest: int = 4096) -> Kernel:
     """One position of a query in ``heads * group`` heads against a cache of ``heads``, with an additive mask."""
+    return parse_kernel(_decode(dtype, heads, group, depth, longest))
+
+
+def lone_decode(dtype: str = "f16", heads: int = 4, depth: int = 64, longest: int = 4096) -> Kernel:
+    """The same with a cache for each head: one row meets it, and no axis of rows is left."""
+    text = (
+        _decode(dtype, heads, 1, depth, longest)
+        .replace("    m: 1\n", "")
+        .replace(f"{heads}, 1, {depth}", f"{heads}, {depth}")
+    )
+    return parse_kernel(text.replace("1*b + m", "b").replace(", m]", "]").replace(", m, ", ", "))
+
+
+def _decode(dtype: str, heads: int, group: int, depth: int, longest: int) -> str:
     wide = (lambda x: x) if dtype == "f32" else (lambda x: f"f32({x})")
-    return parse_kernel(f"""
+    return f"""
 @kernel
 def decode(Q: {dtype}[B, {heads * group}, {depth}], K: {dtype}[B, {heads}, T, {depth}],
            V: {dtype}[B, {heads}, T, {depth}], mask: f32[B, T], O: out[{dtype}[B, {heads}, {group}, {depth}]]):
@@ -51,7 +65,7 @@ def decode(Q: {dtype}[B, {heads * group}, {depth}], K: {dtype}[B, {heads}, T, {d
         next1[a, b, m, n] = acc[a, b, m, n] * shrink[a, b, m] + pv[a, b, m, n]
         yield_(top=next_top, total=next, acc=next1)
     O[a, b, m, n] = {"" if dtype == "f32" else dtype}(acc[a, b, m, n] / total[a, b, m])
-""")
+"""
 
 
 #: Odd lengths; of the additive masks, rows that nothing shows.
@@ -60,6 +74,8 @@ NUMBERS: dict[str, tuple[Kernel, dict[str, int]]] = {
     "additive, 32": (trial_kernels.flash_attention("f32", 32, "additive"), {"B": 2, "H": 1, "S": 19, "T": 45}),
     "no mask, 80": (trial_kernels.flash_attention("f16", 80), {"B": 1, "H": 1, "S": 5, "T": 33}),
     "decode": (grouped_decode("f16", 2), {"B": 2, "T": 201}),
+    "lone decode": (lone_decode("f16", 3), {"B": 2, "T": 201}),
+    "lone decode, f32": (lone_decode("f32", 2, 48), {"B": 2, "T": 131}),
     "decode, f32": (grouped_decode("f32", 1, 5), {"B": 2, "T": 131}),
 }
 
@@ -106,6 +122,16 @@ def test_decoding_reads_the_cache_once_and_fills_the_device(backend: CudaBackend
     assert launch.grid.evaluate({"B": 1, "T": 16}) == 8
     assert launch.grid.evaluate({"B": 1, "T": 4096}) >= sm_90.units
     assert launch.grid.evaluate({"B": 32, "T": 4096}) <= 2 * sm_90.units
+
+
+def test_heads_with_a_cache_each_split_it_too(backend: CudaBackend, sm_90: Target, triton: None) -> None:
+    kernel = lone_decode(heads=12)
+    schedule = next(iter(backend.schedules(kernel, sm_90)))
+    source, launch = apply(kernel, schedule), emit_kernel(apply(kernel, schedule))[1]
+    assert launch.grid.evaluate({"B": 1, "T": 16}) == 12
+    assert launch.grid.evaluate({"B": 1, "T": 4096}) >= sm_90.units
+    compiled = compile_source(backend.emit([source], sm_90), sm_90)[kernel.name]
+    assert sass.resources(compiled.cubin).stack == 0
 
 
 @pytest.mark.parametrize(("arch", "product"), [("sm_80", "HMMA.16816.F32"), ("sm_90", "HGMMA.64")])

@@ -177,14 +177,16 @@ class Read:
     """The scalar unit of ``core`` reads one integer of a global tensor into the symbol ``var``.
 
     ``source`` views one element of a tensor that the kernel does not write. Later statements of the core may use
-    ``var``, up to the end of the body that the read stands in. A value outside ``0 <= value < limit`` is replaced by 0,
-    and the core stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
+    ``var``, up to the end of the body that the read stands in. To a negative value ``wrap`` is added first, where there
+    is one: an index that counts from the end. A value outside ``0 <= value < limit`` is then replaced by 0, and the core
+    stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
     """
 
     core: Core
     var: str
     source: View
     limit: Expr
+    wrap: Expr | None = None
 
     @property
     def pipe(self) -> Pipe:

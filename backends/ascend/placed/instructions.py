@@ -16,7 +16,8 @@ Operands:
   below. The last stride is 1. A source whose last stride is 0 is one block of 32 bytes a row, as ``brcb`` writes it:
   lane ``j`` takes element ``j mod (32 / size)`` of the block. Other strides of 0 repeat rows.
 - A number among the operands is the last one. It is first rounded to the type of the instruction, to nearest even.
-- All operands have one element type, apart from masks (u8), ``cast``, ``gather``'s offsets (u32) and the cube unit.
+- All operands have one element type, apart from masks (u8), ``cast``, ``gather`` (whose offsets are i32,
+  and whose source may have another type than its destination: bytes are taken) and the cube unit.
 - Where a block of a matrix meets a view of three dimensions ``(columns / c, rows, c)``, element (r, q) is ``[q // c,
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
@@ -46,7 +47,8 @@ Arithmetic:
 - ``cast`` rounds as its ``round`` parameter says: ``rint`` (to nearest even; the default), ``floor``, ``ceil``,
   ``trunc``, ``round`` (half away from zero). From float to integer it rounds, then saturates; NaN becomes 0. To a
   float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
-  largest finite number is infinity. Between integers bits are cut. A cast of f32 to f32 rounds to whole numbers.
+  largest finite number is infinity. A result of zero has the sign of the operand. Between integers bits are cut. A
+  cast of f32 to f32 rounds to whole numbers.
 - ``iota`` gives first + i, exact, rounded once to the element type.
 - ``compare`` with a NaN is false, but ``ne``. Bits of the last byte beyond the row are 0.
 - ``fixpipe``, in this order: ``quant`` multiplies, relu (``relu`` = 1), the destination. Without ``quant``: f32 →
@@ -71,8 +73,10 @@ Arithmetic:
   + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
   x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (top, left, bottom,
   right); outside is 0.
-- ``gather``: dst[i] is the element at byte offsets[i] from the beginning of the source's slot. ``transpose`` swaps
-  the last two dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source.
+- ``gather``: dst[i] is the element at byte offsets[i], a multiple of its size and not negative, from the beginning of
+  the source's slot; the source's view covers every byte that may be taken. ``transpose`` swaps the last two
+  dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source. Its views name the
+  elements; both buffers have room for whole pieces, what lies between is moved unseen.
 """
 
 from __future__ import annotations
@@ -196,7 +200,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "row_max": _vector(1, FLOATS, "WholeReduceMax"),
     "row_min": _vector(1, FLOATS, "WholeReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
-    # dst[i] = src at byte offset offsets[i] (u32) from the beginning of the source's slot.
+    # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
     "gather": _vector(2, frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"]), "Gather"),
     # A matrix of 16-bit or 32-bit elements turned, in whole 16 × 16 (16 × 8) pieces.
     "transpose": _vector(1, frozenset(["f16", "bf16", "i16", "u16", "f32", "i32"]), "TransDataTo5HD"),

@@ -87,7 +87,8 @@ def statement_text(node: Instruction | Flag | CrossFlag | Barrier | Read, name: 
         case Barrier():
             return f"barrier {node.pipe}  # edge {node.edge}"
         case Read():
-            return f"{node.var} = read {_operand(node.source, name)} below {name(node.limit)}"
+            wrap = f" wrapping by {name(node.wrap)}" if node.wrap is not None else ""
+            return f"{node.var} = read {_operand(node.source, name)}{wrap} below {name(node.limit)}"
     parts = [_operand(node.dst, name), *(_operand(s, name) for s in node.srcs)]
     if node.init is not None:
         parts.append(f"start if {node.init} == 0")

@@ -81,6 +81,8 @@ class Memories:
             raise Refused("bounds", f"element {low} of {param.name}", statement_text(node))
         memory = self._memory(param.name, 0, 0)
         value = int(memory.data.view(param.dtype.numpy)[low])
+        if value < 0 and node.wrap is not None:
+            value += value_of(node.wrap, env)
         if 0 <= value < value_of(node.limit, env):
             return value
         self.fault = True

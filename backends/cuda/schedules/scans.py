@@ -44,6 +44,8 @@ _SCORE_OPERATIONS = 14
 _EXPONENTIALS = 16
 #: Clocks of a turn that nothing overlaps where a multiprocessor has one program alone. An assumption.
 _TURN = 250
+#: Values of a piece that a thread holds where one row meets one piece. An assumption: two such tiles, and room.
+_LONE_REGISTERS = 64
 #: What it costs that warps have rows in common, and meet in shared memory for each row's maximum. An assumption.
 _SHARED_ROWS = 1.5
 #: Candidates told: a tuner compiles each.
@@ -83,6 +85,26 @@ def scan_schedules(kernel: Kernel, scan: Scan, products: list[Contraction], targ
         found.append((_seconds(kernel, shape, sizes, (rows, piece, warps, stages), few, target), schedule))
     found.sort(key=lambda x: x[0])
     yield from (s for _, s in found[:_MOST])
+
+
+def lone_scan_schedules(kernel: Kernel, scan: Scan, target: Target) -> Iterator[Schedule]:
+    """Schedules of a scan whose rows share nothing, such as one query for each head with keys of its own.
+
+    There is no matrix product: a program takes one row and a part of the scanned axis, whose values it holds as they
+    come. Pieces by rising distance from what 64 registers of a thread hold.
+    """
+    top = scan.carries[0].axes
+    stored = dict.fromkeys(a for s in kernel.body if isinstance(s, Store) for a in s.axes)
+    loops = tuple(Loop(a, 1, "block") for a in stored if a in top)
+    products = [d for d in scan.body if d.reduce is not None]
+    whole = {a for d in products for a in (*d.axes, *(d.reduce.axes if d.reduce else ()))} - {scan.axis, *top}
+    width = max((lanes_of(extent(kernel, a)) for a in whole), default=1)
+    room = max(16, lanes_of(extent(kernel, scan.axis)))
+    sizes = [(p, w) for p, w in combinations(_PIECES, _WARPS) if p <= room]
+    for piece, warps in sorted(sizes, key=lambda x: abs(math.log2(x[0] * width / (x[1] * 32) / _LONE_REGISTERS))):
+        extra: tuple[tuple[str, int | str | bool], ...] = (("num_warps", warps), ("num_stages", 2))
+        split = (f"split:{scan.axis}", _MOST_PARTS), ("programs", _WAVES * target.units), ("least", _LEAST_TURNS)
+        yield Schedule(loops, (Loop(scan.axis, piece, "pipeline"),), extra=(*extra, *split))
 
 
 def _shape(kernel: Kernel, scan: Scan, products: list[Contraction], target: Target) -> _Shape:
