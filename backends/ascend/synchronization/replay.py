@@ -45,10 +45,12 @@ class Replay:
         self.memories: dict[tuple[object, ...], Memory] = {}
         subblocks = max(1, int(placed.target.extra["subblocks"]))
         kinds = placed.cores
+        if kinds == ("vector",):
+            subblocks = 1  # vector cores that share no cube core never meet
         self.cores = [(k, s) for k in kinds for s in range(subblocks if k == "vector" else 1)]
         self.cross_count = int(placed.target.extra["cross_count"])
         self.instructions = 0
-        self.events = self._unroll({**dims, "_group": 0, "_groups": 1})
+        self.events = self._unroll({**dims, "_group": 0, "_groups": 1, "_sub": 0})
 
     def _unroll(self, env: dict[str, int]) -> list[_Event]:
         events: list[_Event] = []
