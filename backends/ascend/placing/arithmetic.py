@@ -36,11 +36,13 @@ _COMPUTED = (DType.F32, DType.F16, DType.I32)
 class Arithmetic(Loads):
     """Computes values. ``tiles``: kernel tiles by name; ``wanted``: how often each part of the current statement
     occurs; ``kept_parts``: those that occur more than once and are computed already; ``last_axes``: of the last
-    mask."""
+    mask; ``later``: tiles that statements behind the current one use; ``dying``: those whose last use is in it."""
 
     wanted: Counter[Value] = field(default_factory=Counter)
     kept_parts: dict[Value, Strip] = field(default_factory=dict)
     last_axes: tuple[str, ...] = ()
+    later: set[str] = field(default_factory=set)
+    dying: set[str] = field(default_factory=set)
     tiles: dict[str, Strip] = field(default_factory=dict)
 
     # -- statements ----------------------------------------------------------------------------------------------
@@ -48,6 +50,13 @@ class Arithmetic(Loads):
     def begin(self, *values: Value) -> None:
         """A statement that computes ``values`` begins: what occurs in them twice is computed once."""
         self.wanted = Counter(x for v in values for x in walk(v) if isinstance(x, Unary | Binary | Select | Cast))
+        refs = Counter(x.tile for v in values for x in walk(v) if isinstance(x, Ref))
+        buffers = Counter(s.buffer for s in self.tiles.values())
+        self.dying = {
+            t
+            for t, n in refs.items()
+            if n == 1 and t not in self.later and t in self.kept_here() and buffers[self.tiles[t].buffer] == 1
+        }
 
     def finish(self) -> None:
         """The statement has ended."""
@@ -94,9 +103,19 @@ class Arithmetic(Loads):
                 return self._select(v, cond, a, b)
         raise self.unsupported(f"{type(v).__name__.lower()} {getattr(v, 'op', '')}".strip())
 
+    def kept_here(self) -> set[str]:
+        """Tiles that were made in the innermost open loop."""
+        kept = self.context.tree.top.loaded.setdefault("tiles", set())
+        return {t for t in kept if t in self.tiles}  # type: ignore[attr-defined]
+
+    def keep(self, tile: str, strip: Strip) -> None:
+        """``tile`` is in ``strip`` from here on."""
+        self.tiles[tile] = strip
+        self.context.tree.top.loaded.setdefault("tiles", set()).add(tile)  # type: ignore[attr-defined]
+
     def tile(self, name: str) -> Piece:
-        """The strip of a kernel tile, to be read only."""
-        return self.lend(self.tiles[name])
+        """The strip of a kernel tile: to be read only, unless this is its last use."""
+        return self.tiles.pop(name) if name in self.dying else self.lend(self.tiles[name])
 
     def operand(self, v: Value, dtype: DType) -> Piece:
         """``v`` computed, in ``dtype``."""

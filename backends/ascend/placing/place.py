@@ -321,6 +321,7 @@ class Context:
         """Place ``body``; ``later`` comes behind it in the same scope."""
         for n, raw in enumerate(body):
             node = raw
+            vector.later = tiles_used(flat([*body[n + 1 :], *later]))
             if isinstance(raw, Compute | Write) and not _sums(raw, self.cube_tiles):
                 node = replace(raw, value=cube.rewritten(raw.value))
             match node:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.backends.ascend.placed.form import Scalar, View
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES
 from tilewright.backends.ascend.placing.arithmetic import Arithmetic
 from tilewright.backends.ascend.placing.strips import Piece, Strip
 from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum
@@ -20,6 +21,7 @@ from tilewright.kernel.expr import Value
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 _ROW = {"sum": "row_sum", "max": "row_max", "min": "row_min", "any": "row_max", "all": "row_min"}
 _REPEAT = 256
+_ONE = (constant(1), constant(1))
 
 
 @dataclass(slots=True)
@@ -34,13 +36,53 @@ class Reductions(Arithmetic):
         elif dtype is DType.F16 and op in ("sum", "prod") and value.dtype is not DType.BOOL:
             dtype = DType.F32
         both = self.ordered({*own, *axes})
-        strip = self._own(self.operand(value, dtype), both, dtype)
-        for axis in both[:-1]:
-            if axis in axes:
-                strip = self._along(op, strip, axis)
+        piece = self.operand(value, dtype)
+        cut = [a for a in both if a in axes]
+        strip, valid = self._begun(op, piece, both, cut, dtype)
+        for axis in cut:
+            if axis != both[-1]:
+                strip = self._along(op, strip, axis, valid.pop(axis, None))
         if both and both[-1] in axes:
-            strip = self._rows(op, strip)
+            strip = self._last(op, strip, valid.pop(both[-1], None))
         return strip
+
+    def _begun(
+        self, op: str, piece: Piece, axes: tuple[str, ...], cut: list[str], dtype: DType
+    ) -> tuple[Strip, dict[str, Expr]]:
+        """``piece`` in a strip of its own; where that takes a copy, folded once: half of it is copied, the other half
+        combined into that. Also how many lanes are left along the folded axis."""
+        c = self.context
+        if (isinstance(piece, Strip) and piece.pooled and piece.axes == axes) or not cut:
+            return self._own(piece, axes, dtype), {}
+        axis = cut[0]
+        last = self._least(op, dtype) if axis == axes[-1] else 1
+        half = self._half(c.vector_lanes(axis), last)
+        if isinstance(piece, Scalar) or piece.axes != axes or half >= c.vector_lanes(axis):
+            return self._own(piece, axes, dtype), {}
+        counts = {a: c.count(a, True) for a in axes}
+        valid = counts[axis]
+        strip = self.temporary(axes, dtype, sizes={axis: half})
+        first = minimum(valid, half)
+        low = self._part(strip, axis, 0, first, counts)
+        c.tree.emit(c.tree.top, "copy", "vector", "V", low, self._part(piece, axis, 0, first, counts))
+        upper = minimum(maximum(0, valid - half), half)
+        low, high = self._part(strip, axis, 0, upper, counts), self._part(piece, axis, half, upper, counts)
+        c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", low, low, high)
+        return strip, {axis: first}
+
+    @staticmethod
+    def _half(lanes: int, last: int) -> int:
+        """The largest ``last · 2^n`` below ``lanes``."""
+        half = last
+        while half * 2 < lanes:
+            half *= 2
+        return half
+
+    @staticmethod
+    def _least(op: str, dtype: DType) -> int:
+        """Lanes that are left of the last axis when its rows are reduced."""
+        direct = op in _ROW and dtype in (DType.F32, DType.F16)
+        return (_REPEAT if direct else BLOCK_BYTES) * 8 // dtype.bits
 
     def _summed(self, op: str, value: Value, axes: tuple[str, ...]) -> DType:
         """The type of a sum of 64-bit integers, where all terms together are known to fit."""
@@ -66,24 +108,26 @@ class Reductions(Arithmetic):
         dims = tuple((count if a == axis else counts[a], strides[a]) for a in strip.axes)
         return View(strip.buffer, strides[axis] * first, dims)
 
-    def _fold(self, op: str, strip: Strip, axis: str, last: int) -> Expr:
-        """Halve ``axis`` until at most ``last`` lanes are left; how many of them are inside."""
+    def _fold(self, op: str, strip: Strip, axis: str, last: int, valid: Expr | None) -> Expr:
+        """Halve ``axis`` until at most ``last`` lanes are left; how many of them are inside. ``valid``: how many are
+        where it is folded already."""
         c = self.context
         counts = {a: c.count(a, True) for a in strip.axes}
-        lanes, valid = c.vector_lanes(axis), counts[axis]
+        lanes = c.vector_lanes(axis)
+        if valid is not None:
+            lanes = self._half(lanes, last)
+        valid = counts[axis] if valid is None else valid
         while lanes > last:
-            half = last
-            while half * 2 < lanes:
-                half *= 2
+            half = self._half(lanes, last)
             upper = minimum(maximum(0, valid - half), half)
             low, high = (self._part(strip, axis, n, upper, counts) for n in (0, half))
             c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", low, low, high)
             lanes, valid = half, minimum(valid, half)
         return valid
 
-    def _along(self, op: str, strip: Strip, axis: str) -> Strip:
+    def _along(self, op: str, strip: Strip, axis: str, valid: Expr | None) -> Strip:
         """Lanes of an axis that is not the last one."""
-        self._fold(op, strip, axis, 1)
+        self._fold(op, strip, axis, 1, valid)
         kept = tuple(a for a in strip.axes if a != axis)
         result = self.temporary(kept, strip.dtype)
         c = self.context
@@ -94,30 +138,28 @@ class Reductions(Arithmetic):
         self.recycle(strip)
         return result
 
-    def _rows(self, op: str, strip: Strip) -> Strip:
+    def _last(self, op: str, strip: Strip, valid: Expr | None) -> Strip:
         """The last axis."""
         c = self.context
         axis, kept = strip.axes[-1], strip.axes[:-1]
-        repeat = _REPEAT * 8 // strip.dtype.bits
-        direct = op in _ROW and strip.dtype in (DType.F32, DType.F16)
-        block = 32 * 8 // strip.dtype.bits
-        valid = self._fold(op, strip, axis, repeat if direct else block)
-        result = self.temporary(kept, strip.dtype)
+        least = self._least(op, strip.dtype)
+        valid = self._fold(op, strip, axis, least, valid)
         counts = {a: c.count(a, True) for a in strip.axes}
-        if direct:
+        block = BLOCK_BYTES * 8 // strip.dtype.bits
+        if least > block:
+            result = self.temporary(kept, strip.dtype)
             source = self._part(strip, axis, 0, valid, counts)
             c.tree.emit(c.tree.top, _ROW[op], "vector", "V", self.view(result, kept), source)
             self.recycle(strip)
             return result
-        self.recycle(result)
-        lanes = min(block, c.vector_lanes(axis))
-        half = block
+        lanes, half = min(block, c.vector_lanes(axis)), block
         while half > 1:
             half //= 2
             if half < lanes:
                 valid = self._shifted(op, strip, half, valid, counts)
         steps = {a: s.value * (strip.dtype.bits // 8) for a, s in zip(kept, self.strides(strip), strict=False)}
-        return self.gathered(strip, kept, self.positions(kept, dict(steps)))
+        first = View(strip.buffer, ZERO, (*((counts[a], s) for a, s in zip(kept, self.strides(strip), strict=False)), _ONE))
+        return self.gathered(strip, kept, self.positions(kept, dict(steps)), everything=first)
 
     def _shifted(self, op: str, strip: Strip, half: int, valid: Expr, counts: dict[str, Expr]) -> Expr:
         """Combine lanes ``half`` … of each row's first block with its first ones: they are fetched first, since

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SPREAD = "*"
 #: Rows that ``Brcb`` writes at a time.
 _BRCB_ROWS = 8
+#: No axis has fewer lanes than its range.
+NO_SIZES: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,12 @@ class Strips:
         src = View(piece.buffer, ZERO, (*zip(counts, narrow, strict=True), (constant(lanes), ZERO)))
         self.context.tree.emit(self.context.tree.top, "brcb", "vector", "V", dst, src)
 
-    def temporary(self, axes: tuple[str, ...], dtype: DType, per: int = 1, lanes: int = 0) -> Strip:
-        """A strip of its own for a value that nobody else sees. ``lanes``: allocated lanes of the last axis."""
-        shape = self.shape(axes, dtype, per, lanes)
+    def temporary(
+        self, axes: tuple[str, ...], dtype: DType, per: int = 1, lanes: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Strip:
+        """A strip of its own for a value that nobody else sees. ``lanes``: allocated lanes of the last axis at least;
+        ``sizes``: of axes that do not have all their lanes in it."""
+        shape = self.shape(axes, dtype, per, lanes, sizes=sizes or {})
         names = self.free.setdefault((shape, dtype), [])
         if names:
             return Strip(names.pop(), axes, dtype, True)
@@ -101,19 +106,25 @@ class Strips:
         return self.context.tree.add(name, "ub", dtype, shape, "vector", frame=frame)
 
     def shape(
-        self, axes: Sequence[str], dtype: DType, per: int = 1, lanes: int = 0, rows: int = 1
+        self,
+        axes: Sequence[str],
+        dtype: DType,
+        per: int = 1,
+        lanes: int = 0,
+        rows: int = 1,
+        sizes: Mapping[str, int] = NO_SIZES,
     ) -> tuple[int, ...]:
         """Allocated elements; the last dimension is padded to 32 bytes, the first to ``rows``. ``per`` lanes share one
         element (masks)."""
         block = BLOCK_BYTES * 8 // dtype.bits
-        sizes = [block if a == SPREAD else self.context.vector_lanes(a) for a in axes] or [1]
-        if SPREAD in axes and len(sizes) > 1:
-            sizes[-2] = round_up(sizes[-2], _BRCB_ROWS)
+        found = [block if a == SPREAD else sizes.get(a) or self.context.vector_lanes(a) for a in axes] or [1]
+        if SPREAD in axes and len(found) > 1:
+            found[-2] = round_up(found[-2], _BRCB_ROWS)
         elif SPREAD in axes:
-            sizes[-1] *= _BRCB_ROWS
-        sizes[-1] = round_up(-(-max(sizes[-1], lanes) // per), max(block, _BRCB_ROWS))
-        sizes[0] = round_up(sizes[0], rows)
-        return tuple(sizes)
+            found[-1] *= _BRCB_ROWS
+        found[-1] = round_up(-(-max(found[-1], lanes) // per), max(block, _BRCB_ROWS))
+        found[0] = round_up(found[0], rows)
+        return tuple(found)
 
     def strides(self, strip: Strip) -> tuple[Expr, ...]:
         """Elements from one lane to the next along each axis."""
@@ -230,17 +241,17 @@ class Strips:
         c = self.context
         source = strip
         rows = round_up(c.vector_lanes(axes[1]), FRACTAL)
-        if self._rows(strip) % FRACTAL:
+        if self._height(strip) % FRACTAL:
             source = self._roomy(strip, FRACTAL)
         result = self.temporary(axes, strip.dtype, lanes=rows)
-        if self._rows(result) % FRACTAL:
+        if self._height(result) % FRACTAL:
             self.recycle(result)
             result = self._roomy(result, FRACTAL, copied=False)
         c.tree.emit(c.tree.top, "transpose", "vector", "V", self.view(result, axes), self.view(source, source.axes))
         self.recycle(source)
         return result
 
-    def _rows(self, strip: Strip) -> int:
+    def _height(self, strip: Strip) -> int:
         return self.context.tree.buffers[strip.buffer].shape[0].value
 
     def _roomy(self, strip: Strip, rows: int, copied: bool = True) -> Strip:
@@ -255,11 +266,20 @@ class Strips:
             self.recycle(strip)
         return made
 
-    def gathered(self, source: Strip, axes: tuple[str, ...], offsets: Strip, dtype: DType | None = None) -> Strip:
-        """The elements of ``source`` at byte ``offsets`` from its beginning; uses both up."""
+    def gathered(
+        self,
+        source: Strip,
+        axes: tuple[str, ...],
+        offsets: Strip,
+        dtype: DType | None = None,
+        everything: View | None = None,
+    ) -> Strip:
+        """The elements of ``source`` at byte ``offsets`` from its beginning; uses both up. ``everything``: the lanes
+        that may be taken, where those are not all."""
         result = self.temporary(axes, dtype or source.dtype)
         c = self.context
-        everything = self.view(source, source.axes) if SPREAD not in source.axes else self._rows_of(source)
+        if everything is None:
+            everything = self.view(source, source.axes) if SPREAD not in source.axes else self._rows_of(source)
         views = (everything, self.view(offsets, axes))
         c.tree.emit(c.tree.top, "gather", "vector", "V", self.view(result, axes), *views)
         self.recycle(source)

@@ -43,8 +43,7 @@ class VectorPart(Reductions):
         dtype = DType.F16 if tile.dtype is DType.BOOL else self._sum_type(node.tile)
         strip = self.temporary(self.wide([d.axis for d in tile.dims]), dtype)
         self.emit("duplicate", strip, strip.axes, Scalar(float(node.value.value)))
-        self.tiles[node.tile] = strip
-        self.kept_here().add(node.tile)
+        self.keep(node.tile, strip)
 
     def _sum_type(self, tile: str) -> DType:
         """The type in which a tile that is filled first holds what is then combined into it."""
@@ -79,8 +78,7 @@ class VectorPart(Reductions):
             self.emit(_FOLD[op], total, own, total, result)
             self.recycle(result)
             return
-        self.tiles[node.tile] = result
-        self.kept_here().add(node.tile)
+        self.keep(node.tile, result)
 
     def write(self, node: Write) -> None:
         """Store to global memory, the last operation going straight into the outgoing buffer."""
@@ -159,10 +157,6 @@ class VectorPart(Reductions):
                 if strip.buffer not in {s.buffer for s in self.tiles.values()}:
                     self.recycle(strip)
 
-    def kept_here(self) -> set[str]:
-        """Tiles that were made in the innermost open loop."""
-        return self.context.tree.top.loaded.setdefault("tiles", set())  # type: ignore[return-value]
-
     def export(self, value: Value, axes: tuple[str, ...], workspace: str, pitch: int) -> None:
         """Write this core's rows of ``value`` to a workspace that the cube core will read."""
         c = self.context
@@ -180,8 +174,8 @@ class VectorPart(Reductions):
     # -- tiles ---------------------------------------------------------------------------------------------------
 
     def tile(self, name: str) -> Piece:
-        """The strip of a kernel tile, to be read only; a sum of the cube core comes through the workspace."""
-        return self._import(name) if name in self.context.cube_tiles else self.lend(self.tiles[name])
+        """The strip of a kernel tile; a sum of the cube core comes through the workspace."""
+        return self._import(name) if name in self.context.cube_tiles else Reductions.tile(self, name)
 
     def _import(self, tile: str) -> Strip:
         """A sum of the cube core: this core's rows of it, through the workspace."""
@@ -200,10 +194,9 @@ class VectorPart(Reductions):
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
         dtype = self.numbers.carrier(value) or value.dtype
-        self.kept_here().add(tile)
         if isinstance(value, Load) and isinstance(piece, Strip) and piece.dtype not in (DType.F32, DType.F16):
             if self.numbers.carrier(value) is None:
-                self.tiles[tile] = piece  # it can only be moved on
+                self.keep(tile, piece)  # it can only be moved on
                 return
         if isinstance(piece, Strip) and piece.dtype not in (DType.BF16, DType.I32, DType.I64):
             piece = self.carry(piece, dtype)
@@ -213,7 +206,7 @@ class VectorPart(Reductions):
             copy = self.temporary(axes, strip.dtype)
             self.emit("copy", copy, axes, strip)
             strip = copy
-        self.tiles[tile] = strip
+        self.keep(tile, strip)
 
     # -- what leaves ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
@@ -11,7 +12,6 @@ from tilewright.target import Target
 
 #: Rows and columns of a block, best guess first: 128 × 128 halves of L0A and L0B hold 128 reduced fp16 lanes each.
 _BLOCKS = ((128, 128), (128, 64), (64, 64), (32, 64), (16, 64), (16, 32))
-_ROWS = (64, 32, 16)
 
 
 def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
@@ -19,7 +19,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     store = next(s for s in kernel.body if isinstance(s, Store))
     products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
     if not products:
-        yield from _vector_schedules(store)
+        yield from vector_schedules(kernel, target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
     row = _row_axis(kernel, store, products[0].m)
@@ -71,11 +71,3 @@ def _depth(target: Target, side: int) -> int:
     """Reduced lanes of an L1 tile: two fp16 operands in two slots take at most a quarter of L1 each way."""
     lanes = target.memory["l1"].size // 4 // (2 * 2 * side)
     return max(64, min(256, lanes // 64 * 64))
-
-
-def _vector_schedules(store: Store) -> Iterator[Schedule]:
-    if len(store.axes) == 1:
-        yield Schedule((Loop(store.axes[0], 4096, "block"),))
-        return
-    for rows in _ROWS:
-        yield Schedule(tuple(Loop(a, rows if a == store.axes[-2] else 1, "block") for a in store.axes[:-1]))
