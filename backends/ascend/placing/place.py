@@ -101,6 +101,9 @@ def probes(scheduled: Scheduled) -> list[dict[str, int]]:
     facts = dict(scheduled.kernel.facts)
     if any(size > 1 for size in pieces.values()):
         pieces = {name: size for name, size in pieces.items() if size > 1}
+    # Of symbols whose product is one axis' extent, only one makes the axis long.
+    factors = {n for a in scheduled.kernel.axes for n in sorted(a.extent.symbols & pieces.keys())[1:]}
+    pieces = {name: 1 if name in factors else size for name, size in pieces.items()}
     result: list[dict[str, int]] = []
     for counts in ((1, 1), (2, 2), (3, 3), (1, 5), (5, 1), (2, 3), (3, 2)):
         values: dict[str, int] = {}
