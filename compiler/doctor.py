@@ -25,6 +25,8 @@ OPTIONAL = {"onnxruntime": "the reference of --verify, a peer of bench", "openvi
 OPTIONAL |= {"torch": "models that are torch modules", "triton": "CUDA kernels"}
 OPTIONAL |= {"jaxlib": "programs for XLA and TPUs", "libtpu": "compiles them for TPUs, with no TPU"}
 GOOGLE = "0x1ae0"  # PCI vendor (pci-ids.ucw.cz); TPUs are processing accelerators, class 12
+#: Where CANN is installed for all users: CANN 8 and earlier, CANN 9.
+CANN = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")
 PATIENCE = 60  # seconds that a driver may take to answer
 PROBE = "double probe(double x) { return 2 * x; }\n"
 #: Features of the x86-64 levels (psABI), as the kernel spells them in /proc/cpuinfo; each level has those before it.
@@ -59,6 +61,7 @@ def diagnose() -> Iterator[Check]:
         yield _package(name, use=use)
     yield _nvidia()
     yield _tpu()
+    yield _ascend()
 
 
 def _package(name: str, required: bool = False, use: str = "") -> Check:
@@ -133,3 +136,18 @@ def _tpu() -> Check:
         if shown and (vendor.parent / "class").read_text(encoding="ascii").startswith("0x12"):
             found.append(vendor.parent.name)
     return Check("tpu", "ok", ", ".join(found)) if found else Check("tpu", "missing", "no TPU on this machine")
+
+
+def _ascend() -> Check:
+    """Whether the system shows Ascend NPUs (``/dev/davinci*``) and has CANN's runtime library. Neither is needed to
+    compile; the exported project needs both."""
+    devices = [p.name for p in sorted(Path("/dev").glob("davinci[0-9]*"))]
+    folders = [os.environ.get(name, "") for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")]
+    folders += [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *CANN]
+    places = [Path(f) / inner / "libascendcl.so" for f in folders if f for inner in ("", "lib64")]
+    library = next((str(p) for p in places if p.is_file()), "")
+    if library:
+        shown = ", ".join(devices) or "no NPU on this machine"
+        return Check("ascend", "ok" if devices else "missing", f"{library}; {shown}")
+    told = f"{', '.join(devices)}, but " if devices else ""
+    return Check("ascend", "missing", f"{told}no CANN toolkit (libascendcl.so); only exported projects need it")

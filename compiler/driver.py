@@ -334,6 +334,7 @@ def _package(
             members=b.binary.members,
             family=host.family if (host := _host_of(b)) else "",
             requires=cpu_requirements(host.extra) if host else (),
+            apart=b.host is not None,
         )
         for b in builds
     ]

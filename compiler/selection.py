@@ -15,6 +15,7 @@ from tilewright.target import F32_PRODUCTS, Target
 
 #: Where each kind of target lives. A package outside this one registers the entry point group ``tilewright.backends``.
 BACKENDS: Mapping[str, str] = {
+    "ascend": "tilewright.backends.ascend.backend:AscendBackend",
     "cpu": "tilewright.backends.cpu.backend:CpuBackend",
     "cuda": "tilewright.backends.cuda.backend:CudaBackend",
     "tpu": "tilewright.backends.xla.backend:XlaBackend",

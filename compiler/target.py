@@ -72,7 +72,7 @@ class Target:
     @property
     def folder(self) -> str:
         """The target's folder inside an artifact; the one place that turns a spelling into a file name."""
-        return f"{self.kind}/{self.arch}"
+        return f"{self.kind}/{self.arch.replace('=', '-')}"
 
 
 def load_targets(folder: Path, kind: str) -> dict[str, Target]:

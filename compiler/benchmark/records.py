@@ -151,7 +151,7 @@ def describe(
         cause, fix = f"its part for {chosen} is programs, whose work the report of compiling tells", "name a CPU target"
         raise UsageError("work-unknown", where=opened.where, cause=cause, fix=fix)
     plan, point, records = _program(opened, infos[chosen], entry)
-    apart = infos[chosen].has_modules
+    apart = infos[chosen].is_apart
     threads = 0 if apart else threads
     rates = device_rates(target_of(chosen)) if apart else rates_of(target_of(chosen), threads)
     uses, constants = _uses(plan, point, records, rates, sizes)
@@ -168,7 +168,7 @@ def sizes_of(artifact: Path | str, shapes: Mapping[str, Sequence[int]], entry: s
 
 def target_of(spelling: str) -> Target:
     """The data of a target by its spelling."""
-    return find_backend(spelling.partition(":")[0]).targets()[spelling]
+    return find_backend(spelling.partition(":")[0]).resolve(spelling)[0]
 
 
 def measure(record: RunRecord, artifact: Path | str, feed: Mapping[str, Array], machine: Roofline | None) -> RunRecord:

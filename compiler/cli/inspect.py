@@ -137,6 +137,9 @@ def _artifact(
             yield from (("  step", line) for line in described(artifact, target))
         if target.has_modules:
             yield from (("  code", line) for line in modules.described(artifact, target))
+        if target.has_sources:
+            yield from (("  code", line) for line in plans.sources(artifact, target))
+        if target.has_modules or target.has_sources:
             yield from (("  plan", line) for line in plans.counted(artifact, target))
         yield from programs.lines(found[target.target])
     total = sum(weight.size for weight in manifest.weights)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tilewright.cli.screen import size
 from tilewright.errors import UsageError
@@ -51,6 +52,9 @@ def shown(artifact: Artifact, name: str | None) -> str:
 def _started(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
     from tilewright.runtime.modules import read_modules
 
+    if target.has_sources:
+        yield "source text, to be compiled where the device's toolkit is:"
+        yield from (f"  {_source_line(k)}" for k in _launches(artifact, target))
     if not target.has_modules:
         return
     modules, chosen = read_modules(artifact, target), _choices(artifact, target)
@@ -60,6 +64,40 @@ def _started(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
         shared = f", {size(k.shared)} of shared memory" if k.shared else ""
         choice = f"; {chosen[k.entry]}" if k.entry in chosen else ""
         yield f"  {k.entry}: blocks of {k.threads} threads{shared}; code {size(k.cubin_bytes)}{ptx}{choice}"
+
+
+def sources(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
+    """A line on the kernels of a part that is source text: how many, on which cores, and their synchronisation."""
+    launches = _launches(artifact, target)
+    cores = Counter(" and ".join(k["cores"]) for k in launches)
+    told = ", ".join(f"{count} on {kinds} cores" for kinds, count in cores.most_common())
+    flags, barriers, meetings = (sum(k[name] for k in launches) for name in ("flags", "barriers", "meetings"))
+    counts = f"{flags} flags, {barriers} barriers, {meetings} flags between cores"
+    yield f"{len(launches)} kernels as source: {told}; {counts}"
+
+
+def _source_line(k: Mapping[str, Any]) -> str:
+    workspace = f", {size(k['workspace'])} of workspace a group" if k["workspace"] else ""
+    fault = ", a word for faults" if k["fault"] else ""
+    counts = f"{k['flags']} flags, {k['barriers']} barriers, {k['meetings']} flags between cores"
+    where = f"{' and '.join(k['cores'])} cores, {k['groups']} groups"
+    return f"{k['entry']}: {where}{workspace}{fault}; {counts}; {k['choice']}"
+
+
+def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
+    """The launches of a part that is source text, in the plan's order."""
+    member = target.members["launches.json"]
+    kinds = {"entry": str, "groups": str, "choice": str, "workspace": int, "fault": bool, "cores": list}
+    kinds |= dict.fromkeys(("flags", "barriers", "meetings"), int)
+    try:
+        told = json.loads(bytes(artifact.checked(member)))
+        for launch in told:
+            if not all(isinstance(launch[name], kind) for name, kind in kinds.items()):
+                raise TypeError("a launch is malformed")
+            launch["cores"] = [str(c) for c in launch["cores"]]
+        return list(told)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise artifact.damaged(member, f"it is no list of launches ({error})") from None
 
 
 def _choices(artifact: Artifact, target: TargetInfo) -> dict[str, str]:

@@ -49,6 +49,7 @@ class Part:
         family: the processor family of a CPU part, or of the host of a device, as ``uname -m`` says it (``x86_64``,
             ``aarch64``); else empty. Its executor is the member ``cpu/<family>/runtime.so``.
         requires: CPU feature bits (see :func:`cpu_requirements`); all must be present where the part is run.
+        apart: its kernels are not the host's: they run on a device with memory of its own.
     """
 
     target: str
@@ -57,11 +58,12 @@ class Part:
     members: Mapping[str, bytes]
     family: str = ""
     requires: tuple[tuple[str, int, int, int, int], ...] = ()
+    apart: bool = False
 
     @property
     def is_apart(self) -> bool:
         """Whether ``family`` is that of the host beside a device, and not of the part's own kernels."""
-        return isinstance(self.plan, Programs) or "modules.bin" in self.members
+        return self.apart or isinstance(self.plan, Programs)
 
 
 @dataclass(frozen=True, slots=True)

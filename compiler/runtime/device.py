@@ -89,8 +89,11 @@ def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPla
     targets = artifact.manifest.targets
     offered = [t for t in targets if device == "auto" or device in t.spellings]
     apart = [t for t in targets if t.has_programs or t.has_modules]
-    mine = [t for t in offered if t.family == family and t not in apart and sys.platform == "linux"]
+    mine = [t for t in offered if t.family == family and not t.is_apart and sys.platform == "linux"]
     if not mine:
+        sources = [t.target for t in offered if t.has_sources]
+        if sources and (device != "auto" or len(sources) == len(targets)):
+            raise _not_built(artifact, sources)
         held = ", ".join(t.target for t in targets) or "nothing"
         named = " or ".join(f"--device {t.target.replace(':', '-')}" for t in apart)
         raise DeviceError(
@@ -104,6 +107,18 @@ def load_plan(artifact: Artifact, device: str, threads: int | None) -> LoadedPla
 
 
 _COMPILE = "compile the model for this machine, or name a device that the artifact holds"
+
+
+def _not_built(artifact: Artifact, targets: list[str]) -> DeviceError:
+    """What is raised for parts whose kernels are source text."""
+    return DeviceError(
+        "device-not-built",
+        where=artifact.where,
+        cause=f"its kernels for {', '.join(targets)} are source text, which only the device's own toolkit compiles "
+        "(CANN, for Ascend NPUs): this runtime has none",
+        fix=f"write the project with `tilewright export {artifact.where} --as dir -o FOLDER`, and build and run it "
+        "where toolkit and device are (its README has the commands); or name another device in the artifact",
+    )
 
 
 def load_host(artifact: Artifact, target: TargetInfo, threads: int | None) -> LoadedPlan:

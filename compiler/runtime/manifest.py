@@ -78,6 +78,16 @@ class TargetInfo:
         return "modules.bin" in self.members
 
     @property
+    def has_sources(self) -> bool:
+        """Whether its kernels are source text, which a compiler beside the device has still to build."""
+        return "launches.json" in self.members and not self.has_modules
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether a device with memory of its own runs it, or its programs, and no processor alone."""
+        return self.has_programs or self.has_modules or self.has_sources
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """What a user may call the device: ``tpu:v5e``, ``tpu-v5e``, ``tpu``."""
         return (self.target, self.target.replace(":", "-"), self.target.partition(":")[0])

@@ -24,7 +24,7 @@ def part(plan: Plan, arch: int = 90, *, ptx: bool = False) -> Part:
     if plan.host_kernels:
         members["kernels.so"] = programs.kernels_library()
     target, folder = f"cuda:sm_{arch}", f"cuda/sm_{arch}"
-    return Part(target, folder, replace(plan, kernels=NAMES), members, programs.FAMILY, ())
+    return Part(target, folder, replace(plan, kernels=NAMES), members, programs.FAMILY, apart=True)
 
 
 def artifact(plan: Plan | None = None, archs: tuple[int, ...] = (90,), cpu: bool = False, ptx: bool = False) -> bytes:

@@ -27,9 +27,8 @@ def gpu_part(arch: int, *, ptx: bool = False) -> Part:
     """The hand-made plan of the runtime's tests for one architecture of the mock."""
     code = modules(KERNELS, arch, ptx=ptx)
     folder = f"cuda/sm_{arch}"
-    return Part(
-        f"cuda:sm_{arch}", folder, replace(programs.plan(), kernels=NAMES), {"modules.bin": code}, programs.FAMILY
-    )
+    plan, members = replace(programs.plan(), kernels=NAMES), {"modules.bin": code}
+    return Part(f"cuda:sm_{arch}", folder, plan, members, programs.FAMILY, apart=True)
 
 
 def artifact(tmp_path: Path, *arches: int, cpu: bool = True, ptx: bool = False) -> Path:

@@ -10,7 +10,7 @@ import pytest
 _ALLOW = "TILEWRIGHT_ALLOW_JIT"
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def _compiled_where_loaded() -> Iterator[None]:
     """Programs of xla:cpu are compiled where they are loaded, in child processes too."""
     before = os.environ.get(_ALLOW)

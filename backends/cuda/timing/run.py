@@ -20,7 +20,7 @@ from tilewright.backends.cuda.timing.driver import Driver, DriverError, NoDevice
 from tilewright.backends.cuda.timing.measure import Timing, measure
 from tilewright.backends.cuda.timing.modules import decode_modules
 
-#: No device, as of ``tilewright`` itself.
+#: No device, as of ``tilewright`` itself; 1 where a kernel computed something else than its reference.
 NO_DEVICE = 8
 
 
@@ -43,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arch != driver.arch:
             print(f"the bundle is for sm_{arch}, {driver.name} is sm_{driver.arch}; nothing was timed", file=sys.stderr)
             return NO_DEVICE
-        done = 0
+        done = wrong = 0
         for line in timed(driver, told, codes, given.seconds):
             done += bool(line["record"])
+            wrong += "error" in line or any("wrong" in c for c in line["candidates"])
             write(out, line)
-        print(f"{done} of {len(told['cases'])} cases timed on {driver.name}, written to {given.out}")
-    return 0
+        print(f"{done} of {len(told['cases'])} cases timed on {driver.name}, {wrong} with something wrong: {given.out}")
+    return int(wrong > 0)
 
 
 def timed(device: Any, told: Mapping[str, Any], codes: Sequence[Any], seconds: float) -> Iterator[dict[str, Any]]:

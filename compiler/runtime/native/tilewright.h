@@ -843,6 +843,7 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
     uint32_t candidates = 0;
     if (uname(&system) != 0) return tw__fail(error, TW_DEVICE, "this system does not say what it is");
     int programs = 0;
+    const char *sources = NULL;
     for (uint32_t t = j->nodes[tw__get(j, 1, "targets")].child; t != 0; t = j->nodes[t].next) {
         const char *name = tw__text(j, tw__get(j, t, "target"));
         if (wanted != NULL && strcmp(wanted, name) != 0) continue;
@@ -851,6 +852,7 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
             continue;
         }
         if (tw__is_device_part(m, t)) continue;
+        if (tw__get(j, tw__get(j, t, "members"), "launches.json") != 0) sources = name; /* not compiled yet */
         if (strcmp(tw__text(j, tw__get(j, t, "family")), system.machine) != 0) continue;
         if (m->runtime == NULL) {
             int32_t code = tw__load_runtime(m, t, error);
@@ -865,6 +867,9 @@ static int32_t tw__choose(tw_model *m, const char *wanted, uint32_t *chosen, tw_
     }
     if (candidates > 0) return tw__fail(error, TW_DEVICE, "this CPU lacks features of every part: %s", lacking);
     if (programs) return tw__fail(error, TW_DEVICE, "the artifact holds programs for XLA: open it with tilewright_pjrt.h and a PJRT plugin");
+    if (sources != NULL)
+        return tw__fail(error, TW_DEVICE, "the kernels for %s are source text: write the project with `tilewright export --as dir`, and "
+                                          "build it where the device's toolkit is", sources);
     return tw__fail(error, TW_DEVICE, "the artifact holds nothing for %s%s%s", system.machine, wanted ? " named " : "", wanted ? wanted : "");
 }
 

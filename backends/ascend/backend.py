@@ -1,0 +1,129 @@
+"""Ascend NPUs: tile IR to placed programs to Ascend C. Compiles on machines without a device and without CANN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from tilewright.backends.ascend.build import build_sources
+from tilewright.backends.ascend.launch import LAUNCHES, entry_of, groups_of, launch_of, to_json, workspace_layout
+from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placed.text import text_of
+from tilewright.backends.ascend.placing.place import place
+from tilewright.backends.ascend.schedules.schedule import schedules
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support
+from tilewright.errors import UnsupportedError, UsageError
+from tilewright.kernel.apply import apply
+from tilewright.kernel.routine import Routine
+from tilewright.kernel.schedule import Schedule, Scheduled, ScheduleError
+from tilewright.kernel.tile import Kernel
+from tilewright.target import Target
+
+#: What ``ascend`` stands for: the chip of most servers with this architecture.
+DEFAULT = "ascend:910b3"
+#: What ``+host=`` takes besides the spellings of CPU targets: the least that servers of that kind have.
+HOSTS: Mapping[str, str] = {"x86-64": "x86-64-v3", "aarch64": "aarch64"}
+#: Schedules of a kernel that are tried before it is given to the host part.
+_TRIED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The first schedule of a kernel that a target can run, and the kernel under it."""
+
+    schedule: Schedule
+    placed: Placed
+
+
+class AscendBackend(KernelBackend):
+    """Tile IR through the placed form; what cannot be placed goes to the host part, with the reason."""
+
+    name: ClassVar[str] = "ascend"
+    apart: ClassVar[bool] = True
+    folder: ClassVar[Path] = Path(__file__).parent
+
+    def __init__(self, tools: object = None):
+        """``tools``, the C compiler, is for the host part; a device's kernels stay source text here."""
+        del tools
+        self._found: dict[tuple[str, Kernel], Placement | Support] = {}
+
+    def resolve(self, spelling: str) -> tuple[Target, ...]:
+        """Also ``ascend``, and ``ascend:910b3+host=x86-64`` for another processor beside the device."""
+        name, mark, host = spelling.partition("+host=")
+        (target,) = super().resolve(DEFAULT if name == self.name else name)
+        if not mark:
+            return (target,)
+        if host not in HOSTS:
+            raise UsageError(
+                "unknown-target",
+                where=f"target {spelling!r}",
+                cause=f"there is no host {host!r} for Ascend devices",
+                fix=f"use one of {', '.join(f'{name}+host={h}' for h in HOSTS)}",
+            )
+        return (replace(target, arch=f"{target.arch}+host={host}", host=f"cpu:{HOSTS[host]}"),)
+
+    def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
+        """No where no schedule of the kernel can be placed and synchronised; the reason is that of the last one."""
+        if isinstance(kernel, Routine):
+            return Support(False, f"routine {kernel.name} has no form on the cores")
+        found = self._placement(kernel, target)
+        return found if isinstance(found, Support) else Support(True)
+
+    def schedules(self, kernel: Kernel, target: Target) -> Iterable[Schedule]:
+        """The schedule under which the kernel was placed."""
+        found = self._placement(kernel, target)
+        return () if isinstance(found, Support) else (found.schedule,)
+
+    def launch(self, scheduled: Scheduled, target: Target) -> LaunchSize:
+        """Groups of cores, and the workspace of all of them together."""
+        placed = self._placed(scheduled, target)
+        groups = groups_of(placed.blocks, target)
+        return LaunchSize(groups, groups * workspace_layout(placed)[1])
+
+    def emit(self, kernels: Sequence[Code], target: Target) -> Source:
+        """The placed form of each kernel as text, and how each is launched."""
+        files: dict[str, str] = {}
+        launches = []
+        for code in kernels:
+            assert isinstance(code, Scheduled)
+            placed = self._placed(code, target)
+            files[f"{code.kernel.name}.placed.txt"] = text_of(placed)
+            launches.append(launch_of(placed, code.schedule))
+        files[LAUNCHES] = to_json(launches)
+        return Source(files, {x.kernel: entry_of(x.kernel) for x in launches})
+
+    def build(self, source: Source, target: Target) -> Binary:
+        """The artifact's members: sources and launches. There is no compiler for the cores here."""
+        return build_sources(source, target)
+
+    def _placed(self, scheduled: Scheduled, target: Target) -> Placed:
+        found = self._placement(scheduled.kernel, target)
+        if isinstance(found, Support) or found.schedule != scheduled.schedule:
+            return place(scheduled, target)
+        return replace(found.placed, kernel=scheduled.kernel, target=target)
+
+    def _placement(self, kernel: Kernel, target: Target) -> Placement | Support:
+        """The same for kernels whose own names alone differ, and for hosts of every kind; placing takes its time."""
+        nameless = replace(kernel, name="")
+        key = (target.arch.partition("+")[0], nameless)
+        if key not in self._found:
+            self._found[key] = _first_placement(kernel, target)
+        return self._found[key]
+
+
+def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
+    reason = "it has no schedule for these cores"
+    for schedule in islice(schedules(kernel, target), _TRIED):
+        try:
+            return Placement(schedule, place(apply(kernel, schedule), target))
+        except (UnsupportedError, ScheduleError) as error:
+            reason = error.cause
+        except Refused as error:
+            reason = str(error).partition("\n")[0]
+        except ValueError as error:  # an index or a size of a form that no rule of placing knows
+            reason = f"no rule places it: {error}"
+    return Support(False, reason)
