@@ -80,9 +80,12 @@ class OperandPart:
             run, own = run_length(index, outer), run_length(index, inner)
             if own == 0 and run is not None and slope(flat, inner) == 1:
                 return _Source(load, index, outer, inner, run)
-        raise UnsupportedError(
+        raise self._strided(load, index)
+
+    def _strided(self, load: Load, index: tuple[Expr, ...]) -> UnsupportedError:
+        return UnsupportedError(
             "ascend-strided-operand",
-            where=f"kernel {c.scheduled.kernel.name}, tensor {load.tensor}",
+            where=f"kernel {self.context.scheduled.kernel.name}, tensor {load.tensor}",
             cause=f"no axis of the matrix operand [{', '.join(map(str, index))}] is contiguous in memory",
             fix="pack the tensor or transpose it before the contraction",
         )
@@ -157,6 +160,8 @@ class OperandPart:
                 if not moving:
                     present = present * maximum(0, minimum(1, at + 1)) * maximum(0, minimum(1, size - at))
                     continue
+                if len(moving) > 1:
+                    raise self._strided(source.load, source.index)
                 (axis,) = moving
                 skip, end = spans[axis]
                 skip = maximum(skip, ceildiv(-at, moves[axis]))
@@ -208,7 +213,7 @@ class OperandPart:
         frame = c.tree.frame_of([*index, *first.values(), c.count(outer), c.count(inner)])
         key = (load, index, rows, columns)
         if key not in frame.loaded:
-            shape = (c.lanes(outer), c.lanes(inner))
+            shape = (c.lanes(outer), round_up(c.lanes(inner), lanes))
             name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame)
             frame.loaded[key] = name
             offset = flat.substitute(first) + at.substitute(first) * step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.schedules.products import product_schedules
 from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
@@ -22,6 +23,10 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         yield from vector_schedules(kernel, target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
+    if scan is None:
+        define = next(d for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n)
+        yield from product_schedules(kernel, define, products[0], target)
+        return
     row = _row_axis(kernel, store, products[0].m)
     for rows, columns in _BLOCKS:
         loops: list[Loop] = []
@@ -30,11 +35,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
                 loops.append(Loop(axis, rows, "block"))
             elif axis != store.axes[-1]:
                 loops.append(Loop(axis, 1, "block"))
-            elif scan is None:
-                loops.append(Loop(axis, columns, "block"))
-        reduced = [scan.axis] if scan is not None else list(products[0].k)
-        last = Loop(reduced[-1], columns if scan is not None else _depth(target, max(rows, columns)), "pipeline")
-        yield Schedule(tuple(loops), (*(Loop(a, 1) for a in reduced[:-1]), last))
+        yield Schedule(tuple(loops), (Loop(scan.axis, columns, "pipeline"),))
 
 
 def first_fit(kernel: Kernel, target: Target) -> Schedule:
@@ -49,8 +50,7 @@ def first_fit(kernel: Kernel, target: Target) -> Schedule:
             return schedule
         except ScheduleError as error:
             problem = error
-    assert problem is not None
-    raise problem
+    raise problem or ScheduleError(kernel.name, "no schedule of this backend fits its accesses")
 
 
 def _defines(kernel: Kernel) -> Iterator[Define]:
@@ -65,9 +65,3 @@ def _row_axis(kernel: Kernel, store: Store, m: tuple[str, ...]) -> str:
     """The row axis that is tiled: the last one of the product's rows, the others having one lane a block."""
     own = [a for a in store.axes[:-1] if a in m]
     return own[-1] if own else store.axes[0]
-
-
-def _depth(target: Target, side: int) -> int:
-    """Reduced lanes of an L1 tile: two fp16 operands in two slots take at most a quarter of L1 each way."""
-    lanes = target.memory["l1"].size // 4 // (2 * 2 * side)
-    return max(64, min(256, lanes // 64 * 64))

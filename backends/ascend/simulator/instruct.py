@@ -180,11 +180,16 @@ class Memories:
         dtype = self.buffers[item.dst.buffer].dtype.numpy
         match node.op:
             case "zero_l1":
-                return np.zeros(item.dst.counts, dtype)
+                return np.full(item.dst.counts, node.parameter("value", 0), dtype)
+            case "copy_nz" if values[0].ndim == 3:
+                return values[0].swapaxes(0, 1).reshape(item.dst.counts)
+            case "copy_nz" | "load_bias":
+                return values[0].astype(dtype)
             case "nd2nz" | "copy_in" | "copy_out":
                 return values[0].reshape(item.dst.counts)
             case "mmad":
-                return mmad(values[0], values[1], None if starts else self._load(item.dst, now), dtype)
+                bias = values[2].astype(dtype) if len(values) > 2 else None
+                return mmad(values[0], values[1], bias if starts else self._load(item.dst, now), dtype)
             case "fixpipe":
                 return fixpipe(values[0], dtype, bool(node.parameter("relu"))).reshape(item.dst.counts)
             case "gather":

@@ -56,7 +56,7 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
     if unknown := {name for name, _ in node.parameters} - kind.parameters:
         raise Refused("parameter", f"{node.op} has no {', '.join(sorted(unknown))}", statement_text(node))
     if node.op == "mmad":
-        a, b = (str(placed.buffer(s.buffer).dtype) for s in node.reads)
+        a, b = (str(placed.buffer(s.buffer).dtype) for s in node.reads[:2])
         sums = placed.target.extra["mmad"].get(a)
         if a != b or sums != str(placed.buffer(node.dst.buffer).dtype):
             raise Refused("dtype", f"no mmad of {a} and {b} here", statement_text(node))
