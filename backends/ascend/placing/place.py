@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
+from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
@@ -47,7 +49,27 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     memory is too small for the schedule's tiles.
     """
     placed = place_unsynchronized(scheduled, target)
-    return synchronize(placed)
+    local = [b for b in placed.buffers if b.scope == "ub" and b.slots > 1]
+    smallest = sorted(local, key=lambda b: (b.slot_bytes, b.name))
+    for single in range(len(smallest) + 1):
+        try:
+            return synchronize(with_single_slots(placed, smallest[:single]))
+        except Refused as refused:
+            if refused.kind != "event ids":
+                raise
+    raise UnsupportedError(
+        "ascend-events",
+        where=f"kernel {scheduled.kernel.name} on {target.spelling}",
+        cause="it needs more events between two pipes than the hardware has",
+        fix="run this kernel on the host",
+    )
+
+
+def with_single_slots(placed: Placed, buffers: Sequence[Buffer]) -> Placed:
+    """``placed`` with one slot for each of ``buffers``: their transfers wait, but take one event instead of two."""
+    names = {b.name for b in buffers}
+    changed = (replace(b, slots=1, rotates=None) if b.name in names else b for b in placed.buffers)
+    return replace(placed, buffers=tuple(changed))
 
 
 def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
@@ -85,7 +107,8 @@ def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Bu
 
 @dataclass(slots=True)
 class Context:
-    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions."""
+    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions; ``front``
+    is what comes before the blocks."""
 
     scheduled: Scheduled
     target: Target
@@ -93,7 +116,8 @@ class Context:
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[Placing] = field(default_factory=list)
+    front: Frame = field(default_factory=lambda: Frame(""))
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
@@ -193,7 +217,7 @@ class Context:
         groups: list[Expr] = []
         for nest, body in nests:
             var = self.tree.variable(BLOCK_LOOP)
-            self.tree.frames = [Frame(var)]
+            self.tree.frames, self.front = [Frame(var)], Frame("")
             self._enter(nest, var)
             self.body = body
             if self.cube_tiles and int(self.target.extra["subblocks"]) > 1:
@@ -215,7 +239,7 @@ class Context:
         cores = max(1, int(self.target.extra["subblocks"])) if not self.cube_tiles else 1
         first = GROUP * cores + SUBBLOCK if cores > 1 else GROUP
         nodes = tuple(self.tree.frames[0].nodes)
-        self.loops.append(Loop(var, first, self.blocks, GROUPS * cores, nodes))
+        self.loops += [*self.front.nodes, Loop(var, first, self.blocks, GROUPS * cores, nodes)]
         return ceildiv(self.blocks, cores)
 
     def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
