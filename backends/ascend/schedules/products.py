@@ -184,7 +184,8 @@ def _usual(kernel: Kernel, axis: str) -> int:
 def _cycles(kernel: Kernel, roles: Roles, rows: int, columns: int, size: int, target: Target) -> float:
     """Estimated cycles of the busiest core."""
     assert roles.define.reduce is not None
-    per_core = {m: target.memory[m].bandwidth / target.units / (target.extra["clock_mhz"] * 1e6) for m in _PATHS}
+    clock = float(target.extra["clock_mhz"]) * 1e6
+    per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
     depth = math.prod(round_up(_usual(kernel, a), 1) for a in roles.define.reduce.axes)
     pieces = [-(-_usual(kernel, a) // n) for a, n in ((roles.rows, rows), (roles.columns, columns))]
     others = math.prod(_usual(kernel, a) for a in roles.ones if a not in roles.define.reduce.axes)
