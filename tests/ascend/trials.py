@@ -143,7 +143,7 @@ TRIALS = {
         Schedule(_block(("b", 1), ("oh", 1), ("o", 32)), (Loop("kh", 1), Loop("kw", 1), Loop("c", 32, "pipeline"))),
         {"B": 2},
     ),
-    "softmax": Trial(row_softmax("f16"), Schedule(_block(("m", 16))), {"M": 75, "N": 37}),
+    "softmax": Trial(row_softmax("f16"), Schedule(_block(("m", 8))), {"M": 75, "N": 37}),
     "attention": Trial(
         flash_attention("f16", depth=32, mask="causal"),
         Schedule(_block(("b", 1), ("h", 1), ("i", 32)), (Loop("t", 32, "pipeline"),)),

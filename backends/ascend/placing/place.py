@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
+from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, product, symbol
-from tilewright.kernel.analysis import refs_of
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, product, symbol
+from tilewright.kernel.apply import defines
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Pack, Rotate, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import AxisRange, Scope, step, trips
+from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 if TYPE_CHECKING:
@@ -53,8 +56,7 @@ def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
     kernel = scheduled.kernel
     tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
-    block = Loop(BLOCK_LOOP, GROUP, context.blocks, GROUPS, tuple(context.tree.frames[0].nodes))
-    return Placed(kernel, target, tuple(buffers.values()), with_slots([block], buffers), context.blocks)
+    return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
 
 
 def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Buffer]]:
@@ -91,6 +93,7 @@ class Context:
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
+    loops: list[Loop] = field(default_factory=list)
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
@@ -166,31 +169,59 @@ class Context:
         from tilewright.backends.ascend.placing.cube import CubePart
         from tilewright.backends.ascend.placing.vector import VectorPart
 
-        self.body = body = self._blocks(self.scheduled.body)
-        self.cube_tiles = frozenset(_contractions(body))
+        kernel = self.scheduled.kernel
+        nests = nests_of(self.scheduled.body, kernel.name)
+        self.cube_tiles = frozenset(_contractions(self.scheduled.body))
         if self.cube_tiles and "split" not in self.target.features:
             raise UnsupportedError(
                 "ascend-fused-core",
-                where=f"kernel {self.scheduled.kernel.name} on {self.target.spelling}",
+                where=f"kernel {kernel.name} on {self.target.spelling}",
                 cause="the way from L0C through the unified buffer of a fused core is not placed yet",
                 fix="compile this kernel for a 910B target or run it on the host",
             )
-        if int(self.target.extra["subblocks"]) > 1:
-            self.split = self._split_axis(body)
-            if self.split is None and not self.cube_tiles:
-                self.share()
+        if self.cube_tiles and len(nests) > 1:
+            raise UnsupportedError(
+                "ascend-block-nest",
+                where=f"kernel {kernel.name}",
+                cause="outputs of a product stand under different block loops",
+                fix="schedule the kernel with one nest of block loops",
+            )
         vector = VectorPart(self)
         cube = CubePart(self, vector)
         vector.cube = cube
-        head, tail = self._epilogue(body)
-        self._nodes(head, tail, cube, vector)
-        if tail:
-            self._strips(tail, cube, vector)
+        made = {d.tile: d for d in defines(kernel)}
+        groups: list[Expr] = []
+        for nest, body in nests:
+            var = self.tree.variable(BLOCK_LOOP)
+            self.tree.frames = [Frame(var)]
+            self._enter(nest, var)
+            self.body = body
+            if self.cube_tiles and int(self.target.extra["subblocks"]) > 1:
+                self.split = self._split_axis(body)
+            vector.order = lane_order(kernel, body, self.lanes) if not self.cube_tiles else _axes(kernel)
+            vector.numbers = Numbers(self.scope.facts, made)
+            vector.indices = index_tiles(body)
+            head, tail = self._epilogue(body)
+            self._nodes(head, tail, cube, vector)
+            if tail:
+                self._strips(tail, cube, vector)
+            vector.tiles.clear()
+            groups.append(self._close(var))
+        self.blocks = maximum(*groups) if len(groups) > 1 else groups[0]
+
+    def _close(self, var: str) -> Expr:
+        """The loop over the blocks of a nest; how many groups of cores have work. Without a cube core each vector core
+        takes blocks of its own."""
+        cores = max(1, int(self.target.extra["subblocks"])) if not self.cube_tiles else 1
+        first = GROUP * cores + SUBBLOCK if cores > 1 else GROUP
+        nodes = tuple(self.tree.frames[0].nodes)
+        self.loops.append(Loop(var, first, self.blocks, GROUPS * cores, nodes))
+        return ceildiv(self.blocks, cores)
 
     def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
         """What vector cores do with finished sums, apart, where all of it comes after all sums and splits into rows."""
         first = 1 + max((n for n, node in enumerate(body) if self.cube_tiles & _made([node])), default=-1)
-        early = [n for n in _flat(body[:first]) if isinstance(n, Compute | Fill) and n.tile not in self.cube_tiles]
+        early = [n for n in flat(body[:first]) if isinstance(n, Compute | Fill) and n.tile not in self.cube_tiles]
         if not first or early or self.split is None or any(isinstance(n, For | Rotate) for n in body[first:]):
             return body, ()
         return body[:first], body[first:]
@@ -219,27 +250,24 @@ class Context:
             if b.rotates == _STRIP_LOOP:
                 self.tree.buffers[name] = replace(b, rotates=around.var)
 
-    def _blocks(self, body: Sequence[Node]) -> Sequence[Node]:
-        """Enter the nest of block loops: one loop over block numbers, each variable in terms of it."""
-        nest: list[For] = []
-        while len(body) == 1 and isinstance(body[0], For) and body[0].kind == "block":
-            nest.append(body[0])
-            self.scope = self.scope.enter(body[0])
-            body = body[0].body
+    def _enter(self, nest: Sequence[For], var: str) -> None:
+        """Enter a nest of block loops: one loop over block numbers, each variable in terms of it."""
+        self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+        self.block_vars = {}
         counts = [trips(loop) for loop in nest]
-        number: Expr = symbol(BLOCK_LOOP)
+        number: Expr = symbol(var)
         for n, loop in enumerate(nest):
+            self.scope = self.scope.enter(loop)
             turn = number // product(counts[n + 1 :])
             turn = turn % counts[n] if n else turn
             self.block_vars[loop.var] = loop.lo + turn * step(loop)
         self.blocks = product(counts)
-        return body
 
     def _split_axis(self, body: Sequence[Node]) -> str | None:
         """The first axis with lanes that every result has and that no vector core reduces."""
         reduced: set[str] = set()
         written: list[tuple[str, ...]] = []
-        for node in _flat(body):
+        for node in flat(body):
             if isinstance(node, Compute) and node.reduce is not None and node.tile not in self.cube_tiles:
                 reduced |= set(node.reduce.axes)
             if isinstance(node, Write):
@@ -258,6 +286,7 @@ class Context:
         """Place ``body``; ``later`` comes behind it in the same scope."""
         for n, raw in enumerate(body):
             node = raw
+            vector.later = tiles_used(flat([*body[n + 1 :], *later]))
             if isinstance(raw, Compute | Write) and not _sums(raw, self.cube_tiles):
                 node = replace(raw, value=cube.rewritten(raw.value))
             match node:
@@ -277,7 +306,7 @@ class Context:
                 case Rotate():
                     vector.rotate(node)
             self.scope = self.scope.after(node)
-            vector.release(node, _used([*body[n + 1 :], *later]))
+            vector.release(node, tiles_used(flat([*body[n + 1 :], *later])))
 
     def _loop(self, node: For, cube: CubePart, vector: VectorPart) -> None:
         if node.kind == "block":
@@ -310,29 +339,12 @@ def _sums(node: Compute | Write, tiles: frozenset[str]) -> bool:
 
 
 def _made(body: Sequence[Node]) -> set[str]:
-    return {n.tile for n in _flat(body) if isinstance(n, Compute)}
+    return {n.tile for n in flat(body) if isinstance(n, Compute)}
 
 
-def _flat(body: Sequence[Node]) -> list[Node]:
-    result: list[Node] = []
-    for node in body:
-        result += _flat(node.body) if isinstance(node, For) else [node]
-    return result
+def _axes(kernel: Kernel) -> tuple[str, ...]:
+    return tuple(a.name for a in kernel.axes)
 
 
 def _contractions(body: Sequence[Node]) -> set[str]:
-    return {n.tile for n in _flat(body) if isinstance(n, Compute) and is_contraction(n)}
-
-
-def _used(body: Sequence[Node]) -> set[str]:
-    """Tiles that ``body`` still reads or adds to."""
-    names: set[str] = set()
-    for node in _flat(body):
-        match node:
-            case Compute():
-                names |= {r.tile for r in refs_of(node.value)} | ({node.tile} if node.accumulate else set())
-            case Write():
-                names |= {r.tile for r in refs_of(node.value)}
-            case Rotate():
-                names |= {t for pair in node.pairs for t in pair}
-    return names
+    return {n.tile for n in flat(body) if isinstance(n, Compute) and is_contraction(n)}

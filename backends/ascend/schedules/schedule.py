@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tilewright.backends.ascend.schedules.products import product_schedules
+from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
@@ -12,7 +13,6 @@ from tilewright.target import Target
 
 #: Rows and columns of a block, best guess first: 128 × 128 halves of L0A and L0B hold 128 reduced fp16 lanes each.
 _BLOCKS = ((128, 128), (128, 64), (64, 64), (32, 64), (16, 64), (16, 32))
-_ROWS = (64, 32, 16)
 
 
 def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
@@ -20,7 +20,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     store = next(s for s in kernel.body if isinstance(s, Store))
     products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
     if not products:
-        yield from _vector_schedules(store)
+        yield from vector_schedules(kernel, target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
     if scan is None:
@@ -65,11 +65,3 @@ def _row_axis(kernel: Kernel, store: Store, m: tuple[str, ...]) -> str:
     """The row axis that is tiled: the last one of the product's rows, the others having one lane a block."""
     own = [a for a in store.axes[:-1] if a in m]
     return own[-1] if own else store.axes[0]
-
-
-def _vector_schedules(store: Store) -> Iterator[Schedule]:
-    if len(store.axes) == 1:
-        yield Schedule((Loop(store.axes[0], 4096, "block"),))
-        return
-    for rows in _ROWS:
-        yield Schedule(tuple(Loop(a, rows if a == store.axes[-2] else 1, "block") for a in store.axes[:-1]))

@@ -20,6 +20,7 @@ from tilewright.backends.ascend.placed.footprint import (
 from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
+from tilewright.backends.ascend.simulator import elementwise
 from tilewright.backends.ascend.simulator.execute import MOVES, fixpipe, mmad, vector
 from tilewright.backends.ascend.simulator.legal import check_touch
 from tilewright.backends.ascend.simulator.memory import Clock, Memory, Refused
@@ -191,7 +192,24 @@ class Memories:
                 return mmad(values[0], values[1], bias if starts else self._load(item.dst, now), dtype)
             case "fixpipe":
                 return fixpipe(values[0], dtype, bool(node.parameter("relu"))).reshape(item.dst.counts)
+            case "gather":
+                return self._gathered(item, now)
+            case "transpose":
+                return values[0].swapaxes(-1, -2)
+            case "cast":
+                return elementwise.vector("cast", values, dtype, str(node.parameter("round", "rint")))
         return vector(node.op, values, item.dst.counts, dtype)
+
+    def _gathered(self, item: Item, now: Moment) -> Array:
+        """Elements at byte offsets from the beginning of the source's slot."""
+        source, offsets = item.sources
+        assert isinstance(source, Touch) and isinstance(offsets, Touch)
+        g, dtype = self.geometry[source.buffer], self.buffers[item.dst.buffer].dtype.numpy
+        index = self._load(offsets, now).astype(np.int64)[..., None] + np.arange(dtype.itemsize)
+        if index.min() < 0 or index.max() >= g.slot_bytes:
+            raise Refused("bounds", f"a gather reads byte {int(index.max())} of {source.buffer}", "", item.text)
+        data = self._at(source, now).data[index + g.base + source.slot * g.slot_bytes]
+        return np.ascontiguousarray(data).view(dtype)[..., 0]
 
     def _bytes(self, t: Touch) -> Index:
         g = self.geometry[t.buffer]
