@@ -48,46 +48,45 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     Raises :class:`UnsupportedError` for what this target or this backend cannot do, :class:`ScheduleError` when a
     memory is too small for the schedule's tiles.
     """
-    placed = place_unsynchronized(scheduled, target)
-    local = [b for b in placed.buffers if b.scope == "ub" and b.slots > 1]
-    smallest = sorted(local, key=lambda b: (b.slot_bytes, b.name))
-    for single in range(len(smallest) + 1):
+    single: frozenset[str] = frozenset()
+    while True:
+        placed = place_unsynchronized(scheduled, target, single)
         try:
-            return synchronize(with_single_slots(placed, smallest[:single]))
+            return synchronize(placed)
         except Refused as refused:
             if refused.kind != "event ids":
                 raise
-    raise UnsupportedError(
-        "ascend-events",
-        where=f"kernel {scheduled.kernel.name} on {target.spelling}",
-        cause="it needs more events between two pipes than the hardware has",
-        fix="run this kernel on the host",
-    )
+            single |= {_least(placed, str(refused), refused)}
 
 
-def with_single_slots(placed: Placed, buffers: Sequence[Buffer]) -> Placed:
-    """``placed`` with one slot for each of ``buffers``: their transfers wait, but take one event instead of two."""
-    names = {b.name for b in buffers}
-    changed = (replace(b, slots=1, rotates=None) if b.name in names else b for b in placed.buffers)
-    return replace(placed, buffers=tuple(changed))
+def _least(placed: Placed, message: str, refused: Refused) -> str:
+    """The smallest buffer with two slots among those whose flags the hardware has too few events for."""
+    vector = any(pair in message for pair in ("V->", "->V", "MTE3"))
+    scopes = ("ub",) if vector else ("l1", "l0a", "l0b", "l0c")
+    double = [b for b in placed.buffers if b.slots > 1 and b.scope in scopes]
+    if not double:
+        raise ScheduleError(placed.kernel.name, "its flags need more events than there are") from refused
+    return min(double, key=lambda b: b.slot_bytes).name
 
 
-def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
-    """The placed form before flags and barriers; the checker refuses it."""
-    context, local = _fitted(scheduled, target)
+def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
+    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+    context, local = _fitted(scheduled, target, single)
     kernel = scheduled.kernel
     tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
     return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
 
 
-def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Buffer]]:
+def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:
     """The walked tree and its buffers with addresses: vector work in as few strips as keep every second slot."""
     fallback: tuple[Context, dict[str, Buffer]] | None = None
     problem: ScheduleError | None = None
     for strips in _STRIPS:
         context = Context(scheduled, target, strips)
         context.run()
+        for name in single & context.tree.buffers.keys():
+            context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
         try:
             local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target)
         except ScheduleError as error:
