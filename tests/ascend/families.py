@@ -10,7 +10,6 @@ import numpy as np
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import schedules
-from tilewright.errors import UnsupportedError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import ScheduleError
@@ -92,16 +91,20 @@ def quantized(A: i8[M, 64], B: const[i8[64, 64]], scale: const[f32[64]], C: out[
     C[m, n] = i8(min(max(round(f32(acc[m, n]) * scale[n] * f32(0.01)), f32(-128.0)), f32(127.0)))
 """
 
-#: Text and sizes; the first schedule that is placed is taken.
-TEXTS: Mapping[str, tuple[str, Mapping[str, int]]] = {
-    "layer norm": (LAYER_NORM, {"M": 150}),
-    "rms norm": (RMS_NORM, {"M": 150}),
-    "broadcast": (BROADCAST, {"B": 3, "M": 70}),
-    "gather": (GATHER, {"V": 20, "M": 70}),
-    "reduction": (REDUCTION, {"M": 150, "N": 37}),
-    "transpose": (TRANSPOSE, {"M": 70, "N": 90}),
-    "quantized": (QUANTIZED, {"M": 75}),
+Sizes = Mapping[str, int]
+#: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
+#: first schedule that is placed is taken.
+TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "layer norm": (LAYER_NORM, ({"M": 1170},)),
+    "rms norm": (RMS_NORM, ({"M": 1750},)),
+    "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
+    "gather": (GATHER, ({"V": 20, "M": 130},)),
+    "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
+    "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
+    "quantized": (QUANTIZED, ({"M": 330},)),
 }
+#: Sizes of trial kernels beside their own.
+MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
@@ -114,26 +117,33 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
 
 
 def _trial(name: str) -> Subject:
-    return Subject(name, placed(name), TRIALS[name].inputs(), TRIALS[name].dims)
+    trial = TRIALS[name]
+    sizes = (trial.dims, *MORE.get(name, ()))
+    return Subject(name, placed(name), tuple((trial.inputs(dims), dims) for dims in sizes))
 
 
 @lru_cache(maxsize=8)
 def _text(name: str) -> Subject:
-    text, dims = TEXTS[name]
+    text, sizes = TEXTS[name]
     kernel = parse_kernel(text)
-    trial, done = _first(kernel, dims)
-    inputs = trial.inputs()
-    for p in kernel.params:
-        if p.name == "ids":
-            inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
-    return Subject(name, done, inputs, dims)
+    trial, done = _first(kernel, sizes[0])
+    runs = []
+    for dims in sizes:
+        inputs = trial.inputs(dims)
+        for p in kernel.params:
+            if p.name == "ids":
+                inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
+        runs.append((inputs, dims))
+    return Subject(name, done, tuple(runs))
 
 
-def _first(kernel: Kernel, dims: Mapping[str, int]) -> tuple[Trial, Placed]:
+def _first(kernel: Kernel, dims: Sizes) -> tuple[Trial, Placed]:
+    target = targets()["ascend:910b3"]
     problem: ScheduleError | None = None
-    for schedule in islice(schedules(kernel, targets()["ascend:910b3"]), _TRIED):
+    for schedule in islice(schedules(kernel, target), _TRIED):
         try:
-            return Trial(kernel, schedule, dims), place(apply(kernel, schedule), targets()["ascend:910b3"])
+            return Trial(kernel, schedule, dims), place(apply(kernel, schedule), target)
         except ScheduleError as error:
             problem = error
-    raise problem or UnsupportedError("ascend-fill", where=kernel.name, cause="no schedule", fix="none")
+    assert problem is not None
+    raise problem

@@ -13,8 +13,9 @@ from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.verify import unproved
 
 from tests.ascend.equivalence import equivalent
+from tests.ascend.families import subjects
 from tests.ascend.mutations import MUTATIONS
-from tests.ascend.trials import TRIALS, placed
+from tests.ascend.trials import TRIALS
 from tests.ascend.verdicts import Subject, verdicts
 
 #: Of these kinds only one mutant in so many is tried in the fast tests; scripts/mutate_ascend.py tries all.
@@ -23,7 +24,7 @@ THINNED = {"swap": 12, "statement": 6, "shift": 6, "edge": 2, "shrink": 5, "misa
 
 @lru_cache(maxsize=16)
 def subject(name: str) -> Subject:
-    return Subject(name, placed(name), TRIALS[name].inputs(), TRIALS[name].dims)
+    return subjects()[name]()
 
 
 @pytest.mark.parametrize("kind", MUTATIONS)
@@ -53,7 +54,7 @@ def test_a_refusal_of_a_deleted_flag_names_two_statements(name: str) -> None:
     s = subject(name)
     edge = next(e for e in s.placed.edges if e.kind == "flag" and e.distance == 0)
     with pytest.raises(Refused) as refused:
-        check(without_edge(s.placed, edge.number), s.inputs, s.dims, groups=1)
+        check(without_edge(s.placed, edge.number), *s.runs[0], groups=1)
     if refused.value.kind == "race":
         assert refused.value.first and refused.value.second and refused.value.first != refused.value.second
     assert refused.value.second
@@ -61,7 +62,7 @@ def test_a_refusal_of_a_deleted_flag_names_two_statements(name: str) -> None:
 
 def test_the_proof_looks_at_what_is_read_and_when() -> None:
     s = subject("softmax")
-    assert equivalent(s.placed, s.placed, s.dims) == "same queues"
+    assert equivalent(s.placed, s.placed, s.runs[0][1]) == "same queues"
     at = next(n for n, node in enumerate(s.placed.body) if isinstance(node, Loop))
     loop = s.placed.body[at]
     assert isinstance(loop, Loop)
@@ -69,11 +70,11 @@ def test_the_proof_looks_at_what_is_read_and_when() -> None:
     fewer = replace(loop, body=(*loop.body[:first], *loop.body[first + 1 :]))
     gone = replace(s.placed, body=(*s.placed.body[:at], fewer, *s.placed.body[at + 1 :]))
     assert unproved(gone) is None, "all that is left is ordered"
-    assert equivalent(s.placed, gone, s.dims) is None, "but one instruction less runs"
+    assert equivalent(s.placed, gone, s.runs[0][1]) is None, "but one instruction less runs"
 
 
 @pytest.mark.parametrize("name", TRIALS)
 def test_what_is_not_ordered_is_not_equivalent(name: str) -> None:
     s = subject(name)
     for edge in s.placed.edges[::5]:
-        assert equivalent(s.placed, without_edge(s.placed, edge.number), s.dims) is None
+        assert equivalent(s.placed, without_edge(s.placed, edge.number), s.runs[0][1]) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends.ascend.placed.form import Placed
-from tilewright.backends.ascend.simulator.machine import Result, check
+from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.memory import Refused
 
 from tests.ascend.equivalence import equivalent
@@ -20,12 +20,12 @@ ALWAYS_REFUSED = frozenset({"edge", "statement", "misalign", "shift"})
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A placed kernel with inputs and the sizes of its symbols."""
+    """A placed kernel, and the inputs and sizes of its symbols that it is run with: a mutant that any run refuses is
+    refused."""
 
     name: str
     placed: Placed
-    inputs: Mapping[str, np.ndarray[Any, Any]]
-    dims: Mapping[str, int]
+    runs: tuple[tuple[Mapping[str, np.ndarray[Any, Any]], Mapping[str, int]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,21 @@ class Verdict:
 
 def verdicts(subject: Subject, kind: str, every: int = 1) -> Iterator[Verdict]:
     """Verdicts on each ``every``-th mutant of a kind. Raises ``AssertionError`` where equal programs differ."""
-    want: Result | None = None
     for n, (what, mutant) in enumerate(MUTATIONS[kind](subject.placed)):
         if n % every:
             continue
         try:
-            got = check(mutant, subject.inputs, subject.dims, groups=1)
+            got = [check(mutant, inputs, dims, groups=1) for inputs, dims in subject.runs]
         except Refused as refused:
             yield Verdict(what, refused=refused.kind)
             continue
-        proof = None if kind in ALWAYS_REFUSED else equivalent(subject.placed, mutant, subject.dims)
-        if proof is not None:
-            want = want or check(subject.placed, subject.inputs, subject.dims, groups=1)
-            for output, value in got.outputs.items():
-                np.testing.assert_array_equal(value, want.outputs[output], err_msg=f"{what}: proved, yet it differs")
-        yield Verdict(what, proof=proof or "")
+        found = None
+        if kind not in ALWAYS_REFUSED:
+            proofs = [equivalent(subject.placed, mutant, dims) for _, dims in subject.runs]
+            found = None if None in proofs else proofs[0]
+        if found is not None:
+            for result, (inputs, dims) in zip(got, subject.runs, strict=True):
+                want = check(subject.placed, inputs, dims, groups=1)
+                for output, value in result.outputs.items():
+                    np.testing.assert_array_equal(value, want.outputs[output], err_msg=f"{what}: proved, yet different")
+        yield Verdict(what, proof=found or "")
