@@ -42,7 +42,8 @@ def compute(item: Item, load: Load, dtypes: Mapping[str, np.dtype[Any]], geometr
         return shaped(sources[0].swapaxes(0, 1) if node.transpose else sources[0], dst)
     match node.op:
         case "load_bias":
-            return cast(sources[0].reshape(dst.counts), dtype)
+            row = sources[0].reshape(dst.counts)
+            return row if row.dtype == dtype else cast(row, dtype)
         case "mmad":
             return mmad(sources[0], sources[1], _start(item, sources, load))
         case "fixpipe":
