@@ -11,7 +11,7 @@ from tilewright.backends.ascend.placed.stream import Evaluator
 from tilewright.backends.ascend.simulator.legal import check_static
 from tilewright.backends.ascend.simulator.limits import check_item
 from tilewright.backends.ascend.simulator.memory import Refused
-from tilewright.ir.symbolic import ZERO, constant
+from tilewright.ir.symbolic import constant
 from tilewright.ir.types import DType
 from tilewright.kernel.parse import parse_kernel
 
