@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
+from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
@@ -105,7 +106,8 @@ def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tup
 
 @dataclass(slots=True)
 class Context:
-    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions."""
+    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions; ``front``
+    is what comes before the blocks."""
 
     scheduled: Scheduled
     target: Target
@@ -113,7 +115,8 @@ class Context:
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[Placing] = field(default_factory=list)
+    front: Frame = field(default_factory=lambda: Frame(""))
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
@@ -209,7 +212,7 @@ class Context:
         groups: list[Expr] = []
         for nest, body in nests:
             var = self.tree.variable(BLOCK_LOOP)
-            self.tree.frames = [Frame(var)]
+            self.tree.frames, self.front = [Frame(var)], Frame("")
             self._enter(nest, var)
             self.body = body
             if self.cube_tiles:
@@ -231,7 +234,7 @@ class Context:
         cores = max(1, int(self.target.extra["subblocks"])) if not self.cube_tiles else 1
         first = GROUP * cores + SUBBLOCK if cores > 1 else GROUP
         nodes = tuple(self.tree.frames[0].nodes)
-        self.loops.append(Loop(var, first, self.blocks, GROUPS * cores, nodes))
+        self.loops += [*self.front.nodes, Loop(var, first, self.blocks, GROUPS * cores, nodes)]
         return ceildiv(self.blocks, cores)
 
     def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
