@@ -273,8 +273,8 @@ class Loads(Casts):
         spans: dict[str, tuple[Expr, Expr]],
         strides: dict[str, Expr],
     ) -> Strip:
-        """Where some lanes of a row are outside, or they are no neighbours: each element by itself. A transfer of part of
-        a row would leave the rest of its last 32 bytes undefined."""
+        """Where some lanes of a row are outside, or they are no neighbours: each element by itself. A transfer of part
+        of a row would leave the rest of its last 32 bytes undefined."""
         c = self.context
         dtype = held(load.dtype)
         spread = (*axes, SPREAD)
