@@ -37,12 +37,13 @@ def compute(item: Item, load: Load, dtypes: Mapping[str, np.dtype[Any]], geometr
     values = dict(item.values)
     sources = [load(s) for s in item.reads]
     if node.op == "zero_l1":
-        return np.zeros(dst.counts, dtype)
+        return np.full(dst.counts, values.get("value", 0), dtype)
     if node.op in _TRANSFERS:
         return shaped(sources[0].swapaxes(0, 1) if node.transpose else sources[0], dst)
     match node.op:
         case "load_bias":
-            return cast(sources[0].reshape(dst.counts), dtype)
+            row = sources[0].reshape(dst.counts)
+            return row if row.dtype == dtype else cast(row, dtype)
         case "mmad":
             return mmad(sources[0], sources[1], _start(item, sources, load))
         case "fixpipe":
@@ -63,7 +64,10 @@ def _vector(
     item: Item, node: Instruction, sources: list[Array], dtype: np.dtype[Any], values: dict[str, Value]
 ) -> Array:
     kind = sources[-1].dtype if sources else dtype
-    numbers = [number(_number(s), kind) for s in item.sources if not isinstance(s, Touch)]
+    try:
+        numbers = [number(_number(s), kind) for s in item.sources if not isinstance(s, Touch)]
+    except ValueError as error:
+        raise Refused("number", str(error), "", item.text) from error
     operands: list[Array] = [*sources, *numbers]
     mode, by = str(values.get("round", "rint")), values.get("by", 0)
     assert isinstance(by, int)
