@@ -166,6 +166,14 @@ class VectorPart(Reductions):
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
         self.finish()
 
+    def lay(self, value: Value, axes: tuple[str, ...], name: str) -> View:
+        """``value`` in the unified buffer of a fused core, from where it goes on into L1."""
+        self.begin(value)
+        out = self.converted(value, axes, f"{name}_out")
+        view = self.view(out, axes)
+        self.finish()
+        return view
+
     def axes_of(self, value: Value) -> tuple[str, ...]:
         """The axes of ``value`` in the order of the kernel."""
         used = used_symbols(value)
@@ -180,6 +188,9 @@ class VectorPart(Reductions):
     def _import(self, tile: str) -> Strip:
         """A sum of the cube core: this core's rows of it, through the workspace."""
         c = self.context
+        if c.fused:
+            name, axes, _ = self.cube.drained(tile)
+            return Strip(name, axes, c.tree.buffers[name].dtype)
         workspace, axes, frame, pitch = self.cube.export(tile)
         frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
