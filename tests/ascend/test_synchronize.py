@@ -25,7 +25,9 @@ from tilewright.backends.ascend.placing.place import place_unsynchronized
 from tilewright.backends.ascend.simulator.instruct import Memories, Moment
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.memory import Refused
-from tilewright.backends.ascend.synchronization.dependence import candidates
+from tilewright.backends.ascend.synchronization.candidate import candidates
+from tilewright.backends.ascend.synchronization.dependence import dependences, sites
+from tilewright.backends.ascend.synchronization.facts import facts_of
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.ir.symbolic import ZERO, constant, symbol
 from tilewright.ir.types import DType
@@ -120,7 +122,7 @@ def inputs_of(dims: dict[str, int]) -> dict[str, np.ndarray]:
 def test_random_programs(seed: int) -> None:
     program = random_program(seed)
     want = [in_program_order(program, inputs_of(d), d) for d in SIZES]
-    done = synchronize(program, PROBES)
+    done = synchronize(program)
     for dims, expected in zip(SIZES, want, strict=True):
         for order in range(2):
             got = check(done, inputs_of(dims), dims, groups=1, seed=order).outputs["Y"]
@@ -148,7 +150,7 @@ def test_nothing_runs_without_synchronisation(name: str) -> None:
 def test_implied_edges_are_dropped(name: str) -> None:
     trial = TRIALS[name]
     bare = place_unsynchronized(apply(trial.kernel, trial.schedule), targets()["ascend:910b3"])
-    assert len(placed(name).edges) < len(candidates(bare))
+    assert len(placed(name).edges) < len(candidates(dependences(bare, facts_of(bare)), list(sites(bare.body))))
 
 
 def test_edges_around_a_loop_are_primed_and_drained_once_a_slot() -> None:

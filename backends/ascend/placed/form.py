@@ -178,8 +178,8 @@ class Read:
 
     ``source`` views one element of a tensor that the kernel does not write. Later statements of the core may use
     ``var``, up to the end of the body that the read stands in. To a negative value ``wrap`` is added first, where there
-    is one: an index that counts from the end. A value outside ``0 <= value < limit`` is then replaced by 0, and the core
-    stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
+    is one: an index that counts from the end. A value outside ``0 <= value < limit`` is then replaced by 0, and the
+    core stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
     """
 
     core: Core

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.vector import VectorPart
 
 
-#: Probe size of a symbol on which no loop's bound depends, where its facts allow: whole axes at full length.
-_WHOLE_SIZE = 4096
-
-
 def place(scheduled: Scheduled, target: Target) -> Placed:
     """``scheduled`` in placed form, synchronised.
 
@@ -40,7 +36,7 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     memory is too small for the schedule's tiles.
     """
     placed = place_unsynchronized(scheduled, target)
-    return synchronize(placed, probes(scheduled))
+    return synchronize(placed)
 
 
 def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
@@ -60,38 +56,6 @@ def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
     buffers = {b.name: b for b in (*tensors, *local.values())}
     block = Loop(BLOCK_LOOP, GROUP, context.blocks, GROUPS, tuple(context.tree.frames[0].nodes))
     return Placed(kernel, target, tuple(buffers.values()), with_slots([block], buffers), context.blocks)
-
-
-def probes(scheduled: Scheduled) -> list[dict[str, int]]:
-    """Values of the dimension symbols for which symbolic loops run 1, 2, 3 and 5 times, within the kernel's facts."""
-    pieces: dict[str, int] = {}
-    loops: set[str] = set()
-
-    def collect(body: Sequence[Node]) -> None:
-        for node in body:
-            if isinstance(node, For):
-                for name in (node.hi - node.lo).symbols:
-                    pieces[name] = max(node.size, pieces.get(name, 1))
-                    loops.add(name)
-                collect(node.body)
-
-    collect(scheduled.body)
-    facts = dict(scheduled.kernel.facts)
-    if any(size > 1 for size in pieces.values()):
-        pieces = {name: size for name, size in pieces.items() if size > 1}
-    result: list[dict[str, int]] = []
-    for counts in ((1, 1), (2, 2), (3, 3), (1, 5), (5, 1), (2, 3), (3, 2)):
-        values: dict[str, int] = {}
-        for name, r in facts.items():
-            if name in pieces:
-                # Alternate, so that inner and outer loops have different numbers of iterations.
-                size = pieces[name] * counts[sorted(pieces).index(name) % 2]
-            else:
-                size = 1 if name in loops else _WHOLE_SIZE
-            values[name] = max(r.lo, min(r.hi, size) // r.divisor * r.divisor)
-        if values not in result:
-            result.append(values)
-    return result
 
 
 @dataclass(slots=True)

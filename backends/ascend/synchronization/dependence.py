@@ -1,16 +1,30 @@
-"""Which statements must be ordered: the candidates for synchronisation, found in the tree itself.
+"""Which statements must be ordered: dependences with iteration distances, found in the tree itself.
 
-Two statements depend on each other when both touch one buffer and at least one writes it. Within a body the earlier one
-goes first (an edge of distance 0); around a loop the later one goes before the earlier one of a later iteration: of the
-next one, or of the one that gets the same slot again where the buffer rotates with that loop.
+Two statements depend on each other when both may touch one byte and at least one writes it. Let L be the innermost loop
+around both. A *near* dependence orders statements of one iteration of L; a *far* one orders iteration ``n + d`` after
+iteration ``n``, for ``d = first`` and every ``period`` after that, ``n`` counting all iterations that L ever runs:
+first and period are 1 where the memory is the same in every iteration, and follow from the slots where the buffer
+rotates with L. Loops inside L are at any iteration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tilewright.backends.ascend.placed.form import Block, Buffer, Core, Instruction, Loop, Node, Pipe, Placed, View
+from tilewright.backends.ascend.placed.form import (
+    Access,
+    Buffer,
+    Instruction,
+    Loop,
+    Node,
+    Placed,
+    View,
+    counter,
+)
+from tilewright.backends.ascend.synchronization.conflict import may_meet, memories_meet
+from tilewright.backends.ascend.synchronization.facts import Facts
+from tilewright.ir.symbolic import constant, symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +37,31 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An edge that may be needed. ``body`` is the path of the body, ``after`` and ``before`` its child numbers: set
-    behind child ``after``, wait in front of child ``before``. ``loop`` is that body's loop."""
+class Count:
+    """Iterations of ``loop`` since the source ran: ``first``, and every ``period`` from there on (None: only first)."""
 
-    source: tuple[Core, Pipe]
-    sink: tuple[Core, Pipe]
+    loop: str
+    first: int
+    period: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """Site ``second`` must start after site ``first`` has ended, where every one of ``counts`` holds.
+
+    ``body`` is the path of the innermost body around both. With ``everywhere`` the two may be on different vector
+    cores of a group.
+    """
+
+    first: int
+    second: int
     body: tuple[int, ...]
     loop: str | None
-    after: int
-    before: int
-    distance: int
+    far: bool
+    counts: tuple[Count, ...]
     slots: int
-    reason: str = ""
-
-    @property
-    def is_barrier(self) -> bool:
-        return self.source == self.sink
-
-    @property
-    def crosses(self) -> bool:
-        return self.source[0] != self.sink[0]
+    everywhere: bool
+    reason: str
 
 
 def sites(body: tuple[Node, ...], path: tuple[int, ...] = (), loops: tuple[str, ...] = ()) -> Iterator[Site]:
@@ -55,99 +73,191 @@ def sites(body: tuple[Node, ...], path: tuple[int, ...] = (), loops: tuple[str, 
             yield Site(node, (*path, i), loops)
 
 
-def candidates(placed: Placed) -> list[Candidate]:
-    """A set of edges that is enough, with what dominates nothing else left out."""
-    found: dict[Candidate, None] = {}
-    all_sites = list(sites(placed.body))
-    buffers = {b.name: b for b in placed.buffers}
-    for first in all_sites:
-        for second in all_sites:
-            for name, kind in _conflicts(first.node, second.node, buffers):
-                found.update(dict.fromkeys(_edges(first, second, buffers[name], kind)))
-    return _undominated(list(found))
+def dependences(placed: Placed, facts: Facts) -> list[Dependence]:
+    """Every dependence that no two others imply, sources in program order."""
+    everything = list(sites(placed.body))
+    finder = _Finder(placed, facts, everything)
+    touched: dict[str, list[int]] = {}
+    for n, site in enumerate(everything):
+        for name in dict.fromkeys(a.buffer for a in (*site.node.reads, *site.node.writes)):
+            touched.setdefault(name, []).append(n)
+    pairs: dict[tuple[int, int], None] = {}
+    names = sorted(touched)
+    for i, a in enumerate(names):
+        for b in names[i:]:
+            if memories_meet(finder.buffers[a], finder.buffers[b]):
+                pairs.update({(min(p, q), max(p, q)): None for p in touched[a] for q in touched[b]})
+    found: list[Dependence] = []
+    for p, q in sorted(pairs):
+        found += finder.between(p, q)
+    return _immediate(found, everything)
 
 
-def _conflicts(first: Instruction, second: Instruction, buffers: dict[str, Buffer]) -> Iterator[tuple[str, str]]:
-    """Buffers over which ``second`` depends on ``first``, and how."""
-    sums = {first.dst.buffer} if first.op == "mmad" else set()
-    first_reads = {a.buffer for a in first.reads} | sums
-    first_writes = {a.buffer for a in first.writes}
-    second_reads = {a.buffer for a in second.reads}
-    second_writes = {a.buffer for a in second.writes}
-    for name in sorted(first_writes | first_reads):
-        b = buffers[name]
-        if b.scope == "gm" and not b.workspace:
-            continue  # inputs are never written and no two statements write one place of an output
-        if name in first_writes and name in second_reads and not _apart(first, second, name, True):
-            yield name, f"{name} is read after it is written"
-        elif name in first_writes and name in second_writes and not _apart(first, second, name, False):
-            yield name, f"{name} is written again"
-        elif name in first_reads and name in second_writes and not _apart(second, first, name, True):
-            yield name, f"{name} is overwritten after it is read"
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """How two accesses may meet: ``near``, and far as ``counts`` say."""
+
+    near: bool
+    far: tuple[Count, ...] | None
+    slots: int
 
 
-def _apart(writer: Instruction, other: Instruction, name: str, reads: bool) -> bool:
-    """Whether constant offsets prove that the accesses of one slot never meet."""
-    a = [x for x in writer.writes if x.buffer == name]
-    b = [x for x in (other.reads if reads else other.writes) if x.buffer == name]
-    if reads and other.op == "mmad" and other.dst.buffer == name:
-        b.append(other.dst)
-    return all(_disjoint(x, y) for x in a for y in b)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is said of a dependence."""
+
+    reason: str
+    slots: int
+    everywhere: bool
 
 
-def _disjoint(x: View | Block, y: View | Block) -> bool:
-    if not isinstance(x, View) or not isinstance(y, View):
-        return False
-    spans = []
-    for v in (x, y):
-        numbers = [v.offset, *(e for dim in v.dims for e in dim)]
-        if not all(e.is_constant for e in numbers):
+class _Finder:
+    def __init__(self, placed: Placed, facts: Facts, everything: list[Site]):
+        self.buffers = {b.name: b for b in placed.buffers}
+        self.facts, self.sites = facts, everything
+        self.fused = "split" not in placed.target.features
+        self.subblocks = int(placed.target.extra["subblocks"])
+        self.fixed = frozenset(facts.ranges) - {v for s in everything for v in s.loops}
+        both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
+        #: Inputs are never written, and no two statements write one place of an output.
+        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both
+
+    def between(self, p: int, q: int) -> Iterator[Dependence]:
+        """Dependences between sites ``p <= q``."""
+        a, b = self.sites[p], self.sites[q]
+        common = 0
+        for one, other in zip(a.path[:-1], b.path[:-1], strict=False):
+            if one != other:
+                break
+            common += 1
+        body, loop = a.path[:common], a.loops[common - 1] if common else None
+        near: list[_Found] = []
+        far: dict[tuple[bool, tuple[Count, ...]], _Found] = {}
+        for x, y, kind in _pairs(a.node, b.node):
+            if met := self._meeting(x, y, a, b, common):
+                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b))
+                if met.near and p != q:
+                    near.append(found)
+                # A path from this iteration's ``a`` orders those of earlier iterations too, if there is an ``a`` in it.
+                if met.far is not None and (p == q or not met.near or len(a.path) > common + 1):
+                    far.setdefault((False, met.far), found)
+        for x, y, kind in _pairs(b.node, a.node) if p != q else ():
+            met = self._meeting(x, y, b, a, common)
+            if met is not None and met.far is not None:
+                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, b, a))
+                far.setdefault((True, met.far), found)
+        if near:
+            same: tuple[Count, ...] = (Count(loop, 0, None),) if loop else ()
+            slots, everywhere = min(f.slots for f in near), any(f.everywhere for f in near)
+            yield Dependence(p, q, body, loop, False, same, slots, everywhere, near[0].reason)
+        for (back, counts), f in far.items():
+            first, second = (q, p) if back else (p, q)
+            yield Dependence(first, second, body, loop, True, counts, f.slots, f.everywhere, f.reason)
+
+    def _meeting(self, x: Access, y: Access, a: Site, b: Site, common: int) -> _Meeting | None:
+        bx, by = self.buffers[x.buffer], self.buffers[y.buffer]
+        if x.buffer in self.skipped or not memories_meet(bx, by):
+            return None
+        if bx.scope != "gm" and not self.fused and a.node.core != b.node.core:
+            return None
+        loop = a.loops[common - 1] if common else None
+        always = (Count(loop, 1, 1),) if loop else None
+        if bx is not by:
+            return _Meeting(True, always, 1)
+        shared = self.fixed | set(a.loops[:common])
+        near = may_meet(x, y, bx, self.facts, shared)
+        far = loop is not None and may_meet(x, y, bx, self.facts, self.fixed)
+        turn = self._turn(bx, x, y, a, common)
+        if turn is None:
+            return _Meeting(near, always if far else None, 1) if near or far else None
+        near = near and turn == 0
+        assert loop is not None
+        if bx.rotates == loop:
+            counts: tuple[Count, ...] = (Count(loop, turn or bx.slots, bx.slots),)
+        else:
+            counts = (Count(loop, 1, 1), Count(str(bx.rotates), turn, bx.slots))
+        slots = bx.slots if bx.rotates == loop else 1
+        return _Meeting(near, counts if far else None, slots) if near or far else None
+
+    def _turn(self, buffer: Buffer, x: Access, y: Access, a: Site, common: int) -> int | None:
+        """Iterations of the rotating loop (modulo slots) from ``x`` until ``y`` has the same slot; None: always."""
+        if buffer.rotates not in a.loops[:common] or buffer.slots == 1:
+            return None
+        turns = [v.slot - symbol(counter(str(buffer.rotates))) for v in (x, y)]
+        if not all(t.is_constant for t in turns):
+            return None
+        return (turns[0].value - turns[1].value) % buffer.slots
+
+    def _on_other_cores(self, x: Access, y: Access, a: Site, b: Site) -> bool:
+        """Whether two vector cores of a group may meet in a workspace."""
+        buffer = self.buffers[x.buffer]
+        if self.subblocks < 2 or buffer.scope != "gm" or not a.node.core == b.node.core == "vector":
             return False
-        spans.append((v.offset.value, v.offset.value + sum((c.value - 1) * s.value for c, s in v.dims)))
-    return spans[0][1] < spans[1][0] or spans[1][1] < spans[0][0]
+        for i in range(self.subblocks):
+            for j in range(self.subblocks):
+                if i != j and may_meet(_of_core(x, i), _of_core(y, j), buffer, self.facts, self.fixed):
+                    return True
+        return False
 
 
-def _edges(first: Site, second: Site, buffer: Buffer, reason: str) -> Iterator[Candidate]:
-    common = 0
-    for a, b in zip(first.path, second.path, strict=False):
-        if a != b:
-            break
-        common += 1
-    same = first.path == second.path
-    common = min(common, len(first.path) - 1, len(second.path) - 1)
-    body = first.path[:common]
-    loop = first.loops[common - 1] if common else None
-    after, before = first.path[common], second.path[common]
-    source, sink = (first.node.core, first.node.pipe), (second.node.core, second.node.pipe)
-    slots = buffer.slots if loop is not None and buffer.rotates == loop else 1
-    if source == sink:
-        if not same or loop is not None:
-            # A barrier stands directly in front of the dependent statement, in its own body.
-            inner = second.path[:-1]
-            own = second.loops[-1] if second.loops else None
-            yield Candidate(source, sink, inner, own, second.path[-1], second.path[-1], 0, 1, reason)
-    elif after < before:
-        yield Candidate(source, sink, body, loop, after, before, 0, slots, reason)
-    elif after > before and loop is not None:
-        yield Candidate(source, sink, body, loop, after, before, slots, slots, reason)
+def _of_core(access: Access, sub: int) -> Access:
+    if isinstance(access, View):
+        return replace(access, offset=access.offset.substitute({"_sub": constant(sub)}))
+    values = {"_sub": constant(sub)}
+    return replace(access, row=access.row.substitute(values), column=access.column.substitute(values))
 
 
-def _undominated(found: list[Candidate]) -> list[Candidate]:
-    """Leave out an edge where another of its kind is set no earlier and waited for no later."""
-    groups: dict[tuple[object, ...], list[Candidate]] = {}
-    for c in found:
-        groups.setdefault((c.source, c.sink, c.body, c.distance, c.slots), []).append(c)
-    kept: list[Candidate] = []
-    for group in groups.values():
-        best: list[Candidate] = []
-        for c in group:
-            if not any(_covers(o, c) for o in best):
-                best = [o for o in best if not _covers(c, o)] + [c]
-        kept += best
-    return sorted(kept, key=lambda c: (c.body, c.before, c.after, c.source, c.sink, c.distance))
+def _pairs(first: Instruction, second: Instruction) -> Iterator[tuple[Access, Access, str]]:
+    """Accesses of two statements of which one writes."""
+    sums = (second.dst,) if second.op == "mmad" and second.init is not None else ()
+    for x in first.writes:
+        for y in (*second.reads, *sums):
+            yield x, y, "is read after it is written"
+        for y in second.writes:
+            yield x, y, "is written again"
+    for x in first.reads:
+        for y in second.writes:
+            yield x, y, "is overwritten after it is read"
 
 
-def _covers(a: Candidate, b: Candidate) -> bool:
-    if a.is_barrier:
-        return a.before == b.before
-    return a.after >= b.after and a.before <= b.before
+# -- what others imply -----------------------------------------------------------------------------------------------
+
+
+def _immediate(found: list[Dependence], everything: list[Site]) -> list[Dependence]:
+    """Leave out what two shorter dependences imply: through a statement of the same body, which runs in every
+    iteration between the two. The span of each is shorter than what it implies, so no proof goes in a circle."""
+    bodies = [s.path[:-1] for s in everything]
+    near_from: dict[int, set[int]] = {}
+    near_to: dict[int, set[int]] = {}
+    far_from: dict[int, dict[int, tuple[Count, ...]]] = {}
+    far_to: dict[int, dict[int, tuple[Count, ...]]] = {}
+    for d in found:
+        if d.everywhere:
+            continue
+        if d.far:
+            far_from.setdefault(d.first, {})[d.second] = d.counts
+            far_to.setdefault(d.second, {})[d.first] = d.counts
+        else:
+            near_from.setdefault(d.first, set()).add(d.second)
+            near_to.setdefault(d.second, set()).add(d.first)
+    kept = []
+    for d in found:
+        if d.everywhere:
+            implied = False
+        elif not d.far:
+            between = near_from.get(d.first, set()) & near_to.get(d.second, set())
+            implied = any(bodies[c] == d.body for c in between)
+        else:
+            later = near_from.get(d.first, set()) & far_to.get(d.second, {}).keys()
+            earlier = far_from.get(d.first, {}).keys() & near_to.get(d.second, set())
+            implied = any(bodies[c] == d.body and _covers(far_to[d.second][c], d.counts) for c in later) or any(
+                bodies[c] == d.body and _covers(far_from[d.first][c], d.counts) for c in earlier
+            )
+        if not implied:
+            kept.append(d)
+    return kept
+
+
+def _covers(a: tuple[Count, ...], b: tuple[Count, ...]) -> bool:
+    """Whether every pair of iterations that ``b`` orders is one of ``a``."""
+    return a == b or (len(a) == 1 and a[0].first == a[0].period == 1 and a[0].loop == b[0].loop)

@@ -1,0 +1,80 @@
+"""Which edges stay: start from one for each dependence, drop each that the others prove to be implied.
+
+Each dependence keeps the edges its proof rests on. An edge goes when everything whose proof uses it has another proof
+without it: a transitive reduction (A. V. Aho, M. R. Garey and J. D. Ullman, The Transitive Reduction of a Directed
+Graph, 1972) of orders with distances. In the end every dependence has a proof from the edges that are left, and none of
+them can go.
+"""
+
+from __future__ import annotations
+
+from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.synchronization.candidate import Candidate
+from tilewright.backends.ascend.synchronization.dependence import Dependence
+from tilewright.backends.ascend.synchronization.order import Order, Query, queries_of
+from tilewright.errors import InternalError
+
+#: Inactive edges after which the steps of the walk are made anew.
+_STALE = 24
+
+
+def choose(
+    placed: Placed, found: list[Dependence], edges: dict[int, Candidate], events: dict[int, int]
+) -> dict[int, Candidate]:
+    """Those of ``edges`` that the dependences need. ``events``: how many events each takes in turn."""
+    order = Order(placed, edges)
+    proofs: dict[Query, set[int]] = {}
+    owner: dict[Query, int] = {}
+    for d in found:
+        query = Query(d.first, d.second, d.counts, d.everywhere)
+        proofs[query] = _prove(placed, order, query, d.reason)
+    for n, c in edges.items():
+        for query in queries_of(n, c, events[n]):
+            proofs[query] = _prove(placed, order, query, f"edge {n}: {c.reason}")
+            owner[query] = n
+    users: dict[int, dict[Query, None]] = {n: {} for n in edges}
+    for query, used in proofs.items():
+        for n in used:
+            users[n][query] = None
+    stale = 0
+    for n in sorted(edges, key=lambda n: _cost(edges[n])):
+        order.active[n] = False
+        anew: dict[Query, set[int]] = {}
+        for query in users[n]:
+            if owner.get(query) == n or query not in proofs:
+                continue
+            other = order.proof(query)
+            if other is None:
+                order.active[n] = True
+                break
+            anew[query] = other
+        else:
+            for query in [q for q, o in owner.items() if o == n]:
+                del proofs[query], owner[query]
+            for query, used in anew.items():
+                proofs[query] = used
+                for m in used:
+                    users[m][query] = None
+            stale += 1
+            if stale == _STALE:
+                order.narrow()
+                stale = 0
+    return {n: c for n, c in edges.items() if order.active.get(n)}
+
+
+def _prove(placed: Placed, order: Order, query: Query, reason: str) -> set[int]:
+    used = order.proof(query)
+    if used is None:
+        raise InternalError(
+            f"{placed.kernel.name}: the edges do not order {query.source} before {query.sink}: {reason}"
+        )
+    return used
+
+
+def _cost(c: Candidate) -> tuple[object, ...]:
+    """What to try to drop first: barriers of transfer pipes, then meetings of cores, then edges that hold back most."""
+    if c.is_barrier:
+        return (0 if c.source[1] not in ("V", "M") else 3, 0, (*c.body, c.before))
+    if c.crosses:
+        return (1, -c.distance, (c.before - c.after,))
+    return (2, 0 if c.distance == 1 else 1 if c.distance else 2, (c.after - c.before,))

@@ -1,0 +1,114 @@
+"""Whether two accesses may touch one byte, for all values of the symbols: sound, not complete."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
+from tilewright.backends.ascend.placed.layout import fractal_columns
+from tilewright.backends.ascend.synchronization.facts import Facts
+from tilewright.ir.ranges import POSITIVE_INFINITY
+from tilewright.ir.symbolic import Expr
+
+#: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
+Lanes = tuple[int, tuple[tuple[int, int], ...]]
+
+#: Views of more elements than this are compared by their ends only.
+_EXACT = 1 << 16
+
+
+def memories_meet(a: Buffer, b: Buffer) -> bool:
+    """Whether two buffers of one memory share bytes."""
+    if a.name == b.name:
+        return True
+    if a.scope == "gm" or b.scope == "gm":
+        return False
+    return a.scope == b.scope and a.address < b.end and b.address < a.end
+
+
+def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether two accesses to one slot of ``buffer`` may touch one byte.
+
+    ``shared`` symbols have one value in both; all others may differ.
+    """
+    if isinstance(x, View) and isinstance(y, View):
+        return _views_meet(x, y, facts, shared)
+    if isinstance(x, Block) and isinstance(y, Block):
+        return _blocks_meet(x, y, buffer, facts, shared)
+    return True
+
+
+def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    dims = [_sizes(v, facts) for v in (x, y)]
+    if any(d is None for d in dims):
+        return True
+    first, second = (d for d in dims if d is not None)
+    if 0 in (c for c, _ in (*first, *second)):
+        return False
+    distance = y.offset - x.offset
+    if distance.is_constant and (x.offset.is_constant or x.offset.symbols | y.offset.symbols <= shared):
+        return _lanes_meet((0, first), (distance.value, second))
+    if x.offset.symbols | y.offset.symbols <= shared:
+        low, high = facts.bounds(distance)
+    else:
+        a, b = facts.bounds(x.offset), facts.bounds(y.offset)
+        low, high = b[0] - a[1], b[1] - a[0]
+    return not (low > _reach(first) or -high > _reach(second))
+
+
+def _sizes(v: View, facts: Facts) -> tuple[tuple[int, int], ...] | None:
+    sizes = []
+    for count, stride in v.dims:
+        high = count.value if count.is_constant else facts.bounds(count)[1]
+        if not stride.is_constant or stride.value < 0 or high >= POSITIVE_INFINITY:
+            return None
+        sizes.append((max(0, high), stride.value))
+    return tuple(sizes)
+
+
+def _reach(dims: tuple[tuple[int, int], ...]) -> int:
+    return sum((c - 1) * s for c, s in dims)
+
+
+@lru_cache(maxsize=4096)
+def _lanes_meet(x: Lanes, y: Lanes) -> bool:
+    if y[0] - x[0] > _reach(x[1]) or x[0] - y[0] > _reach(y[1]):
+        return False
+    if max(int(np.prod([c for c, s in d if s])) for _, d in (x, y)) > _EXACT:
+        return True
+    return bool(np.intersect1d(_elements(x), _elements(y)).size)
+
+
+def _elements(lanes: Lanes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    index = np.asarray([lanes[0]], np.int64)
+    for count, stride in lanes[1]:
+        if stride:
+            index = (index[:, None] + np.arange(count, dtype=np.int64) * stride).ravel()
+    return np.unique(index)
+
+
+def _blocks_meet(x: Block, y: Block, buffer: Buffer, facts: Facts, shared: frozenset[str]) -> bool:
+    rows, columns = fractal_columns(buffer.layout, buffer.element_bytes, buffer.scope)
+    whole = (x.whole, y.whole)
+    return _ranges_meet((x.row, x.rows), (y.row, y.rows), whole, rows, facts, shared) and _ranges_meet(
+        (x.column, x.columns), (y.column, y.columns), whole, columns, facts, shared
+    )
+
+
+def _ranges_meet(
+    x: tuple[Expr, Expr],
+    y: tuple[Expr, Expr],
+    whole: tuple[bool, bool],
+    step: int,
+    facts: Facts,
+    shared: frozenset[str],
+) -> bool:
+    """Whether ``first .. first + count - 1`` of both may have an element in common; ``whole`` ones take whole steps."""
+    if not any(whole) and x[0].symbols | y[0].symbols | x[1].symbols | y[1].symbols <= shared:
+        return facts.bounds(x[0] + x[1] - y[0])[1] > 0 and facts.bounds(y[0] + y[1] - x[0])[1] > 0
+    ends = []
+    for (first, count), w in zip((x, y), whole, strict=True):
+        low, high = facts.bounds(first)[0], facts.bounds(first + count)[1]
+        ends.append((low // step * step, -(-high // step) * step) if w else (low, high))
+    return ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]
