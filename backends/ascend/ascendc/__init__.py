@@ -1,0 +1,1 @@
+"""Ascend C from the placed form."""

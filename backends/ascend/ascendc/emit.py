@@ -1,0 +1,122 @@
+"""Placed kernels as Ascend C: explicit addresses and flags, one function for each kind of core, no queues.
+
+The style is the "static tensor programming" of the Ascend C guide (CANN 8.3 and newer): tensors at fixed addresses,
+``SetFlag``/``WaitFlag`` by hand, ``InitSocState`` first and a barrier of all pipes last. The same functions serve two
+ways of launching: ``asc`` sources (CANN 9: ``k<<<blocks, nullptr, stream>>>(…)``) and the older one, whose build makes a
+function for ``ACLRT_LAUNCH_KERNEL``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tilewright.backends.ascend.ascendc.names import Names
+from tilewright.backends.ascend.ascendc.program import new_program
+from tilewright.backends.ascend.ascendc.signature import Argument, Signature, signature
+from tilewright.backends.ascend.placed.form import Core, Node, Placed, program_of
+from tilewright.kernel.print import print_kernel
+
+Form = Literal["asc", "launch"]
+#: The header that every source includes, by its name in a project.
+HEADER = "tile_math.h"
+
+_TASK = {"mix": "KERNEL_TYPE_MIX_AIC_1_2", "cube": "KERNEL_TYPE_AIC_ONLY", "vector": "KERNEL_TYPE_AIV_ONLY"}
+_SPACE = {"mix": "__mix__(1, 2)", "cube": "__cube__", "vector": "__vector__", "fused": "__aicore__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Generated text by file name, and how each kernel is launched, by kernel name."""
+
+    files: Mapping[str, str]
+    signatures: Mapping[str, Signature]
+
+
+def emit(kernels: Sequence[Placed], form: Form = "asc") -> Sources:
+    """Sources of ``kernels``, a file each, and the header they share.
+
+    Raises :class:`ScheduleError` for what cannot be said in Ascend C, :class:`UnsupportedError` for what the target lacks.
+    """
+    files = {HEADER: (Path(__file__).parent / HEADER).read_text(encoding="utf-8")}
+    signatures: dict[str, Signature] = {}
+    for placed in kernels:
+        files[file_name(placed, form)] = kernel_source(placed, form)
+        signatures[placed.kernel.name] = signature(placed)
+    return Sources(files, signatures)
+
+
+def file_name(placed: Placed, form: Form) -> str:
+    """The file of a kernel."""
+    return f"{placed.kernel.name}.{'asc' if form == 'asc' else 'cpp'}"
+
+
+def kernel_source(placed: Placed, form: Form) -> str:
+    """The source of one kernel."""
+    sig = signature(placed)
+    names = Names()
+    name = names.give(placed.kernel.name)
+    arguments = {a: names.give(a.name) if a.kind in ("tensor", "dimension") else a.name for a in sig.arguments}
+    lines = [*_heading(placed), f'#include "{HEADER}"', "", "using namespace AscendC;", ""]
+    programs = _programs(placed, sig)
+    for core, body in programs.items():
+        lines += [*_function(placed, core, body, sig, arguments, name), ""]
+    lines += _entry(form, sig, arguments, name, list(programs))
+    return "\n".join(lines) + "\n"
+
+
+def _programs(placed: Placed, sig: Signature) -> dict[str, tuple[Node, ...]]:
+    if sig.kind == "fused":
+        return {"fused": placed.body}
+    return {core: program_of(placed.body, core) for core in placed.cores}
+
+
+def _heading(placed: Placed) -> list[str]:
+    target = placed.target
+    lines = [f"// {placed.kernel.name} for {target.spelling} (dav-{target.extra['architecture']}). Computes:", "//"]
+    lines += [f"//     {line}".rstrip() for line in print_kernel(placed.kernel).splitlines()]
+    lines += ["//", f"// {placed.blocks} blocks, which groups of cores take in turn."]
+    return lines
+
+
+def _function(
+    placed: Placed, core: str, body: tuple[Node, ...], sig: Signature, arguments: Mapping[Argument, str], name: str
+) -> list[str]:
+    names = Names()
+    for text in (name, *arguments.values()):
+        names.give(text)
+    program = new_program(placed, body, sig, arguments, names)
+    program.declare()
+    program.statements(body)
+    what: dict[str, str] = {
+        "cube": "What the cube core of a group does.",
+        "vector": "What each vector core of a group does.",
+        "fused": "What a core does.",
+    }
+    head = f"__aicore__ inline void {name}_{core}({_parameters(arguments)})"
+    return [f"// {what[core]}", head, "{", *program.code.text(), "}"]
+
+
+def _parameters(arguments: Mapping[Argument, str]) -> str:
+    return ", ".join(f"{'int64_t' if a.kind == 'dimension' else 'GM_ADDR'} {text}" for a, text in arguments.items())
+
+
+def _entry(
+    form: Form, sig: Signature, arguments: Mapping[Argument, str], name: str, cores: Sequence[Core | str]
+) -> list[str]:
+    passed = ", ".join(arguments.values())
+    qualifiers = f"__global__ {_SPACE[sig.kind]}" if form == "asc" else 'extern "C" __global__ __aicore__'
+    lines = [f"{qualifiers} void {name}({_parameters(arguments)})", "{"]
+    if form == "launch" and sig.kind in _TASK:
+        lines.append(f"    KERNEL_TASK_TYPE_DEFAULT({_TASK[sig.kind]});")
+    lines.append("    InitSocState();")
+    if sig.kind == "mix":
+        for core, guard in (("cube", "ASCEND_IS_AIC"), ("vector", "ASCEND_IS_AIV")):
+            if core in cores:
+                lines += [f"    if {guard} {{", f"        {name}_{core}({passed});", "    }"]
+    else:
+        lines.append(f"    {name}_{cores[0]}({passed});")
+    lines += ["    PipeBarrier<PIPE_ALL>();", "}"]
+    return lines

@@ -1,0 +1,298 @@
+"""Transfers between global memory and the memories of a core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from tilewright.backends.ascend.ascendc.lanes import BLOCK_BYTES, run_name
+from tilewright.backends.ascend.ascendc.names import CPP_TYPES
+from tilewright.backends.ascend.ascendc.program import Program
+from tilewright.backends.ascend.placed.form import Block, Buffer, Instruction, View
+from tilewright.backends.ascend.placed.layout import fractal_columns, padded_shape
+from tilewright.errors import UnsupportedError
+from tilewright.ir.ranges import divisor
+from tilewright.ir.symbolic import Expr, as_expr
+
+#: Limits of one transfer (Ascend C reference: DataCopyExtParams, Nd2NzParams).
+MAX_BLOCKS, MAX_GAP = 4095, (1 << 32) - 1
+MAX_ND_ROWS, MAX_ND_STRIDE = 16384, 65535
+
+Dims = list[tuple[Expr, Expr, Expr]]
+
+
+def fractal_offset(program: Program, block: Block) -> Expr:
+    """Elements from the beginning of a slot in NZ to the first element of ``block``."""
+    b = program.buffer(block.buffer)
+    wide = fractal_columns(b.layout, b.element_bytes, b.scope)[1]
+    if divisor(block.column, program.code.ranges) % wide:
+        raise program.refuse(f"a block of {b.name} begins inside a fractal")
+    return block.column * padded_rows(b) + block.row * wide
+
+
+def padded_rows(b: Buffer) -> int:
+    """Rows of a fractal buffer, whole fractals of them."""
+    rows, columns = (s.value for s in b.shape)
+    return padded_shape(b.layout, b.element_bytes, b.scope, rows, columns)[0]
+
+
+# -- global memory and the unified buffer --------------------------------------------------------------------------
+
+
+def copy_in(program: Program, node: Instruction) -> None:
+    """Rows of global memory into the unified buffer."""
+    _rows(program, node, node.dst, node.reads[0], inward=True)
+
+
+def copy_out(program: Program, node: Instruction) -> None:
+    """Rows of the unified buffer to global memory."""
+    _rows(program, node, node.reads[0], node.dst, inward=False)
+
+
+def _rows(program: Program, node: Instruction, local: object, memory: object, *, inward: bool) -> None:
+    assert isinstance(local, View) and isinstance(memory, View)
+    size = program.buffer(local.buffer).element_bytes
+    if len(local.dims) != len(memory.dims):
+        raise program.refuse(f"{node.op} between {len(local.dims)} and {len(memory.dims)} dimensions")
+    dims = _joined([(n, a, b) for (n, a), (_, b) in zip(local.dims, memory.dims, strict=True)])
+    lanes, inner, outer = dims[-1]
+    if lanes != 1 and (inner != 1 or outer != 1):
+        raise program.refuse(f"{node.op} of elements that are no run in {local.buffer} and {memory.buffer}")
+    code = program.code
+    rows: tuple[Expr, Expr, Expr] | None = None
+    if len(dims) > 1 and _rows_in_one(program, dims[-2], lanes, size):
+        rows = dims[-2]
+    loops = dims[: -2 if rows else -1]
+    with ExitStack() as stack:
+        near, far = [], []
+        for d, (n, a, b) in enumerate(loops):
+            stack.enter_context(code.block(f"for (int64_t i{d} = 0; i{d} < {code.value(n, 'rows')}; ++i{d})"))
+            near.append(f"i{d} * {code.factor(a)}")
+            far.append(f"i{d} * {code.factor(b, f'{program.tensor[memory.buffer]}_pitch')}")
+        count = "1"
+        if rows is not None:
+            count = code.value(rows[0], program.rows_of(local.buffer))
+            if _most(program, local, rows[0], rows[1]) > MAX_BLOCKS:
+                stack.enter_context(code.block(f"for (int64_t r = 0; r < {count}; r += {MAX_BLOCKS})"))
+                count = f"Smaller({MAX_BLOCKS}, {count} - r)"
+                near.append(f"r * {code.factor(rows[1])}")
+                far.append(f"r * {code.factor(rows[2])}")
+        ends = program.at(local, local.offset, " + ".join(near)), program.at(memory, memory.offset, " + ".join(far))
+        _call(program, ends, count, rows or (as_expr(1), lanes, lanes), (local, lanes), inward=inward)
+
+
+def _call(
+    program: Program,
+    ends: tuple[str, str],
+    count: str,
+    rows: tuple[Expr, Expr, Expr],
+    run: tuple[View, Expr],
+    *,
+    inward: bool,
+) -> None:
+    code, (local, lanes) = program.code, run
+    b = program.buffer(local.buffer)
+    size, cpp = b.element_bytes, CPP_TYPES[b.dtype]
+    length = _times(code.factor(lanes, run_name(program, local)), size, lanes)
+    single = rows[0] == 1
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        _whole_blocks(program, ends, count, rows, lanes * size, inward=inward)
+        return
+    gap = "0" if single else code.value((rows[2] - lanes) * size, f"{program.tensor[local.buffer]}_gap")
+    pitch = rows[1].value * size if rows[1].is_constant else 0
+    if not single and pitch % BLOCK_BYTES:
+        raise program.refuse(f"rows of {local.buffer} are {pitch} bytes apart, no whole blocks")
+    if single:
+        skip = "0"
+    elif lanes.is_constant:
+        skip = str((pitch - -(-lanes.value * size // BLOCK_BYTES) * BLOCK_BYTES) // BLOCK_BYTES)
+    else:
+        skip = f"({pitch} - RoundUp({length}, {BLOCK_BYTES})) / {BLOCK_BYTES}"
+    if inward:
+        pad = f"DataCopyPadExtParams<{cpp}>(false, 0, 0, 0)"
+        code.line(f"DataCopyPad({ends[0]}, {ends[1]}, DataCopyExtParams({count}, {length}, {gap}, {skip}, 0), {pad});")
+    else:
+        code.line(f"DataCopyPad({ends[1]}, {ends[0]}, DataCopyExtParams({count}, {length}, {skip}, {gap}, 0));")
+
+
+def _whole_blocks(
+    program: Program, ends: tuple[str, str], count: str, rows: tuple[Expr, Expr, Expr], run: Expr, *, inward: bool
+) -> None:
+    """On a fused core: DataCopy, which moves whole blocks of 32 bytes and has no padding."""
+    code, size = program.code, 1
+    known = program.code.ranges
+    if divisor(run, known) % BLOCK_BYTES or divisor(rows[2] * size, known) == -1:
+        raise UnsupportedError(
+            "ascend-ragged-transfer",
+            where=f"kernel {program.placed.kernel.name} on {program.placed.target.spelling}",
+            cause=f"rows of {run} bytes are not known to be multiples of {BLOCK_BYTES}, and DataCopyPad is not there",
+            fix="run this kernel on the host",
+        )
+    blocks = code.value(run // BLOCK_BYTES, "blocks")
+    if rows[0] == 1:
+        gaps = ("0", "0")
+    else:
+        raw = (rows[1], rows[2])
+        per = program.buffer(_name_of(program, ends[0])).element_bytes
+        if any(divisor(g * per, known) % BLOCK_BYTES for g in raw):
+            raise program.refuse("rows on a fused core begin at multiples of 32 bytes")
+        near, far = (code.value((g * per - run) // BLOCK_BYTES, "gap") for g in raw)
+        gaps = (far, near) if inward else (near, far)
+    to, source = (ends[0], ends[1]) if inward else (ends[1], ends[0])
+    code.line(f"DataCopy({to}, {source}, DataCopyParams({count}, {blocks}, {gaps[0]}, {gaps[1]}));")
+
+
+def _name_of(program: Program, text: str) -> str:
+    name = text.partition("[")[0]
+    return next(b for b, cpp in program.tensor.items() if cpp == name)
+
+
+def _times(text: str, size: int, lanes: Expr) -> str:
+    if lanes.is_constant:
+        return str(lanes.value * size)
+    return text if size == 1 else f"{text} * {size}"
+
+
+def _joined(dims: Dims) -> Dims:
+    """Dimensions of one lane dropped, and rows that follow on one another in both places joined."""
+    kept = [d for d in dims[:-1] if d[0] != 1] + [dims[-1]]
+    for d in range(len(kept) - 2, -1, -1):
+        n, a, b = kept[d + 1]
+        if kept[d][1] == a * n and kept[d][2] == b * n:
+            kept[d : d + 2] = [(kept[d][0] * n, a, b)]
+    return kept
+
+
+def _rows_in_one(program: Program, dim: tuple[Expr, Expr, Expr], lanes: Expr, size: int) -> bool:
+    """Whether rows go in one transfer: they do not overlap in memory and lie at most 4 GiB apart."""
+    gap = (dim[2] - lanes) * size
+    return program.code.low(gap) >= 0 and program.code.high(gap) <= MAX_GAP
+
+
+def _most(program: Program, view: View, rows: Expr, pitch: Expr) -> int:
+    b = program.buffer(view.buffer)
+    room = b.slot_bytes // b.element_bytes
+    return min(program.code.high(rows), room // pitch.value if pitch.is_constant and pitch.value else room)
+
+
+# -- into L1 -------------------------------------------------------------------------------------------------------
+
+
+def nd2nz(program: Program, node: Instruction) -> None:
+    """Rows of global memory into fractals of L1."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block) and isinstance(src, View)
+    code, b = program.code, program.buffer(dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    if src.dims[-1][1] != 1 and src.dims[-1][0] != 1:
+        raise program.refuse(f"columns of {src.buffer} are no run")
+    dims = [d for d in src.dims[:-1] if d[0] != 1] or [(as_expr(1), as_expr(0))]
+    columns = code.value(src.dims[-1][0], program.columns_of(dst.buffer))
+    single = len(src.dims) == 1 or code.high(dims[-1][1]) > MAX_ND_STRIDE or code.high(dims[-1][0]) > MAX_ND_ROWS
+    loops = dims if single and dims[-1][0] != 1 else dims[:-1]
+    base = fractal_offset(program, dst)
+    with ExitStack() as stack:
+        near, far = [], []
+        inner = [n for n, _ in dims]
+        for d, (n, stride) in enumerate(loops):
+            stack.enter_context(code.block(f"for (int64_t i{d} = 0; i{d} < {code.value(n, 'rows')}; ++i{d})"))
+            step = as_expr(c0)
+            for other in inner[d + 1 :]:
+                step = step * other
+            near.append(f"i{d} * {code.factor(step)}")
+            far.append(f"i{d} * {code.factor(stride, f'{program.tensor[src.buffer]}_pitch')}")
+        rows, stride = ("1", columns) if single else ("", "")
+        if not single:
+            rows = code.value(dims[-1][0], program.rows_of(dst.buffer))
+            stride = code.value(dims[-1][1], f"{program.tensor[src.buffer]}_pitch") if dims[-1][1] != 0 else columns
+        to, source = program.at(dst, base, " + ".join(near)), program.at(src, src.offset, " + ".join(far))
+        params = f"Nd2NzParams(1, {rows}, {columns}, 0, {stride}, {padded_rows(b)}, 1, 0)"
+        code.line(f"DataCopy({to}, {source}, {params});")
+
+
+def copy_nz(program: Program, node: Instruction) -> None:
+    """Columns of fractals that lie in NZ in global memory already."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    base = fractal_offset(program, dst)
+    if not isinstance(src, View) or src.dims[-1] != (as_expr(c0), as_expr(1)) or src.dims[-2][1] != c0:
+        raise program.refuse(f"{src.buffer} is no matrix in NZ")
+    rows = src.dims[-2][0]
+    count, pitch = src.dims[-3] if len(src.dims) > 2 else (as_expr(1), rows * c0)
+    if len(src.dims) > 3:
+        raise program.refuse(f"{src.buffer} in NZ has {len(src.dims)} dimensions")
+    if code.high(count) > MAX_BLOCKS:
+        raise program.refuse(f"{count} columns of fractals in one transfer")
+    length = code.value(rows, program.rows_of(dst.buffer))
+    times = code.value(count, f"{program.tensor[dst.buffer]}_fractals")
+    gap = code.value(pitch // c0 - rows, f"{program.tensor[dst.buffer]}_gap")
+    skip = code.value(padded_rows(b) - rows, f"{program.tensor[dst.buffer]}_skip")
+    source = program.at(src, src.offset)
+    code.line(f"DataCopy({program.at(dst, base)}, {source}, DataCopyParams({times}, {length}, {gap}, {skip}));")
+
+
+def zero_l1(program: Program, node: Instruction) -> None:
+    """Zeros into a block of fractals of L1, in whole columns of 32 bytes."""
+    dst = node.dst
+    assert isinstance(dst, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    to = program.at(dst, fractal_offset(program, dst))
+    cpp = CPP_TYPES[b.dtype]
+    if b.element_bytes == 1:
+        to, cpp = f"{to}.ReinterpretCast<int16_t>()", "int16_t"
+    rows = code.value(dst.rows, program.rows_of(dst.buffer))
+    skip = code.value(padded_rows(b) - dst.rows, f"{program.tensor[dst.buffer]}_skip")
+    times = str(-(-dst.columns.value // c0)) if dst.columns.is_constant else ""
+    times = times or f"CeilDiv({code.value(dst.columns, program.columns_of(dst.buffer))}, {c0})"
+    code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {rows}, {skip}, 0));")
+
+
+def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:
+    """A run from L1 to the bias table or the scales of the fixpipe, in units of ``unit`` bytes."""
+    dst, src = node.dst, node.reads[0]
+    code, b = program.code, program.buffer(dst.buffer)
+    if isinstance(dst, View):
+        count, to = dst.dims[-1][0], program.at(dst, dst.offset)
+    else:
+        count, to = dst.columns, program.at(dst, dst.column)
+    source = program.at(src, src.offset if isinstance(src, View) else fractal_offset(program, src))
+    size = b.element_bytes
+    if count.is_constant:
+        blocks = str(-(-count.value * size // unit))
+    else:
+        blocks = f"CeilDiv({code.factor(count, program.columns_of(dst.buffer))} * {size}, {unit})"
+    code.line(f"DataCopy({to}, {source}, DataCopyParams(1, {blocks}, 0, 0));")
+
+
+def ub2l1(program: Program, node: Instruction) -> None:
+    """Rows of the unified buffer of a fused core into fractals of L1: a column of blocks at a time."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    if not isinstance(src, View) or src.dims[-1][1] != 1 or len(src.dims) > 2:
+        raise program.refuse(f"{src.buffer} into L1")
+    rows, pitch = src.dims[0] if len(src.dims) > 1 else (as_expr(1), as_expr(c0))
+    if not pitch.is_constant or pitch.value % c0:
+        raise program.refuse(f"rows of {src.buffer} are no whole blocks apart")
+    columns = code.value(src.dims[-1][0], program.columns_of(dst.buffer))
+    count = code.value(rows, program.rows_of(dst.buffer))
+    with code.block(f"for (int64_t c = 0; c < {columns}; c += {c0})"):
+        to = program.at(dst, fractal_offset(program, dst), f"c * {padded_rows(b)}")
+        source = program.at(src, src.offset, "c")
+        code.line(f"DataCopy({to}, {source}, DataCopyParams({count}, 1, {pitch.value // c0 - 1}, 0));")
+
+
+TRANSFERS: dict[str, Callable[[Program, Instruction], None]] = {
+    "copy_in": copy_in,
+    "copy_out": copy_out,
+    "nd2nz": nd2nz,
+    "copy_nz": copy_nz,
+    "zero_l1": zero_l1,
+    "ub2l1": ub2l1,
+    "load_bias": lambda p, n: flat_to_l1_memory(p, n, 64),
+    "load_scales": lambda p, n: flat_to_l1_memory(p, n, 128),
+}

@@ -1,0 +1,261 @@
+"""Element-wise instructions, reductions of rows, and what fills the unified buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.backends.ascend.ascendc.lanes import (
+    BLOCK_BYTES,
+    MAX_REPEATS,
+    Repeats,
+    lanes_of,
+    outer_loops,
+    row_bound,
+    spell_lanes,
+)
+from tilewright.backends.ascend.ascendc.names import CPP_TYPES, literal
+from tilewright.backends.ascend.ascendc.program import Program
+from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
+from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.ir.symbolic import Expr
+from tilewright.ir.types import DType
+
+BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "and": "And", "or": "Or"}
+WITH_SCALAR = {"add": "Adds", "mul": "Muls", "max": "Maxs", "min": "Mins"}
+UNARY = {"exp": "Exp", "ln": "Ln", "abs": "Abs", "sqrt": "Sqrt", "relu": "Relu", "not": "Not"}
+SHIFTS = {"shift_left": "ShiftLeft", "shift_right": "ShiftRight"}
+REDUCTIONS = {"row_sum": "WholeReduceSum", "row_max": "WholeReduceMax", "row_min": "WholeReduceMin"}
+_ROUNDS = {"rint": "CAST_RINT", "floor": "CAST_FLOOR", "ceil": "CAST_CEIL", "trunc": "CAST_TRUNC", "round": "CAST_ROUND"}
+#: Casts that lose nothing take no rounding.
+_EXACT = frozenset([("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32"), ("i32", "i64")])
+
+
+def views(program: Program, node: Instruction) -> tuple[list[View], list[Scalar]]:
+    """Destination and sources in order, and the scalars."""
+    scalars = [s for s in node.srcs if isinstance(s, Scalar)]
+    tensors = [node.dst, *(s for s in node.srcs if not isinstance(s, Scalar))]
+    if not all(isinstance(v, View) for v in tensors):
+        raise program.refuse(f"{node.op} of a fractal layout")
+    return tensors, scalars  # type: ignore[return-value]
+
+
+def number(program: Program, scalar: Scalar, dtype: DType) -> str:
+    """A scalar operand of an instruction on ``dtype``."""
+    if isinstance(scalar.value, Expr):
+        if scalar.value.is_constant:
+            return literal(scalar.value.value, dtype)
+        value = program.code.value(scalar.value, "first")
+        return f"static_cast<{CPP_TYPES[dtype]}>({value})"
+    return literal(scalar.value, dtype)
+
+
+def binary(program: Program, node: Instruction) -> None:
+    """Add, Mul, …; with a scalar Adds, Muls, …"""
+    tensors, scalars = views(program, node)
+    if scalars:
+        name = WITH_SCALAR[node.op]
+        value = number(program, scalars[0], program.buffer(node.dst.buffer).dtype)
+        _unary_call(program, tensors, name, value)
+        return
+    name = BINARY[node.op]
+
+    def call(o: Sequence[str], mask: str, repeat: str, r: Repeats) -> str:
+        return f"{name}({', '.join(o)}, {mask}, {repeat}, {{{_strides(r)}}})"
+
+    spell_lanes(program, tensors, call, lambda o, count: f"{name}({', '.join(o)}, {count})")
+
+
+def unary(program: Program, node: Instruction) -> None:
+    """Exp, Abs, …"""
+    _unary_call(program, views(program, node)[0], UNARY[node.op], "")
+
+
+def shift(program: Program, node: Instruction) -> None:
+    """ShiftLeft, ShiftRight by a constant number of bits."""
+    dtype = program.buffer(node.dst.buffer).dtype
+    by = literal(int(node.parameter("by")), dtype)  # type: ignore[arg-type]
+    _unary_call(program, views(program, node)[0], SHIFTS[node.op], by)
+
+
+def cast(program: Program, node: Instruction) -> None:
+    """Cast with the rounding of the instruction."""
+    source, result = (str(program.buffer(a.buffer).dtype) for a in (node.reads[0], node.dst))
+    mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[str(node.parameter("round", "rint"))]
+    _unary_call(program, views(program, node)[0], "Cast", f"RoundMode::{mode}")
+
+
+def _unary_call(program: Program, tensors: list[View], name: str, extra: str) -> None:
+    more = f", {extra}" if extra else ""
+
+    def call(o: Sequence[str], mask: str, repeat: str, r: Repeats) -> str:
+        return f"{name}({', '.join(o)}{more}, {mask}, {repeat}, {{{_strides(r)}}})"
+
+    spell_lanes(program, tensors, call, lambda o, count: f"{name}({', '.join(o)}{more}, {count})")
+
+
+def _strides(r: Repeats) -> str:
+    return ", ".join(map(str, (*r.blocks, *r.repeats)))
+
+
+def duplicate(program: Program, node: Instruction) -> None:
+    """A number into every lane."""
+    tensors, scalars = views(program, node)
+    value = number(program, scalars[0], program.buffer(node.dst.buffer).dtype)
+
+    def call(o: Sequence[str], mask: str, repeat: str, r: Repeats) -> str:
+        return f"Duplicate({o[0]}, {value}, {mask}, {repeat}, {_strides(r)})"
+
+    spell_lanes(program, tensors, call, lambda o, count: f"Duplicate({o[0]}, {value}, {count})")
+
+
+def copy(program: Program, node: Instruction) -> None:
+    """Lanes as they are. A fused core has no Copy: ``x | x`` on halves of words keeps every bit there."""
+    tensors, _ = views(program, node)
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        _copy_by_or(program, tensors)
+        return
+
+    def call(o: Sequence[str], mask: str, repeat: str, r: Repeats) -> str:
+        return f"Copy({', '.join(o)}, {mask}, {repeat}, {{{_strides(r)}}})"
+
+    spell_lanes(program, tensors, call, None)
+
+
+def _copy_by_or(program: Program, tensors: list[View]) -> None:
+    lanes = lanes_of(program, tensors)
+    if any(s[-1] != 1 for s in lanes.strides):
+        raise program.refuse("a copy that repeats elements on a fused core")
+    words = lanes.sizes[0] // 2
+    with outer_loops(program, lanes, 1) as more:
+        count = program.code.value(lanes.counts[-1], program.columns_of(tensors[0].buffer))
+        dst, src = (
+            f"{program.at(v, v.offset, m)}.ReinterpretCast<uint16_t>()" for v, m in zip(tensors, more, strict=True)
+        )
+        program.code.line(f"Or({dst}, {src}, {src}, {count}{f' * {words}' if words > 1 else ''});")
+
+
+def iota(program: Program, node: Instruction) -> None:
+    """first, first + 1, … in every row."""
+    tensors, scalars = views(program, node)
+    first = number(program, scalars[0], program.buffer(node.dst.buffer).dtype)
+    lanes = lanes_of(program, [tensors[0]])
+    rows = tensors[0].dims
+    if len(rows) > 1 and len(lanes.counts) == 1 and lanes.counts[0] != rows[-1][0]:
+        # Rows that follow on one another are rows nevertheless: each begins at ``first`` again.
+        keep = [(n, s) for n, s in rows if n != 1] or [rows[-1]]
+        counts = tuple(n for n, _ in keep)
+        lanes = type(lanes)(lanes.views, counts, (tuple(s.value for _, s in keep),), lanes.sizes)
+    with outer_loops(program, lanes, 1) as more:
+        count = program.code.value(lanes.counts[-1], program.columns_of(tensors[0].buffer))
+        program.code.line(f"CreateVecIndex({program.at(tensors[0], tensors[0].offset, more[0])}, {first}, {count});")
+
+
+def brcb(program: Program, node: Instruction) -> None:
+    """One element a row into a block a row, eight rows a repeat."""
+    (dst, src), _ = views(program, node)
+    size = program.buffer(dst.buffer).element_bytes
+    if len(dst.dims) < 2 or src.dims[-1][1] != 0 or src.dims[-2][1] != 1:
+        raise program.refuse(f"a spread of {src.buffer} that is not one element to a block")
+    for counts, _ in [(dst.dims[:-2], 0)]:
+        if any(n != 1 for n, _ in counts):
+            raise program.refuse(f"a spread of {src.buffer} over {len(dst.dims)} dimensions")
+    rows, pitch = dst.dims[-2]
+    blocks = pitch.value * size // BLOCK_BYTES
+    _room(program, dst, rows, pitch.value)
+    _room(program, src, rows, 1)
+    code = program.code
+    high = min(code.high(rows), program.buffer(dst.buffer).slot_bytes // size // pitch.value)
+    if -(-high // 8) > MAX_REPEATS:
+        raise program.refuse(f"a spread of {high} rows")
+    count = code.value(rows, program.rows_of(dst.buffer))
+    repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"
+    code.line(f"Brcb({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {repeats}, {{{blocks}, {8 * blocks}}});")
+
+
+def _room(program: Program, view: View, rows: Expr, pitch: int) -> None:
+    """A repeat of Brcb reads and writes eight rows, whatever the number that is wanted."""
+    b = program.buffer(view.buffer)
+    have = b.slot_bytes // b.element_bytes
+    need = round_up(min(program.code.high(rows), max(1, have // pitch)), 8) * pitch
+    if need > round_up(have, BLOCK_BYTES // b.element_bytes):
+        raise program.refuse(f"{view.buffer} has no room for whole groups of eight rows, which Brcb works on")
+
+
+def reduce_rows(program: Program, node: Instruction) -> None:
+    """One number a row; a row is at most one repeat."""
+    (dst, src), _ = views(program, node)
+    size = program.buffer(src.buffer).element_bytes
+    name = REDUCTIONS[node.op]
+    code = program.code
+    if name != "WholeReduceSum" and int(program.placed.target.extra["architecture"]) == 2002:
+        raise program.refuse(f"{name} on a fused core, where it writes the index beside the value")
+    counts, columns = src.dims[:-1], src.dims[-1]
+    if columns[0].is_constant and columns[0].value * size > 256:
+        raise program.refuse(f"a reduction of {columns[0]} lanes, more than one repeat")
+    order = "" if name == "WholeReduceSum" else ", ReduceOrder::ORDER_ONLY_VALUE"
+    dims = [d for d in range(len(counts)) if counts[d][0] != 1] or [len(counts) - 1] if counts else []
+    width = code.value(columns[0], program.columns_of(src.buffer))
+    if not dims:
+        code.line(f"{name}({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {width}, 1, 1, 1, 8{order});")
+        return
+    steps = [s.value for _, s in dst.dims[: len(counts)]]
+    lanes = type(lanes_of(program, [src]))(
+        (dst, src),
+        tuple(counts[d][0] for d in dims),
+        (tuple(steps[d] for d in dims), tuple(counts[d][1].value for d in dims)),
+        (size, size),
+    )
+    with outer_loops(program, lanes, 1) as more:
+        _reduce_last(program, lanes, more, f"{name}|{width}|{order}")
+
+
+def _reduce_last(program: Program, lanes: object, more: list[str], spelling: str) -> None:
+    from tilewright.backends.ascend.ascendc.lanes import Lanes
+
+    assert isinstance(lanes, Lanes)
+    name, width, order = spelling.split("|")
+    code = program.code
+    rows = code.value(lanes.counts[-1], program.rows_of(lanes.views[1].buffer))
+    step, pitch = lanes.strides[0][-1], lanes.strides[1][-1] * lanes.sizes[1]
+    if pitch % BLOCK_BYTES:
+        raise program.refuse(f"rows {pitch} bytes apart are no whole blocks")
+    strides = f"{step}, 1, {pitch // BLOCK_BYTES}{order}"
+
+    def call(a: Sequence[str], count: str) -> str:
+        dst, src = (program.at(v, v.offset, m) for v, m in zip(lanes.views, a, strict=True))
+        return f"{name}({dst}, {src}, {width}, {count}, {strides});"
+
+    if row_bound(program, lanes, -1) <= MAX_REPEATS:
+        code.line(call(more, rows))
+        return
+    with code.block(f"for (int64_t r = 0; r < {rows}; r += {MAX_REPEATS})"):
+        moved = [" + ".join(t for t in (m, f"r * {s[-1]}") if t) for m, s in zip(more, lanes.strides, strict=True)]
+        code.line(call(moved, f"Smaller({MAX_REPEATS}, {rows} - r)"))
+
+
+def gather(program: Program, node: Instruction) -> None:
+    """Elements at byte offsets from the beginning of the source's slot."""
+    tensors, _ = views(program, node)
+    dst, src, index = tensors
+    lanes = lanes_of(program, [dst, index])
+    if any(s[-1] != 1 for s in lanes.strides):
+        raise program.refuse("a gather whose lanes are no runs")
+    base = program.at(src, src.offset * 0)
+    with outer_loops(program, lanes, 1) as more:
+        count = program.code.value(lanes.counts[-1], program.columns_of(dst.buffer))
+        to, by = (program.at(v, v.offset, m) for v, m in zip(lanes.views, more, strict=True))
+        program.code.line(f"Gather({to}, {base}, {by}, 0, {count});")
+
+
+VECTOR: dict[str, Callable[[Program, Instruction], None]] = {
+    **dict.fromkeys(BINARY, binary),
+    **dict.fromkeys(UNARY, unary),
+    **dict.fromkeys(SHIFTS, shift),
+    **dict.fromkeys(REDUCTIONS, reduce_rows),
+    "cast": cast,
+    "copy": copy,
+    "duplicate": duplicate,
+    "iota": iota,
+    "brcb": brcb,
+    "gather": gather,
+}

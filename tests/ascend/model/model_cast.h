@@ -1,0 +1,213 @@
+// Casts, comparisons and selections.
+#ifndef MODEL_CAST_H
+#define MODEL_CAST_H
+
+#include "model_vector.h"
+
+namespace AscendC {
+
+enum class RoundMode { CAST_NONE, CAST_RINT, CAST_FLOOR, CAST_CEIL, CAST_ROUND, CAST_TRUNC, CAST_ODD };
+enum class CMPMODE : uint8_t { LT, GT, EQ, LE, GE, NE };
+enum class SELMODE : uint8_t { VSEL_CMPMASK_SPR, VSEL_TENSOR_SCALAR_MODE, VSEL_TENSOR_TENSOR_MODE };
+
+}  // namespace AscendC
+
+namespace model {
+
+using AscendC::RoundMode;
+
+inline double rounded(double x, RoundMode mode)
+{
+    switch (mode) {
+    case RoundMode::CAST_RINT: return round_even(x);
+    case RoundMode::CAST_FLOOR: return std::floor(x);
+    case RoundMode::CAST_CEIL: return std::ceil(x);
+    case RoundMode::CAST_ROUND: return std::round(x);
+    case RoundMode::CAST_TRUNC: return std::trunc(x);
+    default: refuse("a cast with this rounding");
+    }
+}
+
+// Pairs of types that Cast has on a vector core (Ascend C reference, Cast).
+template <class T, class U>
+constexpr bool castable()
+{
+    if (std::is_same<U, float>::value) {
+        return one_of<T, float, half, bfloat16_t, int16_t, int32_t, int64_t>;
+    }
+    if (std::is_same<U, half>::value) {
+        return one_of<T, float, int16_t, int32_t, int8_t, uint8_t>;
+    }
+    if (std::is_same<U, bfloat16_t>::value) {
+        return one_of<T, float, int32_t>;
+    }
+    if (std::is_same<U, int32_t>::value) {
+        return one_of<T, float, int16_t, int64_t>;
+    }
+    if (std::is_same<U, int16_t>::value) {
+        return one_of<T, half, float>;
+    }
+    return std::is_same<U, int64_t>::value ? one_of<T, int32_t, float> : one_of<T, half>;
+}
+
+template <class T, class U>
+T cast(U x, RoundMode mode)
+{
+    static_assert(castable<T, U>(), "Cast");
+    static_assert(__NPU_ARCH__ == 2201 || !one_of<bfloat16_t, T, U>, "Cast");
+    if constexpr (floating<U> && floating<T>) {
+        if constexpr (std::is_same<T, U>::value) {
+            return static_cast<T>(rounded(static_cast<double>(x), mode));
+        } else if constexpr (sizeof(T) > sizeof(U)) {
+            return static_cast<T>(static_cast<float>(x));
+        } else {
+            if (mode != RoundMode::CAST_RINT) {
+                refuse("between floats only CAST_RINT is modelled");
+            }
+            return static_cast<T>(static_cast<float>(x));
+        }
+    } else if constexpr (floating<U>) {
+        return saturated<T>(rounded(static_cast<double>(x), mode));
+    } else if constexpr (std::is_same<T, float>::value) {
+        return static_cast<float>(x);
+    } else if constexpr (floating<T>) {
+        return static_cast<T>(static_cast<double>(x));
+    } else {
+        return static_cast<T>(x);
+    }
+}
+
+template <class T>
+bool compared(T a, T b, AscendC::CMPMODE mode)
+{
+    const double x = static_cast<double>(a), y = static_cast<double>(b);
+    switch (mode) {
+    case AscendC::CMPMODE::LT: return x < y;
+    case AscendC::CMPMODE::GT: return x > y;
+    case AscendC::CMPMODE::EQ: return x == y;
+    case AscendC::CMPMODE::LE: return x <= y;
+    case AscendC::CMPMODE::GE: return x >= y;
+    default: return x != y;
+    }
+}
+
+// Bits of whole repeats, one behind the other; what lies beyond a tensor is compared as well.
+template <class T, class F>
+void compare(const AscendC::LocalTensor<uint8_t>& dst, int64_t repeats, F f)
+{
+    static_assert(one_of<T, half, float>, "Compare");
+    operand(dst, "Compare");
+    const int64_t per = 256 / int64_t(sizeof(T));
+    for (int64_t r = 0; r < repeats; ++r) {
+        std::vector<uint8_t> bits(static_cast<size_t>(per / 8));
+        for (int64_t l = 0; l < per; ++l) {
+            bits[static_cast<size_t>(l / 8)] |= static_cast<uint8_t>(f(r, l) << l % 8);
+        }
+        for (int64_t i = 0; i < per / 8; ++i) {
+            *dst.at(dst.byte + r * per / 8 + i) = bits[static_cast<size_t>(i)];
+        }
+    }
+}
+
+template <class T>
+int64_t whole_repeats(uint32_t count)
+{
+    if (count * sizeof(T) % 256 != 0) {
+        refuse("a comparison of %u elements, no multiple of 256 bytes", count);
+    }
+    return static_cast<int64_t>(count * sizeof(T) / 256);
+}
+
+}  // namespace model
+
+namespace AscendC {
+
+template <class T, class U>
+void Cast(const LocalTensor<T>& dst, const LocalTensor<U>& src, const RoundMode& roundMode, const uint32_t count)
+{
+    model::operand(dst, "Cast"), model::operand(src, "Cast");
+    for (int64_t i = 0; i < count; ++i) {
+        *dst.at(dst.byte + i * int64_t(sizeof(T))) =
+            model::cast<T, U>(*src.at(src.byte + i * int64_t(sizeof(U))), roundMode);
+    }
+}
+
+template <class T, class U, bool isSetMask = true>
+void Cast(const LocalTensor<T>& dst, const LocalTensor<U>& src, const RoundMode& roundMode, const uint64_t mask,
+          model::Exact<uint8_t> repeatTime, const UnaryRepeatParams& p)
+{
+    model::operand(dst, "Cast"), model::operand(src, "Cast");
+    const int64_t per = 256 / int64_t(sizeof(T) > sizeof(U) ? sizeof(T) : sizeof(U));
+    model::masked(mask, per, repeatTime, [&](int64_t r, int64_t l) {
+        *dst.at(model::byte_of(dst, {p.dstBlkStride, p.dstRepStride}, r, l)) =
+            model::cast<T, U>(*src.at(model::byte_of(src, {p.srcBlkStride, p.srcRepStride}, r, l)), roundMode);
+    });
+}
+
+template <class T, class U>
+void Compare(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, CMPMODE cmpMode,
+             uint32_t count)
+{
+    Compare(dst, src0, src1, cmpMode, uint64_t(256 / sizeof(T)), model::whole_repeats<T>(count),
+            BinaryRepeatParams(1, 1, 1, 8, 8, 8));
+}
+
+// The mask has no effect: whole repeats are compared.
+template <class T, class U, bool isSetMask = true>
+void Compare(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, CMPMODE cmpMode,
+             const uint64_t mask, model::Exact<uint8_t> repeatTime, const BinaryRepeatParams& p)
+{
+    (void)mask;
+    model::operand(src0, "Compare"), model::operand(src1, "Compare");
+    model::compare<T>(dst, repeatTime, [&](int64_t r, int64_t l) {
+        return model::compared(src0.beyond(model::byte_of(src0, {p.src0BlkStride, p.src0RepStride}, r, l)),
+                               src1.beyond(model::byte_of(src1, {p.src1BlkStride, p.src1RepStride}, r, l)), cmpMode);
+    });
+}
+
+template <class T, class U>
+void CompareScalar(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const T src1Scalar, CMPMODE cmpMode,
+                   uint32_t count)
+{
+    model::operand(src0, "CompareScalar");
+    model::compare<T>(dst, model::whole_repeats<T>(count), [&](int64_t r, int64_t l) {
+        return model::compared(src0.beyond(model::byte_of(src0, {1, 8}, r, l)), src1Scalar, cmpMode);
+    });
+}
+
+template <class T, class U>
+void Select(const LocalTensor<T>& dst, const LocalTensor<U>& selMask, const LocalTensor<T>& src0,
+            const LocalTensor<T>& src1, SELMODE selMode, uint32_t count)
+{
+    static_assert(model::one_of<T, half, float> && sizeof(U) == 1, "Select");
+    if (selMode != SELMODE::VSEL_TENSOR_TENSOR_MODE) {
+        model::refuse("Select of two tensors in another mode");
+    }
+    model::operand(dst, "Select"), model::operand(selMask, "Select");
+    model::operand(src0, "Select"), model::operand(src1, "Select");
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = i * int64_t(sizeof(T));
+        const bool first = *selMask.at(selMask.byte + i / 8) >> i % 8 & 1;
+        *dst.at(dst.byte + at) = first ? *src0.at(src0.byte + at) : *src1.at(src1.byte + at);
+    }
+}
+
+template <class T, class U>
+void Select(const LocalTensor<T>& dst, const LocalTensor<U>& selMask, const LocalTensor<T>& src0, T src1,
+            SELMODE selMode, uint32_t count)
+{
+    static_assert(model::one_of<T, half, float> && sizeof(U) == 1, "Select");
+    if (selMode != SELMODE::VSEL_TENSOR_SCALAR_MODE) {
+        model::refuse("Select of a tensor and a number in another mode");
+    }
+    model::operand(dst, "Select"), model::operand(selMask, "Select"), model::operand(src0, "Select");
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t at = i * int64_t(sizeof(T));
+        const bool first = *selMask.at(selMask.byte + i / 8) >> i % 8 & 1;
+        *dst.at(dst.byte + at) = first ? *src0.at(src0.byte + at) : src1;
+    }
+}
+
+}  // namespace AscendC
+
+#endif

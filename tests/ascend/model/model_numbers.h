@@ -1,0 +1,129 @@
+// half and bfloat16, rounded to nearest, ties to even; conversions between numbers.
+#ifndef MODEL_NUMBERS_H
+#define MODEL_NUMBERS_H
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+namespace model {
+
+inline uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+inline float float_of(uint32_t bits)
+{
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// A double as a binary number of `fraction` stored bits and an exponent field of `exponent` bits, rounded once.
+inline uint32_t rounded_bits(double x, int fraction, int exponent)
+{
+    const uint32_t sign = std::signbit(x) ? 1u << (fraction + exponent) : 0u;
+    const uint32_t infinite = ((1u << exponent) - 1) << fraction;
+    if (std::isnan(x)) {
+        return sign | infinite | 1u << (fraction - 1);
+    }
+    if (std::isinf(x)) {
+        return sign | infinite;
+    }
+    if (x == 0) {
+        return sign;
+    }
+    int e;
+    std::frexp(x, &e);  // |x| = m * 2^e, 0.5 <= m < 1
+    const int lowest = 2 - (1 << (exponent - 1));  // exponent of the least normal number
+    const int scale = (e - 1 < lowest ? lowest : e - 1) - fraction;
+    const double units = std::nearbyint(std::ldexp(std::fabs(x), -scale));  // exact scaling, then one rounding
+    const double value = std::ldexp(units, scale);
+    if (value >= std::ldexp(1.0, 1 << (exponent - 1))) {
+        return sign | infinite;
+    }
+    if (value < std::ldexp(1.0, lowest)) {
+        return sign | static_cast<uint32_t>(units);
+    }
+    std::frexp(value, &e);
+    const uint32_t field = static_cast<uint32_t>(e - 1 - lowest + 1);
+    const uint32_t mantissa = static_cast<uint32_t>(std::ldexp(value, fraction - (e - 1))) & ((1u << fraction) - 1);
+    return sign | field << fraction | mantissa;
+}
+
+inline float widened(uint32_t bits, int fraction, int exponent)
+{
+    const bool negative = bits >> (fraction + exponent);
+    const uint32_t field = bits >> fraction & ((1u << exponent) - 1), mantissa = bits & ((1u << fraction) - 1);
+    const int lowest = 2 - (1 << (exponent - 1));
+    float x;
+    if (field == (1u << exponent) - 1) {
+        x = mantissa ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+    } else if (field == 0) {
+        x = std::ldexp(static_cast<float>(mantissa), lowest - fraction);
+    } else {
+        x = std::ldexp(static_cast<float>(mantissa | 1u << fraction), static_cast<int>(field) - 1 + lowest - fraction);
+    }
+    return negative ? -x : x;
+}
+
+template <int fraction, int exponent>
+struct Narrow {
+    uint16_t bits = 0;
+    Narrow() = default;
+    explicit Narrow(float x) : bits(static_cast<uint16_t>(rounded_bits(x, fraction, exponent))) {}
+    explicit Narrow(double x) : bits(static_cast<uint16_t>(rounded_bits(x, fraction, exponent))) {}
+    explicit Narrow(int64_t x) : Narrow(static_cast<double>(x)) {}
+    explicit operator float() const { return widened(bits, fraction, exponent); }
+    explicit operator double() const { return widened(bits, fraction, exponent); }
+};
+
+}  // namespace model
+
+using half = model::Narrow<10, 5>;
+using bfloat16_t = model::Narrow<7, 8>;
+
+namespace model {
+
+template <class T>
+constexpr bool floating = std::is_same<T, float>::value || std::is_same<T, half>::value ||
+                          std::is_same<T, bfloat16_t>::value;
+
+template <class T, class... Allowed>
+constexpr bool one_of = (std::is_same<T, Allowed>::value || ...);
+
+// A result computed in double, rounded once to T.
+template <class T>
+T round_to(double x)
+{
+    return static_cast<T>(x);
+}
+
+inline double round_even(double x)
+{
+    return std::nearbyint(x);  // the mode of the machine is never changed from "to nearest, ties to even"
+}
+
+// The nearest value of an integer type; NaN is 0.
+template <class T>
+T saturated(double x)
+{
+    if (std::isnan(x)) {
+        return 0;
+    }
+    const double low = static_cast<double>(std::numeric_limits<T>::min());
+    const double high = std::ldexp(1.0, std::numeric_limits<T>::digits);
+    if (x <= low) {
+        return std::numeric_limits<T>::min();
+    }
+    return x >= high ? std::numeric_limits<T>::max() : static_cast<T>(x);
+}
+
+}  // namespace model
+
+#endif
