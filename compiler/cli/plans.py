@@ -78,16 +78,16 @@ def sources(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
 
 def _source_line(k: Mapping[str, Any]) -> str:
     workspace = f", {size(k['workspace'])} of workspace a group" if k["workspace"] else ""
-    fault = ", a word for faults" if k["fault"] else ""
+    fault = ", a word for faults" if any(kind == "fault" for _, kind in k["arguments"]) else ""
     counts = f"{k['flags']} flags, {k['barriers']} barriers, {k['meetings']} flags between cores"
     where = f"{' and '.join(k['cores'])} cores, {k['groups']} groups"
-    return f"{k['entry']}: {where}{workspace}{fault}; {counts}; {k['choice']}"
+    return f"{k['kernel']}: {where}{workspace}{fault}; {counts}; {k['choice']}"
 
 
 def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
     """The launches of a part that is source text, in the plan's order."""
     member = target.members["launches.json"]
-    kinds = {"entry": str, "groups": str, "choice": str, "workspace": int, "fault": bool, "cores": list}
+    kinds = {"kernel": str, "groups": str, "choice": str, "workspace": int, "cores": list, "arguments": list}
     kinds |= dict.fromkeys(("flags", "barriers", "meetings"), int)
     try:
         told = json.loads(bytes(artifact.checked(member)))
@@ -95,6 +95,7 @@ def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
             if not all(isinstance(launch[name], kind) for name, kind in kinds.items()):
                 raise TypeError("a launch is malformed")
             launch["cores"] = [str(c) for c in launch["cores"]]
+            launch["arguments"] = [(str(name), str(kind)) for name, kind in launch["arguments"]]
         return list(told)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise artifact.damaged(member, f"it is no list of launches ({error})") from None

@@ -206,5 +206,3 @@ def _columns(program: Program, lanes: Lanes, more: list[str], call: Call, count_
 
 def _sum(*terms: str) -> str:
     return " + ".join(t for t in terms if t)
-
-

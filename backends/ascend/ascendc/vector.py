@@ -25,7 +25,13 @@ WITH_SCALAR = {"add": "Adds", "mul": "Muls", "max": "Maxs", "min": "Mins"}
 UNARY = {"exp": "Exp", "ln": "Ln", "abs": "Abs", "sqrt": "Sqrt", "relu": "Relu", "not": "Not"}
 SHIFTS = {"shift_left": "ShiftLeft", "shift_right": "ShiftRight"}
 REDUCTIONS = {"row_sum": "WholeReduceSum", "row_max": "WholeReduceMax", "row_min": "WholeReduceMin"}
-_ROUNDS = {"rint": "CAST_RINT", "floor": "CAST_FLOOR", "ceil": "CAST_CEIL", "trunc": "CAST_TRUNC", "round": "CAST_ROUND"}
+_ROUNDS = {
+    "rint": "CAST_RINT",
+    "floor": "CAST_FLOOR",
+    "ceil": "CAST_CEIL",
+    "trunc": "CAST_TRUNC",
+    "round": "CAST_ROUND",
+}
 #: Casts that lose nothing take no rounding.
 _EXACT = frozenset([("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32"), ("i32", "i64")])
 
@@ -169,7 +175,9 @@ def brcb(program: Program, node: Instruction) -> None:
         raise program.refuse(f"a spread of {high} rows")
     count = code.value(rows, program.rows_of(dst.buffer))
     repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"
-    code.line(f"Brcb({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {repeats}, {{{blocks}, {8 * blocks}}});")
+    code.line(
+        f"Brcb({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {repeats}, {{{blocks}, {8 * blocks}}});"
+    )
 
 
 def _room(program: Program, view: View, rows: Expr, pitch: int) -> None:
