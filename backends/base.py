@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Union
@@ -290,3 +290,52 @@ class GraphBackend(Backend):
     @abstractmethod
     def tools(self, target: Target, settings: ProgramSettings) -> Mapping[str, str]:
         """Tool → version, of those that have a part in programs for ``target``; for provenance."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSource:
+    """The model that a graph was imported from: its name for messages, and the names of its nodes and values."""
+
+    title: str
+    names: frozenset[str]
+
+
+class GraphRoute(ABC):
+    """A graph as files for somebody else's compiler: operators that it takes, and how it is called."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def targets(self) -> Mapping[str, Target]:
+        """Targets by spelling."""
+
+    @abstractmethod
+    def knows(self, node: ir.Node) -> bool:
+        """Whether the other compiler has the operator of a node at all; one that it has not is replaced by its
+        definition, where the standard gives one."""
+
+    @abstractmethod
+    def passes(self) -> Sequence[Pass]:
+        """After canonicalization, before definitions are asked for."""
+
+    @abstractmethod
+    def cleanup(self) -> Sequence[Pass]:
+        """After definitions."""
+
+    @abstractmethod
+    def computes(self, node: ir.Node) -> str:
+        """As :meth:`GraphBackend.computes`."""
+
+    @abstractmethod
+    def floats(self, target: Target) -> frozenset[str]:
+        """16-bit float types in which the target computes products, by spelling."""
+
+    @abstractmethod
+    def files(
+        self, model: ir.Model, target: Target, buckets: Mapping[str, tuple[int, ...]], source: GraphSource
+    ) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Names of files and their bytes in pieces; ``model`` is used up.
+
+        ``buckets`` are sizes by symbol. Raises ``UnsupportedError`` that lists every
+        node that is not taken, ``UsageError`` for sizes that cannot be said.
+        """

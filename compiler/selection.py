@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tilewright.backends.base import Backend
+from tilewright.backends.base import Backend, GraphRoute
 from tilewright.codegen.toolchain import default_toolchain
 from tilewright.errors import UsageError
 from tilewright.options import Options
@@ -21,6 +21,26 @@ BACKENDS: Mapping[str, str] = {
     "tpu": "tilewright.backends.xla.backend:XlaBackend",
     "xla": "tilewright.backends.xla.backend:XlaBackend",
 }
+
+#: Where each route of a graph to another compiler lives, by the kind of files that it writes.
+ROUTES: Mapping[str, str] = {
+    "onnx-atc": "tilewright.backends.ascend.graph_route.atc:AtcRoute",
+}
+
+
+def find_route(kind: str, spelling: str) -> tuple[GraphRoute, Target]:
+    """The route that writes such files, and one of its targets. Raises ``UsageError`` when there is no such thing."""
+    if kind not in ROUTES:
+        fix = f"use one of {', '.join(ROUTES)}"
+        raise UsageError("unknown-route", where=f"--as {kind}", cause="no such files are written", fix=fix)
+    module, _, name = ROUTES[kind].partition(":")
+    route = getattr(importlib.import_module(module), name)()
+    assert isinstance(route, GraphRoute)
+    targets = route.targets()
+    if spelling not in targets:
+        cause, fix = f"--as {kind} is not for it", f"use one of {', '.join(targets)}"
+        raise UsageError("unknown-target", where=f"target {spelling!r}", cause=cause, fix=fix)
+    return route, targets[spelling]
 
 
 def resolve_targets(options: Options, build: bool = True) -> list[tuple[Backend, Target]]:

@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         "selection",
         "__version__",
     },
+    "graph_export": BELOW_DRIVER | {"entries", "quantization", "selection"},
     "runner": BELOW_DRIVER | {"driver", "runtime"},
     "ways": {"ops"},
     "operators": {"frontend", "ops", "ways"},
@@ -111,7 +112,8 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {"errors"},
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
-    | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis", "quantization"},
+    | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis", "quantization"}
+    | {"graph_export"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

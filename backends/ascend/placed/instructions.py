@@ -47,7 +47,8 @@ Arithmetic:
 - ``cast`` rounds as its ``round`` parameter says: ``rint`` (to nearest even; the default), ``floor``, ``ceil``,
   ``trunc``, ``round`` (half away from zero). From float to integer it rounds, then saturates; NaN becomes 0. To a
   float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
-  largest finite number is infinity. Between integers bits are cut. A cast of f32 to f32 rounds to whole numbers.
+  largest finite number is infinity. A result of zero has the sign of the operand. Between integers bits are cut. A
+  cast of f32 to f32 rounds to whole numbers.
 - ``iota`` gives first + i, exact, rounded once to the element type.
 - ``compare`` with a NaN is false, but ``ne``. Bits of the last byte beyond the row are 0.
 - ``fixpipe``, in this order: ``quant`` multiplies, relu (``relu`` = 1), the destination. Without ``quant``: f32 →
