@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tilewright.backends.ascend.placed.footprint import Touch, touch, value_of
+from tilewright.backends.ascend.placed.evaluate import compiled
+from tilewright.backends.ascend.placed.footprint import Touch, value_of
 from tilewright.backends.ascend.placed.form import (
+    Access,
     Barrier,
+    Block,
     Buffer,
     CrossFlag,
     Flag,
     Instruction,
     Loop,
     Node,
+    Parameter,
     Read,
     Scalar,
     counter,
@@ -27,13 +31,16 @@ Statement = Instruction | Flag | CrossFlag | Barrier | Read
 Reader = Callable[[Read, Mapping[str, int]], int]
 
 
+#: A parameter whose expression has a value.
+Value = int | float | str | tuple[int, ...]
+
 #: What a flag or a barrier touches.
 NOTHING = Touch("", 0, 0, (0,), (0,))
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One statement as issued. ``where`` are the loop variables, for messages."""
+    """One statement as issued. ``where`` are the loop variables, for messages; ``values`` the parameters."""
 
     node: Statement
     pipe: str
@@ -43,10 +50,16 @@ class Item:
     sources: tuple[Touch | float | int, ...] = ()
     scratch: Touch | None = None
     init: int = 0
+    values: tuple[tuple[str, Value], ...] = ()
 
     @property
     def text(self) -> str:
         return f"{statement_text(self.node)}  at {self.where or 'top'}"
+
+    @property
+    def reads(self) -> tuple[Touch, ...]:
+        """What is read, apart from the accumulator of a ``mmad``."""
+        return tuple(s for s in self.sources if isinstance(s, Touch))
 
 
 def lowest(node: Read, env: Mapping[str, int]) -> int:
@@ -58,8 +71,9 @@ def issue(
     body: tuple[Node, ...], buffers: Mapping[str, Buffer], env: Mapping[str, int], read: Reader = lowest
 ) -> Iterator[Item]:
     """The statements of a program, evaluated; loop counters run on from one entry of a loop to the next."""
+    evaluate = evaluator(buffers)
     for node, values, where in walk(body, dict(env), "", read):
-        yield item_of(node, buffers, values, where)
+        yield evaluate(node, values, where)
 
 
 def walk(
@@ -83,22 +97,131 @@ def walk(
 
 def item_of(node: Statement, buffers: Mapping[str, Buffer], env: Mapping[str, int], where: str) -> Item:
     """A statement with its expressions evaluated under ``env``."""
+    return evaluator(buffers)(node, env, where)
+
+
+def evaluator(buffers: Mapping[str, Buffer]) -> Evaluator:
+    """The evaluator of ``buffers``; the latest ones are kept."""
+    for known in _EVALUATORS:
+        if known.buffers is buffers:
+            return known
+    _EVALUATORS.insert(0, Evaluator(buffers))
+    del _EVALUATORS[4:]
+    return _EVALUATORS[0]
+
+
+class Evaluator:
+    """Evaluates statements over one set of buffers, each distinct set of numbers once."""
+
+    def __init__(self, buffers: Mapping[str, Buffer]):
+        self.buffers = buffers
+        # The node is kept with what belongs to it, so that its identity stays its own.
+        self._known: dict[int, tuple[Statement, Callable[[Mapping[str, int]], tuple[int, ...]], _Shape, _Seen]] = {}
+
+    def __call__(self, node: Statement, env: Mapping[str, int], where: str) -> Item:
+        entry = self._known.get(id(node))
+        if entry is None:
+            shape = _shape(node, self.buffers)
+            entry = self._known[id(node)] = (node, compiled(shape.expressions), shape, {})
+        _, evaluate, shape, seen = entry
+        numbers = evaluate(env)
+        parts = seen.get(numbers)
+        if parts is None:
+            if len(seen) > _MOST:
+                seen.clear()
+            parts = seen[numbers] = shape.build(numbers)
+        return Item(node, shape.pipe, where, *parts)
+
+
+#: An item but for its statement, pipe and place: event, destination, sources, scratch, start, parameters.
+_Parts = tuple[int, Touch, tuple[Touch | float | int, ...], Touch | None, int, tuple[tuple[str, Value], ...]]
+_Seen = dict[tuple[int, ...], _Parts]
+_NONE: _Parts = (0, NOTHING, (), None, 0, ())
+#: Sets of numbers that are kept of one statement.
+_MOST = 20000
+_EVALUATORS: list[Evaluator] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How an item is made from the numbers of a statement's expressions."""
+
+    pipe: str
+    expressions: tuple[Expr, ...]
+    build: Callable[[tuple[int, ...]], _Parts]
+
+
+def _shape(node: Statement, buffers: Mapping[str, Buffer]) -> _Shape:
     match node:
         case Instruction():
-            sources = tuple(
-                _number(s.value, env) if isinstance(s, Scalar) else touch(s, buffers[s.buffer].slots, env)
-                for s in node.srcs
-            )
-            scratch = None if node.scratch is None else touch(node.scratch, buffers[node.scratch.buffer].slots, env)
-            init = 0 if node.init is None else value_of(node.init, env)
-            dst = touch(node.dst, buffers[node.dst.buffer].slots, env)
-            return Item(node, node.pipe, where, 0, dst, sources, scratch, init)
+            return _instruction(node, buffers)
         case Flag():
             pipe = node.src if node.action == "set" else node.dst
-            event = node.events[value_of(node.slot, env) % len(node.events)]
-            return Item(node, pipe, where, event)
-    return Item(node, node.pipe, where)
+            events = node.events
+            return _Shape(pipe, (node.slot,), lambda n: (events[n[0] % len(events)], *_NONE[1:]))
+    return _Shape(node.pipe, (), lambda n: _NONE)
 
 
-def _number(value: float | Expr, env: Mapping[str, int]) -> float | int:
-    return value_of(value, env) if isinstance(value, Expr) else value
+def _instruction(node: Instruction, buffers: Mapping[str, Buffer]) -> _Shape:
+    taken: list[Expr] = []
+
+    def take(e: Expr) -> int:
+        taken.append(e)
+        return len(taken) - 1
+
+    dst = _access(node.dst, buffers, take)
+    cycles = node.pipe == "V" and node.op not in ("brcb", "gather")
+    sources = tuple(_source(s, buffers, take, cycles) for s in node.srcs)
+    scratch = None if node.scratch is None else _access(node.scratch, buffers, take)
+    init = None if node.init is None else take(node.init)
+    values = tuple((name, _value(v, take)) for name, v in node.parameters)
+
+    def build(n: tuple[int, ...]) -> _Parts:
+        return (
+            0,
+            dst(n),
+            tuple(s(n) for s in sources),
+            None if scratch is None else scratch(n),
+            0 if init is None else n[init],
+            tuple((name, v(n)) for name, v in values),
+        )
+
+    return _Shape(node.pipe, tuple(taken), build)
+
+
+def _source(
+    operand: Access | Scalar, buffers: Mapping[str, Buffer], take: Callable[[Expr], int], cycles: bool
+) -> Callable[[tuple[int, ...]], Touch | float | int]:
+    if isinstance(operand, Scalar):
+        return _value(operand.value, take)  # type: ignore[return-value]
+    return _access(operand, buffers, take, cycles)
+
+
+def _value(value: Parameter, take: Callable[[Expr], int]) -> Callable[[tuple[int, ...]], Value]:
+    if isinstance(value, Expr):
+        at = take(value)
+        return lambda n: n[at]
+    known: Value = value
+    return lambda n: known
+
+
+def _access(
+    access: Access, buffers: Mapping[str, Buffer], take: Callable[[Expr], int], cycles: bool = False
+) -> Callable[[tuple[int, ...]], Touch]:
+    buffer = buffers[access.buffer]
+    name, slots, slot = access.buffer, buffer.slots, take(access.slot)
+    if isinstance(access, Block):
+        whole = access.whole
+        row, column, rows, columns = (take(e) for e in (access.row, access.column, access.rows, access.columns))
+        return lambda n: Touch(
+            name, n[slot] % slots, 0, (max(0, n[rows]), max(0, n[columns])), (), (n[row], n[column]), whole
+        )
+    offset, dims = take(access.offset), [(take(c), take(s)) for c, s in access.dims]
+    lanes = max(1, 32 // buffer.element_bytes) if cycles else 0
+
+    def view(n: tuple[int, ...]) -> Touch:
+        counts, strides = tuple(max(0, n[c]) for c, _ in dims), tuple(n[s] for _, s in dims)
+        cycle = lanes if lanes and counts and strides[-1] == 0 and counts[-1] > 1 else 0
+        return Touch(name, n[slot] % slots, n[offset], counts, strides, cycle=cycle)
+
+    return view

@@ -79,7 +79,8 @@ def _sum(op: str, a: Array, b: Array) -> Array:
 
 def shifted(op: str, x: Array, by: int) -> Array:
     """Bits moved left or right; the sign of a signed type stays."""
-    return np.left_shift(x, x.dtype.type(by)) if op == "shift_left" else np.right_shift(x, x.dtype.type(by))
+    distance = x.dtype.type(by)
+    return np.asarray(np.left_shift(x, distance) if op == "shift_left" else np.right_shift(x, distance))
 
 
 def packed_bits(mask: Array) -> Array:

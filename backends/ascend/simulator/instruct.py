@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.placed.footprint import (
-    Index,
-    Touch,
-    byte_index,
-    geometry,
-    last_byte,
-    touch,
-    units,
-    value_of,
-)
+from tilewright.backends.ascend.placed.footprint import Geometry, Touch, geometry, last_byte, runs, touch, value_of
 from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
-from tilewright.backends.ascend.simulator.execute import MOVES, fixpipe, mmad, vector
-from tilewright.backends.ascend.simulator.legal import check_touch
-from tilewright.backends.ascend.simulator.memory import Clock, Memory, Refused
+from tilewright.backends.ascend.simulator import lanes
+from tilewright.backends.ascend.simulator.execute import MOVES, compute
+from tilewright.backends.ascend.simulator.limits import check_item, spoiled
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.simulator.state import Clock, State, Where
 
 Array = np.ndarray[Any, Any]
 
@@ -38,15 +31,34 @@ class Moment:
     clock: Clock
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What an instruction with certain numbers touches. ``spoils``: lanes that it leaves undefined."""
+
+    reads: tuple[Touch, ...]
+    writes: tuple[Touch, ...]
+    spoils: tuple[Touch, ...]
+
+
 class Memories:
     """Every memory of a run. ``describe`` turns (pipe, statement number) into words for a refusal."""
 
     def __init__(self, placed: Placed, dims: Mapping[str, int], describe: Callable[[int, int], str]):
         self.placed, self.describe = placed, describe
         self.buffers = {b.name: b for b in placed.buffers}
-        self.owners = {b.name: i for i, b in enumerate(placed.buffers)}
         self.geometry = {b.name: geometry(b, dims) for b in placed.buffers}
-        self.memories: dict[tuple[Any, ...], Memory] = {}
+        self.dtypes = {b.name: b.dtype.numpy for b in placed.buffers}
+        aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
+        #: The name under which a buffer's memory is known: an output that is an input's new contents shares its memory.
+        self.names = {b.name: aliases.get(b.name, b.name) for b in placed.buffers}
+        numbers = {b.name: i for i, b in enumerate(placed.buffers)}
+        self.owners = {name: numbers[known] for name, known in self.names.items()}
+        outputs = {p.name for p in placed.kernel.params if p.role == "out"}
+        workspaces = {b.name for b in placed.buffers if b.workspace}
+        self.written = outputs | workspaces
+        self.states: dict[tuple[Any, ...], State] = {}
+        # The destination is kept with its plan, so that its identity stays its own.
+        self._plans: dict[tuple[int, int], tuple[Touch, _Plan]] = {}
         self.fault = False
 
     def load(self, inputs: Mapping[str, Array]) -> None:
@@ -57,21 +69,22 @@ class Memories:
                 value = np.ascontiguousarray(inputs[p.name])
                 if value.shape != shape or value.dtype != p.dtype.numpy:
                     raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(shape)}")
-                memory = self._memory(p.name, 0, 0)
-                memory.data[:] = value.view(np.uint8).reshape(-1)
-                memory.owner[:] = self.owners[p.name]
+                state = self._state(p.name, 0, 0)
+                state.data[:] = value.view(np.uint8).reshape(-1)
+                if not state.fixed:
+                    state.owner[:], state.valid[:] = self.owners[p.name], 0xFFFFFFFF
 
     def output(self, name: str) -> Array:
         """The final contents of an output. Raises :class:`Refused` where nobody wrote."""
-        memory, p = self._memory(name, 0, 0), self.placed.kernel.param(name)
-        if (memory.owner == -1).any():
+        state, p = self._state(name, 0, 0), self.placed.kernel.param(name)
+        if state.unwritten(slice(None), None):
             raise Refused("unwritten", f"output {name} has bytes that nobody wrote")
-        return memory.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
+        return state.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
 
     def read(self, node: Read, env: Mapping[str, int]) -> int:
         """What the scalar unit reads from an input. Raises :class:`Refused` for anything but an input's element."""
         param = {p.name: p for p in self.placed.kernel.params}.get(node.source.buffer)
-        if param is None or param.role == "out":
+        if param is None or self.names[param.name] in self.written:
             raise Refused(
                 "scope", f"the scalar unit reads {node.source.buffer}, which is no input", statement_text(node)
             )
@@ -79,8 +92,7 @@ class Memories:
         low, high = last_byte(where, self.geometry[param.name])
         if low < 0 or (high + 1) * (param.dtype.bits // 8) > self.geometry[param.name].slot_bytes:
             raise Refused("bounds", f"element {low} of {param.name}", statement_text(node))
-        memory = self._memory(param.name, 0, 0)
-        value = int(memory.data.view(param.dtype.numpy)[low])
+        value = int(self._state(param.name, 0, 0).data.view(param.dtype.numpy)[low])
         if value < 0 and node.wrap is not None:
             value += value_of(node.wrap, env)
         if 0 <= value < value_of(node.limit, env):
@@ -90,130 +102,139 @@ class Memories:
 
     def execute(self, item: Item, now: Moment) -> None:
         """Check one instruction against everything before it, then compute it. Raises :class:`Refused`."""
+        if item.dst.empty or any(s.empty for s in item.reads):
+            return
         node = item.node
         assert isinstance(node, Instruction)
-        sources = [s for s in item.sources if isinstance(s, Touch)]
-        if item.dst.empty or any(s.empty for s in sources):
-            return
-        writes = [item.dst, *([item.scratch] if item.scratch else [])]
-        starts = node.init is None or item.init == 0
-        reads = [*sources, item.dst] if node.op == "mmad" and not starts else sources
-        for t in (*sources, *writes):
-            check_touch(item, t, self.geometry[t.buffer], self.placed.target)
-        for t in writes:
-            self._check_own_overlap(item, t, sources, now)
-        for t in reads:
-            self._check_read(item, node, t, now)
-        for t in writes:
-            self._check_write(item, t, now)
-        moved = self._take(item, node.transpose, now) if node.op in MOVES else None
-        values = self._compute(node, item, starts, now) if moved is None else None
-        for t in reads:
-            self._at(t, now).record_read(self._units(t), now.thread, now.tick)
-        for t in writes:
-            self._at(t, now).record_write(self._units(t), now.thread, now.tick, self.owners[t.buffer])
-        if moved is not None:
-            self._put(item, *moved, now)
-        elif values is not None:
-            self._store(item.dst, values, now)
+        plan = self._plan(item, node)
+        moves = node.op in MOVES
+        reads = [(t, self._at(t, now)) for t in plan.reads]
+        writes = [(t, self._at(t, now)) for t in (*plan.spoils, *plan.writes)]
+        placed_reads = [(t, s, *s.place(t, self.geometry[t.buffer])) for t, s in reads if not s.fixed]
+        placed_writes = [(t, s, *s.place(t, self.geometry[t.buffer])) for t, s in writes]
+        for t, state, where, part in placed_reads:
+            self._check_read(item, t, state, (where, part), moves, now)
+        for t, state, where, _ in placed_writes:
+            self._check_write(item, t, state, where, now)
+        values = compute(item, lambda t: self._load(t, now), self.dtypes, self.geometry)
+        defined = self._moved(item, node, now) if moves else None
+        for _, state, where, _ in placed_reads:
+            state.record_read(where, now.thread, now.tick)
+        for n, (t, state, where, part) in enumerate(placed_writes):
+            state.record_write(where, part, now.thread, now.tick, self.owners[t.buffer])
+            if n < len(plan.spoils):
+                state.spoil(where, part)
+        g = self.geometry[item.dst.buffer]
+        state = self._at(item.dst, now)
+        lanes.store(state.data, item.dst, g, self.dtypes[item.dst.buffer], values)
+        if defined is not None:
+            self._define(state, placed_writes[-1][2], item.dst, g, defined)
 
     # -- memories ------------------------------------------------------------------------------------------------
 
-    def _at(self, t: Touch, now: Moment) -> Memory:
-        return self._memory(t.buffer, now.core, now.group)
+    def _at(self, t: Touch, now: Moment) -> State:
+        return self._state(t.buffer, now.core, now.group)
 
-    def _memory(self, buffer: str, core: int, group: int) -> Memory:
-        b, g = self.buffers[buffer], self.geometry[buffer]
+    def _state(self, buffer: str, core: int, group: int) -> State:
+        b, name = self.buffers[buffer], self.names[buffer]
         if b.scope == "gm":
-            key: tuple[Any, ...] = ("gm", buffer, group if b.workspace else 0)
-            size = g.slot_bytes * g.slots
+            key: tuple[Any, ...] = ("gm", name, group if b.workspace else 0)
         else:
-            key, size = (core, b.scope), self.placed.target.memory[b.scope].size
-        if key not in self.memories:
-            self.memories[key] = Memory(str(key), size)
-        return self.memories[key]
+            key = (core, b.scope)
+        state = self.states.get(key)
+        if state is None:
+            g = self.geometry[buffer]
+            local = b.scope != "gm"
+            size = self.placed.target.memory[b.scope].size if local else g.slot_bytes * g.slots
+            state = self.states[key] = State(size, core=local, fixed=not local and name not in self.written)
+        return state
 
-    def _units(self, t: Touch) -> Index | slice:
-        return units(t, self.geometry[t.buffer], 1)
+    def _plan(self, item: Item, node: Instruction) -> _Plan:
+        key = (id(node), id(item.dst))
+        known = self._plans.get(key)
+        if known is None:
+            check_item(item, self.buffers, self.geometry, self.placed.target)
+            reads = list(item.reads)
+            if node.op == "mmad" and node.init is not None and item.init != 0:
+                reads.append(item.dst)
+            writes = (item.dst,) if item.scratch is None else (item.scratch, item.dst)
+            plan = _Plan(tuple(reads), writes, spoiled(item, self.buffers, self.geometry))
+            self._check_own_overlap(item, plan, moves=node.op in MOVES)
+            known = self._plans[key] = (item.dst, plan)
+        return known[1]
 
     # -- rules ---------------------------------------------------------------------------------------------------
 
-    def _check_read(self, item: Item, node: Instruction, t: Touch, now: Moment) -> None:
-        memory, where = self._at(t, now), self._units(t)
-        if late := memory.unordered_writer(where, now.clock):
+    def _check_read(
+        self, item: Item, t: Touch, state: State, at: tuple[Where, Array | None], moves: bool, now: Moment
+    ) -> None:
+        where, part = at
+        if late := state.late_writer(where, now.clock):
             raise Refused("race", f"{t.buffer} is read while it may still be written", self.describe(*late), item.text)
-        if node.op in MOVES:
+        if moves:
             return
-        owner = memory.owner[where]
-        if (owner == -1).any():
+        other = state.foreign(where, self.owners[t.buffer])
+        if other is not None:
+            name = self.placed.buffers[other].name
+            raise Refused("overlap", f"{t.buffer} was overwritten in the name of {name}", "", item.text)
+        if state.unwritten(where, part):
             raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", "", item.text)
-        foreign = owner[owner != self.owners[t.buffer]]
-        if foreign.size:
-            other = self.placed.buffers[int(foreign[0])].name
-            raise Refused("overlap", f"{t.buffer} was overwritten in the name of {other}", "", item.text)
 
-    def _check_write(self, item: Item, t: Touch, now: Moment) -> None:
-        memory, where = self._at(t, now), self._units(t)
-        if late := memory.unordered_writer(where, now.clock):
+    def _check_write(self, item: Item, t: Touch, state: State, where: Where, now: Moment) -> None:
+        if state.fixed:
+            raise Refused("scope", f"{t.buffer} is an input and is written", "", item.text)
+        if late := state.late_writer(where, now.clock):
             message = f"{t.buffer} is overwritten while it may still be written"
             raise Refused("race", message, self.describe(*late), item.text)
-        if late := memory.unordered_reader(where, now.clock):
+        if late := state.late_reader(where, now.clock):
             message = f"{t.buffer} is overwritten while it may still be read"
             raise Refused("race", message, self.describe(*late), item.text)
 
-    def _check_own_overlap(self, item: Item, dst: Touch, sources: list[Touch], now: Moment) -> None:
+    def _check_own_overlap(self, item: Item, plan: _Plan, moves: bool) -> None:
         """An instruction may write exactly where it reads, lane for lane, but not partly over what it reads."""
-        memory = self._at(dst, now)
-        for s in sources:
-            in_place = (s.buffer, s.slot, s.offset, s.strides) == (dst.buffer, dst.slot, dst.offset, dst.strides)
-            if self._at(s, now) is not memory or in_place:
-                continue
-            if np.intersect1d(_flat(self._units(s)), _flat(self._units(dst))).size:
-                message = f"{dst.buffer} is written over {s.buffer}, which the same instruction reads"
-                raise Refused("overlap", message, "", item.text)
+        for dst in (*plan.writes, *plan.spoils):
+            scope = self.buffers[dst.buffer].scope
+            for s in item.reads:
+                same = self.buffers[s.buffer].scope == scope
+                if scope == "gm":
+                    same = self.names[s.buffer] == self.names[dst.buffer]
+                in_place = not moves and replace(s, buffer=dst.buffer, cycle=0, counts=dst.counts) == dst
+                in_place = in_place and s.cycle == 0 and s.buffer == dst.buffer
+                if same and not in_place and _meet(s, self.geometry[s.buffer], dst, self.geometry[dst.buffer]):
+                    if dst in plan.spoils and s.buffer == dst.buffer and (s.slot, s.offset) == (dst.slot, dst.offset):
+                        continue
+                    message = f"{dst.buffer} is written over {s.buffer}, which the same instruction reads"
+                    raise Refused("overlap", message, "", item.text)
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def _compute(self, node: Instruction, item: Item, starts: bool, now: Moment) -> Array:
-        values = [self._load(s, now) if isinstance(s, Touch) else np.asarray(s) for s in item.sources]
-        dtype = self.buffers[item.dst.buffer].dtype.numpy
-        match node.op:
-            case "zero_l1":
-                return np.zeros(item.dst.counts, dtype)
-            case "nd2nz" | "copy_in" | "copy_out":
-                return values[0].reshape(item.dst.counts)
-            case "mmad":
-                return mmad(values[0], values[1], None if starts else self._load(item.dst, now), dtype)
-            case "fixpipe":
-                return fixpipe(values[0], dtype, bool(node.parameter("relu"))).reshape(item.dst.counts)
-        return vector(node.op, values, item.dst.counts, dtype)
-
-    def _bytes(self, t: Touch) -> Index:
-        g = self.geometry[t.buffer]
-        return byte_index(t, g)[..., None] + np.arange(g.element_bytes)
-
     def _load(self, t: Touch, now: Moment) -> Array:
-        raw = np.ascontiguousarray(self._at(t, now).data[self._bytes(t)])
-        return raw.view(self.buffers[t.buffer].dtype.numpy)[..., 0]
+        return lanes.load(self._at(t, now).data, t, self.geometry[t.buffer], self.dtypes[t.buffer])
 
-    def _store(self, t: Touch, values: Array, now: Moment) -> None:
-        typed = np.ascontiguousarray(values.astype(self.buffers[t.buffer].dtype.numpy))
-        self._at(t, now).data[self._bytes(t)] = typed[..., None].view(np.uint8)
+    def _moved(self, item: Item, node: Instruction, now: Moment) -> Array | None:
+        """Which lanes that are moved were ever written, in the shape of the destination; ``None`` where all were."""
+        source = item.reads[0]
+        g, state = self.geometry[source.buffer], self._at(source, now)
+        where, part = state.place(source, g)
+        owner = self.owners[source.buffer]
+        if state.foreign(where, owner) is None and not state.unwritten(where, part):
+            return None
+        written = lanes.load(state.defined(owner, g.element_bytes), source, g, np.dtype(np.uint8))
+        return written.swapaxes(0, 1) if node.transpose else written
 
-    def _take(self, item: Item, transpose: bool, now: Moment) -> tuple[Array, Array]:
-        """Bytes of whole fractals, and which of them were ever written: what lies between is moved unseen."""
-        source = item.sources[0]
-        assert isinstance(source, Touch)
-        index = self._bytes(source)
-        index = index.swapaxes(0, 1) if transpose else index
-        memory = self._at(source, now)
-        return memory.data[index], memory.owner[index] == self.owners[source.buffer]
-
-    def _put(self, item: Item, data: Array, written: Array, now: Moment) -> None:
-        memory, index = self._at(item.dst, now), self._bytes(item.dst)
-        memory.data[index] = data
-        memory.owner[index] = np.where(written, self.owners[item.dst.buffer], -1)
+    def _define(self, state: State, where: Where, t: Touch, g: Geometry, defined: Array) -> None:
+        written = state.defined(self.owners[t.buffer], g.element_bytes)
+        lanes.store(written, t, g, np.dtype(np.uint8), defined)
+        state.define(where, written, g.element_bytes)
 
 
-def _flat(where: Index | slice) -> Index:
-    return np.arange(where.start, where.stop) if isinstance(where, slice) else where
+def _meet(a: Touch, ga: Geometry, b: Touch, gb: Geometry) -> bool:
+    """Whether two accesses of one memory share a byte."""
+    first, length = runs(a, ga)
+    other, size = runs(b, gb)
+    low, high = max(int(first[0]), int(other[0])), min(int(first[-1]) + length, int(other[-1]) + size)
+    if low >= high:
+        return False
+    at = np.searchsorted(other, first + length, side="left") - 1
+    ends = np.where(at >= 0, other[np.maximum(at, 0)] + size, 0)
+    return bool((ends > first).any())

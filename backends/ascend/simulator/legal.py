@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from tilewright.backends.ascend.placed.footprint import Geometry, Touch, byte_index, last_byte
-from tilewright.backends.ascend.placed.form import CrossFlag, Flag, Instruction, Placed, statements
-from tilewright.backends.ascend.placed.instructions import INSTRUCTIONS
+from tilewright.backends.ascend.placed.form import CrossFlag, Flag, Instruction, Placed, Scalar, statements
+from tilewright.backends.ascend.placed.instructions import CASTS, INSTRUCTIONS, Kind
 from tilewright.backends.ascend.placed.layout import OTHER_LAYOUTS, SCOPE_LAYOUT
-from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator.memory import Refused
-from tilewright.target import Target
 
 
 def check_static(placed: Placed) -> None:
@@ -47,45 +44,84 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
     split = "split" in placed.target.features
     if split and node.core == "vector" and node.pipe in ("M", "MTE1", "FIX"):
         raise Refused("pipe", f"a vector core has no {node.pipe}", statement_text(node))
-    if split and node.core == "cube" and node.pipe in ("V", "MTE3"):
+    if split and ((node.core == "cube" and node.pipe in ("V", "MTE3")) or node.op in ("drain", "ub2l1")):
         raise Refused("pipe", f"a cube core has no {node.pipe}", statement_text(node))
     scopes = tuple(placed.buffer(a.buffer).scope for a in (*node.reads, node.dst))
-    fewer = {s[skip:] for s in kind.scopes for skip in range(len(s)) if set(s[:skip]) <= {"ub"}}
-    if scopes not in fewer:
+    if scopes not in _ways(node, kind):
         raise Refused("scope", f"{node.op} cannot go through {' -> '.join(scopes)}", statement_text(node))
+    if scopes[-1] == "gm" and node.op == "fixpipe" and "fixpipe_gm" not in placed.target.features:
+        raise Refused("scope", "sums do not leave L0C for global memory here", statement_text(node))
     if unknown := {name for name, _ in node.parameters} - kind.parameters:
         raise Refused("parameter", f"{node.op} has no {', '.join(sorted(unknown))}", statement_text(node))
-    if node.op == "mmad":
-        a, b = (str(placed.buffer(s.buffer).dtype) for s in node.reads)
-        sums = placed.target.extra["mmad"].get(a)
-        if a != b or sums != str(placed.buffer(node.dst.buffer).dtype):
-            raise Refused("dtype", f"no mmad of {a} and {b} here", statement_text(node))
+    _check_dtypes(placed, node, kind)
 
 
-#: Most rows of one ND to NZ transfer, and most elements between two of them (Ascend C reference, Nd2NzParams).
-_ROWS, _STRIDE = 16384, 65535
+def _ways(node: Instruction, kind: Kind) -> set[tuple[str, ...]]:
+    """The memories that ``node`` may go through: one source less where a number stands for it, at the end."""
+    numbers = [isinstance(s, Scalar) for s in node.srcs]
+    if not any(numbers):
+        return set(kind.scopes)
+    if numbers.count(True) > 1 or not numbers[-1]:
+        return set()
+    return {s[1:] for s in kind.scopes} if node.op in _WITH_NUMBER else set(kind.scopes) if len(numbers) == 1 else set()
 
 
-def check_touch(item: Item, t: Touch, g: Geometry, target: Target) -> None:
-    """Bounds and alignment of one access as it is executed. Raises :class:`Refused`."""
-    op = item.node.op if isinstance(item.node, Instruction) else ""
-    low, high = last_byte(t, g)
-    if low < 0 or (high + 1) * g.element_bytes > g.slot_bytes:
-        raise Refused("bounds", f"elements {low}..{high} of {t.buffer}, which has {g.slot_bytes} bytes", "", item.text)
-    if t.block is not None and any(at + n > size for at, n, size in zip(t.block, t.counts, g.shape, strict=True)):
-        raise Refused("bounds", f"{t.counts} elements at {t.block} of {t.buffer}, which is {g.shape}", "", item.text)
-    if op == "mmad" and max(t.counts) > int(target.extra["mmad_limit"]):
-        raise Refused("mmad size", f"{t.counts} beyond {target.extra['mmad_limit']}", "", item.text)
-    if g.scope == "gm":
-        if op == "nd2nz" and len(t.counts) == 2 and (t.counts[0] > _ROWS or t.strides[0] > _STRIDE):
-            raise Refused("transfer", f"{t.counts[0]} rows {t.strides[0]} elements apart", "", item.text)
-        return
-    align = int(target.extra["alignment"][g.scope])
-    first = int(byte_index(t, g).flat[0])
-    if first % align:
-        raise Refused("alignment", f"{t.buffer} accessed at byte {first:#x}, not a multiple of {align}", "", item.text)
-    if op == "brcb" and t.strides[-1] == 0:
-        return  # reads single elements, eight of them at a time
-    for n, stride in list(zip(t.counts, t.strides, strict=False))[:-1]:
-        if n > 1 and (stride * g.element_bytes) % align:
-            raise Refused("alignment", f"rows of {t.buffer} are {stride * g.element_bytes} bytes apart", "", item.text)
+#: Instructions whose last source may be a number (Adds, Muls, Maxs, Mins, CompareScalar, Select).
+_WITH_NUMBER = frozenset(["add", "mul", "max", "min", "select"]) | {
+    op for op in INSTRUCTIONS if op.startswith("compare")
+}
+#: Instructions whose operands may differ in type, each with a rule of its own.
+_MIXED = frozenset(["mmad", "fixpipe", "cast", "select", "gather", "drain", "load_bias"])
+#: What leaves L0C: sums, destination, and what multiplies them.
+_WAYS_OUT = frozenset(
+    [
+        ("f32", "f32", ""),
+        ("f32", "f16", ""),
+        ("f32", "bf16", ""),
+        ("i32", "i32", ""),
+        ("i32", "f16", "deq"),
+        ("i32", "i8", "requant"),
+        ("f32", "i8", "requant"),
+    ]
+)
+_BIASES = frozenset([("f32", "f32"), ("f16", "f32"), ("i32", "i32")])
+_ROUNDINGS = frozenset(["rint", "floor", "ceil", "trunc", "round"])
+
+
+def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
+    target = placed.target
+    dtypes = [str(placed.buffer(a.buffer).dtype) for a in (*node.reads, node.dst)]
+    compares = node.op.startswith("compare_")
+    result = dtypes[0] if compares else dtypes[-1]
+    wrong = result not in kind.dtypes
+    computes = node.pipe in ("V", "M", "FIX")
+    wrong |= computes and "bf16" in dtypes and "bf16" not in target.features
+    parameters = dict(node.parameters)
+    if node.op not in _MIXED:
+        same = dtypes[:-1] if compares else dtypes
+        wrong |= len(set(same)) > 1 or (compares and dtypes[-1] != "u8")
+    match node.op:
+        case "cast":
+            wrong |= (dtypes[0], dtypes[1]) not in CASTS or parameters.get("round", "rint") not in _ROUNDINGS
+        case "select":
+            wrong |= dtypes[0] != "u8" or len(set(dtypes[1:])) > 1
+        case "gather":
+            wrong |= dtypes[1] not in ("i32", "u32")
+        case "load_bias":
+            wrong |= (dtypes[0], dtypes[1]) not in _BIASES
+        case "fixpipe":
+            wrong |= (dtypes[0], result, parameters.get("quant", "")) not in _WAYS_OUT
+            wrong |= len(dtypes) > 2 and (dtypes[1] != "u64" or "quant" not in parameters)
+            wrong |= len(dtypes) > 2 and not {"scale", "offset"}.isdisjoint(parameters)
+        case "drain":
+            pairs = {("f32", "f32"), ("f32", "f16"), ("i32", "i32"), ("i32", "f16")}
+            wrong |= (dtypes[0], dtypes[1]) not in pairs
+        case "mmad":
+            wrong |= dtypes[0] != dtypes[1] or target.extra["mmad"].get(dtypes[0]) != result
+            wrong |= len(dtypes) > 3 and (dtypes[2] != result or "bias_table" not in target.features)
+        case "load":
+            scope = placed.buffer(node.dst.buffer).scope
+            turned = node.transpose == (scope == "l0a")
+            wrong |= turned and placed.buffer(node.dst.buffer).dtype.bits != 16
+    if wrong:
+        raise Refused("dtype", f"no {node.op} of {', '.join(dtypes)} here", statement_text(node))

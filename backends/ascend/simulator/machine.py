@@ -21,7 +21,8 @@ from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Ins
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, issue
 from tilewright.backends.ascend.simulator.instruct import Array, Memories, Moment
 from tilewright.backends.ascend.simulator.legal import check_static
-from tilewright.backends.ascend.simulator.memory import Clock, Refused
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.simulator.state import Clock
 
 
 @dataclass(slots=True)

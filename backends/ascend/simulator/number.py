@@ -22,7 +22,7 @@ _FORMATS: dict[np.dtype[Any], tuple[int, int, int, Any]] = {
     BF16: (7, -126, 0x7FC0, np.uint16),
     F32: (23, -126, 0x7FC00000, np.uint32),
 }
-_LARGEST = {F16: 65504.0, BF16: float(ml_dtypes.finfo(BF16).max), F32: float(np.finfo(np.float32).max)}
+_LARGEST = {F16: 65504.0, BF16: float.fromhex("0x1.fep127"), F32: float(np.finfo(np.float32).max)}
 
 
 def one_nan(values: Array) -> Array:
@@ -107,14 +107,16 @@ def _rounds_up(cut: Array, rest: Array, mode: str) -> Array:
         case "floor":
             return np.zeros(cut.shape, np.int64)
         case "ceil":
-            return (rest > 0).astype(np.int64)
+            up = rest > 0
         case "trunc":
-            return ((rest > 0) & (cut < 0)).astype(np.int64)
+            up = (rest > 0) & (cut < 0)
         case "rint":
-            return ((rest > 0.5) | ((rest == 0.5) & (cut % 2 != 0))).astype(np.int64)
+            up = (rest > 0.5) | ((rest == 0.5) & (cut % 2 != 0))
         case "round":
-            return ((rest > 0.5) | ((rest == 0.5) & (cut >= 0))).astype(np.int64)
-    raise ValueError(f"no rounding {mode}")
+            up = (rest > 0.5) | ((rest == 0.5) & (cut >= 0))
+        case _:
+            raise ValueError(f"no rounding {mode}")
+    return np.asarray(up, np.int64)
 
 
 def cast(values: Array, dtype: np.dtype[Any], mode: str = "rint") -> Array:
