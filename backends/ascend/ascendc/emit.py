@@ -36,28 +36,29 @@ class Sources:
 
 
 def emit(kernels: Sequence[Placed], form: Form = "asc") -> Sources:
-    """Sources of ``kernels``, a file each, and the header they share.
+    """Sources of ``kernels``, a file each under the kernel's name, and the header they share.
 
     Raises :class:`ScheduleError` for what cannot be said in Ascend C, :class:`UnsupportedError` for what the target lacks.
     """
-    files = {HEADER: (Path(__file__).parent / HEADER).read_text(encoding="utf-8")}
-    signatures: dict[str, Signature] = {}
+    files: dict[str, str] = {}
     for placed in kernels:
-        files[file_name(placed, form)] = kernel_source(placed, form)
-        signatures[placed.kernel.name] = signature(placed)
-    return Sources(files, signatures)
+        files |= emit_kernel(placed, placed.kernel.name, form)
+    return Sources(files, {placed.kernel.name: signature(placed) for placed in kernels})
 
 
-def file_name(placed: Placed, form: Form) -> str:
-    """The file of a kernel."""
-    return f"{placed.kernel.name}.{'asc' if form == 'asc' else 'cpp'}"
+def emit_kernel(placed: Placed, symbol: str, form: Form = "asc") -> dict[str, str]:
+    """The source of one kernel, called ``symbol`` (a C++ identifier), and the header it includes. Raises like
+    :func:`emit`."""
+    suffix = "asc" if form == "asc" else "cpp"
+    header = (Path(__file__).parent / HEADER).read_text(encoding="utf-8")
+    return {HEADER: header, f"{symbol}.{suffix}": kernel_source(placed, symbol, form)}
 
 
-def kernel_source(placed: Placed, form: Form) -> str:
-    """The source of one kernel."""
+def kernel_source(placed: Placed, symbol: str, form: Form = "asc") -> str:
+    """The source of one kernel. Raises like :func:`emit`."""
     sig = signature(placed)
     names = Names()
-    name = names.give(placed.kernel.name)
+    name = names.give(symbol)
     arguments = {a: names.give(a.name) if a.kind in ("tensor", "dimension") else a.name for a in sig.arguments}
     lines = [*_heading(placed), f'#include "{HEADER}"', "", "using namespace AscendC;", ""]
     programs = _programs(placed, sig)

@@ -205,6 +205,7 @@ class Program:
         low, high = bounds(node.lo, code.ranges)[0], bounds(node.hi, code.ranges)[1]
         code.ranges[node.var] = Range(low, max(low, high - 1))
         turn = counter(node.var)
+        code.loose -= {node.var, turn}
         counted = turn in self._symbols()
         tail = f"++{code.symbols[turn]};" if counted else ""
         with code.loop(f"for (int64_t {name} = {lo}; {name} < {hi}; {advance})", {node.var, turn}, tail):
@@ -255,6 +256,8 @@ class Program:
         cpp = CPP_TYPES[self.buffer(node.source.buffer).dtype]
         source = self.tensor[node.source.buffer]
         code.line(f"int64_t {name} = {source}.GetValue({code.value(node.source.offset, f'{source}_at')});  // {cpp}")
+        if node.wrap is not None:
+            code.line(f"{name} += {name} < 0 ? {code.value(node.wrap, 'wrap')} : 0;  // counted from the end")
         with code.block(f"if ({name} < 0 || {name} >= {code.value(node.limit, 'limit')})"):
             code.line("fault_gm.SetValue(0, 1);  // the run is refused afterwards")
             split = int(self.placed.target.extra["architecture"]) == 2201

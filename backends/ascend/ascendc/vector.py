@@ -249,10 +249,14 @@ def gather(program: Program, node: Instruction) -> None:
     if any(s[-1] != 1 for s in lanes.strides):
         raise program.refuse("a gather whose lanes are no runs")
     base = program.at(src, src.offset * 0)
+    kind = program.buffer(dst.buffer).dtype
+    if program.buffer(src.buffer).dtype != kind:
+        base += f".ReinterpretCast<{CPP_TYPES[kind]}>()"
+    words = "" if program.buffer(index.buffer).dtype is DType.U32 else ".ReinterpretCast<uint32_t>()"
     with outer_loops(program, lanes, 1) as more:
         count = program.code.value(lanes.counts[-1], program.columns_of(dst.buffer))
         to, by = (program.at(v, v.offset, m) for v, m in zip(lanes.views, more, strict=True))
-        program.code.line(f"Gather({to}, {base}, {by}, 0, {count});")
+        program.code.line(f"Gather({to}, {base}, {by}{words}, 0, {count});")
 
 
 VECTOR: dict[str, Callable[[Program, Instruction], None]] = {

@@ -55,23 +55,21 @@ T cast(U x, RoundMode mode)
 {
     static_assert(castable<T, U>(), "Cast");
     static_assert(__NPU_ARCH__ == 2201 || !one_of<bfloat16_t, T, U>, "Cast");
-    if constexpr (floating<U> && floating<T>) {
+    const auto whole = [mode](double v) { return rounded(v, mode); };
+    if constexpr (floating<T>) {
+        const double value = static_cast<double>(x);  // exact, but for wide integers
         if constexpr (std::is_same<T, U>::value) {
-            return static_cast<T>(rounded(static_cast<double>(x), mode));
-        } else if constexpr (sizeof(T) > sizeof(U)) {
-            return static_cast<T>(static_cast<float>(x));
-        } else {
+            return round_to<T>(whole(value));
+        } else if constexpr (std::is_same<U, int64_t>::value) {
             if (mode != RoundMode::CAST_RINT) {
-                refuse("between floats only CAST_RINT is modelled");
+                refuse("from 64-bit integers only CAST_RINT is modelled");
             }
-            return static_cast<T>(static_cast<float>(x));
+            return static_cast<T>(x);
+        } else {
+            return mode == RoundMode::CAST_NONE ? round_to<T>(value) : round_to<T>(value, whole);
         }
     } else if constexpr (floating<U>) {
-        return saturated<T>(rounded(static_cast<double>(x), mode));
-    } else if constexpr (std::is_same<T, float>::value) {
-        return static_cast<float>(x);
-    } else if constexpr (floating<T>) {
-        return static_cast<T>(static_cast<double>(x));
+        return saturated<T>(whole(static_cast<double>(x)));
     } else {
         return static_cast<T>(x);
     }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "model_numbers.h"
 #include "model_transfer.h"
 
 enum class QuantMode_t : uint8_t {
@@ -83,7 +84,7 @@ inline void add_step(float& sum, const double* products, int count)
     for (int i = 0; i < count; ++i) {
         step += products[i];
     }
-    sum = static_cast<float>(static_cast<double>(sum) + step);
+    sum = round_to<float>(static_cast<double>(sum) + step);
 }
 
 template <class S, class T, class Start>
@@ -208,20 +209,17 @@ template <class T, class U>
 T out_of_l0c(U value, QuantMode_t mode, uint64_t word, bool relu)
 {
     using M = QuantMode_t;
-    const float scale = float_of(static_cast<uint32_t>(word));
+    const float scale = float_of(static_cast<uint32_t>(word) & 0xFFFFE000u);  // the unit keeps 19 bits
     const bool scaled = mode >= M::DEQF16;
     if constexpr (std::is_same<T, U>::value) {
-        if (mode != M::NoQuant) {
-            refuse("a fixpipe that converts to what is there");
-        }
-        return relu && value < U() ? U() : value;
+        return relu ? larger(value, U()) : value;
     } else {
         float x = static_cast<float>(value);
         if (scaled) {
-            x *= scale;
+            x = x * scale;
         }
-        if (relu && x < 0) {
-            x = 0;
+        if (relu) {
+            x = larger(x, 0.0f);
         }
         if constexpr (std::is_same<T, int8_t>::value) {
             int offset = static_cast<int>(word >> 37 & 0x1FF);

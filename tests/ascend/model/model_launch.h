@@ -61,6 +61,8 @@ inline void run_group(std::vector<Core> cores, const std::function<void()>& kern
     for (size_t i = 0; i < group.cores.size(); ++i) {
         group.cores[i].group = &group;
         group.cores[i].number = static_cast<int>(i);
+    }
+    for (size_t i = 0; i < group.cores.size(); ++i) {
         threads.emplace_back([&, i] { run_core(group, group.cores[i], kernel, refusal); });
     }
     for (std::thread& thread : threads) {

@@ -24,13 +24,20 @@ inline float float_of(uint32_t bits)
     return x;
 }
 
-// A double as a binary number of `fraction` stored bits and an exponent field of `exponent` bits, rounded once.
-inline uint32_t rounded_bits(double x, int fraction, int exponent)
+inline double round_even(double x)
+{
+    return std::nearbyint(x);  // the mode of the machine is never changed from "to nearest, ties to even"
+}
+
+// A double as a binary number of `fraction` stored bits and an exponent field of `exponent` bits, rounded once by
+// `whole`; a NaN is the positive quiet one without payload.
+template <class Whole>
+uint32_t rounded_bits(double x, int fraction, int exponent, Whole whole)
 {
     const uint32_t sign = std::signbit(x) ? 1u << (fraction + exponent) : 0u;
     const uint32_t infinite = ((1u << exponent) - 1) << fraction;
     if (std::isnan(x)) {
-        return sign | infinite | 1u << (fraction - 1);
+        return infinite | 1u << (fraction - 1);
     }
     if (std::isinf(x)) {
         return sign | infinite;
@@ -42,7 +49,7 @@ inline uint32_t rounded_bits(double x, int fraction, int exponent)
     std::frexp(x, &e);  // |x| = m * 2^e, 0.5 <= m < 1
     const int lowest = 2 - (1 << (exponent - 1));  // exponent of the least normal number
     const int scale = (e - 1 < lowest ? lowest : e - 1) - fraction;
-    const double units = std::nearbyint(std::ldexp(std::fabs(x), -scale));  // exact scaling, then one rounding
+    const double units = std::fabs(whole(std::ldexp(x, -scale)));  // exact scaling, then one rounding
     const double value = std::ldexp(units, scale);
     if (value >= std::ldexp(1.0, 1 << (exponent - 1))) {
         return sign | infinite;
@@ -76,8 +83,12 @@ template <int fraction, int exponent>
 struct Narrow {
     uint16_t bits = 0;
     Narrow() = default;
-    explicit Narrow(float x) : bits(static_cast<uint16_t>(rounded_bits(x, fraction, exponent))) {}
-    explicit Narrow(double x) : bits(static_cast<uint16_t>(rounded_bits(x, fraction, exponent))) {}
+    explicit Narrow(float x) : Narrow(static_cast<double>(x)) {}
+    explicit Narrow(double x) : Narrow(x, round_even) {}
+    template <class Whole>
+    Narrow(double x, Whole whole) : bits(static_cast<uint16_t>(rounded_bits(x, fraction, exponent, whole)))
+    {
+    }
     explicit Narrow(int64_t x) : Narrow(static_cast<double>(x)) {}
     explicit operator float() const { return widened(bits, fraction, exponent); }
     explicit operator double() const { return widened(bits, fraction, exponent); }
@@ -97,16 +108,26 @@ constexpr bool floating = std::is_same<T, float>::value || std::is_same<T, half>
 template <class T, class... Allowed>
 constexpr bool one_of = (std::is_same<T, Allowed>::value || ...);
 
-// A result computed in double, rounded once to T.
+// A result computed in double, rounded once to T; a NaN is the positive quiet one without payload.
 template <class T>
 T round_to(double x)
 {
-    return static_cast<T>(x);
+    if constexpr (std::is_same<T, float>::value) {
+        return std::isnan(x) ? float_of(0x7FC00000) : static_cast<float>(x);
+    } else {
+        return static_cast<T>(x);
+    }
 }
 
-inline double round_even(double x)
+// The same with a rounding of its own to the significand of T, as if its exponent had no upper end.
+template <class T, class Whole>
+T round_to(double x, Whole whole)
 {
-    return std::nearbyint(x);  // the mode of the machine is never changed from "to nearest, ties to even"
+    if constexpr (std::is_same<T, float>::value) {
+        return float_of(rounded_bits(x, 23, 8, whole));
+    } else {
+        return T(x, whole);
+    }
 }
 
 // The nearest value of an integer type; NaN is 0.
@@ -122,6 +143,35 @@ T saturated(double x)
         return std::numeric_limits<T>::min();
     }
     return x >= high ? std::numeric_limits<T>::max() : static_cast<T>(x);
+}
+
+// NaN wins; of two zeros max gives +0 if one of them is, min -0.
+template <class T>
+T larger(T a, T b)
+{
+    if constexpr (floating<T>) {
+        const float x = static_cast<float>(a), y = static_cast<float>(b);
+        if (std::isnan(x) || std::isnan(y)) {
+            return round_to<T>(std::numeric_limits<double>::quiet_NaN());
+        }
+        return x > y || (x == y && !std::signbit(x)) ? a : b;
+    } else {
+        return a > b ? a : b;
+    }
+}
+
+template <class T>
+T smaller(T a, T b)
+{
+    if constexpr (floating<T>) {
+        const float x = static_cast<float>(a), y = static_cast<float>(b);
+        if (std::isnan(x) || std::isnan(y)) {
+            return round_to<T>(std::numeric_limits<double>::quiet_NaN());
+        }
+        return x < y || (x == y && std::signbit(x)) ? a : b;
+    } else {
+        return a < b ? a : b;
+    }
 }
 
 }  // namespace model

@@ -44,7 +44,7 @@ T tree_sum(std::vector<T> x)
     while (x.size() > 1) {
         std::vector<T> sums;
         for (size_t i = 0; i + 1 < x.size(); i += 2) {
-            sums.push_back(static_cast<T>(static_cast<float>(x[i]) + static_cast<float>(x[i + 1])));
+            sums.push_back(round_to<T>(static_cast<float>(x[i]) + static_cast<float>(x[i + 1])));
         }
         if (x.size() % 2) {
             sums.push_back(x.back());
@@ -57,7 +57,7 @@ T tree_sum(std::vector<T> x)
 template <class T>
 T best(const std::vector<T>& x, bool largest)
 {
-    T found = x[0];
+    T found = largest ? larger(x[0], x[0]) : smaller(x[0], x[0]);
     for (const T lane : x) {
         found = largest ? larger(found, lane) : smaller(found, lane);
     }

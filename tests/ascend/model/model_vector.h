@@ -19,37 +19,9 @@ template <class T, class F>
 T arithmetic(T a, T b, F f)
 {
     if constexpr (floating<T>) {
-        return static_cast<T>(f(static_cast<float>(a), static_cast<float>(b)));
+        return round_to<T>(f(static_cast<float>(a), static_cast<float>(b)));
     } else {
         return wrapping(a, b, f);
-    }
-}
-
-template <class T>
-T larger(T a, T b)
-{
-    if constexpr (floating<T>) {
-        const float x = static_cast<float>(a), y = static_cast<float>(b);
-        if (std::isnan(x) || std::isnan(y)) {
-            return static_cast<T>(std::numeric_limits<float>::quiet_NaN());
-        }
-        return x > y || (x == y && !std::signbit(x)) ? a : b;
-    } else {
-        return a > b ? a : b;
-    }
-}
-
-template <class T>
-T smaller(T a, T b)
-{
-    if constexpr (floating<T>) {
-        const float x = static_cast<float>(a), y = static_cast<float>(b);
-        if (std::isnan(x) || std::isnan(y)) {
-            return static_cast<T>(std::numeric_limits<float>::quiet_NaN());
-        }
-        return x < y || (x == y && std::signbit(x)) ? a : b;
-    } else {
-        return a < b ? a : b;
     }
 }
 
@@ -224,7 +196,7 @@ void CreateVecIndex(LocalTensor<T> dst, const T& firstValue, uint32_t count)
     for (int64_t i = 0; i < count; ++i) {
         T& lane = *dst.at(dst.byte + i * int64_t(sizeof(T)));
         if constexpr (model::floating<T>) {
-            lane = static_cast<T>(static_cast<float>(firstValue) + static_cast<float>(i));
+            lane = model::round_to<T>(static_cast<double>(firstValue) + static_cast<double>(i));
         } else {
             lane = static_cast<T>(firstValue + i);
         }
