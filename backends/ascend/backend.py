@@ -125,7 +125,7 @@ def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
     for schedule in islice(schedules(kernel, target), _TRIED):
         try:
             placed = place(apply(kernel, schedule), target)
-            kernel_source(placed, FORMS[0])  # refuses what Ascend C cannot say
+            _require_source(placed)
             return Placement(schedule, placed)
         except (UnsupportedError, ScheduleError) as error:
             reason = error.cause
@@ -134,3 +134,11 @@ def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
         except ValueError as error:  # an index or a size of a form that no rule of placing knows
             reason = f"no rule places it: {error}"
     return Support(False, reason)
+
+
+def _require_source(placed: Placed) -> None:
+    """Raise :class:`ScheduleError` for what cannot be said in Ascend C."""
+    try:
+        kernel_source(placed, FORMS[0])
+    except (AssertionError, KeyError) as error:
+        raise ScheduleError(placed.kernel.name, f"no Ascend C for it: {type(error).__name__} {error}") from error
