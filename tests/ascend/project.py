@@ -1,14 +1,16 @@
-"""Builds exported projects for Ascend NPUs on this machine: the model of CANN's headers in the place of its compiler, the
-stand-in of tests/ascend/acl in the place of its runtime. Everything else is the project's own."""
+"""Builds exported projects for Ascend NPUs here: the model of CANN's headers in the place of its compiler, the stand-in of
+tests/ascend/acl in the place of its runtime. Everything else is the project's own."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,9 @@ def compilers() -> tuple[list[str], list[str]]:
     return [*zig, "cc"], [*zig, "c++"]
 
 
-def build(folder: Path, launches: Sequence[Mapping[str, Any]], form: Form = "launch", flags: Sequence[str] = ()) -> Path:
+def build(
+    folder: Path, launches: Sequence[Mapping[str, Any]], form: Form = "launch", flags: Sequence[str] = ()
+) -> Path:
     """The program of an exported project. Raises ``RuntimeError`` with what the compiler said."""
     made = folder / f"build-{form}"
     made.mkdir(exist_ok=True)
@@ -64,9 +68,7 @@ def build(folder: Path, launches: Sequence[Mapping[str, Any]], form: Form = "lau
     (made / "device.cpp").write_text(_device(folder, launches, form), encoding="utf-8")
     for launch in launches:
         (made / f"aclrtlaunch_{launch['kernel']}.h").write_text(_header(launch), encoding="utf-8")
-    jobs = [
-        [*c, *_C_FLAGS, *flags, *include, "-c", str(f)] for f in [*folder.glob("runtime/*.c"), *folder.glob("*.c")]
-    ]
+    jobs = [[*c, *_C_FLAGS, *flags, *include, "-c", str(f)] for f in [*folder.glob("runtime/*.c"), *folder.glob("*.c")]]
     options = json.loads((folder / "host/options.json").read_text())["common"] if (folder / "host").is_dir() else []
     jobs += [[*c, *options, "-O1", f"-I{folder / 'host'}", "-c", str(f)] for f in folder.glob("host/*.c")]
     model = [f"-I{MODEL}", f"-I{folder / 'kernels'}", f"-D__NPU_ARCH__={architecture}"]
@@ -74,12 +76,24 @@ def build(folder: Path, launches: Sequence[Mapping[str, Any]], form: Form = "lau
     jobs.append([*cpp, *_CPP_FLAGS, *flags, *include, "-c", str(STAND_IN / "stand_in.cpp")])
     if form == "launch":
         jobs += [[*cpp, *_CPP_FLAGS, *flags, *include, "-c", str(f)] for f in folder.glob("launch/*.cpp")]
-    objects = []
-    for n, job in enumerate(jobs):
-        objects.append(str(made / f"{n}.o"))
-        _run([*job, "-o", objects[-1]])
-    _run([*cpp, *flags, *objects, "-o", str(made / "run"), "-lm", "-lpthread"])
+    headers = hashlib.sha256()
+    for header in sorted(h for place in (folder, MODEL, STAND_IN) for h in place.rglob("*.h")):
+        headers.update(header.read_bytes())
+    objects = [_object(job, headers.hexdigest(), folder) for job in jobs]
+    _run([*cpp, *flags, *map(str, objects), "-o", str(made / "run"), "-lm", "-lpthread"])
     return made / "run"
+
+
+def _object(job: Sequence[str], headers: str, folder: Path) -> Path:
+    """The object of a file, made once for the same text, headers and options."""
+    words = [w.replace(str(folder), "") for w in job]
+    key = hashlib.sha256(repr((words, headers, Path(job[-1]).read_bytes())).encode()).hexdigest()[:24]
+    made = Path(tempfile.gettempdir()) / f"tilewright-ascend-project-{key}.o"
+    if not made.exists():
+        scratch = made.with_suffix(f".{os.getpid()}")
+        _run([*job, "-o", str(scratch)])
+        scratch.replace(made)
+    return made
 
 
 def _run(words: Sequence[str]) -> None:
@@ -111,11 +125,14 @@ def _device(folder: Path, launches: Sequence[Mapping[str, Any]], form: Form) -> 
             "{",
             f"    auto kernel = [=] {{ {name}({passed}); }};",
             f"    auto work = [=] {{ return model::launch(blocks, model::Shape::{_SHAPES[k['kind']]}, kernel); }};",
-            f'    return stand_in_launch(stream, "{name}", {{{memory}}}, work, [] {{ return model::last_error().c_str(); }});',
+            "    auto reason = [] { return model::last_error().c_str(); };",
+            f'    return stand_in_launch(stream, "{name}", {{{memory}}}, work, reason);',
             "}",
         ]
     if form == "asc":
-        lines += [_without_chevrons((folder / f"launch/{k['kernel']}.asc").read_text(encoding="utf-8")) for k in launches]
+        lines += [
+            _without_chevrons((folder / f"launch/{k['kernel']}.asc").read_text(encoding="utf-8")) for k in launches
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +143,11 @@ def _without_chevrons(text: str) -> str:
 
 
 def run(
-    program: Path, inputs: Mapping[str, Array], scratch: Path, entry: str | None = None, env: Mapping[str, str] | None = None
+    program: Path,
+    inputs: Mapping[str, Array],
+    scratch: Path,
+    entry: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Ran:
     """Run a built project on arrays, in a folder of its own for the files."""
     scratch.mkdir(parents=True, exist_ok=True)
