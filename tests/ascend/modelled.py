@@ -122,11 +122,13 @@ class Modelled:
 
 def build(kernels: Sequence[Placed], form: Form = "asc", command: Sequence[str] = ()) -> Modelled:
     """Emit ``kernels`` (of different names and one architecture), compile them together, and load them."""
-    sources = emit(kernels, form)
-    architecture = int(kernels[0].target.extra["architecture"])
+    return load(emit(kernels, form), int(kernels[0].target.extra["architecture"]), command)
+
+
+def load(sources: Sources, architecture: int, command: Sequence[str] = ()) -> Modelled:
+    """Compile ``sources`` together, and load them."""
     files = {**sources.files, "launcher.cpp": launcher(sources)}
-    library = compile_library(files, "launcher.cpp", architecture, command)
-    return Modelled(ctypes.CDLL(str(library)), sources.signatures)
+    return Modelled(ctypes.CDLL(str(compile_library(files, "launcher.cpp", architecture, command))), sources.signatures)
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -45,12 +45,12 @@ class Code:
     def first(self, text: str) -> None:
         """A line before everything else that is said here."""
         level = self.levels[-1]
-        level.head.append("    " * level.depth + text)
+        level.head += folded(text, "    " * level.depth)
 
     def line(self, text: str) -> None:
         """One line at the present depth."""
         level = self.levels[-1]
-        level.body.append("    " * level.indent + text)
+        level.body += folded(text, "    " * level.indent)
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Code:
         level = next((x for x in reversed(self.levels) if x.binds & e.symbols), self.levels[0])
         text = text or self.spelled(e)
         name = level.names[e] = self.names.give(hint)
-        level.head.append(f"{'    ' * level.depth}const int64_t {name} = {text};")
+        level.head += folded(f"const int64_t {name} = {text};", "    " * level.depth)
         return name
 
     def _known(self, e: Expr) -> str:
@@ -176,6 +176,17 @@ class Code:
             return False
         inner = any(level.binds & left.symbols for level in self.levels)
         return not inner and all(isinstance(a, Symbol) for a in left.atoms) and self.low(left) >= 0
+
+
+def folded(text: str, pad: str, width: int = 120) -> list[str]:
+    """``text`` in lines of at most ``width`` where it has commas to break it at; later lines are indented further."""
+    lines: list[str] = []
+    while len(pad) + len(text) > width and (cut := text.rfind(", ", 0, width - len(pad))) > 0:
+        if "//" in text[:cut]:
+            break
+        lines.append(pad + text[: cut + 1])
+        text = "    " + text[cut + 2 :]
+    return [*lines, pad + text]
 
 
 def finite(bound: int) -> bool:

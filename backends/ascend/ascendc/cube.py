@@ -127,10 +127,10 @@ def fixpipe(program: Program, node: Instruction) -> None:
     dst, src, *scales = (node.dst, *node.reads) if len(node.reads) == 1 else (node.dst, *_source_first(program, node))
     assert isinstance(src, Block)
     code = program.code
-    types = tuple(str(program.buffer(x.buffer).dtype) for x in (src, dst))
+    types = (str(program.buffer(src.buffer).dtype), str(program.buffer(dst.buffer).dtype))
     scaled = bool(node.parameter("quant", 0)) or bool(scales)
     table = (_BY_CHANNEL if scales else _SCALED) if scaled else _QUANT
-    mode = table.get(types)  # type: ignore[call-overload]
+    mode = table.get(types)
     if mode is None:
         raise program.refuse(f"the fixpipe makes no {types[1]} of {types[0]}{' with scales' if scaled else ''}")
     relu = "true" if node.parameter("relu") else "false"

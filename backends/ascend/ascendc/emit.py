@@ -2,8 +2,8 @@
 
 The style is the "static tensor programming" of the Ascend C guide (CANN 8.3 and newer): tensors at fixed addresses,
 ``SetFlag``/``WaitFlag`` by hand, ``InitSocState`` first and a barrier of all pipes last. The same functions serve two
-ways of launching: ``asc`` sources (CANN 9: ``k<<<blocks, nullptr, stream>>>(…)``) and the older one, whose build makes a
-function for ``ACLRT_LAUNCH_KERNEL``.
+ways of launching: ``asc`` sources (CANN 9: ``k<<<blocks, nullptr, stream>>>(…)``) and the older one, whose build makes
+a function for ``ACLRT_LAUNCH_KERNEL``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tilewright.backends.ascend.ascendc.code import folded
 from tilewright.backends.ascend.ascendc.names import Names
 from tilewright.backends.ascend.ascendc.program import new_program
 from tilewright.backends.ascend.ascendc.signature import Argument, Signature, signature
@@ -38,7 +39,8 @@ class Sources:
 def emit(kernels: Sequence[Placed], form: Form = "asc") -> Sources:
     """Sources of ``kernels``, a file each under the kernel's name, and the header they share.
 
-    Raises :class:`ScheduleError` for what cannot be said in Ascend C, :class:`UnsupportedError` for what the target lacks.
+    Raises :class:`ScheduleError` for what cannot be said in Ascend C, :class:`UnsupportedError` for what the target
+    lacks.
     """
     files: dict[str, str] = {}
     for placed in kernels:
@@ -97,7 +99,7 @@ def _function(
         "fused": "What a core does.",
     }
     head = f"__aicore__ inline void {name}_{core}({_parameters(arguments)})"
-    return [f"// {what[core]}", head, "{", *program.code.text(), "}"]
+    return [f"// {what[core]}", *folded(head, ""), "{", *program.code.text(), "}"]
 
 
 def _parameters(arguments: Mapping[Argument, str]) -> str:
@@ -109,14 +111,14 @@ def _entry(
 ) -> list[str]:
     passed = ", ".join(arguments.values())
     qualifiers = f"__global__ {_SPACE[sig.kind]}" if form == "asc" else 'extern "C" __global__ __aicore__'
-    lines = [f"{qualifiers} void {name}({_parameters(arguments)})", "{"]
+    lines = [*folded(f"{qualifiers} void {name}({_parameters(arguments)})", ""), "{"]
     if form == "launch" and sig.kind in _TASK:
         lines.append(f"    KERNEL_TASK_TYPE_DEFAULT({_TASK[sig.kind]});")
     lines.append("    InitSocState();")
     if sig.kind == "mix":
         for core, guard in (("cube", "ASCEND_IS_AIC"), ("vector", "ASCEND_IS_AIV")):
             if core in cores:
-                lines += [f"    if {guard} {{", f"        {name}_{core}({passed});", "    }"]
+                lines += [f"    if {guard} {{", *folded(f"{name}_{core}({passed});", " " * 8), "    }"]
     else:
         lines.append(f"    {name}_{cores[0]}({passed});")
     lines += ["    PipeBarrier<PIPE_ALL>();", "}"]

@@ -1,8 +1,8 @@
 """How the lanes of a vector instruction become calls: runs of elements, or rows taken as repeats with a mask.
 
-A call of the vector unit covers up to 255 repeats of 256 bytes; in each repeat ``mask`` lanes take part, and blocks of 32
-bytes and repeats may lie apart (Ascend C reference, "high-dimensional tiling"). Calls that take a count instead cover
-one run of elements.
+A call of the vector unit covers up to 255 repeats of 256 bytes; in each repeat ``mask`` lanes take part, and blocks of
+32 bytes and repeats may lie apart (Ascend C reference, "high-dimensional tiling"). Calls that take a count instead
+cover one run of elements.
 """
 
 from __future__ import annotations
@@ -194,7 +194,10 @@ def _columns(program: Program, lanes: Lanes, more: list[str], call: Call, count_
     step = tuple(per * size // BLOCK_BYTES if block else 0 for block, size in zip(blocks, lanes.sizes, strict=True))
     repeats = Repeats(blocks, step)
     if high <= per:
-        code.line(call(operands(program, lanes, more), columns, "1", repeats) + ";")
+        with ExitStack() as stack:
+            if code.low(lanes.counts[-1]) < 1:
+                stack.enter_context(code.block(f"if ({columns} > 0)"))  # a mask has at least one lane
+            code.line(call(operands(program, lanes, more), columns, "1", repeats) + ";")
         return
     if high > per * MAX_REPEATS:
         raise program.refuse(f"rows of up to {high} lanes are more than {MAX_REPEATS} repeats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,8 +24,7 @@ from tilewright.backends.ascend.placed.form import (
     counter,
     statements,
 )
-from tilewright.errors import InternalError
-from tilewright.ir.ranges import Range, bounds
+from tilewright.ir.ranges import Range, bounds, divisor
 from tilewright.ir.symbolic import Expr, product
 from tilewright.kernel.schedule import ScheduleError
 
@@ -203,7 +203,8 @@ class Program:
         step = code.value(node.step, f"{name}_step")
         advance = f"++{name}" if node.step == 1 else f"{name} += {step}"
         low, high = bounds(node.lo, code.ranges)[0], bounds(node.hi, code.ranges)[1]
-        code.ranges[node.var] = Range(low, max(low, high - 1))
+        common = math.gcd(divisor(node.lo, code.ranges), divisor(node.step, code.ranges)) or 1
+        code.ranges[node.var] = Range(low, max(low, high - 1), common)
         turn = counter(node.var)
         code.loose -= {node.var, turn}
         counted = turn in self._symbols()
@@ -273,7 +274,7 @@ def new_program(
 ) -> Program:
     """A program ready to be spelled, with names for every symbol and buffer."""
     symbols = {"_group": "group", "_groups": "groups", "_sub": "sub"}
-    ranges = {name: r for name, r in placed.kernel.facts}
+    ranges = dict(placed.kernel.facts)
     ranges |= {"_group": Range(0), "_groups": Range(1), "_sub": Range(0, 1)}
     given = {a.name: text for a, text in arguments.items() if a.kind != "dimension"}
     symbols |= {a.name: text for a, text in arguments.items() if a.kind == "dimension"}
@@ -294,8 +295,6 @@ def new_program(
     visit(body)
     for b in placed.buffers:
         program.tensor[b.name] = names.give(f"{b.name}_gm" if b.scope == "gm" else b.name)
-    if not symbols:
-        raise InternalError("ascend-emit", where=placed.kernel.name, cause="no symbols", fix="report this")
     return program
 
 

@@ -201,12 +201,13 @@ def nd2nz(program: Program, node: Instruction) -> None:
                 step = step * other
             near.append(f"i{d} * {code.factor(step)}")
             far.append(f"i{d} * {code.factor(stride, f'{program.tensor[src.buffer]}_pitch')}")
-        rows, stride = ("1", columns) if single else ("", "")
+        rows, apart = "1", columns
         if not single:
             rows = code.value(dims[-1][0], program.rows_of(dst.buffer))
-            stride = code.value(dims[-1][1], f"{program.tensor[src.buffer]}_pitch") if dims[-1][1] != 0 else columns
+            if dims[-1][1] != 0:
+                apart = code.value(dims[-1][1], f"{program.tensor[src.buffer]}_pitch")
         to, source = program.at(dst, base, " + ".join(near)), program.at(src, src.offset, " + ".join(far))
-        params = f"Nd2NzParams(1, {rows}, {columns}, 0, {stride}, {padded_rows(b)}, 1, 0)"
+        params = f"Nd2NzParams(1, {rows}, {columns}, 0, {apart}, {padded_rows(b)}, 1, 0)"
         code.line(f"DataCopy({to}, {source}, {params});")
 
 

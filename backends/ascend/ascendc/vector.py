@@ -162,9 +162,8 @@ def brcb(program: Program, node: Instruction) -> None:
     size = program.buffer(dst.buffer).element_bytes
     if len(dst.dims) < 2 or src.dims[-1][1] != 0 or src.dims[-2][1] != 1:
         raise program.refuse(f"a spread of {src.buffer} that is not one element to a block")
-    for counts, _ in [(dst.dims[:-2], 0)]:
-        if any(n != 1 for n, _ in counts):
-            raise program.refuse(f"a spread of {src.buffer} over {len(dst.dims)} dimensions")
+    if any(n != 1 for n, _ in dst.dims[:-2]):
+        raise program.refuse(f"a spread of {src.buffer} over {len(dst.dims)} dimensions")
     rows, pitch = dst.dims[-2]
     blocks = pitch.value * size // BLOCK_BYTES
     _room(program, dst, rows, pitch.value)
