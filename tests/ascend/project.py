@@ -1,5 +1,5 @@
-"""Builds exported projects for Ascend NPUs here: the model of CANN's headers in the place of its compiler, the stand-in of
-tests/ascend/acl in the place of its runtime. Everything else is the project's own."""
+"""Builds exported projects for Ascend NPUs here: a model of CANN's headers in the place of its compiler, the stand-in
+in ``acl`` in the place of its runtime. Everything else is the project's own."""
 
 from __future__ import annotations
 

@@ -63,6 +63,7 @@ def test_numbers(program: Path, tmp_path: Path, rows: int) -> None:
     np.testing.assert_allclose(ran.outputs["y"].astype(np.float64), want, rtol=4e-3, atol=4e-3 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_the_form_of_cann_9_gives_the_same_bits(folder: Path, program: Path, tmp_path: Path) -> None:
     other = project.build(folder, project.launches_of(folder.with_suffix(".tw")), "asc")
     mine, theirs = (project.run(p, feed(), tmp_path / n).outputs["y"] for p, n in ((program, "a"), (other, "b")))
@@ -169,6 +170,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_stand_in_shows_faults_of_the_executor(folder: Path, tmp_path: Path, name: str) -> None:
     file, old, new, words = FAULTS[name]
