@@ -10,8 +10,12 @@ from tilewright.backends.ascend.synchronization.dependence import Dependence, Si
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edge that may be needed. ``body`` is the path of the body, ``after`` and ``before`` its child numbers: set
-    behind child ``after``, wait in front of child ``before``. ``loop`` is that body's loop."""
+    """An edge that may be needed; it takes ``slots`` events in turn.
+
+    ``body`` is the path of the body, ``loop`` its loop, ``after`` and ``before`` its child numbers: set behind child
+    ``after``, wait in front of child ``before``. ``pinned`` ones order more than the dependences ask for, so that
+    events suffice.
+    """
 
     source: tuple[Core, Pipe]
     sink: tuple[Core, Pipe]
@@ -22,6 +26,7 @@ class Candidate:
     distance: int
     slots: int
     reason: str = ""
+    pinned: bool = False
 
     @property
     def is_barrier(self) -> bool:
@@ -45,9 +50,16 @@ def _edge(d: Dependence, everything: list[Site]) -> Candidate:
     after, before = first.path[at], second.path[at]
     if source == sink and not d.everywhere:
         return Candidate(source, sink, d.body, d.loop, before, before, 0, 1, d.reason)
-    # An edge within the iteration orders later iterations as well.
-    distance = d.counts[0].first if d.far and after >= before else 0
-    return Candidate(source, sink, d.body, d.loop, after, before, distance, distance or d.slots, d.reason)
+    if not d.far:
+        return Candidate(source, sink, d.body, d.loop, after, before, 0, d.slots, d.reason)
+    distance = d.counts[0].first
+    if after >= before:
+        return Candidate(source, sink, d.body, d.loop, after, before, distance, distance, d.reason)
+    if d.near:
+        # The edge within the iteration orders later iterations as well.
+        return Candidate(source, sink, d.body, d.loop, after, before, 0, 1, d.reason)
+    # The set of an iteration stands in front of the wait for an earlier one: one more is under way.
+    return Candidate(source, sink, d.body, d.loop, after, before, distance, distance + 1, d.reason)
 
 
 def _undominated(found: list[Candidate]) -> list[Candidate]:

@@ -11,41 +11,43 @@ from __future__ import annotations
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Dependence
-from tilewright.backends.ascend.synchronization.order import Order, Query, queries_of
+from tilewright.backends.ascend.synchronization.events import ahead, takeovers
+from tilewright.backends.ascend.synchronization.facts import Facts
+from tilewright.backends.ascend.synchronization.insert import Events, insert
+from tilewright.backends.ascend.synchronization.order import Order, Query
 from tilewright.errors import InternalError
 
 #: Inactive edges after which the steps of the walk are made anew.
 _STALE = 24
 
 
-def choose(
-    placed: Placed, found: list[Dependence], edges: dict[int, Candidate], events: dict[int, int]
-) -> dict[int, Candidate]:
-    """Those of ``edges`` that the dependences need. ``events``: how many events each takes in turn."""
-    order = Order(placed, edges)
+def choose(placed: Placed, found: list[Dependence], edges: dict[int, Candidate], facts: Facts) -> dict[int, Candidate]:
+    """Those of ``edges`` that the dependences need."""
+    private: Events = {n: tuple(range(c.slots)) for n, c in edges.items()}
+    order = Order(placed, insert(placed.body, edges, private), facts)
     proofs: dict[Query, set[int]] = {}
     owner: dict[Query, int] = {}
     for d in found:
         query = Query(d.first, d.second, d.counts, d.everywhere)
         proofs[query] = _prove(placed, order, query, d.reason)
     for n, c in edges.items():
-        for query in queries_of(n, c, events[n]):
-            proofs[query] = _prove(placed, order, query, f"edge {n}: {c.reason}")
+        for query in takeovers(n, c, ahead(placed, c)):
+            proofs[query] = _prove(placed, order, query, f"the events of edge {n}")
             owner[query] = n
     users: dict[int, dict[Query, None]] = {n: {} for n in edges}
     for query, used in proofs.items():
         for n in used:
             users[n][query] = None
     stale = 0
-    for n in sorted(edges, key=lambda n: _cost(edges[n])):
-        order.active[n] = False
+    for n in sorted((n for n, c in edges.items() if not c.pinned), key=lambda n: _cost(edges[n])):
+        order.without.add(n)
         anew: dict[Query, set[int]] = {}
         for query in users[n]:
             if owner.get(query) == n or query not in proofs:
                 continue
             other = order.proof(query)
             if other is None:
-                order.active[n] = True
+                order.without.remove(n)
                 break
             anew[query] = other
         else:
@@ -57,9 +59,10 @@ def choose(
                     users[m][query] = None
             stale += 1
             if stale == _STALE:
-                order.narrow()
+                left = {m: c for m, c in edges.items() if m not in order.without}
+                order.use(insert(placed.body, left, private))
                 stale = 0
-    return {n: c for n, c in edges.items() if order.active.get(n)}
+    return {n: c for n, c in edges.items() if n not in order.without}
 
 
 def _prove(placed: Placed, order: Order, query: Query, reason: str) -> set[int]:

@@ -27,6 +27,17 @@ def memories_meet(a: Buffer, b: Buffer) -> bool:
     return a.scope == b.scope and a.address < b.end and b.address < a.end
 
 
+def slot_distances(a: Buffer, b: Buffer) -> set[int]:
+    """``i - j`` modulo the slots, for slots ``i`` of ``a`` and ``j`` of ``b`` that share bytes; both have as many."""
+    starts = [[o.address + n * o.slot_bytes for n in range(o.slots)] for o in (a, b)]
+    return {
+        (i - j) % a.slots
+        for i, p in enumerate(starts[0])
+        for j, q in enumerate(starts[1])
+        if p < q + b.slot_bytes and q < p + a.slot_bytes
+    }
+
+
 def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozenset[str]) -> bool:
     """Whether two accesses to one slot of ``buffer`` may touch one byte.
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 from tilewright.backends.ascend.placed.form import (
     Access,
-    Buffer,
     Instruction,
     Loop,
     Node,
@@ -22,8 +21,9 @@ from tilewright.backends.ascend.placed.form import (
     View,
     counter,
 )
-from tilewright.backends.ascend.synchronization.conflict import may_meet, memories_meet
+from tilewright.backends.ascend.synchronization.conflict import may_meet, memories_meet, slot_distances
 from tilewright.backends.ascend.synchronization.facts import Facts
+from tilewright.backends.ascend.synchronization.touched import Touched, touched
 from tilewright.ir.symbolic import constant, symbol
 
 
@@ -49,14 +49,15 @@ class Count:
 class Dependence:
     """Site ``second`` must start after site ``first`` has ended, where every one of ``counts`` holds.
 
-    ``body`` is the path of the innermost body around both. With ``everywhere`` the two may be on different vector
-    cores of a group.
+    ``body`` is the path of the innermost body around both. ``near``: they are ordered within an iteration too. With
+    ``everywhere`` the two may be on different vector cores of a group.
     """
 
     first: int
     second: int
     body: tuple[int, ...]
     loop: str | None
+    near: bool
     far: bool
     counts: tuple[Count, ...]
     slots: int
@@ -115,12 +116,15 @@ class _Finder:
     def __init__(self, placed: Placed, facts: Facts, everything: list[Site]):
         self.buffers = {b.name: b for b in placed.buffers}
         self.facts, self.sites = facts, everything
+        self.touched = [touched(s.node, self.buffers) for s in everything]
+        aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
-        self.fixed = frozenset(facts.ranges) - {v for s in everything for v in s.loops}
+        #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
+        self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
         #: Inputs are never written, and no two statements write one place of an output.
-        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both
+        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both - aliases.keys()
 
     def between(self, p: int, q: int) -> Iterator[Dependence]:
         """Dependences between sites ``p <= q``."""
@@ -133,7 +137,7 @@ class _Finder:
         body, loop = a.path[:common], a.loops[common - 1] if common else None
         near: list[_Found] = []
         far: dict[tuple[bool, tuple[Count, ...]], _Found] = {}
-        for x, y, kind in _pairs(a.node, b.node):
+        for x, y, kind in _pairs(self.touched[p], self.touched[q]):
             if met := self._meeting(x, y, a, b, common):
                 found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b))
                 if met.near and p != q:
@@ -141,7 +145,7 @@ class _Finder:
                 # A path from this iteration's ``a`` orders those of earlier iterations too, if there is an ``a`` in it.
                 if met.far is not None and (p == q or not met.near or len(a.path) > common + 1):
                     far.setdefault((False, met.far), found)
-        for x, y, kind in _pairs(b.node, a.node) if p != q else ():
+        for x, y, kind in _pairs(self.touched[q], self.touched[p]) if p != q else ():
             met = self._meeting(x, y, b, a, common)
             if met is not None and met.far is not None:
                 found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, b, a))
@@ -149,10 +153,12 @@ class _Finder:
         if near:
             same: tuple[Count, ...] = (Count(loop, 0, None),) if loop else ()
             slots, everywhere = min(f.slots for f in near), any(f.everywhere for f in near)
-            yield Dependence(p, q, body, loop, False, same, slots, everywhere, near[0].reason)
+            yield Dependence(p, q, body, loop, True, False, same, slots, everywhere, near[0].reason)
         for (back, counts), f in far.items():
             first, second = (q, p) if back else (p, q)
-            yield Dependence(first, second, body, loop, True, counts, f.slots, f.everywhere, f.reason)
+            yield Dependence(
+                first, second, body, loop, bool(near) and not back, True, counts, f.slots, f.everywhere, f.reason
+            )
 
     def _meeting(self, x: Access, y: Access, a: Site, b: Site, common: int) -> _Meeting | None:
         bx, by = self.buffers[x.buffer], self.buffers[y.buffer]
@@ -161,32 +167,38 @@ class _Finder:
         if bx.scope != "gm" and not self.fused and a.node.core != b.node.core:
             return None
         loop = a.loops[common - 1] if common else None
-        always = (Count(loop, 1, 1),) if loop else None
-        if bx is not by:
-            return _Meeting(True, always, 1)
         shared = self.fixed | set(a.loops[:common])
-        near = may_meet(x, y, bx, self.facts, shared)
-        far = loop is not None and may_meet(x, y, bx, self.facts, self.fixed)
-        turn = self._turn(bx, x, y, a, common)
-        if turn is None:
-            return _Meeting(near, always if far else None, 1) if near or far else None
-        near = near and turn == 0
-        assert loop is not None
-        if bx.rotates == loop:
-            counts: tuple[Count, ...] = (Count(loop, turn or bx.slots, bx.slots),)
-        else:
-            counts = (Count(loop, 1, 1), Count(str(bx.rotates), turn, bx.slots))
-        slots = bx.slots if bx.rotates == loop else 1
-        return _Meeting(near, counts if far else None, slots) if near or far else None
-
-    def _turn(self, buffer: Buffer, x: Access, y: Access, a: Site, common: int) -> int | None:
-        """Iterations of the rotating loop (modulo slots) from ``x`` until ``y`` has the same slot; None: always."""
-        if buffer.rotates not in a.loops[:common] or buffer.slots == 1:
+        near = bx is not by or may_meet(x, y, bx, self.facts, shared)
+        far = loop is not None and (bx is not by or may_meet(x, y, bx, self.facts, self.fixed))
+        if not near and not far:
             return None
-        turns = [v.slot - symbol(counter(str(buffer.rotates))) for v in (x, y)]
+        always = (Count(loop, 1, 1),) if loop is not None and far else None
+        turn = self._turn(x, y, a.loops[:common])
+        if turn is None:
+            return _Meeting(near, always, 1)
+        if turn < 0:
+            return None
+        assert loop is not None
+        own = bx.rotates == loop
+        counts: tuple[Count, ...] = (Count(loop, turn or bx.slots, bx.slots),)
+        if not own:
+            counts = (Count(loop, 1, 1), Count(str(bx.rotates), turn, bx.slots))
+        return _Meeting(near and turn == 0, counts if far else None, bx.slots if own else 1)
+
+    def _turn(self, x: Access, y: Access, loops: tuple[str, ...]) -> int | None:
+        """Iterations of the rotating loop (modulo slots) from ``x`` until ``y`` has the same slot, or one that shares
+        its bytes; None: it may have at any time; negative: it never has."""
+        bx, by = self.buffers[x.buffer], self.buffers[y.buffer]
+        if bx.rotates not in loops or (bx.rotates, bx.slots) != (by.rotates, by.slots) or bx.slots == 1:
+            return None
+        counts = symbol(counter(str(bx.rotates)))
+        turns = [v.slot - counts for v in (x, y)]
         if not all(t.is_constant for t in turns):
             return None
-        return (turns[0].value - turns[1].value) % buffer.slots
+        apart = {0} if bx is by else slot_distances(bx, by)
+        if len(apart) != 1:
+            return None if apart else -1
+        return (turns[0].value - turns[1].value - apart.pop()) % bx.slots
 
     def _on_other_cores(self, x: Access, y: Access, a: Site, b: Site) -> bool:
         """Whether two vector cores of a group may meet in a workspace."""
@@ -207,11 +219,10 @@ def _of_core(access: Access, sub: int) -> Access:
     return replace(access, row=access.row.substitute(values), column=access.column.substitute(values))
 
 
-def _pairs(first: Instruction, second: Instruction) -> Iterator[tuple[Access, Access, str]]:
+def _pairs(first: Touched, second: Touched) -> Iterator[tuple[Access, Access, str]]:
     """Accesses of two statements of which one writes."""
-    sums = (second.dst,) if second.op == "mmad" and second.init is not None else ()
     for x in first.writes:
-        for y in (*second.reads, *sums):
+        for y in second.reads:
             yield x, y, "is read after it is written"
         for y in second.writes:
             yield x, y, "is written again"

@@ -1,4 +1,4 @@
-"""Event numbers for edges: at most eight for each ordered pair of pipes, eleven flags between cores.
+"""Event numbers for edges: few for each ordered pair of pipes, eleven flags between cores.
 
 Edges share numbers only where it is proved, for all trip counts, that their sets and waits cannot be confused: along
 every path set and wait of the shared number alternate, and each set comes after the wait before it.
@@ -6,15 +6,75 @@ every path set and wait of the shared number alternate, and each set comes after
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tilewright.backends.ascend.placed.form import Placed
-from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Count
 from tilewright.backends.ascend.synchronization.insert import Events
 from tilewright.backends.ascend.synchronization.order import Order, Query
+
+#: Events beyond its slots that an edge may take before an edge back is cheaper.
+_MORE_EVENTS = 3
+
+
+def ahead(placed: Placed, c: Candidate) -> int:
+    """How many sets of an edge there may be before a wait: the events that it takes in turn, or a counter's limit."""
+    return int(placed.target.extra["cross_count"]) if c.crosses else c.slots
+
+
+def takeovers(number: int, c: Candidate, events: int) -> Iterator[Query]:
+    """What must be ordered for the sets of an edge not to overtake its waits: the set that uses an event again comes
+    after the wait for the one before. ``events``: see :func:`ahead`."""
+    if c.is_barrier or c.loop is None:
+        return
+    far = events - c.distance
+    count = Count(c.loop, far, 1) if far else Count(c.loop, 0, None)
+    yield Query(("wait", number), ("set", number), (count,))
+
+
+def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict[int, Candidate]:
+    """``edges`` with as many events each as its sets can be ahead of its waits; ``order`` walks over ``edges``.
+
+    Where nothing holds the sets back, an edge in the other direction does.
+    """
+    result = dict(edges)
+    for n, c in edges.items():
+        if c.is_barrier or _stays_behind(order, n, c, ahead(placed, c)):
+            continue
+        for more in range(1, 0 if c.crosses else _MORE_EVENTS):
+            if _stays_behind(order, n, c, c.slots + more):
+                result[n] = replace(c, slots=c.slots + more)
+                break
+        else:
+            why = "keeps the sets of an event behind its waits"
+            result[n] = replace(c, slots=c.distance + 1)
+            result[max(result) + 1] = Candidate(
+                c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1 + (c.before < c.after), why, pinned=True
+            )
+    return result
+
+
+def _stays_behind(order: Order, n: int, c: Candidate, events: int) -> bool:
+    return all(order.proof(q) is not None for q in takeovers(n, c, events))
+
+
+def may_share(order: Order, edges: Mapping[int, Candidate], members: Sequence[int]) -> bool:
+    """Whether edges of one pair of pipes may use the same events in turn.
+
+    With several events each, they take them in turn with one loop, so that those of one iteration are the same.
+    """
+    first = edges[members[0]]
+    if any(edges[n].distance or edges[n].crosses or edges[n].slots != first.slots for n in members):
+        return False
+    if first.slots > 1 and any(edges[n].loop != first.loop for n in members):
+        return False
+    if not order.alternates(frozenset(members)):
+        return False
+    counts = (Count(str(first.loop), 0, first.slots),) if first.slots > 1 else ()
+    pairs = ((x, y) for x in members for y in members)
+    return all(order.proof(Query(("wait", x), ("set", y), counts)) is not None for x, y in pairs)
 
 
 @dataclass(slots=True)
@@ -25,28 +85,30 @@ class _Group:
     members: list[int] = field(default_factory=list)
 
 
-def colour(placed: Placed, edges: Mapping[int, Candidate], taken: Mapping[int, int]) -> Events:
-    """Numbers for each edge that is not a barrier; ``taken`` says how many each takes in turn.
+@dataclass(frozen=True, slots=True)
+class TooMany:
+    """A pair of pipes whose ``edges`` need ``wanted`` events where there are ``limit``."""
 
-    Raises :class:`Refused` when the hardware has too few.
-    """
+    edges: tuple[int, ...]
+    wanted: int
+    limit: int
+
+
+def colour(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> Events | TooMany:
+    """Numbers for each edge that is not a barrier; ``order`` walks over ``edges``."""
     pairs: dict[tuple[object, ...], list[int]] = {}
     for n, c in edges.items():
         if not c.is_barrier:
             pairs.setdefault(("cross",) if c.crosses else (c.source, c.sink), []).append(n)
-    order: Order | None = None
     chosen: Events = dict.fromkeys(edges, ())
     for key, members in pairs.items():
         limit = int(placed.target.extra["cross_flags" if key == ("cross",) else "event_ids"])
-        wanted = {n: 1 if edges[n].crosses else taken[n] for n in members}
-        groups = [_Group(wanted[n], [n]) for n in members]
+        groups = [_Group(_wanted(edges[n]), [n]) for n in members]
         if sum(g.count for g in groups) > limit:
-            order = order or Order(placed, edges)
-            groups = _shared(order, edges, members, wanted)
-        if sum(g.count for g in groups) > limit:
-            first = edges[members[0]]
-            pair = "between cores" if first.crosses else f"{first.source[1]}->{first.sink[1]}"
-            raise Refused("event ids", f"{placed.kernel.name}: more than {limit} events {pair} are needed at once")
+            groups = _shared(order, edges, members)
+        wanted = sum(g.count for g in groups)
+        if wanted > limit:
+            return TooMany(tuple(members), wanted, limit)
         top = 0
         for g in groups:
             for n in g.members:
@@ -55,39 +117,18 @@ def colour(placed: Placed, edges: Mapping[int, Candidate], taken: Mapping[int, i
     return chosen
 
 
-def _shared(
-    order: Order, edges: Mapping[int, Candidate], members: list[int], wanted: Mapping[int, int]
-) -> list[_Group]:
+def _wanted(c: Candidate) -> int:
+    return 1 if c.crosses else c.slots
+
+
+def _shared(order: Order, edges: Mapping[int, Candidate], members: Sequence[int]) -> list[_Group]:
     """Groups made greedily: each edge joins the first group that it can be proved to get on with."""
     groups: list[_Group] = []
     for n in members:
         for g in groups:
-            if g.count == wanted[n] and may_share(order, edges, [*g.members, n], g.count):
+            if may_share(order, edges, [*g.members, n]):
                 g.members.append(n)
                 break
         else:
-            groups.append(_Group(wanted[n], [n]))
+            groups.append(_Group(_wanted(edges[n]), [n]))
     return groups
-
-
-def may_share(order: Order, edges: Mapping[int, Candidate], members: list[int], count: int) -> bool:
-    """Whether edges may use the same ``count`` events in turn."""
-    kinds = {(edges[n].loop if count > 1 else None, edges[n].distance, edges[n].crosses) for n in members}
-    if len(kinds) > 1 or any(edges[n].distance or edges[n].crosses for n in members):
-        return False
-    if not _alternate(order, members):
-        return False
-    return all(order.proof(q) is not None for q in _takeovers(edges, members, count))
-
-
-def _takeovers(edges: Mapping[int, Candidate], members: list[int], count: int) -> Iterator[Query]:
-    """Every set of the group after every wait of it that comes before it and has the same number."""
-    for x in members:
-        for y in members:
-            loop = edges[x].loop
-            yield Query(("wait", x), ("set", y), (Count(str(loop), 0, count),) if count > 1 else ())
-
-
-def _alternate(order: Order, members: list[int]) -> bool:
-    """Whether each set of the group meets its own wait before any other statement of the group, on every path."""
-    return order.alternates(frozenset(members))

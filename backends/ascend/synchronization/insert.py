@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Loop, Node, counter
 from tilewright.backends.ascend.synchronization.candidate import Candidate
-from tilewright.ir.symbolic import ZERO, constant, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 
 #: Event numbers of each edge.
 Events = dict[int, tuple[int, ...]]
@@ -40,20 +40,25 @@ def _ends(action: str, outermost: int, edges: dict[int, Candidate], events: Even
     nodes: list[Node] = []
     for n, c in edges.items():
         if c.distance and c.body[0] == outermost:
-            nodes += [_statement(action, n, c, events, slot) for slot in range(c.distance)]
+            # Which events are left set depends on the number of iterations, unless there are as many as slots.
+            first: Expr = ZERO
+            if len(events[n]) > c.distance and action == "wait":
+                first = symbol(counter(str(c.loop))) + (len(events[n]) - c.distance)
+            elif len(events[n]) > c.distance:
+                first = constant(len(events[n]) - c.distance)
+            nodes += [_statement(action, n, c, events, first + turn) for turn in range(c.distance)]
     return nodes
 
 
-def _statement(action: str, number: int, c: Candidate, events: Events, slot: int | None = None) -> Node:
+def _statement(action: str, number: int, c: Candidate, events: Events, turn: Expr | None = None) -> Node:
     core, pipe = c.source if action == "set" else c.sink
     if c.is_barrier:
         return Barrier(core, pipe, number)
     if c.crosses:
         return CrossFlag(action, core, pipe, events[number][0], number)  # type: ignore[arg-type]
-    if slot is not None:
-        turn = constant(slot)
-    elif c.loop is not None and len(events[number]) > 1:
-        turn = symbol(counter(c.loop))
-    else:
+    if turn is None:
         turn = ZERO
+        if c.loop is not None and len(events[number]) > 1:
+            late = len(events[number]) - c.distance if action == "wait" and c.distance else 0
+            turn = symbol(counter(c.loop)) + late % len(events[number])
     return Flag(action, core, c.source[1], c.sink[1], events[number], turn, number)  # type: ignore[arg-type]

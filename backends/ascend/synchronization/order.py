@@ -25,19 +25,17 @@ Ordering of Events in a Distributed System, 1978); the simulator checks the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placed.form import Node, Placed
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER
-from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Count
-from tilewright.backends.ascend.synchronization.facts import MANY, facts_of
+from tilewright.backends.ascend.synchronization.facts import MANY, Facts
 from tilewright.backends.ascend.synchronization.steps import Kind, Name, Steps, shape_of
 
 #: As plain numbers, since the walk compares them all the time.
-_SET, _WAIT, _BARRIER, _PRIME, _DRAIN, _ENTER, _END, _STOP = (int(k) for k in Kind)
+_SET, _WAIT, _BARRIER, _ENTER, _END, _STOP = (int(k) for k in Kind)
 #: State of a walk: place, what the pipes know, what messages carry, iteration of counted loops, counts.
 _State = tuple[int, int, int, tuple[int, ...], tuple[int, ...]]
 #: Loop, first and period of each count.
@@ -56,22 +54,24 @@ class Query:
 
 
 class Order:
-    """Walks over a kernel with ``edges``; those that are not ``active`` are passed by."""
+    """Walks over ``body``, a synchronised ``placed``; edges that are in ``without`` are passed by.
 
-    def __init__(self, placed: Placed, edges: Mapping[int, Candidate]):
-        self.placed, self.edges = placed, dict(edges)
-        self.active = dict.fromkeys(edges, True)
-        self.shape = shape_of(placed, facts_of(placed))
-        self.programs: dict[bool, Steps] = {}
+    Raises :class:`~tilewright.backends.ascend.synchronization.steps.Unbalanced`.
+    """
 
-    def narrow(self) -> None:
-        """Forget the edges that are not active."""
-        self.edges = {n: c for n, c in self.edges.items() if self.active[n]}
-        self.programs.clear()
+    def __init__(self, placed: Placed, body: tuple[Node, ...], facts: Facts):
+        self.shape, self.bare = shape_of(placed, facts), placed.body
+        self.without: set[int] = set()
+        self.use(body)
+
+    def use(self, body: tuple[Node, ...]) -> None:
+        """Walk over ``body`` from now on."""
+        self.body = body
+        self.programs = {False: Steps(self.shape, False).run(body)}
 
     def _steps(self, both: bool) -> Steps:
         if both not in self.programs:
-            self.programs[both] = Steps(self.shape, self.edges, both).run(self.placed.body)
+            self.programs[both] = Steps(self.shape, both).run(self.body)
         return self.programs[both]
 
     def proof(self, query: Query) -> set[int] | None:
@@ -79,7 +79,7 @@ class Order:
         steps = self._steps(query.everywhere)
         source, sink = steps.points[query.source], steps.points[query.sink]
         need = sink.pipe | (sink.pipe << len(PIPE_ORDER) if query.everywhere else 0)
-        if source.issues & need == need:
+        if source.issues & need == need or any(not self.shape.trips[v].most for v in (*source.loops, *sink.loops)):
             return set()
         starts = [range(1) for _ in self.shape.counted]
         for name in source.loops:
@@ -100,7 +100,7 @@ class Order:
         own: int,
         counts: _Counts,
     ) -> set[int] | None:
-        active, used = self.active, set[int]()
+        without, used = self.without, set[int]()
         seen: _Seen = {}
         while work:
             place, know, sent, idx, cnt = work.pop()
@@ -111,11 +111,11 @@ class Order:
                 kind = op[0]
                 place += 1
                 if kind == _SET:
-                    if active[op[1]] and (know | own) & op[2]:
+                    if op[1] not in without and (know | own) & op[2]:
                         sent |= op[3]
                 elif kind == _WAIT:
                     here = sent & op[3]
-                    if here and active[op[1]]:
+                    if here and op[1] not in without:
                         if here & op[2]:
                             if know & op[4] != op[4]:
                                 used.add(op[1])
@@ -124,20 +124,9 @@ class Order:
                                 break
                         sent = sent ^ here | (here & ~op[2]) >> 1
                 elif kind == _BARRIER:
-                    if own & op[2] and not know & own and active[op[1]]:
+                    if own & op[2] and not know & own and op[1] not in without:
                         know |= own
                         used.add(op[1])
-                        if know & need == need:
-                            break
-                elif kind == _PRIME:
-                    if active[op[1]] and (know | own) & op[2]:
-                        sent |= op[3]
-                elif kind == _DRAIN:
-                    if active[op[1]] and sent & op[3]:
-                        if know & op[4] != op[4]:
-                            used.add(op[1])
-                            know |= op[4]
-                        sent &= ~op[3]
                         if know & need == need:
                             break
                 elif kind == _STOP:
@@ -221,16 +210,3 @@ class Order:
 
 def _with(idx: tuple[int, ...], slot: int, value: int) -> tuple[int, ...]:
     return idx if slot < 0 else (*idx[:slot], value, *idx[slot + 1 :])
-
-
-def queries_of(number: int, c: Candidate, events: int) -> Iterable[Query]:
-    """What must be ordered for the sets of an edge not to overtake its waits: the set that uses an event again comes
-    after the wait for the one before.
-
-    ``events``: how many the edge takes in turn; for cross-core flags how far the counter may run ahead.
-    """
-    if c.is_barrier or c.loop is None:
-        return
-    ahead = events - c.distance
-    count = Count(c.loop, ahead, 1) if ahead else Count(c.loop, 0, None)
-    yield Query(("wait", number), ("set", number), (count,))

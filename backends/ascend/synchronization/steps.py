@@ -1,6 +1,6 @@
-"""A kernel with edges as a list of steps, for walks that follow every path through it.
+"""A synchronised kernel as a list of steps, for walks that follow every path through it.
 
-Instructions are no steps, only places between them; a step is a statement of an edge or an end of a loop. Queues of
+Instructions are no steps, only places between them; a step is a flag, a barrier or an end of a loop. Queues of
 messages are fields of bits: the oldest message lowest.
 """
 
@@ -10,10 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tilewright.backends.ascend.placed.form import Core, Instruction, Loop, Node, Pipe, Placed
+from tilewright.backends.ascend.placed.form import (
+    Barrier,
+    Core,
+    CrossFlag,
+    Flag,
+    Instruction,
+    Loop,
+    Node,
+    Pipe,
+    Placed,
+    statements,
+)
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER
-from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.facts import Facts, Trips, trips_of
+from tilewright.errors import InternalError
 
 _PIPES = len(PIPE_ORDER)
 #: A numbered instruction (in program order), or ("set", edge), or ("wait", edge).
@@ -23,19 +34,21 @@ Name = int | tuple[str, int]
 class Kind(IntEnum):
     """What a step is, and what the numbers behind it are.
 
-    SET: edge, source pipe, bit of the newest message. WAIT: edge, bit of the oldest, queue, pipes that hear it.
-    BARRIER: edge, pipe. PRIME: edge, source pipe, queue. DRAIN: as WAIT. ENTER and END: loop, place to go on at (behind
-    the loop; its body), number among counted loops or -1, least and largest trip count.
+    SET: edge, source pipe, bit of the new message. WAIT: edge, bit of the oldest, queue, pipes that hear it. BARRIER:
+    edge, pipe. ENTER and END: loop, place to go on at (behind the loop; its body), number among counted loops or -1,
+    least and largest trip count.
     """
 
     SET = 0
     WAIT = 1
     BARRIER = 2
-    PRIME = 3
-    DRAIN = 4
-    ENTER = 5
-    END = 6
-    STOP = 7
+    ENTER = 3
+    END = 4
+    STOP = 5
+
+
+class Unbalanced(InternalError):
+    """A wait has no set before it in the tree, or a loop leaves more or fewer flags set than it found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,80 +101,90 @@ def shape_of(placed: Placed, facts: Facts) -> Shape:
 
 @dataclass(slots=True)
 class Steps:
-    """The steps, and where each statement is. With ``both``, the second vector core of the group is followed too."""
+    """The steps of a synchronised tree, and where each statement is. With ``both``, the second vector core of the
+    group is followed too. Raises :class:`Unbalanced`."""
 
     shape: Shape
-    edges: Mapping[int, Candidate]
     both: bool
     ops: list[tuple[int, ...]] = field(default_factory=list)
     points: dict[Name, Point] = field(default_factory=dict)
-    _queues: dict[tuple[int, bool], tuple[int, int, int]] = field(default_factory=dict)
-    _at: dict[tuple[int, ...], list[tuple[int, Candidate]]] = field(default_factory=dict)
+    _queues: dict[tuple[int, bool], tuple[int, int]] = field(default_factory=dict)
+    _sent: dict[int, int] = field(default_factory=dict)
     _sites: int = 0
-
-    def __post_init__(self) -> None:
-        top = 0
-        for n, c in self.edges.items():
-            self._at.setdefault(c.body, []).append((n, c))
-            for other in (False, True) if self.both and "vector" in (c.source[0], c.sink[0]) else (False,):
-                width = max(1, c.distance)
-                low = 1 << top
-                self._queues[n, other] = low, low << (width - 1), ((1 << width) - 1) << top
-                top += width
 
     def run(self, body: tuple[Node, ...]) -> Steps:
         """Fill in the steps of a whole program."""
-        self._body(body, (), ())
+        top = 0
+        for edge, depth in _depths(body).items():
+            for other in (False, True) if self.both else (False,):
+                self._queues[edge, other] = 1 << top, ((1 << depth) - 1) << top
+                top += depth
+        self._body(body, ())
+        if left := [e for e, n in self._sent.items() if n]:
+            raise Unbalanced(f"edge {left[0]}: more sets than waits")
         self.ops.append((Kind.STOP,))
         return self
 
-    def _body(self, body: tuple[Node, ...], path: tuple[int, ...], loops: tuple[str, ...]) -> None:
-        here = self._at.get(path, [])
-        around = [(n, c) for n, c in self.edges.items() if c.distance] if not path else []
-        for i, node in enumerate(body):
-            for n, c in around:
-                if c.body[0] == i:
-                    self._put(Kind.PRIME, n, c)
-            for n, c in here:
-                if c.before == i:
-                    self._mark("wait", n, c, loops)
-                    self._put(Kind.BARRIER if c.is_barrier else Kind.WAIT, n, c)
-            self._node(node, (*path, i), loops)
-            for n, c in here:
-                if c.after == i and not c.is_barrier:
-                    self._mark("set", n, c, loops)
-                    self._put(Kind.SET, n, c)
-            for n, c in around:
-                if c.body[0] == i:
-                    self._put(Kind.DRAIN, n, c)
+    def _body(self, body: tuple[Node, ...], loops: tuple[str, ...]) -> None:
+        for node in body:
+            match node:
+                case Instruction():
+                    self.points[self._sites] = Point(len(self.ops), self.shape.bit(node.core, node.pipe), loops)
+                    self._sites += 1
+                case Loop():
+                    self._loop(node, loops)
+                case Barrier():
+                    for other in (False, True) if self.both and node.core == "vector" else (False,):
+                        self.ops.append((Kind.BARRIER, node.edge, self.shape.bit(node.core, node.pipe, other)))
+                case Flag(action="set"):
+                    self._set(node, node.core, node.src, loops)
+                case CrossFlag(action="set"):
+                    self._set(node, node.core, node.pipe, loops)
+                case Flag() | CrossFlag():
+                    self._wait(node, loops)
 
-    def _node(self, node: Node, path: tuple[int, ...], loops: tuple[str, ...]) -> None:
-        if isinstance(node, Instruction):
-            self.points[self._sites] = Point(len(self.ops), self.shape.bit(node.core, node.pipe), loops)
-            self._sites += 1
-        elif isinstance(node, Loop):
-            trips = self.shape.trips[node.var]
-            number, slot = self.shape.numbers[node.var], self.shape.counted.get(node.var, -1)
-            at = len(self.ops)
-            self.ops.append(())
-            self._body(node.body, path, (*loops, node.var))
-            self.ops.append((Kind.END, number, at + 1, slot, trips.least, trips.most))
-            self.ops[at] = (Kind.ENTER, number, len(self.ops), slot, trips.least, trips.most)
+    def _loop(self, node: Loop, loops: tuple[str, ...]) -> None:
+        trips = self.shape.trips[node.var]
+        number, slot = self.shape.numbers[node.var], self.shape.counted.get(node.var, -1)
+        at, before = len(self.ops), dict(self._sent)
+        self.ops.append(())
+        self._body(node.body, (*loops, node.var))
+        if any(n != before.get(e, 0) for e, n in self._sent.items()):
+            raise Unbalanced(f"loop {node.var} does not wait for as many flags as it sets")
+        self.ops.append((Kind.END, number, at + 1, slot, trips.least, trips.most))
+        self.ops[at] = (Kind.ENTER, number, len(self.ops), slot, trips.least, trips.most)
 
-    def _mark(self, action: str, n: int, c: Candidate, loops: tuple[str, ...]) -> None:
-        core, pipe = c.source if action == "set" else c.sink
-        issues = self.shape.pipes(core) if action == "wait" and c.crosses else 0
-        self.points[action, n] = Point(len(self.ops), self.shape.bit(core, pipe), loops, issues)
+    def _set(self, node: Flag | CrossFlag, core: Core, pipe: Pipe, loops: tuple[str, ...]) -> None:
+        sent = self._sent.get(node.edge, 0)
+        # The last one is the one inside the loop: those that fill the queue stand in front of it.
+        self.points["set", node.edge] = Point(len(self.ops), self.shape.bit(core, pipe), loops)
+        for other in (False, True) if self.both else (False,):
+            low = self._queues[node.edge, other][0]
+            self.ops.append((Kind.SET, node.edge, self.shape.bit(core, pipe, other), low << sent))
+        self._sent[node.edge] = sent + 1
 
-    def _put(self, kind: Kind, n: int, c: Candidate) -> None:
-        for other in (False, True):
-            if (n, other) not in self._queues:
-                continue
-            low, last, queue = self._queues[n, other]
-            if kind == Kind.BARRIER:
-                self.ops.append((kind, n, self.shape.bit(*c.sink, other)))
-            elif kind in (Kind.SET, Kind.PRIME):
-                self.ops.append((kind, n, self.shape.bit(*c.source, other), last if kind == Kind.SET else queue))
-            else:
-                hears = self.shape.pipes(c.sink[0], other) if c.crosses else self.shape.bit(*c.sink, other)
-                self.ops.append((kind, n, low, queue, hears))
+    def _wait(self, node: Flag | CrossFlag, loops: tuple[str, ...]) -> None:
+        if not self._sent.get(node.edge):
+            raise Unbalanced(f"edge {node.edge}: a wait without a set before it")
+        crosses = isinstance(node, CrossFlag)
+        pipe = node.pipe if isinstance(node, CrossFlag) else node.dst
+        issues = self.shape.pipes(node.core) if crosses else 0
+        point = Point(len(self.ops), self.shape.bit(node.core, pipe), loops, issues)
+        # The first one is the one inside the loop: those that empty the queue stand behind it.
+        self.points.setdefault(("wait", node.edge), point)
+        for other in (False, True) if self.both else (False,):
+            low, queue = self._queues[node.edge, other]
+            hears = self.shape.pipes(node.core, other) if crosses else self.shape.bit(node.core, pipe, other)
+            self.ops.append((Kind.WAIT, node.edge, low, queue, hears))
+        self._sent[node.edge] -= 1
+
+
+def _depths(body: tuple[Node, ...]) -> dict[int, int]:
+    """Most messages of each edge that are under way at once, if loops are balanced."""
+    sent: dict[int, int] = {}
+    most: dict[int, int] = {}
+    for node in statements(body):
+        if isinstance(node, Flag | CrossFlag):
+            sent[node.edge] = sent.get(node.edge, 0) + (1 if node.action == "set" else -1)
+            most[node.edge] = max(most.get(node.edge, 1), sent[node.edge])
+    return most

@@ -5,7 +5,8 @@
    following one token along every path through the tree, so it holds for all trip counts that the bounds of the loops
    allow, loops that run zero times included. Ragged tiles touch less memory while their flags stay, so they need no
    order that full ones do not.
-3. :mod:`events` numbers the events within the limits of the hardware; :mod:`insert` puts the statements in.
+3. :mod:`events` numbers the events within the limits of the hardware; where they do not suffice, :mod:`fewer` takes
+   stronger synchronisation that needs fewer. :mod:`insert` puts the statements in.
 
 What is proved: for each pair of statements that may touch one byte, one of them writing, the second starts after the
 first has ended, in every run; and no event is set again before the wait for its last set. An edge of distance d around
@@ -24,12 +25,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.backends.ascend.placed.form import Edge, Placed
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.candidate import Candidate, candidates
 from tilewright.backends.ascend.synchronization.choose import choose
 from tilewright.backends.ascend.synchronization.dependence import dependences, sites
-from tilewright.backends.ascend.synchronization.events import colour
+from tilewright.backends.ascend.synchronization.events import TooMany, colour, steady
 from tilewright.backends.ascend.synchronization.facts import facts_of
-from tilewright.backends.ascend.synchronization.insert import insert
+from tilewright.backends.ascend.synchronization.fewer import fewer
+from tilewright.backends.ascend.synchronization.insert import Events, insert
+from tilewright.backends.ascend.synchronization.order import Order
+
+#: Changes that may be tried to do with fewer events; each saves one, and a kernel has not that many.
+_CHANGES = 100
 
 
 def synchronize(placed: Placed) -> Placed:
@@ -37,15 +44,26 @@ def synchronize(placed: Placed) -> Placed:
 
     Raises :class:`~tilewright.backends.ascend.simulator.memory.Refused` when the hardware's events do not suffice.
     """
-    found = dependences(placed, facts_of(placed))
+    facts = facts_of(placed)
+    found = dependences(placed, facts)
     edges = dict(enumerate(candidates(found, list(sites(placed.body)))))
-    cross = int(placed.target.extra["cross_count"])
-    taken = {n: cross if c.crosses else c.slots for n, c in edges.items()}
-    kept = choose(placed, found, edges, taken)
-    numbered = dict(enumerate(kept.values()))
-    events = colour(placed, numbered, {i: taken[n] for i, n in enumerate(kept)})
-    listed = tuple(_edge(i, c) for i, c in numbered.items())
-    return replace(placed, body=insert(placed.body, numbered, events), edges=listed)
+    edges = steady(placed, Order(placed, insert(placed.body, edges, _private(edges)), facts), edges)
+    for _ in range(_CHANGES):
+        edges = dict(enumerate(choose(placed, found, edges, facts).values()))
+        order = Order(placed, insert(placed.body, edges, _private(edges)), facts)
+        events = colour(placed, order, edges)
+        if not isinstance(events, TooMany):
+            listed = tuple(_edge(n, c) for n, c in edges.items())
+            return replace(placed, body=insert(placed.body, edges, events), edges=listed)
+        edges = fewer(placed, order, edges, events)
+    raise Refused(
+        "event ids", f"{placed.kernel.name}: no way to do with the events of {placed.target.spelling} was found"
+    )
+
+
+def _private(edges: dict[int, Candidate]) -> Events:
+    """Events of its own for each edge: walks look at edges, not at events."""
+    return {n: (0,) * c.slots for n, c in edges.items()}
 
 
 def _edge(number: int, c: Candidate) -> Edge:

@@ -1,0 +1,268 @@
+"""The static proof: which orders hold for all trip counts, and what is done where events do not suffice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tilewright.backends.ascend.placed.form import (
+    Barrier,
+    Buffer,
+    CrossFlag,
+    Flag,
+    Instruction,
+    Loop,
+    Node,
+    Placed,
+    Scalar,
+    View,
+    statements,
+    without_edge,
+)
+from tilewright.backends.ascend.placing.frame import with_slots
+from tilewright.backends.ascend.simulator.machine import check
+from tilewright.backends.ascend.simulator.memory import Refused
+from tilewright.backends.ascend.synchronization.conflict import may_meet, slot_distances
+from tilewright.backends.ascend.synchronization.facts import facts_of, trips_of
+from tilewright.backends.ascend.synchronization.synchronize import synchronize
+from tilewright.backends.ascend.synchronization.verify import unproved
+from tilewright.ir.symbolic import ZERO, Expr, constant, minimum, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.parse import parse_kernel
+
+from tests.ascend.trials import TRIALS, placed, targets
+
+LANES = 16
+KERNEL = parse_kernel("""
+@kernel
+def rows(X: f32[P, Q, 16], Y: out[f32[P, Q, 16]]):
+    where(1 <= P <= 64, 0 <= Q <= 64)
+    p: P
+    q: Q
+    n: 16
+    Y[p, q, n] = X[p, q, n]
+""")
+TENSORS = tuple(Buffer(p.name, "gm", p.dtype, p.shape) for p in KERNEL.params)
+P, Q = symbol("P"), symbol("Q")
+
+
+def lanes(name: str, offset: Expr = ZERO) -> View:
+    return View(name, offset, ((constant(LANES), constant(1)),))
+
+
+def load(dst: str, at: Expr = ZERO) -> Instruction:
+    return Instruction("copy_in", "vector", "MTE2", lanes(dst), (lanes("X", at * LANES),))
+
+
+def store(src: str, at: Expr = ZERO) -> Instruction:
+    return Instruction("copy_out", "vector", "MTE3", lanes("Y", at * LANES), (lanes(src),))
+
+
+def add(dst: str, *srcs: str) -> Instruction:
+    return Instruction("add", "vector", "V", lanes(dst), tuple(lanes(s) for s in srcs))
+
+
+def loop(var: str, trips: Expr | int, *body: Node) -> Loop:
+    high = trips if isinstance(trips, Expr) else constant(trips)
+    return Loop(var, ZERO, high, constant(1), body)
+
+
+def local(name: str, place: int, slots: int = 1, rotates: str | None = None) -> Buffer:
+    return Buffer(name, "ub", DType.F32, (constant(LANES),), "ND", 128 * place, slots, rotates, "vector")
+
+
+def program(body: tuple[Node, ...], *buffers: Buffer, target: str = "ascend:310p3") -> Placed:
+    everything = {b.name: b for b in (*TENSORS, *buffers)}
+    return Placed(KERNEL, targets()[target], tuple(everything.values()), with_slots(body, everything), constant(1))
+
+
+def pairs(done: Placed, kind: str = "flag") -> list[tuple[str, str, str | None, int]]:
+    return [(e.source[7:], e.sink[7:], e.loop, e.distance) for e in done.edges if e.kind == kind]
+
+
+def inputs(p: int, q: int) -> dict[str, np.ndarray]:
+    return {"X": np.random.default_rng(7).standard_normal((p, q, LANES)).astype(np.float32)}
+
+
+def test_a_path_through_a_loop_that_may_be_empty_proves_nothing() -> None:
+    """The load of ``a`` comes before the addition in the loop, and the store after the loop after that; but where the
+    loop runs no time, only an edge of their own orders the load and the store."""
+
+    def build(trips: Expr | int) -> Placed:
+        middle = loop("q", trips, add("b", "a", "a"))
+        return program((load("a"), add("b", "a", "a"), middle, load("c"), store("a")), *map(local, "abc", range(3)))
+
+    # With a load between, the order of MTE2 and MTE3 can only go through V.
+    always, maybe = synchronize(build(2)), synchronize(build(Q))
+    assert unproved(always) is None and unproved(maybe) is None
+    inside = loop("q", Q, Flag("wait", "vector", "MTE2", "V", (0,), ZERO, 0), add("b", "a", "a"))
+    bad = program((load("a"), Flag("set", "vector", "MTE2", "V", (0,), ZERO, 0), inside), local("a", 0), local("b", 1))
+    assert unproved(bad) == "loop q does not wait for as many flags as it sets"
+
+
+def test_what_only_an_empty_loop_orders_gets_an_edge_of_its_own() -> None:
+    """MTE2 writes ``a``, V reads it in a loop, MTE3 reads it behind the loop."""
+
+    def edges(trips: Expr | int) -> list[tuple[str, str, str | None, int]]:
+        body = (load("a"), loop("q", trips, add("a", "a", "a")), store("a"))
+        return pairs(synchronize(program(body, local("a", 0))))
+
+    assert ("MTE2", "MTE3", None, 0) not in edges(3)
+    assert ("MTE2", "V", None, 0) in edges(Q) and ("V", "MTE3", None, 0) in edges(Q)
+    # The wait of V stands in front of the loop, so even without an iteration its set for MTE3 comes after the load.
+    assert ("MTE2", "MTE3", None, 0) not in edges(Q)
+
+
+def test_trip_counts_decide_which_iterations_meet() -> None:
+    """Two slots and a loop that runs once are one slot more than an iteration can fill: order is needed across the
+    loop around it only; a loop that runs never needs nothing."""
+
+    def edges(outer: Expr | int, inner: Expr | int) -> list[tuple[str, str, str | None, int]]:
+        body = loop("p", outer, loop("q", inner, load("a"), add("b", "a", "a")))
+        return pairs(synchronize(program((body,), local("a", 0, 2, "q"), local("b", 1))))
+
+    assert ("V", "MTE2", "q", 2) in edges(P, Q)
+    assert ("V", "MTE2", "q", 2) in edges(P, 1)
+    assert ("V", "MTE2", "q", 2) in edges(1, 3)
+    assert ("V", "MTE2", "q", 2) not in edges(1, 2)
+    assert ("V", "MTE2", "q", 2) in edges(2, 2)
+    assert edges(P, 0) == []
+
+
+def test_slots_that_share_bytes_meet_when_the_counts_say_so() -> None:
+    a, b = local("a", 0, 2, "q"), replace(local("b", 0, 2, "q"), address=64)
+    assert slot_distances(a, a) == {0} and slot_distances(a, b) == {1}
+    assert slot_distances(a, replace(b, address=32)) == {0, 1} and slot_distances(a, replace(b, address=128)) == set()
+    body = loop("q", Q, load("a"), add("c", "a", "a"), load("b"), add("c", "b", "b"))
+    done = synchronize(program((body,), a, b, local("c", 4)))
+    assert unproved(done) is None
+    # Slot 1 of one is slot 0 of the other: every load comes after the addition of the iteration before, or of this one.
+    assert {d for s, t, _, d in pairs(done) if (s, t) == ("V", "MTE2")} == {1}
+
+
+def test_a_prefetch_into_the_next_slot() -> None:
+    """The load of iteration n fills the slot that iteration n + 1 reads: edges of distance 1, not 2, and the set of an
+    iteration stands in front of its wait, so that two events are taken in turn."""
+    now, after = symbol("_n_q"), minimum(symbol("q") + 1, Q - 1)
+    ahead = replace(load("a", after), dst=replace(lanes("a"), slot=now + 1))
+    use = replace(add("b", "a", "a"), dst=replace(lanes("b"), slot=now), srcs=(replace(lanes("a"), slot=now),) * 2)
+    keep = replace(store("b", symbol("q")), srcs=(replace(lanes("b"), slot=now),))
+    body = (load("a"), loop("q", Q, ahead, use, keep))
+    buffers = (*TENSORS, local("a", 0, 2, "q"), local("b", 4, 2, "q"))
+    done = synchronize(Placed(KERNEL, targets()["ascend:310p3"], buffers, body, constant(1)))
+    assert unproved(done) is None
+    assert ("MTE2", "V", "q", 1) in pairs(done) and ("V", "MTE2", "q", 1) in pairs(done)
+    assert ("MTE2", "V", "q", 0) not in pairs(done)
+    for q in (1, 2, 3, 6, 7):
+        got = check(done, inputs(1, q), {"P": 1, "Q": q}, groups=1).outputs["Y"]
+        np.testing.assert_array_equal(got, inputs(1, q)["X"] * 2)
+    for edge in done.edges:
+        assert unproved(without_edge(done, edge.number)) is not None
+
+
+def test_lanes_that_never_meet_need_no_order() -> None:
+    facts = facts_of(placed("softmax"))
+    whole = Buffer("b", "ub", DType.F32, (constant(4), constant(32)))
+
+    def part(column: int, rows: Expr | int = 4) -> View:
+        count = rows if isinstance(rows, Expr) else constant(rows)
+        return View("b", constant(column), ((count, constant(32)), (constant(16), constant(1))))
+
+    fixed = frozenset({"M", "N"})
+    assert not may_meet(part(0), part(16), whole, facts, fixed)
+    assert may_meet(part(0), part(8), whole, facts, fixed)
+    assert not may_meet(part(0, minimum(4, symbol("M"))), part(16), whole, facts, fixed)
+    shifted = View("b", symbol("M"), ((constant(8), constant(1)),))
+    assert not may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, fixed)
+    assert may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, frozenset())
+
+
+def test_trip_counts_of_loops() -> None:
+    facts = facts_of(program((), local("a", 0)))
+    found = [trips_of(loop("x", n), facts) for n in (constant(0), constant(1), constant(9), P, Q, minimum(P, 2))]
+    assert [(t.least, t.most) for t in found] == [(0, 0), (1, 1), (4, 4), (1, 4), (0, 4), (1, 2)]
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def many_loads(count: int, apart: bool) -> Placed:
+    """``count`` loads and as many additions: all loads first, or each in front of its addition."""
+    names = [f"a{i}" for i in range(count)]
+    loads, adds = [load(n) for n in names], [add("b", n, "b" if i else n) for i, n in enumerate(names)]
+    body = [*loads, *adds] if apart else [n for pair in zip(loads, adds, strict=True) for n in pair]
+    return program((*body, store("b")), *(local(n, i) for i, n in enumerate([*names, "b"])))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_ten_edges_do_with_the_events_there_are(apart: bool) -> None:
+    """Edges that are open at once are merged, edges one after the other take turns."""
+    done = synchronize(many_loads(10, apart))
+    assert unproved(done) is None
+    events = {e for n in done.body if isinstance(n, Flag) for e in n.events}
+    assert max(events) < int(done.target.extra["event_ids"])
+    x = inputs(1, 1)
+    want = x["X"] * 2
+    for _ in range(9):
+        want = want + x["X"]
+    np.testing.assert_allclose(check(done, x, {"P": 1, "Q": 1}, groups=1).outputs["Y"], want, rtol=1e-5)
+
+
+def test_double_buffers_beyond_the_events_get_merged_edges() -> None:
+    names = [f"a{i}" for i in range(6)]
+    at = symbol("p") * Q + symbol("q")
+    adds = [add("b", n, "b" if i else n) for i, n in enumerate(names)]
+    body = loop("p", P, loop("q", Q, *(load(n, at) for n in names), *adds, store("b", at)))
+    done = synchronize(program((body,), *(local(n, 2 * i, 2, "q") for i, n in enumerate(names)), local("b", 20)))
+    assert unproved(done) is None
+    for p, q in ((1, 1), (2, 3), (3, 1)):
+        got = check(done, inputs(p, q), {"P": p, "Q": q}, groups=1).outputs["Y"]
+        np.testing.assert_allclose(got, inputs(p, q)["X"] * 7, rtol=1e-5)
+    for edge in done.edges:
+        assert unproved(without_edge(done, edge.number)) is not None
+
+
+def test_more_than_the_hardware_has_is_refused() -> None:
+    """Each of ten loops has a buffer of its own that is filled again in the next iteration of the loop around them."""
+    names = [f"a{i}" for i in range(10)]
+    inner = [loop(f"q{i}", Q, load(n), add("b", n, n)) for i, n in enumerate(names)]
+    buffers = [local(n, i) for i, n in enumerate([*names, "b"])]
+    with pytest.raises(Refused, match=r"events V->MTE2 are needed at once, ascend:310p3 has \d") as refused:
+        synchronize(program((loop("p", P, *inner),), *buffers))
+    assert refused.value.kind == "event ids"
+
+
+def test_events_that_may_be_confused_are_not_proved() -> None:
+    """Two edges on one event, the second set in front of the first wait."""
+    body = (load("a"), load("c"), add("b", "a", "a"), add("d", "c", "c"))
+    done = synchronize(program(body, *map(local, "abcd", range(4))))
+    assert unproved(done) is None and pairs(done) == [("MTE2", "V", None, 0)] * 2
+    same = tuple(replace(n, events=(0,)) if isinstance(n, Flag) else n for n in done.body)
+    assert "may be confused" in str(unproved(replace(done, body=same)))
+
+
+# -- what is judged as it stands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_no_edge_and_no_statement_of_one_can_go(name: str) -> None:
+    done = placed(name)
+    assert unproved(done) is None
+    for edge in done.edges:
+        assert unproved(without_edge(done, edge.number)) is not None, edge
+
+
+def test_cross_core_waits_hold_back_every_pipe() -> None:
+    """In attention the vector cores wait for the cube core once; loads and arithmetic behind it all know."""
+    done = placed("attention")
+    crosses = [e for e in done.edges if e.kind == "cross"]
+    assert crosses and all(
+        any(isinstance(n, CrossFlag) and n.edge == e.number for n in statements(done.body)) for e in crosses
+    )
+    assert not any(isinstance(n, Barrier) and n.pipe == "S" for n in statements(done.body))
+
+
+def test_a_scalar_does_not_matter() -> None:
+    body = (load("a"), Instruction("mul", "vector", "V", lanes("a"), (lanes("a"), Scalar(2.0))), store("a"))
+    assert pairs(synchronize(program(body, local("a", 0)))) == [("MTE2", "V", None, 0), ("V", "MTE3", None, 0)]
