@@ -73,13 +73,14 @@ def _block(*loops: tuple[str, int]) -> tuple[Loop, ...]:
 
 MATMUL_INT8 = """
 @kernel
-def matmul_int8(A: i8[M, 96], B: const[i8[96, 48]], zero: const[i32[48]], scale: const[f32[48]], C: out[f16[M, 48]]):
+def matmul_int8(A: i8[M, 96], B: const[i8[96, 48]], zero: const[i32[48]], scale: const[f32[48]], C: out[i8[M, 48]]):
     where(1 <= M <= 4096)
     m: M
     n: 48
     k: 96
     acc[m, n] = sum(k, i32(A[m, k]) * i32(B[k, n]))
-    C[m, n] = f16(f32(acc[m, n] - zero[n]) * scale[n] * f32(0.01))
+    y[m, n] = f32(acc[m, n] - zero[n]) * scale[n] * f32(0.01)
+    C[m, n] = i8(min(max(round(y[m, n]) + f32(3.0), f32(-128.0)), f32(127.0)))
 """
 
 MATMUL_BATCHED = """

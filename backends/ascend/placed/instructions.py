@@ -126,7 +126,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
     "copy_nz": Kind("MTE2", _ways("gm l1"), ANY | {"u64"}, ("DataCopy(DataCopyParams)",)),
-    "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
+    # Zeros, or an integer of 8 bits that pads an image.
+    "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",), frozenset(["value"])),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
     # Image to columns on the way to L0A: the source is an image in NC1HWC0 in L1.

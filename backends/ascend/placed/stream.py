@@ -18,9 +18,11 @@ from tilewright.backends.ascend.placed.form import (
     Loop,
     Node,
     Parameter,
+    Placed,
     Read,
     Scalar,
     counter,
+    program_of,
 )
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.ir.symbolic import Expr
@@ -76,10 +78,30 @@ def issue(
         yield evaluate(node, values, where)
 
 
+def programs(placed: Placed) -> list[tuple[str, int, tuple[Node, ...]]]:
+    """The kinds of core of one group that have work: name, how many there are, and the program of each.
+
+    Where cube and vector units are one core, it runs the statements of both in one stream.
+    """
+    if "split" not in placed.target.features:
+        return [("fused", 1, placed.body)]
+    subblocks = max(1, int(placed.target.extra["subblocks"]))
+    return [(k, subblocks if k == "vector" else 1, program_of(placed.body, k)) for k in placed.cores]
+
+
 def walk(
     body: tuple[Node, ...], env: dict[str, int], where: str, read: Reader = lowest
 ) -> Iterator[tuple[Statement, dict[str, int], str]]:
     """Every statement as often as it runs, with the values of the symbols (one dictionary, changed in place)."""
+    for node, values, place in turns(body, env, where, read):
+        if not isinstance(node, Loop):
+            yield node, values, place
+
+
+def turns(
+    body: tuple[Node, ...], env: dict[str, int], where: str, read: Reader = lowest
+) -> Iterator[tuple[Node, dict[str, int], str]]:
+    """As :func:`walk`, and each loop itself at the beginning of each of its turns."""
     for node in body:
         if isinstance(node, Loop):
             lo, hi, step = (value_of(e, env) for e in (node.lo, node.hi, node.step))
@@ -87,7 +109,9 @@ def walk(
             env.setdefault(count, 0)
             for v in range(lo, hi, step):
                 env[node.var] = v
-                yield from walk(node.body, env, f"{where}{node.var}={v} ", read)
+                inner = f"{where}{node.var}={v} "
+                yield node, env, inner
+                yield from turns(node.body, env, inner, read)
                 env[count] += 1
         else:
             if isinstance(node, Read):

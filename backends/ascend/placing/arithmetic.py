@@ -428,11 +428,9 @@ class Arithmetic(Loads):
         pitch = {a: s.value * 8 for a, s in zip(axes, self.strides(piece), strict=False)}
         if not piece.axes:
             raise self.unsupported("a comparison with a single i64")
-        words = [
-            self.gathered(Strip(piece.buffer, piece.axes, piece.dtype), axes, self.positions(axes, dict(pitch), n), DType.I32)
-            for n in (0, 4)
-        ]
-        return words[0], words[1]
+        source = Strip(piece.buffer, piece.axes, piece.dtype)
+        low, high = (self.gathered(source, axes, self.positions(axes, dict(pitch), n), DType.I32) for n in (0, 4))
+        return low, high
 
     def _compare(self, op: str, left: Piece, right: Piece) -> Strip:
         """The mask of a comparison of two pieces of one float type; uses both up. Sets ``last_axes``."""

@@ -32,18 +32,18 @@ class Loads(Casts):
         """The elements of ``load`` over those of its axes that have lanes here, in the type of the tensor."""
         c = self.context
         index, gathers = self._indices(load)
-        rows = [a for a in self.wide(self._used(gathers))]
+        rows = self.wide(self._used(gathers))
         axes = self.wide({s for i in index if i is not None for s in i.symbols} | set(rows))
         settled = [None if i is None else self._settled(i, axes) for i in index]
         known = [i for i in settled if i is not None]
-        frame = c.tree.frame_of([*known, *(e for a in axes for e in (c.start(a, True), c.count(a, True)))])
+        frame = self._home([*known, *(e for a in axes for e in (c.start(a, True), c.count(a, True)))])
         if gathers:
             frame = c.tree.top
         key = (load, axes)
         if key not in frame.loaded:
             shape = c.scheduled.kernel.param(load.tensor).shape
             open_frames = c.tree.frames
-            c.tree.frames = open_frames[: open_frames.index(frame) + 1]
+            c.tree.frames = open_frames[: open_frames.index(frame) + 1] if frame in open_frames else [frame]
             if gathers:
                 strip = self._gathered_rows(load, axes, settled, gathers, frame)
             else:
@@ -53,6 +53,15 @@ class Loads(Casts):
             c.tree.frames = open_frames
             frame.loaded[key] = Strip(strip.buffer, strip.axes, strip.dtype)
         return frame.loaded[key]  # type: ignore[return-value]
+
+    def _home(self, expressions: list[Expr]) -> Frame:
+        """The innermost loop that a read depends on; in front of all blocks where it depends on none."""
+        tree = self.context.tree
+        frame = tree.frame_of(expressions)
+        used = set().union(*(e.symbols for e in expressions))
+        if frame is not tree.frames[0] or frame.var in used or self.context.cube_tiles:
+            return frame
+        return self.context.front
 
     # -- indices -------------------------------------------------------------------------------------------------
 
@@ -125,9 +134,7 @@ class Loads(Casts):
         dims = tuple((c.count(a, True), strides[a]) for a in axes)
         return View(tensor, offset, dims or ((constant(1), constant(1)),))
 
-    def _strided(
-        self, load: Load, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr], frame: Frame
-    ) -> Strip:
+    def _strided(self, load: Load, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr], frame: Frame) -> Strip:
         """Elements that are not neighbours: where they are near, the span they lie in, else one transfer each."""
         c = self.context
         last = axes[-1]
@@ -138,7 +145,8 @@ class Loads(Casts):
             step = abs(stride.value)
             lanes = (c.vector_lanes(last) - 1) * step + 1
             shape = self.shape(axes, dtype, lanes=lanes)
-            name = c.tree.add(f"{load.tensor}_ub", "ub", dtype, shape, "vector", frame=frame)
+            rotating = frame if frame is not c.front else None
+            name = c.tree.add(f"{load.tensor}_ub", "ub", dtype, shape, "vector", frame=rotating)
             strip = Strip(name, axes, dtype)
             offset = flat.substitute({a: c.start(a, True) for a in axes})
             if stride.value < 0:
@@ -151,9 +159,7 @@ class Loads(Casts):
             dst = View(name, ZERO, (*inner, (span * present, constant(1))))
             c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
             size = dtype.bits // 8
-            steps: dict[str, int | Expr] = {
-                a: s.value * size for a, s in zip(axes, self.strides(strip), strict=True)
-            }
+            steps: dict[str, int | Expr] = {a: s.value * size for a, s in zip(axes, self.strides(strip), strict=True)}
             steps[last] = stride.value * size
             first = (counts[-1] - 1) * (step * size) if stride.value < 0 else 0
             offsets = self.positions(axes, steps, first)
@@ -361,7 +367,9 @@ class Loads(Casts):
                 return value, None
             case Cast(x=x) if value.dtype in (DType.I32, DType.I64) and x.dtype.is_integer:
                 return self._wrapped(x)
-            case Select(cond=Binary(op="lt", a=a, b=Const(value=0)), a=Binary(op="add", a=x, b=size), b=y) if a == x == y:
+            case Select(cond=Binary(op="lt", a=a, b=Const(value=0)), a=Binary(op="add", a=x, b=size), b=y):
+                if not a == x == y:
+                    return None, None
                 inner, wrap = self._wrapped(a)
                 if wrap is None and isinstance(size, IndexValue):
                     return inner, size.index

@@ -14,7 +14,7 @@ from tilewright.ir.ranges import Facts, bounds
 from tilewright.ir.symbolic import Expr, as_expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import transform
-from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
+from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Ref, Select, Unary, Value
 from tilewright.kernel.tile import Define
 
 Interval = tuple[float, float]
@@ -99,7 +99,8 @@ class Numbers:
             case "neg":
                 return -x[1], -x[0]
             case "abs":
-                return (0.0 if x[0] <= 0 <= x[1] else min(map(abs, x))), max(map(abs, x))
+                sizes = abs(x[0]), abs(x[1])
+                return (0.0 if x[0] <= 0 <= x[1] else min(sizes)), max(sizes)
             case "floor" | "round" | "ceil":
                 return _down(x[0]), _up(x[1])
             case "sign" | "tanh" | "erf":
@@ -150,8 +151,8 @@ def folded(value: Value, facts: Facts, made: Mapping[str, Define]) -> Value:
                 return IndexValue(index, dtype) if _fits(index, dtype, facts) else v
             case Binary(op=op, a=a, b=b) if v.dtype.is_integer:
                 x, y = _position(a), _position(b)
-                index = None if x is None or y is None else _arithmetic(op, x, y, facts)
-                return IndexValue(index, v.dtype) if index is not None and _fits(index, v.dtype, facts) else v
+                made_of = None if x is None or y is None else _arithmetic(op, x, y, facts)
+                return IndexValue(made_of, v.dtype) if made_of is not None and _fits(made_of, v.dtype, facts) else v
             case Select(cond=Binary(op=op, a=a, b=b)) if op in COMPARE:
                 x, y = _position(a), _position(b)
                 decided = None if x is None or y is None else _decided(op, x - y, facts)

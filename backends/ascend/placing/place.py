@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
+from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
@@ -46,26 +48,45 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     Raises :class:`UnsupportedError` for what this target or this backend cannot do, :class:`ScheduleError` when a
     memory is too small for the schedule's tiles.
     """
-    placed = place_unsynchronized(scheduled, target)
-    return synchronize(placed)
+    single: frozenset[str] = frozenset()
+    while True:
+        placed = place_unsynchronized(scheduled, target, single)
+        try:
+            return synchronize(placed)
+        except Refused as refused:
+            if refused.kind != "event ids":
+                raise
+            single |= {_least(placed, str(refused), refused)}
 
 
-def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
-    """The placed form before flags and barriers; the checker refuses it."""
-    context, local = _fitted(scheduled, target)
+def _least(placed: Placed, message: str, refused: Refused) -> str:
+    """The smallest buffer with two slots among those whose flags the hardware has too few events for."""
+    vector = any(pair in message for pair in ("V->", "->V", "MTE3"))
+    scopes = ("ub",) if vector else ("l1", "l0a", "l0b", "l0c")
+    double = [b for b in placed.buffers if b.slots > 1 and b.scope in scopes]
+    if not double:
+        raise ScheduleError(placed.kernel.name, "its flags need more events than there are") from refused
+    return min(double, key=lambda b: b.slot_bytes).name
+
+
+def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
+    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+    context, local = _fitted(scheduled, target, single)
     kernel = scheduled.kernel
     tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
     return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
 
 
-def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Buffer]]:
+def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:
     """The walked tree and its buffers with addresses: vector work in as few strips as keep every second slot."""
     fallback: tuple[Context, dict[str, Buffer]] | None = None
     problem: ScheduleError | None = None
     for strips in _STRIPS:
         context = Context(scheduled, target, strips)
         context.run()
+        for name in single & context.tree.buffers.keys():
+            context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
         try:
             local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target)
         except ScheduleError as error:
@@ -85,7 +106,8 @@ def _fitted(scheduled: Scheduled, target: Target) -> tuple[Context, dict[str, Bu
 
 @dataclass(slots=True)
 class Context:
-    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions."""
+    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions; ``front``
+    is what comes before the blocks."""
 
     scheduled: Scheduled
     target: Target
@@ -93,13 +115,15 @@ class Context:
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[Placing] = field(default_factory=list)
+    front: Frame = field(default_factory=lambda: Frame(""))
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
     body: Sequence[Node] = ()
     strip: Expr = ZERO
     stripped: bool = False
+    fused: bool = False
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
@@ -134,7 +158,7 @@ class Context:
     def piece(self) -> int:
         """Lanes of the split axis that a vector core takes at a time."""
         share = self.share()
-        return min(share, round_up(-(-share // self.strips), 8)) if self.stripped else share
+        return min(share, round_up(-(-share // self.strips), 16 if self.fused else 8)) if self.stripped else share
 
     def vector_lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a vector core."""
@@ -142,7 +166,7 @@ class Context:
 
     def vector_offset(self) -> Expr:
         """How many lanes of the split axis come before those that a vector core works on."""
-        return SUBBLOCK * self.share() + self.strip
+        return self.strip if self.fused else SUBBLOCK * self.share() + self.strip
 
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
@@ -172,13 +196,8 @@ class Context:
         kernel = self.scheduled.kernel
         nests = nests_of(self.scheduled.body, kernel.name)
         self.cube_tiles = frozenset(_contractions(self.scheduled.body))
-        if self.cube_tiles and "split" not in self.target.features:
-            raise UnsupportedError(
-                "ascend-fused-core",
-                where=f"kernel {kernel.name} on {self.target.spelling}",
-                cause="the way from L0C through the unified buffer of a fused core is not placed yet",
-                fix="compile this kernel for a 910B target or run it on the host",
-            )
+        self.fused = "split" not in self.target.features
+        self.tree.fused = self.fused
         if self.cube_tiles and len(nests) > 1:
             raise UnsupportedError(
                 "ascend-block-nest",
@@ -193,10 +212,10 @@ class Context:
         groups: list[Expr] = []
         for nest, body in nests:
             var = self.tree.variable(BLOCK_LOOP)
-            self.tree.frames = [Frame(var)]
+            self.tree.frames, self.front = [Frame(var)], Frame("")
             self._enter(nest, var)
             self.body = body
-            if self.cube_tiles and int(self.target.extra["subblocks"]) > 1:
+            if self.cube_tiles:
                 self.split = self._split_axis(body)
             vector.order = lane_order(kernel, body, self.lanes) if not self.cube_tiles else _axes(kernel)
             vector.numbers = Numbers(self.scope.facts, made)
@@ -215,7 +234,7 @@ class Context:
         cores = max(1, int(self.target.extra["subblocks"])) if not self.cube_tiles else 1
         first = GROUP * cores + SUBBLOCK if cores > 1 else GROUP
         nodes = tuple(self.tree.frames[0].nodes)
-        self.loops.append(Loop(var, first, self.blocks, GROUPS * cores, nodes))
+        self.loops += [*self.front.nodes, Loop(var, first, self.blocks, GROUPS * cores, nodes)]
         return ceildiv(self.blocks, cores)
 
     def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:

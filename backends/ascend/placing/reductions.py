@@ -158,7 +158,8 @@ class Reductions(Arithmetic):
             if half < lanes:
                 valid = self._shifted(op, strip, half, valid, counts)
         steps = {a: s.value * (strip.dtype.bits // 8) for a, s in zip(kept, self.strides(strip), strict=False)}
-        first = View(strip.buffer, ZERO, (*((counts[a], s) for a, s in zip(kept, self.strides(strip), strict=False)), _ONE))
+        rows = tuple((counts[a], s) for a, s in zip(kept, self.strides(strip), strict=False))
+        first = View(strip.buffer, ZERO, (*rows, _ONE))
         return self.gathered(strip, kept, self.positions(kept, dict(steps)), everything=first)
 
     def _shifted(self, op: str, strip: Strip, half: int, valid: Expr, counts: dict[str, Expr]) -> Expr:
@@ -178,4 +179,3 @@ class Reductions(Arithmetic):
         self.recycle(offsets)
         self.recycle(fetched)
         return minimum(valid, half)
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,13 +48,15 @@ class Strips:
 
     # -- axes ----------------------------------------------------------------------------------------------------
 
-    def ordered(self, axes: Sequence[str] | frozenset[str] | set[str]) -> tuple[str, ...]:
+    def ordered(self, axes: Iterable[str]) -> tuple[str, ...]:
         """``axes`` in the order of tiles."""
-        return tuple(a for a in self.order if a in axes)
+        wanted = set(axes)
+        return tuple(a for a in self.order if a in wanted)
 
-    def wide(self, axes: Sequence[str]) -> tuple[str, ...]:
+    def wide(self, axes: Iterable[str]) -> tuple[str, ...]:
         """Those of ``axes`` with more than one lane here, in the order of tiles."""
-        return self.ordered(self.context.wide(axes))
+        known = [a for a in axes if a in self.context.scope.ranges]
+        return self.ordered(self.context.wide(known))
 
     def joined(self, *pieces: Piece) -> tuple[str, ...]:
         """The axes of any of ``pieces``."""
@@ -103,7 +105,8 @@ class Strips:
     def buffer(self, name: str, axes: tuple[str, ...], dtype: DType, frame: Frame, rows: int = 1) -> str:
         """A buffer for transfers, two slots that rotate with ``frame``."""
         shape = self.shape(axes, dtype, rows=rows)
-        return self.context.tree.add(name, "ub", dtype, shape, "vector", frame=frame)
+        rotating = frame if frame is not self.context.front else None
+        return self.context.tree.add(name, "ub", dtype, shape, "vector", frame=rotating)
 
     def shape(
         self,

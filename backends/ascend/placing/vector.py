@@ -16,7 +16,7 @@ from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
 from tilewright.backends.ascend.placing.reductions import Reductions
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
-from tilewright.ir.symbolic import ZERO, Expr, constant
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
@@ -95,12 +95,12 @@ class VectorPart(Reductions):
         natural = (*(a for a in axes if a != near), near) if near is not None else axes
         if isinstance(value, Load) and (moved := self._moved(value, natural)) is not None:
             self._leave(node.tensor, moved, flat, natural, strides)
-        elif near == axes[-1:] or (axes and near == axes[-1]) or not axes:
+        elif not axes or near == axes[-1]:
             self._leave(node.tensor, self.converted(value, axes, f"{node.tensor}_out"), flat, axes, strides)
         elif near is not None:
             out = self.converted(value, axes, f"{node.tensor}_out", narrow=False)
-            turned = self.turned(out, natural)
-            self._leave(node.tensor, self._outgoing(turned, natural, node.value.dtype, node.tensor), flat, natural, strides)
+            leaving = self._outgoing(self.turned(out, natural), natural, node.value.dtype, node.tensor)
+            self._leave(node.tensor, leaving, flat, natural, strides)
         else:
             self._scatter(node, value, flat, axes, strides)
         self.finish()
@@ -120,9 +120,7 @@ class VectorPart(Reductions):
             return None
         return self._copied(load, flat, axes, strides, self.context.tree.top)
 
-    def _leave(
-        self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]
-    ) -> None:
+    def _leave(self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
         c = self.context
         target = self._in_memory(tensor, flat, axes, strides)
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(strip, axes))
@@ -166,6 +164,14 @@ class VectorPart(Reductions):
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
         self.finish()
 
+    def lay(self, value: Value, axes: tuple[str, ...], name: str) -> View:
+        """``value`` in the unified buffer of a fused core, from where it goes on into L1."""
+        self.begin(value)
+        out = self.converted(value, axes, f"{name}_out")
+        view = self.view(out, axes)
+        self.finish()
+        return view
+
     def axes_of(self, value: Value) -> tuple[str, ...]:
         """The axes of ``value`` in the order of the kernel."""
         used = used_symbols(value)
@@ -180,6 +186,9 @@ class VectorPart(Reductions):
     def _import(self, tile: str) -> Strip:
         """A sum of the cube core: this core's rows of it, through the workspace."""
         c = self.context
+        if c.fused:
+            name, axes, _ = self.cube.drained(tile)
+            return Strip(name, axes, c.tree.buffers[name].dtype)
         workspace, axes, frame, pitch = self.cube.export(tile)
         frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
@@ -194,10 +203,9 @@ class VectorPart(Reductions):
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
         dtype = self.numbers.carrier(value) or value.dtype
-        if isinstance(value, Load) and isinstance(piece, Strip) and piece.dtype not in (DType.F32, DType.F16):
-            if self.numbers.carrier(value) is None:
-                self.keep(tile, piece)  # it can only be moved on
-                return
+        if isinstance(value, Load) and isinstance(piece, Strip) and self.numbers.carrier(value) is None:
+            self.keep(tile, piece)  # it can only be moved on
+            return
         if isinstance(piece, Strip) and piece.dtype not in (DType.BF16, DType.I32, DType.I64):
             piece = self.carry(piece, dtype)
         strip = self.strip(piece, axes, dtype)

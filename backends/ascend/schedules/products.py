@@ -15,9 +15,9 @@ from tilewright.backends.ascend.placing.operand import factor_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
-from tilewright.kernel.analysis import Product, loads_of, offset_of
-from tilewright.kernel.expr import Load, Value
-from tilewright.kernel.schedule import Loop, Pack, Schedule
+from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
+from tilewright.kernel.expr import Load, Ref, Value
+from tilewright.kernel.schedule import INLINE, Loop, Pack, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
 
@@ -158,7 +158,15 @@ def _schedule(kernel: Kernel, roles: Roles, rows: int, columns: int, depth: int,
     ones = tuple(Loop(a, 1) for a in roles.define.reduce.axes if a != roles.depth)
     extent = kernel.extent(roles.depth)
     whole = extent.is_constant and extent.value <= depth
-    return Schedule(loops, ones if whole else (*ones, Loop(roles.depth, depth, "pipeline")), packs=packs)
+    reduce = ones if whole else (*ones, Loop(roles.depth, depth, "pipeline"))
+    return Schedule(loops, reduce, packs=packs, spaces=tuple((tile, INLINE) for tile in _used_once(kernel)))
+
+
+def _used_once(kernel: Kernel) -> Iterator[str]:
+    """Element-wise tiles that one other statement reads, in one place: they hide what the fixpipe could do."""
+    values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
+    refs = [x.tile for v in values for x in walk(v) if isinstance(x, Ref)]
+    yield from (s.tile for s in kernel.body if isinstance(s, Define) and s.reduce is None and refs.count(s.tile) == 1)
 
 
 def _sizes(kernel: Kernel, axis: str, candidates: tuple[int, ...]) -> list[int]:

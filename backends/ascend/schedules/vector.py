@@ -204,8 +204,6 @@ def _in_pieces(shape: _Shape, piece: int) -> Schedule:
     again = [d for d in defines(kernel) if d.reduce is None and d.tile not in kept and not cut.isdisjoint(d.axes)]
     kind: LoopKind = "tile"
     loops = _blocks(shape, sizes)
-    loops += tuple(
-        Loop(a, sizes[a], kind) for a in dict.fromkeys(a for s in shape.stores for a in s.axes) if a in cut
-    )
+    loops += tuple(Loop(a, sizes[a], kind) for a in dict.fromkeys(a for s in shape.stores for a in s.axes) if a in cut)
     reduce = tuple(Loop(a.name, sizes[a.name], "pipeline") for a in kernel.axes if a.name in cut)
     return Schedule(loops, reduce, spaces=tuple((d.tile, INLINE) for d in again))

@@ -22,7 +22,7 @@ from tilewright.backends.ascend.simulator.products import (
 )
 
 #: Instructions that move bytes, undefined ones included; any other use of an undefined byte is refused.
-MOVES = frozenset(["load"])
+MOVES = frozenset(["load", "drain"])
 #: Instructions that carry lanes from a matrix to a view or back.
 _TRANSFERS = frozenset(["nd2nz", "copy_nz", "copy_in", "copy_out", "ub2l1", "load_scales", "load"])
 
@@ -37,12 +37,13 @@ def compute(item: Item, load: Load, dtypes: Mapping[str, np.dtype[Any]], geometr
     values = dict(item.values)
     sources = [load(s) for s in item.reads]
     if node.op == "zero_l1":
-        return np.zeros(dst.counts, dtype)
+        return np.full(dst.counts, values.get("value", 0), dtype)
     if node.op in _TRANSFERS:
         return shaped(sources[0].swapaxes(0, 1) if node.transpose else sources[0], dst)
     match node.op:
         case "load_bias":
-            return cast(sources[0].reshape(dst.counts), dtype)
+            row = sources[0].reshape(dst.counts)
+            return row if row.dtype == dtype else cast(row, dtype)
         case "mmad":
             return mmad(sources[0], sources[1], _start(item, sources, load))
         case "fixpipe":

@@ -167,7 +167,7 @@ def spoiled(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Geome
             counts[-1] = round_up(counts[-1], block)
         case "nd2nz" if t.block is not None:
             counts[-1] = min(round_up(counts[-1], block), round_up(g.shape[1], block) - t.block[1])
-            return (replace(t, counts=tuple(counts), whole=True),) if counts[-1] != t.counts[-1] else ()
+            return (replace(t, counts=tuple(counts)),) if counts[-1] != t.counts[-1] else ()
         case "brcb" if len(counts) > 1:
             counts[-2] = round_up(counts[-2], 8)
         case "transpose":

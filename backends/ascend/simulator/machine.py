@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Placed, Read, program_of
-from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, issue
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Placed, Read
+from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, issue, programs
 from tilewright.backends.ascend.simulator.instruct import Array, Memories, Moment
 from tilewright.backends.ascend.simulator.legal import check_static
 from tilewright.backends.ascend.simulator.memory import Refused
@@ -91,13 +91,13 @@ class _Machine:
         self.memories.load(inputs)
 
     def _make_cores(self, groups: int) -> list[_Core]:
-        subblocks = max(1, int(self.target.extra["subblocks"]))
+        """A cube core and its vector cores a group; where they are one core, that one runs every statement."""
         cores: list[_Core] = []
         for group in range(groups):
-            for kind in self.placed.cores:
-                for sub in range(subblocks if kind == "vector" else 1):
+            for kind, subs, body in programs(self.placed):
+                for sub in range(subs):
                     env = {**self.dims, "_group": group, "_groups": groups, "_sub": sub}
-                    stream = issue(program_of(self.placed.body, kind), self.buffers, env, self._read)
+                    stream = issue(body, self.buffers, env, self._read)
                     queues: dict[str, deque[tuple[Item, Clock]]] = {p: deque() for p in PIPE_ORDER}
                     cores.append(_Core(len(cores), kind, group, stream, queues, np.zeros(0, np.int64)))
         return cores

@@ -1,0 +1,191 @@
+"""How long an instruction keeps its pipe, and when what it makes is there: cycles from the target's table.
+
+Every number is in the target's ``[cycles]`` with its source; nothing here was measured on a device by this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilewright.backends.ascend.placed.footprint import Geometry, Touch, covered
+from tilewright.backends.ascend.placed.form import Buffer, Instruction
+from tilewright.backends.ascend.placed.layout import FRACTAL
+from tilewright.backends.ascend.placed.stream import Item
+from tilewright.target import Target
+
+_REPEAT, _REPEATS = 256, 255
+_FRACTAL_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Cycles that the pipe is taken for, cycles more until the result is there, and calls that the scalar unit makes.
+
+    ``macs`` are the multiply-adds of a ``mmad``, ``peak`` those that the cube unit could have done in its cycles.
+    """
+
+    busy: float
+    latency: float
+    calls: int = 1
+    macs: int = 0
+    peak: float = 0.0
+
+
+class Costs:
+    """The costs of one kernel on one target. ``rates``: bytes a cycle of global tensors, read and written."""
+
+    def __init__(
+        self,
+        target: Target,
+        buffers: Mapping[str, Buffer],
+        known: Mapping[str, Geometry],
+        rates: Mapping[tuple[str, str], float],
+    ):
+        self.cycles: Mapping[str, Any] = target.extra["cycles"]
+        self.buffers, self.known, self.rates = buffers, known, rates
+        # The destination is kept with its cost, so that its identity stays its own.
+        self._seen: dict[tuple[int, int], tuple[Touch, Cost]] = {}
+
+    def of(self, item: Item) -> Cost:
+        """What one instruction costs."""
+        key = (id(item.node), id(item.dst))
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = (item.dst, self._cost(item))
+        return found[1]
+
+    def _cost(self, item: Item) -> Cost:
+        node = item.node
+        assert isinstance(node, Instruction)
+        if item.dst.empty or any(s.empty for s in item.reads):
+            return Cost(0, 0)
+        match node.pipe:
+            case "M":
+                return self._product(item)
+            case "MTE1":
+                return self._load(item, node)
+            case "FIX" if node.op == "fixpipe":
+                return self._fixpipe(item, node)
+            case "FIX":
+                return Cost(self._bytes(item.dst) / self.cycles["l1_l0b"] + 1, self.cycles["load_latency"])
+            case "V" if node.op == "drain":
+                sums = self._bytes(item.reads[0]) / self.cycles["l0c_out"]
+                return Cost(sums, self.cycles["vector_latency"])
+            case "V":
+                return self._vector(item, node)
+        return self._transfer(item, node)
+
+    def _bytes(self, t: Touch) -> int:
+        counts = covered(t, self.known[t.buffer]) if t.block is not None else t.counts
+        return _size(counts) * self.known[t.buffer].element_bytes
+
+    # -- the cube unit -------------------------------------------------------------------------------------------
+
+    def _product(self, item: Item) -> Cost:
+        (m, k), n = item.reads[0].counts, item.dst.counts[1]
+        depth = int(self.cycles["step"][str(self.buffers[item.reads[0].buffer].dtype)])
+        steps = -(-m // FRACTAL) * -(-n // FRACTAL) * -(-k // depth)
+        return Cost(steps, self.cycles["mmad_latency"], 1, m * n * k, steps * FRACTAL * FRACTAL * depth)
+
+    def _load(self, item: Item, node: Instruction) -> Cost:
+        to = self.known[item.dst.buffer]
+        rate = self.cycles["l1_l0a" if to.scope == "l0a" else "l1_l0b"]
+        rows, columns = covered(item.dst, to) if item.dst.block is not None else (1, _size(item.dst.counts))
+        size = -(-rows * columns * to.element_bytes // _FRACTAL_BYTES) * _FRACTAL_BYTES if to.scope != "bt" else 0
+        size = size or self._bytes(item.dst)
+        latency = self.cycles["image_latency" if node.op == "load_image" else "load_latency"]
+        across, along = -(-rows // FRACTAL), -(-columns * to.element_bytes // 32)
+        calls = 1 if to.scope == "bt" or node.op == "load_image" else min(across, along)
+        return Cost(size / rate + calls, latency, calls)
+
+    def _fixpipe(self, item: Item, node: Instruction) -> Cost:
+        rows, columns = item.reads[0].counts
+        to = self.known[item.dst.buffer]
+        inside = -(-columns // FRACTAL) * FRACTAL * 4 / self.cycles["l0c_out"]
+        start = self.cycles["transfer_start"]
+        if to.scope != "gm":
+            return Cost(start + rows * inside, self.cycles["load_latency"])
+        runs, length = _rows(item.dst, to)
+        outside = runs * _line(length, self.cycles["l2_line"]) / self._rate(item.dst, "write")
+        return Cost(start + max(rows * inside, outside), self.cycles["write_latency"])
+
+    # -- transfers -----------------------------------------------------------------------------------------------
+
+    def _rate(self, t: Touch, way: str) -> float:
+        return self.rates[t.buffer, way]
+
+    def _transfer(self, item: Item, node: Instruction) -> Cost:
+        start, line = self.cycles["transfer_start"], self.cycles["l2_line"]
+        to = self.known[item.dst.buffer]
+        if not item.reads:
+            return Cost(start + self._bytes(item.dst) / self.cycles["gm_l1"], self.cycles["load_latency"])
+        source = item.reads[0]
+        if node.pipe == "MTE3":
+            if to.scope != "gm":
+                return Cost(start + self._bytes(source) / self.cycles["ub_l1"], self.cycles["load_latency"])
+            runs, length = _rows(item.dst, to)
+            rate = min(self._rate(item.dst, "write"), self.cycles["ub_gm"])
+            busy = runs * max(1.0, _line(length, line) / rate)
+            return Cost(start + busy, self.cycles["write_latency"], _outer(item.dst))
+        runs, length = _rows(source, self.known[source.buffer])
+        rate = min(self._rate(source, "read"), self.cycles["gm_ub" if to.scope == "ub" else "gm_l1"])
+        busy = runs * max(1.0, _line(length, line) / rate)
+        return Cost(start + busy, self.cycles["read_latency"], _outer(item.dst) if to.scope == "ub" else 1)
+
+    # -- the vector unit -----------------------------------------------------------------------------------------
+
+    def _vector(self, item: Item, node: Instruction) -> Cost:
+        name = "compare" if node.op.startswith("compare_") else node.op
+        narrow, wide, own = self.cycles["vector"][name]
+        measured = item.dst if node.op in ("brcb", "duplicate", "iota", "gather") or not item.reads else item.reads[-1]
+        others = [t for t in (*item.reads, item.dst) if t.counts == measured.counts]
+        size = max(self.known[t.buffer].element_bytes for t in others)
+        counts = list(measured.counts) or [1]
+        while len(counts) > 1 and all(_dense(t, len(counts)) for t in others):
+            counts = [*counts[:-2], counts[-2] * counts[-1]]
+        along = -(-counts[-1] * size // _REPEAT)
+        rows = counts[-2] if len(counts) > 1 else 1
+        outer = _size(tuple(counts[:-2]))
+        repeats = outer * rows * along
+        calls = outer * min(rows, along) * -(-max(rows, along) // _REPEATS)
+        cycles = narrow if size <= 2 else wide
+        return Cost(repeats * cycles, self.cycles["vector_latency"] + own, calls)
+
+
+def _size(counts: tuple[int, ...]) -> int:
+    total = 1
+    for n in counts:
+        total *= n
+    return total
+
+
+def _outer(t: Touch) -> int:
+    """Calls of a transfer that moves rows at one distance."""
+    return _size(t.counts[:-2])
+
+
+def _line(length: int, line: int) -> int:
+    return -(-length // line) * line
+
+
+def _rows(t: Touch, g: Geometry) -> tuple[int, int]:
+    """How many runs of bytes an access to global memory consists of, and how long one is."""
+    length, runs = 1, 1
+    for n, stride in sorted(zip(t.counts, t.strides, strict=True), key=lambda d: abs(d[1])):
+        if n == 1 or stride == 0:
+            continue
+        if runs == 1 and stride == length:
+            length *= n
+        else:
+            runs *= n
+    return runs, length * g.element_bytes
+
+
+def _dense(t: Touch, dims: int) -> bool:
+    """Whether the last two of the first ``dims`` dimensions of a view are one row."""
+    if t.block is not None or t.cycle or len(t.counts) < dims:
+        return False
+    row = _size(t.counts[dims - 1 :])
+    return t.strides[-1] == 1 and t.strides[dims - 2] == row
