@@ -236,9 +236,8 @@ def simulate(case: Case, target: Target, options: argparse.Namespace) -> None:
 def tell(case: Case, target: Target, timing: Timing, seconds: float) -> None:
     """The numbers of one launch, for people."""
     cube = f", {timing.utilisation:.1%} of the cube units" if timing.peak else ""
-    print(
-        f"{case.name} {case.sizes} on {target.spelling}: {timing.cycles:,.0f} cycles, {timing.microseconds:,.1f} µs{cube}"
-    )
+    what = f"{case.name} {case.sizes} on {target.spelling}"
+    print(f"{what}: {timing.cycles:,.0f} cycles, {timing.microseconds:,.1f} µs{cube}")
     busy = ", ".join(f"{kind} {pipe} {share:.0%}" for (kind, pipe), share in timing.busy.items())
     print(f"  busy: {busy}")
     for kind, pipe, reason, waited in timing.waits[:6]:

@@ -92,11 +92,14 @@ def _whole(axes: Any, timing: Timing, lanes: Sequence[tuple[int, str]], window: 
     for row, (_, pipe) in enumerate(lanes):
         base = len(lanes) - 1 - row
         axes.fill_between(edges, base, base + 0.9 * np.clip(shares[row], 0, 1), step="post", color=_COLOURS[pipe], lw=0)
-    axes.axvspan(*window, color="#000000", alpha=0.12, lw=0)
+    if window != (0.0, timing.cycles):
+        axes.axvspan(*window, color="#000000", alpha=0.12, lw=0)
     _labels(axes, timing, lanes, centre=0.45)
     axes.set_xlim(0, timing.cycles)
     axes.set_ylim(0, len(lanes))
-    axes.set_title("Share of each pipe that works, over the whole launch (shaded: the window below)", **_TITLE)
+    axes.set_title(
+        "Share of each pipe that works, over the whole launch; shaded, where only a part is shown below", **_TITLE
+    )
 
 
 def _window(axes: Any, timing: Timing, lanes: Sequence[tuple[int, str]], window: tuple[float, float]) -> None:
