@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tilewright.cli.main import main
+from tilewright.package.native import NATIVE
 
 from tests.ascend import project
 from tests.ascend.test_target import artifact
@@ -241,3 +242,14 @@ def test_the_readme_has_the_commands(folder: Path) -> None:
         "dav-2201" in (folder / "CMakeLists.txt").read_text()
         and "Ascend910B3" in (folder / "CMakeLists.txt").read_text()
     )
+
+
+SOURCES = sorted((NATIVE / "acl").glob("acl_*.c"))
+
+
+def test_the_stand_in_declares_just_what_is_called() -> None:
+    """So what scripts/check_acl_headers.py finds of its header holds for all that the executor calls."""
+    text = "".join(s.read_text(encoding="utf-8") for s in SOURCES)
+    called = set(re.findall(r"\b(acl[A-Z]\w*|aclrt\w+)\(", text)) | set(re.findall(r"ACL\([^,]+, (acl\w+)", text))
+    declared = set(re.findall(r"\b(acl\w+)\(", (project.STAND_IN / "acl" / "acl.h").read_text(encoding="utf-8")))
+    assert called and called == declared
