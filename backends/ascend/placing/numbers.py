@@ -71,8 +71,8 @@ class Numbers:
             case Const(value=number):
                 return float(number), float(number)
             case IndexValue(index=index):
-                lo, hi = bounds(index, self.facts)
-                return float(lo), float(hi)
+                first, last = bounds(index, self.facts)
+                return float(first), float(last)
             case Ref(tile=tile) if tile in self.made:
                 return self._tile(self.made[tile])
             case Cast(x=x):
