@@ -74,7 +74,7 @@ def test_the_form_of_cann_9_gives_the_same_bits(folder: Path, program: Path, tmp
 #: What goes wrong outside the program, its exit code and its words.
 TROUBLE = {
     "no device": ({"STAND_IN_DEVICES": "0"}, 8, "there is no Ascend device"),
-    "no memory": ({"STAND_IN_MEMORY": "1000"}, 7, r"the weights asked for \d+ bytes, 1000 are free of 1000"),
+    "no memory": ({"STAND_IN_MEMORY": "400"}, 7, r"the weights asked for \d+ bytes, 400 are free of 400"),
     "init": (
         {"STAND_IN_FAIL": "aclInit:1"},
         8,
