@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+import numpy as np
 from tilewright.backends.ascend.ascendc.lanes import BLOCK_BYTES
 from tilewright.backends.ascend.ascendc.names import CPP_TYPES
 from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.ascendc.transfer import fractal_offset, padded_rows
 from tilewright.backends.ascend.placed.form import Block, Instruction, View, statements
+from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr, as_expr, ceildiv
 from tilewright.ir.types import DType
 
@@ -139,7 +141,9 @@ def fixpipe(program: Program, node: Instruction) -> None:
     columns = code.value(src.columns, program.columns_of(src.buffer))
     pitch = code.value(_sum_pitch(program, src.buffer), f"{program.tensor[src.buffer]}_pitch")
     source = program.at(src, _sum_offset(program, src))
-    if isinstance(dst, View):
+    if node.parameter("nz") and isinstance(dst, View):
+        to, apart, config = _memory_fractals(program, dst)
+    elif isinstance(dst, View):
         to, apart, config = _memory_rows(program, dst)
     else:
         to, apart, config = program.at(dst, fractal_offset(program, dst)), str(padded_rows(_buffer(program, dst))), "NZ"
@@ -192,4 +196,73 @@ def _memory_rows(program: Program, dst: View) -> tuple[str, str, str]:
     return program.at(dst, dst.offset), code.value(apart, f"{program.tensor[dst.buffer]}_pitch"), "ROW_MAJOR"
 
 
-CUBE: dict[str, Callable[[Program, Instruction], None]] = {"load": load, "mmad": mmad, "fixpipe": fixpipe}
+def _memory_fractals(program: Program, dst: View) -> tuple[str, str, str]:
+    """Fractals in global memory: a view of (columns / c, rows, c); columns of them lie some blocks of 32 bytes apart."""
+    b = program.buffer(dst.buffer)
+    c0 = 32 if b.element_bytes == 1 else 16
+    if len(dst.dims) != 3 or dst.dims[2] != (as_expr(c0), as_expr(1)) or dst.dims[1][1] != c0:
+        raise program.refuse(f"{dst.buffer} is no matrix in fractals")
+    apart = dst.dims[0][1] * b.element_bytes // BLOCK_BYTES
+    return program.at(dst, dst.offset), program.code.value(apart, f"{program.tensor[dst.buffer]}_pitch"), "NZ"
+
+
+def drain(program: Program, node: Instruction) -> None:
+    """Whole fractals of sums into the unified buffer of a fused core, columns of fractals at a time."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(src, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    if not isinstance(dst, View) or len(dst.dims) != 3 or dst.dims[2] != (as_expr(16), as_expr(1)):
+        raise program.refuse(f"sums to {dst.buffer} in other than fractals")
+    rows, pitch = dst.dims[1][0], _sum_pitch(program, src.buffer)
+    if divisor(rows, code.ranges) % 16 or dst.dims[1][1] != 16:
+        raise program.refuse(f"{rows} rows of sums, no whole fractals")
+    wide, high = code.value(dst.dims[0][0], "wide"), code.value(rows // 16, "high")
+    gap = code.value((pitch - rows) // 16, "gap")
+    skip = code.value((dst.dims[0][1] - rows * 16) * b.element_bytes // BLOCK_BYTES, "skip")
+    types = (str(program.buffer(src.buffer).dtype), str(b.dtype))
+    scale = "DeqScale::DEQ_NONE, 0"
+    if types == ("i32", "f16"):
+        half = int(np.float16(float(node.parameter("scale", 1.0))).view(np.uint16))  # type: ignore[arg-type]
+        scale = f"DeqScale::DEQ, {half:#x}"
+    source = program.at(src, _sum_offset(program, src))
+    move = f"DataCopyParams({wide}, {high}, {gap}, {skip})"
+    how = f"DataCopyEnhancedParams(BlockMode::BLOCK_MODE_MATRIX, {scale}, 0, false, pad_t::PAD_NONE, 0)"
+    code.line(f"DataCopy({program.at(dst, dst.offset)}, {source}, {move}, {how});")
+
+
+def load_image(program: Program, node: Instruction) -> None:
+    """Windows of an image as rows of L0A (the image to columns of a convolution), packed as the product reads them."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block) and isinstance(src, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    if dst.row != 0 or dst.column != 0 or src.row != 0:
+        raise program.refuse(f"a part of {dst.buffer}, whose fractals the product reads without gaps")
+
+    def sizes(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(int(v) for v in node.parameter(name, default))  # type: ignore[union-attr, arg-type]
+
+    top, left, bottom, right = sizes("pads", (0, 0, 0, 0))
+    kernel, stride, dilation = (sizes(n, (1, 1)) for n in ("kernel", "stride", "dilation"))
+    height, width = sizes("image", (1, 1))
+    at = [as_expr(node.parameter(n, 0)) for n in ("column", "first")]  # type: ignore[arg-type]
+    channels = code.value(src.columns, program.columns_of(src.buffer))
+    depth, rows = code.value(dst.columns, program.columns_of(dst.buffer)), code.value(dst.rows, program.rows_of(dst.buffer))
+    first = [code.value(e, n) for e, n in zip(at, ("window_column", "window"), strict=True)]
+    cpp = CPP_TYPES[b.dtype]
+    pads = f"{program.tensor[dst.buffer]}_pads"
+    with code.block(""):
+        code.line(f"const uint8_t {pads}[4] = {{{left}, {right}, {top}, {bottom}}};")
+        shape = f"{pads}, {height}, {width}, {channels}, {depth}, {rows}, {first[0]}, {first[1]}"
+        window = ", ".join(map(str, (*reversed(stride), *reversed(kernel), *reversed(dilation))))
+        image = program.at(src, fractal_offset(program, src))
+        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}(0))"
+        code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
+
+
+CUBE: dict[str, Callable[[Program, Instruction], None]] = {
+    "load": load,
+    "load_image": load_image,
+    "mmad": mmad,
+    "fixpipe": fixpipe,
+    "drain": drain,
+}

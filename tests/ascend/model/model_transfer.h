@@ -66,7 +66,7 @@ template <class T>
 struct InitConstValueParams {
     InitConstValueParams() = default;
     InitConstValueParams(Exact<uint16_t> repeatTimesIn, Exact<uint16_t> blockNumIn, Exact<uint16_t> dstGapIn,
-                         int initValueIn)
+                         const int initValueIn)
         : repeatTimes(repeatTimesIn), blockNum(blockNumIn), dstGap(dstGapIn),
           initValue(static_cast<T>(int64_t(initValueIn)))
     {
@@ -178,6 +178,21 @@ void DataCopy(const LocalTensor<T>& dst, const LocalTensor<T>& src, const DataCo
         for (int64_t i = 0; i < p.blockLen * unit; i += sizeof(T)) {
             *dst.at(to + i) = *src.at(from + i);
         }
+    }
+}
+
+// A bias of 16 bits is widened on its way into the table; blocks of 64 bytes are those of the source.
+template <class T, class U>
+void DataCopy(const LocalTensor<T>& dst, const LocalTensor<U>& src, const DataCopyParams& p)
+{
+    static_assert(std::is_same<T, float>::value && std::is_same<U, half>::value && __NPU_ARCH__ == 2201, "DataCopy");
+    dst.in(Hardware::BIAS, "DataCopy"), src.in(Hardware::L1, "DataCopy");
+    dst.starts_at(64, "DataCopy"), src.starts_at(32, "DataCopy");
+    if (p.blockCount != 1) {
+        model::refuse("several runs of a bias are not modelled");
+    }
+    for (int64_t i = 0; i < p.blockLen * 32; ++i) {
+        *dst.at(dst.byte + i * 4) = static_cast<float>(*src.at(src.byte + i * 2));
     }
 }
 
