@@ -16,6 +16,7 @@ Operands:
   below. The last stride is 1. A source whose last stride is 0 is one block of 32 bytes a row, as ``brcb`` writes it:
   lane ``j`` takes element ``j mod (32 / size)`` of the block. Other strides of 0 repeat rows.
 - A number among the operands is the last one. It is first rounded to the type of the instruction, to nearest even.
+- A truth value (bool) is a byte of 0 or 1: a tensor of them is u8 to every instruction.
 - All operands have one element type, apart from masks (u8), ``cast``, ``gather`` (whose offsets are i32,
   and whose source may have another type than its destination: bytes are taken) and the cube unit.
 - Where a block of a matrix meets a view of three dimensions ``(columns / c, rows, c)``, element (r, q) is ``[q // c,

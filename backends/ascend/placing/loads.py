@@ -215,7 +215,8 @@ class Loads(Casts):
             spans[axis] = (low_lane, minimum(count, ceildiv(size - base, q)))
         if not outside:
             return None
-        result = {a: (low, maximum(0, high - low)) for a, (low, high) in spans.items()}
+        whole = {a: (ZERO, c.count(a, True)) for a in axes}
+        result = {a: s if s == whole[a] else (s[0], maximum(0, s[1] - s[0])) for a, s in spans.items()}
         result[""] = (ZERO, present)
         return result
 
@@ -234,7 +235,7 @@ class Loads(Casts):
         if dtype.bits not in (16, 32):
             raise self.unsupported(f"a padded read of {load.dtype}")
         last = axes[-1] if axes else ""
-        if axes and (strides[last] != 1 or spans[last][0] != ZERO):
+        if axes and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True))):
             return self._filled_lanes(load, flat, axes, frame, spans, strides)
         strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
         fill = Scalar(float(load.fill if load.fill is not None else 0))
@@ -272,7 +273,8 @@ class Loads(Casts):
         spans: dict[str, tuple[Expr, Expr]],
         strides: dict[str, Expr],
     ) -> Strip:
-        """Where the first lane inside is not the first of a row, or lanes are no neighbours: each element by itself."""
+        """Where some lanes of a row are outside, or they are no neighbours: each element by itself. A transfer of part
+        of a row would leave the rest of its last 32 bytes undefined."""
         c = self.context
         dtype = held(load.dtype)
         spread = (*axes, SPREAD)

@@ -71,8 +71,8 @@ class Numbers:
             case Const(value=number):
                 return float(number), float(number)
             case IndexValue(index=index):
-                first, last = bounds(index, self.facts)
-                return float(first), float(last)
+                least, most = bounds(index, self.facts)
+                return float(least), float(most)
             case Ref(tile=tile) if tile in self.made:
                 return self._tile(self.made[tile])
             case Cast(x=x):
