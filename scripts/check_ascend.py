@@ -1,11 +1,11 @@
 """The small zoo on Ascend NPUs, run with no NPU: every launch in the simulator of the cores, beside ONNX Runtime.
 
-``.venv/bin/python scripts/check_ascend.py [ROW ...]`` after ``./scripts/test`` has made the environment; rows that are
-there are kept, those that begin as one of ROW (``bert-base:int8``) are made anew. The plan of the artifact is followed
-step by step (``tests/ascend/session.py``); launches of the host part run on this machine. Each launch is also computed by
-its Ascend C, compiled against the header model of ``tests/ascend/model``, on the same inputs, and the bits are compared.
-The reference is ONNX Runtime on the same graph, with nothing fused where it has integers, or onnx.reference where ONNX
-Runtime lacks an operator.
+``.venv/bin/python scripts/check_ascend.py [ROW ...]`` after ``./scripts/test`` has made the environment; rows that
+are there are kept, those that begin as one of ROW (``bert-base:int8``) are made anew. The plan of the artifact is
+followed step by step (``tests/ascend/session.py``); launches of the host part run on this machine. Each launch is also
+computed by its Ascend C, compiled against the header model of ``tests/ascend/model``, on the same inputs, and the bits
+are compared. The reference is ONNX Runtime on the same graph, with nothing fused where it has integers, or
+onnx.reference where ONNX Runtime lacks an operator.
 """
 
 from __future__ import annotations
@@ -165,8 +165,9 @@ def _write(rows: list[tuple[str, ...]]) -> None:
         f"{onnxruntime.__version__}. Nothing of this ran on an NPU: the plan of each artifact was followed step by",
         "step, each launch by the simulator of the cores, which refuses races, unwritten bytes and what the machine",
         "does not allow; the host part ran on this machine. Errors are relative to the largest value of each output of",
-        "ONNX Runtime (of integers with nothing fused; of bf16 onnx.reference) on the same graph, at two sizes; in bold where the table of tolerances has less. *Bits*: the",
-        "same launches by their Ascend C, compiled by g++ against our model of CANN's headers, beside the simulator.",
+        "ONNX Runtime on the same graph (of integers with nothing fused; of bf16 onnx.reference), at two sizes; in bold",
+        "where the table of tolerances has less. *Bits*: the same launches by their Ascend C, compiled by g++ against",
+        "our model of CANN's headers, beside the simulator.",
         "",
         f"| {' | '.join(TABLE.head)} |",
         f"|{'---|' * len(TABLE.head)}",
