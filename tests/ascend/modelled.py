@@ -93,7 +93,9 @@ class Modelled:
         sig = self.signatures[placed.kernel.name]
         memory: dict[str, Array] = {}
         for p in placed.kernel.params:
-            if p.role == "out":
+            if p.alias is not None:
+                memory[p.name] = inputs[p.alias].copy()
+            elif p.role == "out":
                 memory[p.name] = np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy)
             else:
                 memory[p.name] = np.ascontiguousarray(inputs[p.name])

@@ -43,15 +43,17 @@ def load(program: Program, node: Instruction) -> None:
     base = fractal_offset(program, src)
     hint = program.tensor[dst.buffer]
     rows, columns = code.value(down, f"{hint}_high"), code.value(across, f"{hint}_wide")
-    by_rows = code.high(down) <= code.high(across)
+    room = [-(-s.value // n) for s, n in zip(target.shape, (high, wide), strict=True)]
+    most_down, most_across = min(code.high(down), room[0]), min(code.high(across), room[1])
+    by_rows = most_down <= most_across
     if by_rows:
         loops, count, stride, gap = rows, columns, step_across, "0"
         near, far = f"i * {code.factor(across, f'{hint}_wide')} * {size}", f"i * {step_down * size}"
-        most = code.high(across)
+        most = most_across
     else:
         loops, count, stride = columns, rows, step_down
         gap = code.value(across - 1, f"{hint}_gap")
-        near, far, most = f"i * {size}", f"i * {step_across * size}", code.high(down)
+        near, far, most = f"i * {size}", f"i * {step_across * size}", most_down
     if most > MAX_REPEATS:
         raise program.refuse(f"{most} fractals in one load")
     params = f"LoadData2DParams(0, {count}, {stride}, 0, {gap}, {flip}, 0)"
@@ -162,6 +164,7 @@ def _by_channel(program: Program, node: Instruction, parts: tuple[str, ...], con
     table = next(a for a in node.reads if program.buffer(a.buffer).scope == "fb")
     code = program.code
     code.line(f"SetFixPipeConfig({program.at(table, table.offset if isinstance(table, View) else table.column)});")
+    code.line("PipeBarrier<PIPE_FIX>();")
     row_major = "true" if config == "ROW_MAJOR" else "false"
     if config == "ROW_MAJOR":
         code.line("SetFixpipeNz2ndFlag(1, 0, 0);")
@@ -197,7 +200,7 @@ def _memory_rows(program: Program, dst: View) -> tuple[str, str, str]:
 
 
 def _memory_fractals(program: Program, dst: View) -> tuple[str, str, str]:
-    """Fractals in global memory: a view of (columns / c, rows, c); columns of them lie some blocks of 32 bytes apart."""
+    """Fractals in global memory: a view of (columns / c, rows, c), distances in blocks of 32 bytes."""
     b = program.buffer(dst.buffer)
     c0 = 32 if b.element_bytes == 1 else 16
     if len(dst.dims) != 3 or dst.dims[2] != (as_expr(c0), as_expr(1)) or dst.dims[1][1] != c0:
@@ -244,9 +247,10 @@ def load_image(program: Program, node: Instruction) -> None:
     top, left, bottom, right = sizes("pads", (0, 0, 0, 0))
     kernel, stride, dilation = (sizes(n, (1, 1)) for n in ("kernel", "stride", "dilation"))
     height, width = sizes("image", (1, 1))
-    at = [as_expr(node.parameter(n, 0)) for n in ("column", "first")]  # type: ignore[arg-type]
+    at = [as_expr(node.parameter(n, 0)) for n in ("column", "first")]
     channels = code.value(src.columns, program.columns_of(src.buffer))
-    depth, rows = code.value(dst.columns, program.columns_of(dst.buffer)), code.value(dst.rows, program.rows_of(dst.buffer))
+    depth = code.value(dst.columns, program.columns_of(dst.buffer))
+    rows = code.value(dst.rows, program.rows_of(dst.buffer))
     first = [code.value(e, n) for e, n in zip(at, ("window_column", "window"), strict=True)]
     cpp = CPP_TYPES[b.dtype]
     pads = f"{program.tensor[dst.buffer]}_pads"

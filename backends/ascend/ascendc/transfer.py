@@ -273,7 +273,22 @@ def zero_l1(program: Program, node: Instruction) -> None:
         byte = int(node.parameter("value", 0)) & 0xFF  # type: ignore[arg-type]
         to, cpp = f"{to}.ReinterpretCast<uint16_t>()", "uint16_t"
         value = f"{byte * 0x101:#x}" if byte else "0"
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        _fill_whole(program, node, to, cpp, value)
+        return
     code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {rows}, {skip}, {value}));")
+
+
+def _fill_whole(program: Program, node: Instruction, to: str, cpp: str, value: str) -> None:
+    """On a fused core a fill is a run of 512 bytes a repeat, of 16-bit elements."""
+    dst, b = node.dst, program.buffer(node.dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    whole = isinstance(dst, Block) and dst.rows == padded_rows(b) and dst.columns.is_constant
+    if not whole or b.element_bytes > 2 or cpp == "bfloat16_t":
+        raise program.refuse(f"zeros into a part of {b.name} on a fused core")
+    assert isinstance(dst, Block)
+    times = -(-dst.columns.value // c0) * padded_rows(b) // 16
+    program.code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {value}));")
 
 
 def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:

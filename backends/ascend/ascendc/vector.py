@@ -35,8 +35,19 @@ _ROUNDS = {
     "trunc": "CAST_TRUNC",
     "round": "CAST_ROUND",
 }
-#: Casts that lose nothing take no rounding.
-_EXACT = frozenset([("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32"), ("i32", "i64")])
+#: Casts that lose nothing, or cut bits, take no rounding (Ascend C reference, Cast, the table of 910B).
+_EXACT = frozenset(
+    [("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32")]
+    + [("i32", "i64"), ("i64", "i32"), ("i32", "i16")]
+)
+#: What Cast has on a fused core (the same page, the table of 310P); ``CAST_NONE`` is to nearest even where it loses.
+_FUSED: dict[tuple[str, str], dict[str, str]] = {
+    **dict.fromkeys([("f16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i32", "i16")], {"rint": "CAST_NONE"}),
+    **dict.fromkeys([("f32", "f16"), ("i32", "f32"), ("i16", "f16")], {"rint": "CAST_NONE"}),
+    **dict.fromkeys([("f16", "i8"), ("f16", "u8")], {**_ROUNDS, "rint": "CAST_NONE"}),
+    ("f16", "i16"): {"rint": "CAST_RINT"},
+    ("f16", "i32"): _ROUNDS,
+}
 
 
 def views(program: Program, node: Instruction) -> tuple[list[View], list[Scalar]]:
@@ -89,7 +100,14 @@ def shift(program: Program, node: Instruction) -> None:
 def cast(program: Program, node: Instruction) -> None:
     """Cast with the rounding of the instruction."""
     source, result = (str(program.buffer(a.buffer).dtype) for a in (node.reads[0], node.dst))
-    mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[str(node.parameter("round", "rint"))]
+    rounding = str(node.parameter("round", "rint"))
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        found = _FUSED.get((source, result), {}).get(rounding)
+        if found is None:
+            raise program.refuse(f"a cast of {source} to {result} by {rounding} on a fused core")
+        mode = found
+    else:
+        mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[rounding]
     _unary_call(program, views(program, node)[0], "Cast", f"RoundMode::{mode}")
 
 

@@ -147,7 +147,7 @@ template <class T, class U, class S, class V>
 void Mmad(const LocalTensor<T>& dst, const LocalTensor<U>& fm, const LocalTensor<S>& filter, const LocalTensor<V>& bias,
           const MmadParams& p)
 {
-    static_assert(std::is_same<T, V>::value && __NPU_ARCH__ == 2201, "Mmad with a bias");
+    static_assert(std::is_same<T, V>::value && model::split<T>, "Mmad with a bias");
     bias.in(Hardware::BIAS, "Mmad");
     bias.starts_at(64, "Mmad");
     model::product(dst, fm, filter, p, [&](int64_t j, T) { return *bias.at(bias.byte + j * 4); });
@@ -253,7 +253,7 @@ void drain(const AscendC::LocalTensor<U>& src, int64_t rows, int64_t columns, in
            bool relu, uint64_t word, Store store)
 {
     static_assert(one_of<U, float, int32_t>, "Fixpipe");
-    static_assert(__NPU_ARCH__ == 2201, "Fixpipe");
+    static_assert(model::split<T>, "Fixpipe");
     src.in(Hardware::L0C, "Fixpipe");
     src.starts_at(64, "Fixpipe");
     check_mode<T, U>(mode);

@@ -180,7 +180,7 @@ template <class T, bool isSetMask = true>
 void Copy(const LocalTensor<T>& dst, const LocalTensor<T>& src, const uint64_t mask, model::Exact<uint8_t> repeatTime,
           const CopyRepeatParams& p)
 {
-    static_assert(model::one_of<T, MODEL_WORDS> && __NPU_ARCH__ == 2201, "Copy");
+    static_assert(model::one_of<T, MODEL_WORDS> && model::split<T>, "Copy");
     model::operand(dst, "Copy"), model::operand(src, "Copy");
     model::masked(mask, 256 / int64_t(sizeof(T)), repeatTime, [&](int64_t r, int64_t l) {
         *dst.at(model::byte_of(dst, {p.dstStride, p.dstRepeatSize}, r, l)) =
