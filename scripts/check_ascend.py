@@ -165,7 +165,7 @@ def _write(rows: list[tuple[str, ...]]) -> None:
         f"{onnxruntime.__version__}. Nothing of this ran on an NPU: the plan of each artifact was followed step by",
         "step, each launch by the simulator of the cores, which refuses races, unwritten bytes and what the machine",
         "does not allow; the host part ran on this machine. Errors are relative to the largest value of each output of",
-        "ONNX Runtime on the same graph (of integers with nothing fused; of bf16 onnx.reference), at two sizes; in bold",
+        "ONNX Runtime on the same graph (of integers with nothing fused; of bf16 onnx.reference), at two sizes; bold",
         "where the table of tolerances has less. *Bits*: the same launches by their Ascend C, compiled by g++ against",
         "our model of CANN's headers, beside the simulator.",
         "",

@@ -5,10 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from tilewright.backends.ascend.ascendc.signature import signature
-from tilewright.backends.ascend.placed.form import Barrier, Core, CrossFlag, Flag, Placed, statements
+from tilewright.backends.ascend.placed.form import (
+    GROUP,
+    GROUPS,
+    SUBBLOCK,
+    Barrier,
+    Core,
+    CrossFlag,
+    Flag,
+    Placed,
+    program_of,
+    statements,
+)
+from tilewright.backends.ascend.placed.stream import walk
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.ir.parse import parse
 from tilewright.ir.symbolic import Expr, constant, minimum
 from tilewright.kernel.schedule import Schedule
@@ -17,6 +31,8 @@ from tilewright.tuning.choice import choice_of
 
 #: The file of a :class:`~tilewright.backends.base.Source` that holds the launches.
 LAUNCHES = "launches.json"
+#: The size that a symbolic dimension has where cycles are modelled, and the most statements of a core for that.
+_EXAMPLE, _STATEMENTS = 32, 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,8 @@ class Launch:
         workspace: bytes of global memory for each group; 0 where none is passed.
         flags, barriers, meetings: statements of the program: flags set, barriers, flags set between cores.
         choice: where the schedule comes from, for people.
+        modelled_cycles: that a launch takes on the model of the machine, at the sizes ``modelled_at``, and those cycles
+            in nanoseconds; 0 where nothing was modelled. No device was asked.
     """
 
     kernel: str
@@ -51,6 +69,9 @@ class Launch:
     barriers: int = 0
     meetings: int = 0
     choice: str = "heuristic"
+    modelled_cycles: int = 0
+    modelled_ns: int = 0
+    modelled_at: str = ""
 
 
 def groups_of(blocks: Expr, target: Target) -> Expr:
@@ -61,6 +82,8 @@ def groups_of(blocks: Expr, target: Target) -> Expr:
 def launch_of(placed: Placed, schedule: Schedule) -> Launch:
     """How ``placed`` is started, which was scheduled so."""
     called, target, every = signature(placed), placed.target, list(statements(placed.body))
+    sizes = {name: max(r.lo, min(r.hi, _EXAMPLE)) // r.divisor * r.divisor for name, r in placed.kernel.facts}
+    cycles = _modelled(placed, sizes)
     return Launch(
         kernel=placed.kernel.name,
         target=target.spelling,
@@ -77,7 +100,20 @@ def launch_of(placed: Placed, schedule: Schedule) -> Launch:
         barriers=sum(isinstance(s, Barrier) for s in every),
         meetings=sum(isinstance(s, CrossFlag) and s.action == "set" for s in every),
         choice=choice_of(schedule),
+        modelled_cycles=cycles,
+        modelled_ns=round(cycles * 1000 / float(target.extra["clock_mhz"])),
+        modelled_at=", ".join(f"{name}={value}" for name, value in sizes.items()) if cycles else "",
     )
+
+
+def _modelled(placed: Placed, sizes: Mapping[str, int]) -> int:
+    """Cycles of a launch on the model; 0 where a core runs so many statements that modelling takes seconds."""
+    group = {**sizes, str(GROUP): 0, str(GROUPS): max(1, groups_of(placed.blocks, placed.target).evaluate(sizes))}
+    for core in placed.cores:
+        run = walk(program_of(placed.body, core), {**group, str(SUBBLOCK): 0}, "")
+        if sum(1 for _ in islice(run, _STATEMENTS)) == _STATEMENTS:
+            return 0
+    return round(launch_time(placed, sizes).cycles)
 
 
 def to_json(launches: Sequence[Launch]) -> str:

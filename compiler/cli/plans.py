@@ -81,14 +81,18 @@ def _source_line(k: Mapping[str, Any]) -> str:
     fault = ", a word for faults" if any(kind == "fault" for _, kind in k["arguments"]) else ""
     counts = f"{k['flags']} flags, {k['barriers']} barriers, {k['meetings']} flags between cores"
     where = f"{' and '.join(k['cores'])} cores, {k['groups']} groups"
-    return f"{k['kernel']}: {where}{workspace}{fault}; {counts}; {k['choice']}"
+    took = f"{k['modelled_cycles']} cycles ({k['modelled_ns'] / 1000:.1f} µs) modelled"
+    at = f" at {k['modelled_at']}" if k["modelled_at"] else ""
+    modelled = f"; {took}{at}" if k["modelled_cycles"] else ""
+    return f"{k['kernel']}: {where}{workspace}{fault}; {counts}; {k['choice']}{modelled}"
 
 
 def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
     """The launches of a part that is source text, in the plan's order."""
     member = target.members["launches.json"]
     kinds = {"kernel": str, "groups": str, "choice": str, "workspace": int, "cores": list, "arguments": list}
-    kinds |= dict.fromkeys(("flags", "barriers", "meetings"), int)
+    kinds |= dict.fromkeys(("flags", "barriers", "meetings", "modelled_cycles", "modelled_ns"), int)
+    kinds["modelled_at"] = str
     try:
         told = json.loads(bytes(artifact.checked(member)))
         for launch in told:

@@ -159,6 +159,7 @@ def test_inspect_shows_cores_and_flags(path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "kernels as source" in result.output and " cores" in result.output
     assert "launches on the device" in result.output and "flags" in result.output
+    assert "modelled at N=32" in result.output
 
 
 @pytest.mark.parametrize("damage", ["[{}]", "[[1]]", "{", '[{"entry": 3}]', "7"])
