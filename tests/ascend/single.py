@@ -139,7 +139,9 @@ def vector(
             continue
         block = 32 * 8 // s.dtype.bits
         shape = {"full": (R, C), "row": (ONE, C), "blocks": (R, constant(block)), "rows": (ONE, R)}[s.kind]
-        room = {"full": high, "row": (1, high[1]), "blocks": (round_up(high[0], 8), block), "rows": (1, high[0])}[s.kind]
+        room = {"full": high, "row": (1, high[1]), "blocks": (round_up(high[0], 8), block), "rows": (1, high[0])}[
+            s.kind
+        ]
         step = pitch(round_up(room[1], 8), s.dtype)
         params.append(Param(f"X{i}", s.dtype, shape))
         buffers.append(local(f"x{i}", s.dtype, (room[0], step)))

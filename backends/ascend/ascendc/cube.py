@@ -242,12 +242,14 @@ def load_image(program: Program, node: Instruction) -> None:
         raise program.refuse(f"a part of {dst.buffer}, whose fractals the product reads without gaps")
 
     def sizes(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(int(v) for v in node.parameter(name, default))  # type: ignore[union-attr, arg-type]
+        given = node.parameter(name, default)
+        return given if isinstance(given, tuple) else default
 
     top, left, bottom, right = sizes("pads", (0, 0, 0, 0))
     kernel, stride, dilation = (sizes(n, (1, 1)) for n in ("kernel", "stride", "dilation"))
     height, width = sizes("image", (1, 1))
-    at = [as_expr(node.parameter(n, 0)) for n in ("column", "first")]
+    given = [node.parameter(n, 0) for n in ("column", "first")]
+    at = [e if isinstance(e, Expr) else as_expr(int(str(e))) for e in given]
     channels = code.value(src.columns, program.columns_of(src.buffer))
     depth = code.value(dst.columns, program.columns_of(dst.buffer))
     rows = code.value(dst.rows, program.rows_of(dst.buffer))

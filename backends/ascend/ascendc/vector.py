@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from tilewright.backends.ascend.ascendc.lanes import (
@@ -37,14 +37,17 @@ _ROUNDS = {
 }
 #: Casts that lose nothing, or cut bits, take no rounding (Ascend C reference, Cast, the table of 910B).
 _EXACT = frozenset(
-    [("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32")]
-    + [("i32", "i64"), ("i64", "i32"), ("i32", "i16")]
+    [
+        *(("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32")),
+        *(("i32", "i64"), ("i64", "i32"), ("i32", "i16")),
+    ]
 )
 #: What Cast has on a fused core (the same page, the table of 310P); ``CAST_NONE`` is to nearest even where it loses.
-_FUSED: dict[tuple[str, str], dict[str, str]] = {
-    **dict.fromkeys([("f16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i32", "i16")], {"rint": "CAST_NONE"}),
-    **dict.fromkeys([("f32", "f16"), ("i32", "f32"), ("i16", "f16")], {"rint": "CAST_NONE"}),
-    **dict.fromkeys([("f16", "i8"), ("f16", "u8")], {**_ROUNDS, "rint": "CAST_NONE"}),
+_NEAREST: Mapping[str, str] = {"rint": "CAST_NONE"}
+_FUSED: Mapping[tuple[str, str], Mapping[str, str]] = {
+    **dict.fromkeys((("f16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i32", "i16")), _NEAREST),
+    **dict.fromkeys((("f32", "f16"), ("i32", "f32"), ("i16", "f16")), _NEAREST),
+    **{("f16", to): {**_ROUNDS, "rint": "CAST_NONE"} for to in ("i8", "u8")},
     ("f16", "i16"): {"rint": "CAST_RINT"},
     ("f16", "i32"): _ROUNDS,
 }
