@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: A header of Ascend C: what includes it is for the NPU's compiler.
-_KERNELS = re.compile(r'#\s*include\s*[<"](kernel_operator|kernel_tiling|basic_api|adv_api)')
+#: A header of Ascend C, or one that CANN's build makes: what includes it is not for a compiler of the host alone.
+_KERNELS = re.compile(r'#\s*include\s*[<"](kernel_operator|kernel_tiling|basic_api|adv_api|tile_math|aclrtlaunch_)')
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _FUNCTION = re.compile(r"(?<![\w;])((?:const\s+)?\w+(?:\s*\*+\s*|\s+))(acl\w+)\s*\(([^(){};]*)\)\s*;")
 _ENUM = re.compile(r"enum\s*\w*\s*(?::\s*\w+\s*)?\{([^}]*)\}")
@@ -61,7 +61,7 @@ def compiles(source: str, include: Sequence[Path], language: str = "c") -> str:
         file, out = Path(folder) / f"checked.{suffix}", Path(folder) / "checked.o"
         file.write_text(source, encoding="utf-8")
         tool = [sys.executable, "-m", "ziglang", "c++" if language == "c++" else "cc"]
-        flags = ["-std=c++17" if language == "c++" else "-std=c11", "-c", "-Wall", "-o", str(out)]
+        flags = ["-std=c++17" if language == "c++" else "-std=gnu11", "-D_GNU_SOURCE", "-c", "-Wall", "-o", str(out)]
         flags += [f"-I{path}" for path in include]
         done = subprocess.run([*tool, *flags, str(file)], capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stderr
