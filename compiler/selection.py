@@ -24,6 +24,7 @@ BACKENDS: Mapping[str, str] = {
 
 #: Where each route of a graph to another compiler lives, by the kind of files that it writes.
 ROUTES: Mapping[str, str] = {
+    "ge-air": "tilewright.backends.ascend.graph_route.air:AirRoute",
     "onnx-atc": "tilewright.backends.ascend.graph_route.atc:AtcRoute",
 }
 

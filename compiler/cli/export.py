@@ -12,7 +12,7 @@ from tilewright.errors import ExitCode, UsageError
 NAMES = {"dir": "{0}", "so": "lib{0}.so", "exe": "{0}"}
 
 #: Kinds that are made of a model, not of an artifact: the graph for another compiler.
-GRAPHS = ("onnx-atc",)
+GRAPHS = ("onnx-atc", "ge-air")
 
 
 @click.command("export", short_help="What a C program links, a program, or a graph for another compiler.")
@@ -22,7 +22,7 @@ GRAPHS = ("onnx-atc",)
     "kind",
     type=click.Choice([*NAMES, *GRAPHS]),
     required=True,
-    help="Folder, library or program of an artifact; of an ONNX model, a folder with what ATC takes.",
+    help="Folder, library or program of an artifact; of an ONNX model, a folder with what CANN takes.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: FILE's name, here]")
 @click.option("--family", help="Processor family (x86_64, aarch64), where the artifact has several.")
@@ -61,7 +61,8 @@ def command(
     """Write FILE, an artifact, as a folder with its C header, as one shared library, or as one program. Every member's
     SHA-256 is checked before.
 
-    With --as onnx-atc FILE is an ONNX model, and the folder has it as ATC takes it, with the target's command line.
+    With --as onnx-atc FILE is an ONNX model, and the folder has it as ATC takes it, with the target's command line;
+    with --as ge-air it has it in the operators of CANN's graph engine.
     """
     outcome = arguments.begin(ctx, json_path)
     if kind in GRAPHS:

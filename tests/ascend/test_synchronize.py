@@ -146,11 +146,16 @@ def test_nothing_runs_without_synchronisation(name: str) -> None:
         check(bare, trial.inputs(), trial.dims, groups=1)
 
 
+#: Without a loop over depth nothing is ordered twice: every candidate is needed.
+NOTHING_IMPLIED = frozenset(["batched", "residual"])
+
+
 @pytest.mark.parametrize("name", TRIALS)
 def test_implied_edges_are_dropped(name: str) -> None:
     trial = TRIALS[name]
     bare = place_unsynchronized(apply(trial.kernel, trial.schedule), targets()["ascend:910b3"])
-    assert len(placed(name).edges) < len(candidates(dependences(bare, facts_of(bare)), list(sites(bare.body))))
+    dropped = len(candidates(dependences(bare, facts_of(bare)), list(sites(bare.body)))) - len(placed(name).edges)
+    assert dropped == 0 if name in NOTHING_IMPLIED else dropped > 0
 
 
 def test_edges_around_a_loop_are_primed_and_drained_once_a_slot() -> None:

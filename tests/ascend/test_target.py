@@ -156,7 +156,7 @@ def test_check_tells_the_host_part_beforehand(tmp_path: Path) -> None:
 def test_inspect_shows_cores_and_flags(path: Path) -> None:
     result = invoke("inspect", path, "--plan")
     assert result.exit_code == 0, result.output
-    assert "kernels as source" in result.output and "cube and vector cores" in result.output
+    assert "kernels as source" in result.output and "cube cores" in result.output
     assert "launches on the device" in result.output and "flags" in result.output
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 from tilewright.backends.ascend.graph_route.accepted import PRODUCTS, is_known, refusal
+from tilewright.backends.ascend.graph_route.cleanup import cleanup_passes
 from tilewright.backends.ascend.graph_route.command import (
     op_precision_of,
     options_of,
@@ -24,11 +25,7 @@ from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import set_known_value, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Pass
-from tilewright.passes.canonicalize.canonicalize_casts import CanonicalizeCasts
-from tilewright.passes.canonicalize.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
-from tilewright.passes.canonicalize.eliminate_identity import EliminateIdentity
-from tilewright.passes.canonicalize.fold_constants import FoldConstants
 from tilewright.passes.rewrite import Rewriter
 from tilewright.target import Target, load_targets
 
@@ -59,14 +56,8 @@ class AtcRoute(GraphRoute):
         return [DecomposeForAtc()]
 
     def cleanup(self) -> Sequence[Pass]:
-        """After definitions: none of these recognises a younger operator again."""
-        return [
-            CanonicalizeCasts(),
-            FoldConstants(),
-            EliminateIdentity(),
-            EliminateCommonSubexpressions(),
-            EliminateDeadCode(),
-        ]
+        """After definitions."""
+        return cleanup_passes()
 
     def computes(self, node: ir.Node) -> str:
         """The type of a product's first operand: ATC is told to keep it."""

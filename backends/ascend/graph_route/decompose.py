@@ -11,6 +11,7 @@ passes look for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,16 +23,18 @@ from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
 from tilewright.passes.rewrite import Rewriter
 
 
+@dataclass(slots=True)
 class DecomposeForAtc(Pass):
-    """Replaces nodes of :data:`FORMS`."""
+    """Replaces nodes of :data:`FORMS`; operators of ``leave`` stay."""
 
     name: ClassVar[str] = "decompose-for-atc"
+    leave: frozenset[str] = frozenset()
 
     def run(self, model: ir.Model) -> PassResult:
         """In place; the types of new values are inferred."""
         build, changed = _Builder(model), False
         for node in list(model.graph):
-            form = FORMS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+            form = None if node.op_type in self.leave or node.domain not in ("", "ai.onnx") else FORMS.get(node.op_type)
             if form is None:
                 continue
             made = form(build.at(node), node)

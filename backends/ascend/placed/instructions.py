@@ -16,6 +16,7 @@ Operands:
   below. The last stride is 1. A source whose last stride is 0 is one block of 32 bytes a row, as ``brcb`` writes it:
   lane ``j`` takes element ``j mod (32 / size)`` of the block. Other strides of 0 repeat rows.
 - A number among the operands is the last one. It is first rounded to the type of the instruction, to nearest even.
+- A truth value (bool) is a byte of 0 or 1: a tensor of them is u8 to every instruction.
 - All operands have one element type, apart from masks (u8), ``cast``, ``gather`` (whose offsets are i32,
   and whose source may have another type than its destination: bytes are taken) and the cube unit.
 - Where a block of a matrix meets a view of three dimensions ``(columns / c, rows, c)``, element (r, q) is ``[q // c,
@@ -126,7 +127,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "nd2nz": Kind("MTE2", _ways("gm l1"), ANY, ("DataCopy(Nd2NzParams)",)),
     # A block of a matrix that lies in NZ fractals in global memory already (weights packed at compile time).
     "copy_nz": Kind("MTE2", _ways("gm l1"), ANY | {"u64"}, ("DataCopy(DataCopyParams)",)),
-    "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",)),
+    # Zeros, or an integer of 8 bits that pads an image.
+    "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",), frozenset(["value"])),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
     # Image to columns on the way to L0A: the source is an image in NC1HWC0 in L1.

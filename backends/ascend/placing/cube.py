@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, factor_of, flat_index
-from tilewright.backends.ascend.placing.staging import OperandPart, row_pitch
+from tilewright.backends.ascend.placing.runs import run_length
+from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
 from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import ZERO, Expr, as_expr, constant, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, used_symbols
-from tilewright.kernel.expr import Binary, Cast, Const, Load, Ref, Value
+from tilewright.kernel.expr import Binary, Load, Ref, Value
+from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
 
-if TYPE_CHECKING:
-    pass
+#: Lanes that a row in L1 or the bias table is read in: 64 bytes of the table's 32-bit elements.
+_ROW = 16
 
 
 @dataclass(slots=True)
@@ -28,6 +30,9 @@ class _Sum:
     buffer: str
     axes: tuple[str, ...]
     frame: Frame
+    tile: Ref
+    exit: Exit
+    bias: str | None = None
     workspace: str | None = None
 
 
@@ -53,6 +58,7 @@ class CubePart(OperandPart):
             # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
             right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
         k1, k0 = c.lanes(inner), self._inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
+        left, right = self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
         start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self._reduction_loops(node)), ZERO)
         if k1 <= k0:
@@ -100,8 +106,47 @@ class CubePart(OperandPart):
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
             shape = (c.lanes(row), c.lanes(column))
             name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=frame)
-            self.sums[node.tile] = _Sum(name, (row, column), frame)
+            tile = Ref(node.tile, node.axes, node.value.dtype)
+            exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
+            total = self.sums[node.tile] = _Sum(name, (row, column), frame, tile, exit)
+            if exit.bias is not None:
+                total.bias = self._stage_bias(exit.bias, column, node.value.dtype)
         return self.sums[node.tile]
+
+    def _way(self, column: str) -> Way:
+        """What the target does with sums of these columns; a bias has to fit the table and end with whole blocks."""
+        c = self.context
+        features = c.target.features
+        if "fixpipe_gm" not in features:
+            return Way(False, frozenset(), frozenset(), frozenset())
+        halves = (DType.F16, DType.BF16) if "fixpipe_cast" in features else ()
+        fits = 4 * round_up(c.lanes(column), _ROW) <= c.target.memory["bt"].size
+        biases = (DType.F32, DType.F16, DType.I32) if fits else ()
+        rows = {
+            p.name
+            for p in packed_params(c.scheduled)
+            if len(p.shape) == 1 and p.shape[0].is_constant and p.shape[0].value % _ROW == 0
+        }
+        return Way("fixpipe_relu" in features, frozenset(halves), frozenset(biases), frozenset(rows))
+
+    def _stage_bias(self, load: Load, column: str, dtype: DType) -> str:
+        """The row of biases for the columns of this block in the bias table."""
+        c = self.context
+        lanes = round_up(c.lanes(column), _ROW)
+        start, count = c.start(column), ceildiv(c.count(column), _ROW) * _ROW
+        frame = c.tree.frame_of([start, count])
+        row = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, (lanes,), "cube", frame=frame, layout="ND")
+        table = c.tree.add(f"{load.tensor}_bt", "bt", dtype, (lanes,), "cube", frame=frame)
+        dims = ((count, constant(1)),)
+        c.tree.emit(frame, "copy_nz", "cube", "MTE2", View(row, ZERO, dims), View(load.tensor, start, dims))
+        c.tree.emit(frame, "load_bias", "cube", "MTE1", View(table, ZERO, dims), View(row, ZERO, dims))
+        return table
+
+    def rewritten(self, value: Value) -> Value:
+        """``value`` over sums as they left L0C."""
+        for total in self.sums.values():
+            value = rewritten(value, total.tile, total.exit)
+        return value
 
     def _reduction_loops(self, node: Compute) -> list[tuple[Frame, For]]:
         """Open loops over which this sum runs on: those of its reduced axes, where it adds to what is there."""
@@ -123,8 +168,8 @@ class CubePart(OperandPart):
         frame: Frame,
         total: _Sum,
         node: Compute,
-        left: tuple[str, bool],
-        right: tuple[str, bool],
+        left: Staged,
+        right: Staged,
         *,
         at: Expr,
         piece: Expr,
@@ -137,24 +182,19 @@ class CubePart(OperandPart):
         a = factor_of(node.value.a)
         row, column = total.axes
         rows, columns = c.count(row), c.count(column)
-        if a.dtype.bits != 16 and (left[1] or not right[1]):
-            raise UnsupportedError(
-                "ascend-transposed-load",
-                where=f"kernel {c.scheduled.kernel.name}, tile {node.tile}",
-                cause=f"fractals of {a.dtype} are not turned on the way to L0; only 16-bit ones are",
-                fix="store the left operand by rows and the right operand by columns",
-            )
         k = c.lanes(self._roles(node)[2])
         k0 = self._inner_piece(c.lanes(row), c.lanes(column), k, a.dtype)
         l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (c.lanes(row), k0), frame)
         l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, c.lanes(column)), frame)
-        for buffer, (source, turned), r, n, corner in (
+        for buffer, staged, r, n, corner in (
             (l0a, left, rows, piece, (ZERO, at)),
             (l0b, right, piece, columns, (at, ZERO)),
         ):
-            block = (corner[1], corner[0], n, r) if turned else (*corner, r, n)
+            block = (corner[1], corner[0], n, r) if staged.turned else (*corner, r, n)
             dst = Block(buffer, ZERO, ZERO, r, n, whole=True)
-            c.tree.emit(frame, "load", "cube", "MTE1", dst, Block(source, *block, whole=True), transpose=turned)
+            source = Block(staged.buffer, *block, whole=True)
+            c.tree.emit(frame, "load", "cube", "MTE1", dst, source, transpose=staged.turned)
+        bias = () if total.bias is None else (View(total.bias, ZERO, ((columns, constant(1)),)),)
         c.tree.emit(
             frame,
             "mmad",
@@ -163,11 +203,23 @@ class CubePart(OperandPart):
             Block(total.buffer, ZERO, ZERO, rows, columns),
             Block(l0a, ZERO, ZERO, rows, piece),
             Block(l0b, ZERO, ZERO, piece, columns),
+            *bias,
             init=start if node.accumulate or start != 0 else None,
         )
 
     def _operand_buffer(self, name: str, scope: str, dtype: DType, shape: tuple[int, int], frame: Frame) -> str:
         return self.context.tree.add(name, scope, dtype, shape, "cube", frame=frame)  # type: ignore[arg-type]
+
+    def _checked(self, node: Compute, dtype: DType, left: Staged, right: Staged) -> tuple[Staged, Staged]:
+        """The operands; refused where fractals would have to be turned that are not of 16 bits."""
+        if dtype.bits != 16 and (left.turned or not right.turned):
+            raise UnsupportedError(
+                "ascend-transposed-load",
+                where=f"kernel {self.context.scheduled.kernel.name}, tile {node.tile}",
+                cause=f"fractals of {dtype} are not turned on the way to L0; only 16-bit ones are",
+                fix="store the left operand by rows and the right operand by columns",
+            )
+        return left, right
 
     # -- out of L0C ----------------------------------------------------------------------------------------------
 
@@ -175,46 +227,40 @@ class CubePart(OperandPart):
         """The finished sum in a workspace: its name, axes, loop and row pitch in elements."""
         c, total = self.context, self.sums[tile]
         row, column = total.axes
-        dtype = c.tree.buffers[total.buffer].dtype
+        dtype = total.exit.dtype
         pitch = row_pitch(c.lanes(column), dtype)
         if total.workspace is None:
             shape = (c.lanes(row), pitch)
             total.workspace = c.tree.add(f"{tile}_out", "gm", dtype, shape, None, frame=total.frame, workspace=True)
             rows, columns = c.count(row), c.count(column)
             dst = View(total.workspace, ZERO, ((rows, as_expr(pitch)), (columns, constant(1))))
-            c.tree.emit(total.frame, "fixpipe", "cube", "FIX", dst, Block(total.buffer, ZERO, ZERO, rows, columns))
+            self._fixpipe(total.frame, total, dst)
         return total.workspace, total.axes, total.frame, pitch
 
     def write(self, node: Write) -> bool:
-        """Write a sum that needs nothing but a cast and a relu straight from L0C; False when it needs more."""
+        """Write a sum straight from L0C; False when it needs more than its exit or is not stored by rows."""
         c = self.context
-        relu, tile = _way_out(node.value)
-        if tile is None or tile not in self.sums or "fixpipe_gm" not in c.target.features:
+        value = node.value
+        if not isinstance(value, Ref) or value.tile not in self.sums or "fixpipe_gm" not in c.target.features:
             return False
         index = tuple(i for i in node.index if isinstance(i, Expr))
         if len(index) < len(node.index):
             return False
-        total = self.sums[tile]
+        total = self.sums[value.tile]
         row, column = total.axes
         others = {a: c.start(a) for a in node.axes if a not in total.axes}
         flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in index))
-        if flat.coefficient(column) != 1:
+        if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
             return False
         rows, columns = c.count(row), c.count(column)
         offset = flat.substitute({a: c.start(a) for a in total.axes})
         dst = View(node.tensor, offset, ((rows, flat.coefficient(row)), (columns, constant(1))))
-        source = Block(total.buffer, ZERO, ZERO, rows, columns)
-        c.tree.emit(c.tree.top, "fixpipe", "cube", "FIX", dst, source, parameters=(("relu", 1),) if relu else ())
+        self._fixpipe(total.frame, total, dst)
         return True
 
-
-def _way_out(value: Value) -> tuple[bool, str | None]:
-    """Whether the fixpipe applies a relu to compute ``value`` from a sum, and the sum's tile."""
-    if isinstance(value, Cast):
-        value = value.x
-    match value:
-        case Ref(tile=tile):
-            return False, tile
-        case Binary(op="max", a=Ref(tile=tile), b=Const(value=0)):
-            return True, tile
-    return False, None
+    def _fixpipe(self, frame: Frame, total: _Sum, dst: View) -> None:
+        c = self.context
+        rows, columns = (c.count(a) for a in total.axes)
+        parameters = (("relu", 1),) if total.exit.relu else ()
+        source = Block(total.buffer, ZERO, ZERO, rows, columns)
+        c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, source, parameters=parameters)

@@ -45,6 +45,15 @@ class Tree:
 
     frames: list[Frame]
     buffers: dict[str, Buffer] = field(default_factory=dict)
+    variables: set[str] = field(default_factory=set)
+
+    def variable(self, name: str) -> str:
+        """A name for a loop's variable that no other loop has."""
+        unique, n = name, 2
+        while unique in self.variables:
+            unique, n = f"{name}_{n}", n + 1
+        self.variables.add(unique)
+        return unique
 
     @property
     def top(self) -> Frame:
@@ -85,6 +94,7 @@ class Tree:
         *,
         frame: Frame | None = None,
         workspace: bool = False,
+        layout: str = "",
     ) -> str:
         """A new buffer; with ``frame`` it has two slots that rotate with that loop. Returns its name."""
         unique, n = name, 2
@@ -94,7 +104,7 @@ class Tree:
         rotates = frame.var if frame is not None else None
         slots = 2 if frame is not None else 1
         self.buffers[unique] = Buffer(
-            unique, scope, dtype, sizes, SCOPE_LAYOUT[scope], 0, slots, rotates, core, workspace
+            unique, scope, dtype, sizes, layout or SCOPE_LAYOUT[scope], 0, slots, rotates, core, workspace
         )
         return unique
 

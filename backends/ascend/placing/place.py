@@ -8,25 +8,38 @@ that a vector core has computed. The two vector cores of a group halve one axis 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
+from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
+from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr, constant, maximum, minimum, product, symbol
-from tilewright.kernel.analysis import refs_of
-from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Rotate, Scheduled, ScheduleError, Write
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, product, symbol
+from tilewright.kernel.apply import defines
+from tilewright.kernel.pack import packed_params
+from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Pack, Rotate, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import AxisRange, Scope, step, trips
+from tilewright.kernel.tile import Kernel
 from tilewright.target import Target
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.cube import CubePart
     from tilewright.backends.ascend.placing.vector import VectorPart
+
+
+#: The loop over pieces of the rows of a block that a vector core takes.
+_STRIP_LOOP = "_strip"
+
+#: In how many pieces of rows a vector core takes its half of a block, at most: few, since each costs a start.
+_STRIPS = (1, 2, 4, 8, 16)
 
 
 def place(scheduled: Scheduled, target: Target) -> Placed:
@@ -35,45 +48,89 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     Raises :class:`UnsupportedError` for what this target or this backend cannot do, :class:`ScheduleError` when a
     memory is too small for the schedule's tiles.
     """
-    placed = place_unsynchronized(scheduled, target)
-    return synchronize(placed)
+    single: frozenset[str] = frozenset()
+    while True:
+        placed = place_unsynchronized(scheduled, target, single)
+        try:
+            return synchronize(placed)
+        except Refused as refused:
+            if refused.kind != "event ids":
+                raise
+            single |= {_least(placed, str(refused), refused)}
 
 
-def place_unsynchronized(scheduled: Scheduled, target: Target) -> Placed:
-    """The placed form before flags and barriers; the checker refuses it."""
-    if scheduled.schedule.packs:
-        raise UnsupportedError(
-            "ascend-packed",
-            where=f"kernel {scheduled.kernel.name} on {target.spelling}",
-            cause="packed constants are not placed",
-            fix="use a schedule without packs",
-        )
-    context = Context(scheduled, target)
-    context.run()
+def _least(placed: Placed, message: str, refused: Refused) -> str:
+    """The smallest buffer with two slots among those whose flags the hardware has too few events for."""
+    vector = any(pair in message for pair in ("V->", "->V", "MTE3"))
+    scopes = ("ub",) if vector else ("l1", "l0a", "l0b", "l0c")
+    double = [b for b in placed.buffers if b.slots > 1 and b.scope in scopes]
+    if not double:
+        raise ScheduleError(placed.kernel.name, "its flags need more events than there are") from refused
+    return min(double, key=lambda b: b.slot_bytes).name
+
+
+def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
+    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+    context, local = _fitted(scheduled, target, single)
     kernel = scheduled.kernel
-    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in kernel.params]
-    local = assign_addresses(kernel.name, context.tree.buffers.values(), target)
+    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
-    block = Loop(BLOCK_LOOP, GROUP, context.blocks, GROUPS, tuple(context.tree.frames[0].nodes))
-    return Placed(kernel, target, tuple(buffers.values()), with_slots([block], buffers), context.blocks)
+    return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
+
+
+def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:
+    """The walked tree and its buffers with addresses: vector work in as few strips as keep every second slot."""
+    fallback: tuple[Context, dict[str, Buffer]] | None = None
+    problem: ScheduleError | None = None
+    for strips in _STRIPS:
+        context = Context(scheduled, target, strips)
+        context.run()
+        for name in single & context.tree.buffers.keys():
+            context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
+        try:
+            local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target)
+        except ScheduleError as error:
+            problem = error
+        else:
+            kept = all(local[b.name].slots == b.slots for b in context.tree.buffers.values() if b.scope == "ub")
+            if kept:
+                return context, local
+            fallback = fallback or (context, local)
+        if not context.stripped:
+            break
+    if fallback is None:
+        assert problem is not None
+        raise problem
+    return fallback
 
 
 @dataclass(slots=True)
 class Context:
-    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions."""
+    """The walk over the scheduled tree. ``scope`` is where it stands; ``cube_tiles`` come from contractions; ``front``
+    is what comes before the blocks."""
 
     scheduled: Scheduled
     target: Target
+    strips: int = 1
     tree: Tree = field(init=False)
     scope: Scope = field(init=False)
     blocks: Expr = field(default_factory=lambda: constant(1))
+    loops: list[Placing] = field(default_factory=list)
+    front: Frame = field(default_factory=lambda: Frame(""))
     block_vars: dict[str, Expr] = field(default_factory=dict)
     cube_tiles: frozenset[str] = frozenset()
     split: str | None = None
+    body: Sequence[Node] = ()
+    strip: Expr = ZERO
+    stripped: bool = False
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
         self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+
+    def pack_of(self, tensor: str) -> Pack | None:
+        """The packed layout of a constant, if the schedule gives it one."""
+        return next((p for p in self.scheduled.schedule.packs if p.tensor == tensor), None)
 
     # -- ranges --------------------------------------------------------------------------------------------------
 
@@ -91,26 +148,38 @@ class Context:
 
     def share(self) -> int:
         """Lanes of the split axis that one vector core takes."""
-        assert self.split is not None
+        if self.split is None:
+            raise ScheduleError(self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve")
         lanes = self.lanes(self.split)
         half = -(-lanes // max(1, int(self.target.extra["subblocks"])))
         return min(lanes, round_up(half, 8))
 
+    def piece(self) -> int:
+        """Lanes of the split axis that a vector core takes at a time."""
+        share = self.share()
+        return min(share, round_up(-(-share // self.strips), 8)) if self.stripped else share
+
     def vector_lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a vector core."""
-        return self.share() if axis == self.split else self.lanes(axis)
+        return self.piece() if axis == self.split else self.lanes(axis)
+
+    def vector_offset(self) -> Expr:
+        """How many lanes of the split axis come before those that a vector core works on."""
+        return SUBBLOCK * self.share() + self.strip
 
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
         start = self.expr(self.scope.ranges[axis].start)
-        return start + SUBBLOCK * self.share() if vector and axis == self.split else start
+        return start + self.vector_offset() if vector and axis == self.split else start
 
     def count(self, axis: str, vector: bool = False) -> Expr:
         """How many lanes are not padding."""
         r = self.scope.ranges[axis]
         valid = self.expr(r.limit - r.start) if not r.ragged else self.expr(_valid(r))
         if vector and axis == self.split:
-            return maximum(0, minimum(self.share(), valid - SUBBLOCK * self.share()))
+            share, piece = self.share(), self.piece()
+            most: Expr = constant(piece) if share % piece == 0 else minimum(piece, share - self.strip)
+            return maximum(0, minimum(most, valid - self.vector_offset()))
         return valid
 
     def wide(self, axes: Sequence[str]) -> tuple[str, ...]:
@@ -123,47 +192,105 @@ class Context:
         from tilewright.backends.ascend.placing.cube import CubePart
         from tilewright.backends.ascend.placing.vector import VectorPart
 
-        body = self._blocks(self.scheduled.body)
-        self.cube_tiles = frozenset(_contractions(body))
+        kernel = self.scheduled.kernel
+        nests = nests_of(self.scheduled.body, kernel.name)
+        self.cube_tiles = frozenset(_contractions(self.scheduled.body))
         if self.cube_tiles and "split" not in self.target.features:
             raise UnsupportedError(
                 "ascend-fused-core",
-                where=f"kernel {self.scheduled.kernel.name} on {self.target.spelling}",
+                where=f"kernel {kernel.name} on {self.target.spelling}",
                 cause="the way from L0C through the unified buffer of a fused core is not placed yet",
                 fix="compile this kernel for a 910B target or run it on the host",
             )
-        if int(self.target.extra["subblocks"]) > 1:
-            self.split = self._split_axis(body)
-            if self.split is None:
-                raise ScheduleError(
-                    self.scheduled.kernel.name, "no axis that the two vector cores of a group could halve"
-                )
+        if self.cube_tiles and len(nests) > 1:
+            raise UnsupportedError(
+                "ascend-block-nest",
+                where=f"kernel {kernel.name}",
+                cause="outputs of a product stand under different block loops",
+                fix="schedule the kernel with one nest of block loops",
+            )
         vector = VectorPart(self)
         cube = CubePart(self, vector)
         vector.cube = cube
-        self._body(body, cube, vector)
+        made = {d.tile: d for d in defines(kernel)}
+        groups: list[Expr] = []
+        for nest, body in nests:
+            var = self.tree.variable(BLOCK_LOOP)
+            self.tree.frames, self.front = [Frame(var)], Frame("")
+            self._enter(nest, var)
+            self.body = body
+            if self.cube_tiles and int(self.target.extra["subblocks"]) > 1:
+                self.split = self._split_axis(body)
+            vector.order = lane_order(kernel, body, self.lanes) if not self.cube_tiles else _axes(kernel)
+            vector.numbers = Numbers(self.scope.facts, made)
+            vector.indices = index_tiles(body)
+            head, tail = self._epilogue(body)
+            self._nodes(head, tail, cube, vector)
+            if tail:
+                self._strips(tail, cube, vector)
+            vector.tiles.clear()
+            groups.append(self._close(var))
+        self.blocks = maximum(*groups) if len(groups) > 1 else groups[0]
 
-    def _blocks(self, body: Sequence[Node]) -> Sequence[Node]:
-        """Enter the nest of block loops: one loop over block numbers, each variable in terms of it."""
-        nest: list[For] = []
-        while len(body) == 1 and isinstance(body[0], For) and body[0].kind == "block":
-            nest.append(body[0])
-            self.scope = self.scope.enter(body[0])
-            body = body[0].body
+    def _close(self, var: str) -> Expr:
+        """The loop over the blocks of a nest; how many groups of cores have work. Without a cube core each vector core
+        takes blocks of its own."""
+        cores = max(1, int(self.target.extra["subblocks"])) if not self.cube_tiles else 1
+        first = GROUP * cores + SUBBLOCK if cores > 1 else GROUP
+        nodes = tuple(self.tree.frames[0].nodes)
+        self.loops += [*self.front.nodes, Loop(var, first, self.blocks, GROUPS * cores, nodes)]
+        return ceildiv(self.blocks, cores)
+
+    def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
+        """What vector cores do with finished sums, apart, where all of it comes after all sums and splits into rows."""
+        first = 1 + max((n for n, node in enumerate(body) if self.cube_tiles & _made([node])), default=-1)
+        early = [n for n in flat(body[:first]) if isinstance(n, Compute | Fill) and n.tile not in self.cube_tiles]
+        if not first or early or self.split is None or any(isinstance(n, For | Rotate) for n in body[first:]):
+            return body, ()
+        return body[:first], body[first:]
+
+    def _strips(self, body: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
+        """The rows of a vector core in pieces."""
+        self.stripped = True
+        frame = Frame(_STRIP_LOOP)
+        self.tree.frames.append(frame)
+        whole = self.count(str(self.split))
+        self.strip = symbol(_STRIP_LOOP) if self.piece() < self.share() else ZERO
+        self._nodes(body, (), cube, vector)
+        self.tree.frames.pop()
+        rows = minimum(self.share(), whole)
+        if frame.nodes and self.piece() < self.share():
+            self.tree.top.nodes.append(Loop(_STRIP_LOOP, ZERO, rows, constant(self.piece()), tuple(frame.nodes)))
+        else:
+            self._without_loop(frame)
+        self.stripped = bool(frame.nodes)
+
+    def _without_loop(self, frame: Frame) -> None:
+        """One piece needs no loop: what rotates with it rotates with the loop around."""
+        around = self.tree.top
+        around.nodes += frame.nodes
+        for name, b in self.tree.buffers.items():
+            if b.rotates == _STRIP_LOOP:
+                self.tree.buffers[name] = replace(b, rotates=around.var)
+
+    def _enter(self, nest: Sequence[For], var: str) -> None:
+        """Enter a nest of block loops: one loop over block numbers, each variable in terms of it."""
+        self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+        self.block_vars = {}
         counts = [trips(loop) for loop in nest]
-        number: Expr = symbol(BLOCK_LOOP)
+        number: Expr = symbol(var)
         for n, loop in enumerate(nest):
+            self.scope = self.scope.enter(loop)
             turn = number // product(counts[n + 1 :])
             turn = turn % counts[n] if n else turn
             self.block_vars[loop.var] = loop.lo + turn * step(loop)
         self.blocks = product(counts)
-        return body
 
     def _split_axis(self, body: Sequence[Node]) -> str | None:
         """The first axis with lanes that every result has and that no vector core reduces."""
         reduced: set[str] = set()
         written: list[tuple[str, ...]] = []
-        for node in _flat(body):
+        for node in flat(body):
             if isinstance(node, Compute) and node.reduce is not None and node.tile not in self.cube_tiles:
                 reduced |= set(node.reduce.axes)
             if isinstance(node, Write):
@@ -175,7 +302,16 @@ class Context:
 
     def _body(self, body: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
         outer = self.scope
-        for n, node in enumerate(body):
+        self._nodes(body, (), cube, vector)
+        self.scope = outer
+
+    def _nodes(self, body: Sequence[Node], later: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
+        """Place ``body``; ``later`` comes behind it in the same scope."""
+        for n, raw in enumerate(body):
+            node = raw
+            vector.later = tiles_used(flat([*body[n + 1 :], *later]))
+            if isinstance(raw, Compute | Write) and not _sums(raw, self.cube_tiles):
+                node = replace(raw, value=cube.rewritten(raw.value))
             match node:
                 case For():
                     self._loop(node, cube, vector)
@@ -193,8 +329,7 @@ class Context:
                 case Rotate():
                     vector.rotate(node)
             self.scope = self.scope.after(node)
-            vector.release(node, _used(body[n + 1 :]))
-        self.scope = outer
+            vector.release(node, tiles_used(flat([*body[n + 1 :], *later])))
 
     def _loop(self, node: For, cube: CubePart, vector: VectorPart) -> None:
         if node.kind == "block":
@@ -221,26 +356,18 @@ def _valid(r: AxisRange) -> Expr:
     return r.limit - r.start
 
 
-def _flat(body: Sequence[Node]) -> list[Node]:
-    result: list[Node] = []
-    for node in body:
-        result += _flat(node.body) if isinstance(node, For) else [node]
-    return result
+def _sums(node: Compute | Write, tiles: frozenset[str]) -> bool:
+    """Whether the cube core computes ``node``."""
+    return isinstance(node, Compute) and node.tile in tiles
+
+
+def _made(body: Sequence[Node]) -> set[str]:
+    return {n.tile for n in flat(body) if isinstance(n, Compute)}
+
+
+def _axes(kernel: Kernel) -> tuple[str, ...]:
+    return tuple(a.name for a in kernel.axes)
 
 
 def _contractions(body: Sequence[Node]) -> set[str]:
-    return {n.tile for n in _flat(body) if isinstance(n, Compute) and is_contraction(n)}
-
-
-def _used(body: Sequence[Node]) -> set[str]:
-    """Tiles that ``body`` still reads or adds to."""
-    names: set[str] = set()
-    for node in _flat(body):
-        match node:
-            case Compute():
-                names |= {r.tile for r in refs_of(node.value)} | ({node.tile} if node.accumulate else set())
-            case Write():
-                names |= {r.tile for r in refs_of(node.value)}
-            case Rotate():
-                names |= {t for pair in node.pairs for t in pair}
-    return names
+    return {n.tile for n in flat(body) if isinstance(n, Compute) and is_contraction(n)}

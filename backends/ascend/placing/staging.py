@@ -1,22 +1,43 @@
-"""Operands of contractions on their way into L1: loads with padding, gathered rows, values the vector cores made."""
+"""Operands of contractions on their way into L1: loads with padding, packed weights, values the vector cores made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.placed.form import Block, View
+from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, flat_index
+from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, Operation, ceildiv, constant, maximum, minimum, product, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load, Ref, Value
+from tilewright.kernel.schedule import Pack
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.place import Context
     from tilewright.backends.ascend.placing.vector import VectorPart
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An operand in L1: its buffer, whether the matrix lies there turned, and the first row and column of it."""
+
+    buffer: str
+    turned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A load of a matrix ``outer × inner`` whose ``inner`` axis is contiguous; ``index`` has no other axes."""
+
+    load: Load
+    index: tuple[Expr, ...]
+    outer: str
+    inner: str
+    run: int
 
 
 @dataclass(slots=True)
@@ -26,38 +47,48 @@ class OperandPart:
     context: Context
     vector: VectorPart
 
-    def stage(self, factor: Factor, rows: str, columns: str, tile: str) -> tuple[str, bool]:
-        """The operand ``rows × columns`` in L1, and whether it lies there turned."""
+    def stage(self, factor: Factor, rows: str, columns: str, tile: str) -> Staged:
+        """The operand ``rows × columns`` in L1."""
         if isinstance(factor.value, Load):
+            pack = self.context.pack_of(factor.value.tensor)
+            if pack is not None:
+                return self._stage_packed(factor.value, pack, rows, columns)
             return self._stage_load(factor.value, rows, columns)
         return self._stage_computed(factor, rows, columns, tile)
 
-    def _stage_load(self, load: Load, rows: str, columns: str) -> tuple[str, bool]:
+    # -- tensors in row-major order ------------------------------------------------------------------------------
+
+    def _stage_load(self, load: Load, rows: str, columns: str) -> Staged:
+        c = self.context
+        source = self._source(load, rows, columns)
+        outer, inner = source.outer, source.inner
+        spans = (c.start(outer), c.start(inner), c.count(outer), c.count(inner))
+        frame = c.tree.frame_of([*source.index, *spans])
+        key = (load, source.index, rows, columns)
+        if key not in frame.loaded:
+            shape = (c.lanes(outer), c.lanes(inner))
+            frame.loaded[key] = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame)
+            self._fetch(frame, str(frame.loaded[key]), source)
+        return Staged(str(frame.loaded[key]), outer == columns)
+
+    def _source(self, load: Load, rows: str, columns: str) -> _Source:
+        """Which of the two axes is contiguous, and in what runs the other one is linear."""
         c = self.context
         index = tuple(self._settled(i, rows, columns, load) for i in load.index)
         flat = flat_index(c.scheduled.kernel, load.tensor, index)
-        strides = {axis: flat.coefficient(axis) for axis in (rows, columns)}
-        turned = strides[columns] != 1
-        outer, inner = (columns, rows) if turned else (rows, columns)
-        if strides[inner] != 1:
-            raise UnsupportedError(
-                "ascend-strided-operand",
-                where=f"kernel {c.scheduled.kernel.name}, tensor {load.tensor}",
-                cause="no axis of a matrix operand is contiguous in memory",
-                fix="pack the tensor or transpose it before the contraction",
-            )
-        first = {axis: c.start(axis) for axis in (rows, columns)}
-        frame = c.tree.frame_of([*index, *first.values(), c.count(rows), c.count(columns)])
-        key = (load, index, rows, columns)
-        if key not in frame.loaded:
-            name = c.tree.add(
-                f"{load.tensor}_l1", "l1", load.dtype, (c.lanes(outer), c.lanes(inner)), "cube", frame=frame
-            )
-            shape = c.scheduled.kernel.param(load.tensor).shape
-            spans = {a: self._inside(load, index, shape, axis=a, first=first[a]) for a in (outer, inner)}
-            self._gather(frame, name, load, flat=flat, strides=strides, outer=outer, inner=inner, spans=spans)
-            frame.loaded[key] = name
-        return str(frame.loaded[key]), turned
+        for outer, inner in ((rows, columns), (columns, rows)):
+            run, own = run_length(index, outer), run_length(index, inner)
+            if own == 0 and run is not None and slope(flat, inner) == 1:
+                return _Source(load, index, outer, inner, run)
+        raise self._strided(load, index)
+
+    def _strided(self, load: Load, index: tuple[Expr, ...]) -> UnsupportedError:
+        return UnsupportedError(
+            "ascend-strided-operand",
+            where=f"kernel {self.context.scheduled.kernel.name}, tensor {load.tensor}",
+            cause=f"no axis of the matrix operand [{', '.join(map(str, index))}] is contiguous in memory",
+            fix="pack the tensor or transpose it before the contraction",
+        )
 
     def _settled(self, index: Expr | Value, rows: str, columns: str, load: Load) -> Expr:
         """``index`` with every axis but the two of the tile at its only lane."""
@@ -71,69 +102,129 @@ class OperandPart:
         others = [a for a in self.context.scope.ranges if a in index.symbols and a not in (rows, columns)]
         return self.context.expr(index.substitute({a: self.context.start(a) for a in others}))
 
-    def _inside(
-        self, load: Load, index: tuple[Expr, ...], shape: tuple[Expr, ...], *, axis: str, first: Expr
-    ) -> tuple[Expr, Expr, bool]:
-        """First lane of ``axis`` inside the tensor, how many are, and whether any may be outside."""
+    def _fetch(self, frame: Frame, name: str, source: _Source) -> None:
+        """Copy what lies inside the tensor, run by run; where something may not, the tile is filled before."""
         c = self.context
-        low, high, may_miss = ZERO, c.count(axis), False
-        if load.fill is None:
-            return low, high, False
-        for i, size in zip(index, shape, strict=True):
-            plain = i == symbol(axis) and c.scheduled.kernel.extent(axis) == size
-            if axis not in i.symbols or plain:
-                continue
-            q = i.coefficient(axis)
-            base = i.substitute({axis: first})
-            low, may_miss = maximum(low, ceildiv(-base, q)), True
-            high = minimum(high, ceildiv(size - base, q))
-        return low, maximum(0, high - low), may_miss
+        start, count = c.start(source.outer), c.count(source.outer)
+        loop: Frame = frame
+        low, high = start, start + count
+        if source.run:
+            loop = Frame(c.tree.variable(f"{source.outer}_run"))
+            run = symbol(loop.var)
+            low, high = maximum(start, run * source.run), minimum(start + count, (run + 1) * source.run)
+        if self._misses(source):
+            self._fill(frame, name, source)
+        self._copy(loop, name, source, low, high)
+        if source.run:
+            runs = start // source.run, ceildiv(start + count, source.run)
+            frame.nodes.append(Loop(loop.var, *runs, constant(1), tuple(loop.nodes)))
 
-    def _gather(
-        self,
-        frame: Frame,
-        name: str,
-        load: Load,
-        *,
-        flat: Expr,
-        strides: dict[str, Expr],
-        outer: str,
-        inner: str,
-        spans: dict[str, tuple[Expr, Expr, bool]],
-    ) -> None:
-        """Copy what lies inside the tensor; where something may not, the tile is zero before."""
+    def _misses(self, source: _Source) -> bool:
+        """Whether any index may be outside the tensor."""
+        return source.load.fill is not None and any(
+            not self._bound(i, size) for i, size in zip(source.index, self._shape(source), strict=True)
+        )
+
+    def _shape(self, source: _Source) -> tuple[Expr, ...]:
+        return self.context.scheduled.kernel.param(source.load.tensor).shape
+
+    def _fill(self, frame: Frame, name: str, source: _Source) -> None:
         c = self.context
-        shape = c.scheduled.kernel.param(load.tensor).shape
-        rows, columns = spans[outer][1], spans[inner][1]
-        present = constant(1)
-        if load.fill is not None:
-            for i, size in zip(load.index, shape, strict=True):
-                assert isinstance(i, Expr)
-                at = self._settled(i, outer, inner, load)
-                if not at.symbols & {outer, inner} and not self._bound(at, size):
+        fill = source.load.fill
+        count = (c.count(source.outer), c.count(source.inner))
+        dst = Block(name, ZERO, ZERO, *count)
+        if fill != 0 and not isinstance(fill, int):
+            raise UnsupportedError(
+                "ascend-fill",
+                where=f"kernel {c.scheduled.kernel.name}, tensor {source.load.tensor}",
+                cause=f"the operand of a matrix product is filled with {fill}, neither zero nor an integer",
+                fix="pad the tensor first",
+            )
+        parameters = (("value", int(fill)),) if fill else ()
+        c.tree.emit(frame, "zero_l1", "cube", "MTE2", dst, parameters=parameters)
+
+    def _copy(self, frame: Frame, name: str, source: _Source, low: Expr, high: Expr) -> None:
+        """Lanes ``low`` to ``high`` of the outer axis, within which every index is linear."""
+        c = self.context
+        outer, inner = source.outer, source.inner
+        first = {outer: low, inner: c.start(inner)}
+        spans = {outer: (ZERO, high - low), inner: (ZERO, c.count(inner))}
+        present: Expr = constant(1)
+        if source.load.fill is not None:
+            for i, size in zip(source.index, self._shape(source), strict=True):
+                if self._bound(i, size):
+                    continue
+                moves = {a: slope(i, a) for a in (outer, inner) if a in i.symbols}
+                moving = [a for a, s in moves.items() if s != 0]
+                at = i.substitute(first)
+                if not moving:
                     present = present * maximum(0, minimum(1, at + 1)) * maximum(0, minimum(1, size - at))
-        if spans[outer][2] or spans[inner][2] or present != 1:
-            if load.fill != 0:
-                raise UnsupportedError(
-                    "ascend-fill",
-                    where=f"kernel {c.scheduled.kernel.name}, tensor {load.tensor}",
-                    cause=f"the operand of a matrix product is filled with {load.fill}, not zero",
-                    fix="pad the tensor first",
-                )
-            c.tree.emit(frame, "zero_l1", "cube", "MTE2", Block(name, ZERO, ZERO, c.count(outer), c.count(inner)))
-        low = {axis: spans[axis][0] for axis in (outer, inner)}
-        offset = flat.substitute({a: c.start(a) + low[a] for a in (outer, inner)})
-        source = View(load.tensor, offset, ((rows * present, strides[outer]), (columns, constant(1))))
-        dst = Block(name, low[outer], low[inner], rows * present, columns)
-        c.tree.emit(frame, "nd2nz", "cube", "MTE2", dst, source)
+                    continue
+                if len(moving) > 1:
+                    raise self._strided(source.load, source.index)
+                (axis,) = moving
+                skip, end = spans[axis]
+                skip = maximum(skip, ceildiv(-at, moves[axis]))
+                spans[axis] = (skip, minimum(end, ceildiv(size - at, moves[axis])))
+        skipped = {a: spans[a][0] for a in (outer, inner)}
+        counts = {a: spans[a][1] - skipped[a] for a in (outer, inner)}
+        if source.load.fill is not None:
+            counts = {a: maximum(0, n) for a, n in counts.items()}
+        flat = flat_index(c.scheduled.kernel, source.load.tensor, source.index)
+        pitch = slope(flat, outer)
+        offset = flat.substitute(first) + skipped[outer] * pitch + skipped[inner]
+        source_view = View(source.load.tensor, offset, ((counts[outer] * present, pitch), (counts[inner], constant(1))))
+        row = low - c.start(outer) + skipped[outer]
+        dst = Block(name, row, skipped[inner], counts[outer] * present, counts[inner])
+        c.tree.emit(frame, "nd2nz", "cube", "MTE2", dst, source_view)
 
     def _bound(self, index: Expr, size: Expr) -> bool:
-        """Whether a plain axis index is inside by construction."""
+        """Whether an index is inside by construction: a plain axis of that extent, or the start of one."""
         kernel = self.context.scheduled.kernel
-        starts = {self.context.start(a.name) for a in kernel.axes if a.extent == size}
-        return index in starts
+        plain = {symbol(a.name) for a in kernel.axes if a.extent == size}
+        return index in plain or index in {self.context.start(a.name) for a in kernel.axes if a.extent == size}
 
-    def _stage_computed(self, factor: Factor, rows: str, columns: str, tile: str) -> tuple[str, bool]:
+    # -- constants packed into fractals --------------------------------------------------------------------------
+
+    def _stage_packed(self, load: Load, pack: Pack, rows: str, columns: str) -> Staged:
+        """A matrix that lies in fractals: one entry of its packed index is ``x // c0``, the last ``x % c0``."""
+        c = self.context
+        lanes = BLOCK_BYTES * 8 // load.dtype.bits
+        fine = load.index[-1]
+        index = tuple(self._settled(i, rows, columns, load) for i in load.index)
+        flat, step, at = ZERO, ZERO, None
+        for n, (raw, settled) in enumerate(zip(load.index[:-1], index[:-1], strict=True)):
+            stride = product(pack.shape[n + 1 :])
+            assert isinstance(raw, Expr) and isinstance(fine, Expr)
+            atoms = [a for m, _ in raw.terms for a, _ in m]
+            if at is None and len(atoms) == 1 and isinstance(atoms[0], Operation) and _same(atoms[0], fine, lanes):
+                at, step = settled, stride
+            else:
+                flat = flat + settled * stride
+        outer, inner = (rows, columns) if at is not None and columns in at.symbols else (columns, rows)
+        if at is None or pack.shape[-1] != lanes or slope(flat, outer) != lanes or inner in flat.symbols:
+            raise UnsupportedError(
+                "ascend-packed",
+                where=f"kernel {c.scheduled.kernel.name}, tensor {load.tensor}",
+                cause=f"the packed layout [{', '.join(map(str, pack.index))}] is no matrix of fractals here",
+                fix="use a schedule without packs",
+            )
+        first = {outer: c.start(outer), inner: c.start(inner)}
+        frame = c.tree.frame_of([*index, *first.values(), c.count(outer), c.count(inner)])
+        key = (load, index, rows, columns)
+        if key not in frame.loaded:
+            shape = (c.lanes(outer), round_up(c.lanes(inner), lanes))
+            name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame)
+            frame.loaded[key] = name
+            offset = flat.substitute(first) + at.substitute(first) * step
+            height, width = c.count(outer), ceildiv(c.count(inner), lanes)
+            view = View(load.tensor, offset, ((width, step), (height, constant(lanes)), (constant(lanes), constant(1))))
+            c.tree.emit(frame, "copy_nz", "cube", "MTE2", Block(name, ZERO, ZERO, height, width * lanes), view)
+        return Staged(str(frame.loaded[key]), outer == columns)
+
+    # -- what vector cores computed ------------------------------------------------------------------------------
+
+    def _stage_computed(self, factor: Factor, rows: str, columns: str, tile: str) -> Staged:
         """An operand made by the vector cores: they write it to a workspace, the cube core reads it whole."""
         c = self.context
         refs = factor.value.axes if isinstance(factor.value, Ref) else None
@@ -148,7 +239,15 @@ class OperandPart:
         r, n = (c.count(a) for a in order)
         source = View(workspace, ZERO, ((r, constant(pitch)), (n, constant(1))))
         c.tree.emit(frame, "nd2nz", "cube", "MTE2", Block(name, ZERO, ZERO, r, n), source)
-        return name, turned
+        return Staged(name, turned)
+
+
+def _same(quotient: Operation, fine: Expr, lanes: int) -> bool:
+    """Whether ``quotient`` is ``x // lanes`` where ``fine`` is ``x % lanes``."""
+    atoms = [a for m, _ in fine.terms for a, _ in m]
+    if quotient.op != "//" or quotient.args[1] != lanes or len(atoms) != 1:
+        return False
+    return isinstance(atoms[0], Operation) and atoms[0].op == "%" and atoms[0].args == quotient.args
 
 
 def row_pitch(lanes: int, dtype: DType) -> int:

@@ -1,4 +1,4 @@
-"""Everything that is no contraction, on the vector cores: element-wise arithmetic, row reductions, loads and stores.
+"""Everything that is no contraction, on the vector cores: statements of the scheduled form as vector instructions.
 
 A tile takes the buffer its last instruction wrote; temporaries are recycled as soon as nothing reads them. A row
 statistic that meets a whole tile is first spread over blocks of 32 bytes (``Brcb``), which instructions can repeat
@@ -7,83 +7,138 @@ along a row; a column vector repeats along rows with stride 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.placed.form import Scalar
+from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
+from tilewright.backends.ascend.placing.casts import held, steps
+from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
-from tilewright.backends.ascend.placing.special import SPECIAL
-from tilewright.backends.ascend.placing.strips import Piece, Strip, Strips
-from tilewright.ir.ranges import bounds
-from tilewright.ir.symbolic import Expr
+from tilewright.backends.ascend.placing.reductions import Reductions
+from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
-from tilewright.kernel.expr import COMPARE, Binary, Cast, Const, IndexValue, Load, Ref, Select, Unary, Value
+from tilewright.kernel.expr import Cast, Load, Value
 from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.cube import CubePart
 
-#: Element-wise operations that are one instruction.
-_DIRECT_UNARY = {"exp": "exp", "log": "ln", "abs": "abs", "sqrt": "sqrt"}
-_DIRECT_BINARY = frozenset(["add", "sub", "mul", "div", "max", "min"])
-#: Those with a form that takes one scalar (Adds, Muls, Maxs, Mins).
-_WITH_SCALAR = frozenset(["add", "mul", "max", "min"])
+_FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
 
 @dataclass(slots=True)
-class VectorPart(Strips):
-    """Places vector work. ``tiles``: kernel tiles by name."""
+class VectorPart(Reductions):
+    """Places vector work. ``indices``: tiles that are only read as the index of a load."""
 
     cube: CubePart = field(init=False)
-    tiles: dict[str, Strip] = field(default_factory=dict)
+    indices: frozenset[str] = frozenset()
 
     # -- statements ----------------------------------------------------------------------------------------------
 
     def fill(self, node: Fill) -> None:
         """Every lane of a tile becomes a constant."""
-        c = self.context
-        tile = c.scope.tiles[node.tile]
-        strip = self.temporary(c.wide([d.axis for d in tile.dims]), tile.dtype)
+        tile = self.context.scope.tiles[node.tile]
+        dtype = DType.F16 if tile.dtype is DType.BOOL else self._sum_type(node.tile)
+        strip = self.temporary(self.wide([d.axis for d in tile.dims]), dtype)
         self.emit("duplicate", strip, strip.axes, Scalar(float(node.value.value)))
-        self.tiles[node.tile] = strip
-        self.kept_here().add(node.tile)
+        self.keep(node.tile, strip)
+
+    def _sum_type(self, tile: str) -> DType:
+        """The type in which a tile that is filled first holds what is then combined into it."""
+        made = self.numbers.made.get(tile)
+        dtype = self.context.scope.tiles[tile].dtype
+        if made is None or made.reduce is None:
+            return dtype if dtype in (DType.F32, DType.F16) else DType.F32 if dtype is DType.BF16 else DType.I32
+        if dtype.is_integer:
+            return DType.I32 if made.reduce.op in ("sum", "prod") else self.carrier(made.value)
+        return DType.F32 if dtype is DType.BF16 or made.reduce.op in ("sum", "prod") else dtype
 
     def compute(self, node: Compute) -> None:
-        """One definition, element-wise or reduced along the last axis."""
-        c = self.context
-        if node.reduce is None:
-            self._adopt(node.tile, self.value(node.value, c.wide(node.axes)), c.wide(node.axes), node.value.dtype)
+        """One definition, element-wise or reduced."""
+        if node.tile in self.indices:
             return
-        own, reduced = c.wide(node.axes), c.wide(node.reduce.axes)
-        op = {"sum": "row_sum", "max": "row_max", "min": "row_min"}.get(node.reduce.op)
-        if op is None or len(reduced) > 1:
-            raise self.unsupported(f"a {node.reduce.op} over {', '.join(reduced)}")
-        source = self.strip(self.value(node.value, (*own, *reduced)), (*own, *reduced), node.value.dtype)
-        result = self.temporary(own, node.value.dtype)
-        view = self.view(source, (*own, *reduced))
-        c.tree.emit(c.tree.top, op, "vector", "V", self.view(result, own), view)
-        self.recycle(source)
+        value = folded(node.value, self.context.scope.facts, self.numbers.made)
+        own = self.wide(node.axes)
+        self.begin(value)
+        if node.reduce is None:
+            self._adopt(node.tile, self.value(value), own, value)
+        else:
+            self._reduce(node, value, own)
+        self.finish()
+
+    def _reduce(self, node: Compute, value: Value, own: tuple[str, ...]) -> None:
+        assert node.reduce is not None
+        op, axes = node.reduce.op, self.wide(node.reduce.axes)
+        result = self.reduced(op, value, own, axes)
         if node.accumulate:
             total = self.tiles[node.tile]
-            self.emit(op.replace("row_", "").replace("sum", "add"), total, own, total, result)
+            result = self._strip(self.carry(result, total.dtype))
+            self.emit(_FOLD[op], total, own, total, result)
             self.recycle(result)
-        else:
-            self._adopt(node.tile, result, own, node.value.dtype)
+            return
+        self.keep(node.tile, result)
 
     def write(self, node: Write) -> None:
-        """Store to global memory, the last conversion going straight into the outgoing buffer."""
+        """Store to global memory, the last operation going straight into the outgoing buffer."""
         c = self.context
-        axes = c.wide(node.axes)
-        out = self._converted(node.value, axes, f"{node.tensor}_out")
-        others = {a: c.start(a, True) for a in node.axes if a not in axes}
-        index = tuple(c.expr(i.substitute(others)) for i in node.index if isinstance(i, Expr))
-        if len(index) < len(node.index):
+        if any(not isinstance(i, Expr) for i in node.index):
             raise self.unsupported(f"a scatter to {node.tensor}")
+        axes = self.wide(node.axes)
+        index = tuple(self._settled(i, axes) for i in node.index if isinstance(i, Expr))
         flat = flat_index(c.scheduled.kernel, node.tensor, index)
-        c.tree.emit(
-            c.tree.top, "copy_out", "vector", "MTE3", self.in_memory(node.tensor, flat, axes), self.view(out, axes)
-        )
+        strides = {a: self._stride(flat, a, node.tensor) for a in axes}
+        value = folded(node.value, c.scope.facts, self.numbers.made)
+        self.begin(value)
+        near = next((a for a in reversed(axes) if strides[a] == 1), None)
+        natural = (*(a for a in axes if a != near), near) if near is not None else axes
+        if isinstance(value, Load) and (moved := self._moved(value, natural)) is not None:
+            self._leave(node.tensor, moved, flat, natural, strides)
+        elif not axes or near == axes[-1]:
+            self._leave(node.tensor, self.converted(value, axes, f"{node.tensor}_out"), flat, axes, strides)
+        elif near is not None:
+            out = self.converted(value, axes, f"{node.tensor}_out", narrow=False)
+            leaving = self._outgoing(self.turned(out, natural), natural, node.value.dtype, node.tensor)
+            self._leave(node.tensor, leaving, flat, natural, strides)
+        else:
+            self._scatter(node, value, flat, axes, strides)
+        self.finish()
+
+    def _moved(self, load: Load, axes: tuple[str, ...]) -> Strip | None:
+        """What is only moved, in the order in which it leaves; ``None`` where it has to be turned or spread."""
+        index, gathers = self._indices(load)
+        used = self.wide({s for i in index if i is not None for s in i.symbols} | self._used(gathers))
+        if gathers or set(used) != set(axes) or load.fill is not None:
+            strip = None
+            if set(used) == set(axes) and used == axes and (gathers or load.fill is not None):
+                strip = self.load(load)
+            return strip if strip is not None and strip.axes == axes else None
+        flat = flat_index(self.context.scheduled.kernel, load.tensor, tuple(self._settled(i, axes) for i in index if i))
+        strides = {a: self._stride(flat, a, load.tensor) for a in axes}
+        if axes and strides[axes[-1]] != 1:
+            return None
+        return self._copied(load, flat, axes, strides, self.context.tree.top)
+
+    def _leave(self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
+        c = self.context
+        target = self._in_memory(tensor, flat, axes, strides)
+        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(strip, axes))
+
+    def _scatter(self, node: Write, value: Value, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
+        """Elements that are no neighbours in memory: one transfer each, from blocks of 32 bytes."""
+        c = self.context
+        dtype = held(node.value.dtype)
+        if dtype.bits not in (16, 32):
+            raise self.unsupported(f"a store of single elements of {node.value.dtype}")
+        piece = self.converted(value, axes, f"{node.tensor}_single")
+        spread = (*axes, SPREAD)
+        wide = Strip(self.buffer(f"{node.tensor}_out", spread, dtype, c.tree.top), spread, dtype)
+        self._brcb(piece, wide, 32 * 8 // dtype.bits)
+        one = (constant(1), constant(1))
+        offset = flat.substitute({a: c.start(a, True) for a in axes})
+        target = View(node.tensor, offset, (*((c.count(a, True), strides[a]) for a in axes), one))
+        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self._rows_of(wide))
 
     def rotate(self, node: Rotate) -> None:
         """Carries take their new values."""
@@ -94,64 +149,37 @@ class VectorPart(Strips):
     def release(self, node: Node, used: set[str]) -> None:
         """Recycle tiles that no later statement of this body uses, unless an outer one may."""
         if isinstance(node, Compute | For | Rotate | Write):
-            declared = {t for t in self.tiles if t in self.context.scope.tiles and self._is_local(t)}
+            declared = {t for t in self.tiles if t in self.context.scope.tiles and t in self.kept_here()}
             for name in sorted(declared - used):
                 strip = self.tiles.pop(name)
                 if strip.buffer not in {s.buffer for s in self.tiles.values()}:
                     self.recycle(strip)
 
-    def _is_local(self, tile: str) -> bool:
-        """Whether the tile was made in the innermost open loop."""
-        return tile in self.kept_here()
-
-    def kept_here(self) -> set[str]:
-        return self.context.tree.top.loaded.setdefault("tiles", set())  # type: ignore[return-value]
-
     def export(self, value: Value, axes: tuple[str, ...], workspace: str, pitch: int) -> None:
         """Write this core's rows of ``value`` to a workspace that the cube core will read."""
         c = self.context
-        out = self._converted(value, axes, f"{workspace}_out")
+        self.begin(value)
+        out = self.converted(value, axes, f"{workspace}_out")
         target = self.workspace(workspace, axes, pitch)
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
+        self.finish()
 
     def axes_of(self, value: Value) -> tuple[str, ...]:
         """The axes of ``value`` in the order of the kernel."""
         used = used_symbols(value)
         return tuple(a.name for a in self.context.scheduled.kernel.axes if a.name in used)
 
-    # -- values --------------------------------------------------------------------------------------------------
+    # -- tiles ---------------------------------------------------------------------------------------------------
 
-    def value(self, v: Value, axes: tuple[str, ...]) -> Piece:
-        """Compute ``v``; the result has those of ``axes`` that it depends on."""
-        match v:
-            case Const(value=number):
-                return Scalar(float(number))
-            case Ref(tile=tile):
-                return self._tile(tile)
-            case Load():
-                return self._load(v)
-            case IndexValue():
-                return self._index(v)
-            case Cast(dtype=dtype, x=x):
-                return self._cast(self.value(x, axes), dtype)
-            case Unary(op=op, x=x):
-                return self._unary(op, self.value(x, axes), v.dtype)
-            case Binary(op=op) if op not in COMPARE:
-                return self._binary(op, self.value(v.a, axes), self.value(v.b, axes), v.dtype)
-            case Select(cond=cond, a=a, b=b):
-                return self._select(cond, a, b, axes)
-        raise self.unsupported(f"{type(v).__name__.lower()} {getattr(v, 'op', '')}".strip())
-
-    def _tile(self, tile: str) -> Strip:
-        if tile in self.context.cube_tiles:
-            return self._import(tile)
-        strip = self.tiles[tile]
-        return Strip(strip.buffer, strip.axes, strip.dtype)
+    def tile(self, name: str) -> Piece:
+        """The strip of a kernel tile; a sum of the cube core comes through the workspace."""
+        return self._import(name) if name in self.context.cube_tiles else Reductions.tile(self, name)
 
     def _import(self, tile: str) -> Strip:
         """A sum of the cube core: this core's rows of it, through the workspace."""
         c = self.context
         workspace, axes, frame, pitch = self.cube.export(tile)
+        frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
             dtype = c.tree.buffers[workspace].dtype
             name = self.buffer(f"{tile}_ub", axes, dtype, frame)
@@ -161,156 +189,86 @@ class VectorPart(Strips):
             frame.loaded["import", tile] = strip
         return frame.loaded["import", tile]  # type: ignore[return-value]
 
-    def _load(self, load: Load) -> Strip:
-        c = self.context
-        if any(not isinstance(i, Expr) for i in load.index):
-            raise self.unsupported(f"a gathered read of {load.tensor}")
-        if load.fill is not None:
-            raise self.unsupported(f"a read of {load.tensor} outside its bounds on a vector core")
-        axes = c.wide(self.axes_of(load))
-        others = {a: c.start(a, True) for a in self.axes_of(load) if a not in axes}
-        index = tuple(c.expr(i.substitute(others)) for i in load.index if isinstance(i, Expr))
-        flat = flat_index(c.scheduled.kernel, load.tensor, index)
-        axes = tuple(sorted(axes, key=lambda a: flat.coefficient(a) == 1))
-        frame = c.tree.frame_of([*index, *(e for a in axes for e in (c.start(a, True), c.count(a, True)))])
-        if load not in frame.loaded:
-            strip = Strip(self.buffer(f"{load.tensor}_ub", axes, load.dtype, frame), axes, load.dtype)
-            source = self.in_memory(load.tensor, flat, axes)
-            c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
-            frame.loaded[load] = strip
-        return frame.loaded[load]  # type: ignore[return-value]
+    def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
+        """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
+        dtype = self.numbers.carrier(value) or value.dtype
+        if isinstance(value, Load) and isinstance(piece, Strip) and self.numbers.carrier(value) is None:
+            self.keep(tile, piece)  # it can only be moved on
+            return
+        if isinstance(piece, Strip) and piece.dtype not in (DType.BF16, DType.I32, DType.I64):
+            piece = self.carry(piece, dtype)
+        strip = self.strip(piece, axes, dtype)
+        kept = strip.buffer in {s.buffer for s in self.kept_parts.values()}
+        if not strip.pooled or kept or strip.axes != axes:
+            copy = self.temporary(axes, strip.dtype)
+            self.emit("copy", copy, axes, strip)
+            strip = copy
+        self.keep(tile, strip)
 
-    def _index(self, v: IndexValue) -> Piece:
-        """Positions along one axis, as f32, which is exact below 2^24."""
-        c = self.context
-        axes = c.wide([a.name for a in c.scheduled.kernel.axes if a.name in v.index.symbols])
-        others = {a: c.start(a, True) for a in c.scope.ranges if a in v.index.symbols and a not in axes}
-        index = c.expr(v.index.substitute(others))
-        low, high = bounds(v.index, c.scope.facts)
-        if max(-low, high) >= 1 << 24:
-            raise self.unsupported(f"positions {v.index} up to {high}, which f32 cannot hold")
-        if not axes:
-            return Scalar(index)
-        if len(axes) > 1 or index.coefficient(axes[0]) != 1:
-            raise self.unsupported(f"positions {v.index} over {len(axes)} axes")
-        strip = self.temporary(axes, DType.F32)
-        first = index.substitute({axes[0]: c.start(axes[0], True)})
-        self.emit("iota", strip, axes, Scalar(first))
+    # -- what leaves ---------------------------------------------------------------------------------------------
+
+    def converted(self, value: Value, axes: tuple[str, ...], name: str, narrow: bool = True) -> Strip:
+        """``value`` over all of ``axes``, in a buffer of its own that a transfer reads; without ``narrow`` in the type
+        that it was computed in."""
+        inner = value.x if isinstance(value, Cast) and self._narrows(value) else value
+        dtype = held(value.dtype)
+        before = len(self.context.tree.top.nodes)
+        piece = self.value(inner)
+        if isinstance(piece, Scalar):
+            kind = self.numbers.carrier(inner) or dtype
+            piece = self.strip(piece, axes, DType.F32 if kind is DType.F16 and dtype is DType.BF16 else kind)
+        if not narrow:
+            return self._whole(piece, axes)
+        return self._outgoing(piece, axes, value.dtype, name.removesuffix("_out"), before)
+
+    def _narrows(self, value: Cast) -> bool:
+        """Whether the cast into the outgoing buffer does what ``value`` does."""
+        return value.dtype.is_float and value.x.dtype.is_float
+
+    def _whole(self, piece: Strip, axes: tuple[str, ...]) -> Strip:
+        if piece.dtype.bits == 8:
+            piece = self._strip(self.carry(piece, DType.F16))
+        if piece.axes == axes:
+            return piece
+        strip = self.temporary(axes, piece.dtype)
+        self.emit("copy", strip, axes, piece)
+        self.recycle(piece)
         return strip
 
-    def _cast(self, piece: Piece, dtype: DType) -> Piece:
-        if isinstance(piece, Scalar) or piece.dtype == dtype:
-            return piece
-        result = self.temporary(piece.axes, dtype)
-        self.emit("cast", result, piece.axes, piece)
-        self.recycle(piece)
-        return result
-
-    def _unary(self, op: str, piece: Piece, dtype: DType) -> Piece:
-        if isinstance(piece, Scalar):
-            piece = self.strip(piece, (), dtype)
-        if op == "neg":
-            return self._binary("mul", piece, Scalar(-1.0), dtype)
-        if op == "reciprocal":
-            return self._binary("div", Scalar(1.0), piece, dtype)
-        if op in SPECIAL:
-            return SPECIAL[op](self, piece)
-        if op not in _DIRECT_UNARY:
-            raise self.unsupported(op)
-        result = self.result(piece.axes, dtype, piece)
-        self.emit(_DIRECT_UNARY[op], result, piece.axes, piece)
-        self.recycle(piece, result)
-        return result
-
-    def _binary(self, op: str, a: Piece, b: Piece, dtype: DType) -> Piece:
-        if op not in _DIRECT_BINARY:
-            raise self.unsupported(op)
-        axes = self.joined(a, b)
-        if isinstance(a, Scalar) and not isinstance(b, Scalar) and op in _WITH_SCALAR:
-            a, b = b, a
-        if isinstance(b, Scalar) and op == "sub" and not isinstance(b.value, Expr):
-            op, b = "add", Scalar(-b.value)
-        if isinstance(a, Scalar):
-            a = self.strip(a, axes, dtype)
-        if isinstance(b, Scalar) and op not in _WITH_SCALAR:
-            b = self.strip(b, axes, dtype)
-        a, b = self.spread(a, axes), self.spread(b, axes)
-        result = self.result(axes, dtype, a, b)
-        self.emit(op, result, axes, a, b)
-        self.recycle(a, result)
-        self.recycle(b, result)
-        return result
-
-    def _select(self, cond: Value, a: Value, b: Value, axes: tuple[str, ...]) -> Piece:
-        if not isinstance(cond, Binary) or cond.op not in COMPARE:
-            raise self.unsupported("a selection by anything but one comparison")
-        left, right = self.value(cond.a, axes), self.value(cond.b, axes)
-        x, y = self.value(a, axes), self.value(b, axes)
-        return self.choose(cond.op, (left, right), (x, y), a.dtype)
-
-    def choose(self, op: str, sides: tuple[Piece, Piece], values: tuple[Piece, Piece], dtype: DType) -> Piece:
-        """The first of ``values`` where the comparison of ``sides`` holds, else the second."""
-        left, right = sides
-        x, y = values
-        c = self.context
-        axes = self.joined(self.joined_strip(left, right), self.joined_strip(x, y))
-        left = self.spread(self.strip(left, axes, DType.F32), axes)
-        right = (
-            right
-            if isinstance(right, Scalar) and not isinstance(right.value, Expr)
-            else self.strip(right, axes, DType.F32)
-        )
-        right = self.spread(right, axes)
-        mask = self.temporary(axes, DType.U8, 8)
-        view = self.view(mask, axes, 8)
-        c.tree.emit(c.tree.top, f"compare_{op}", "vector", "V", view, self.view(left, axes), self.at(right, axes))
-        self.recycle(left)
-        self.recycle(right)
-        x, y = (self.spread(self.strip(p, axes, dtype), axes) for p in (x, y))
-        result = self.result(axes, dtype, x, y)
-        c.tree.emit(
-            c.tree.top,
-            "select",
-            "vector",
-            "V",
-            self.view(result, axes),
-            view,
-            self.view(x, axes),
-            self.view(y, axes),
-        )
-        for p in (mask, x, y):
-            self.recycle(p, result)
-        return result
-
-    # -- results -------------------------------------------------------------------------------------------------
-
-    def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], dtype: DType) -> None:
-        """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
-        strip = self.strip(piece, axes, dtype)
-        if not strip.pooled or strip.axes != axes:
-            copy = self.temporary(axes, dtype)
-            self.emit("copy", copy, axes, self.spread(strip, axes))
-            strip = copy
-        self.tiles[tile] = strip
-        self.kept_here().add(tile)
-
-    def _converted(self, value: Value, axes: tuple[str, ...], name: str) -> Strip:
-        """``value`` in a buffer of its own, double where it can be, for a transfer to read."""
-        inner = value.x if isinstance(value, Cast) else value
-        piece = self.spread(self.strip(self.value(inner, axes), axes, inner.dtype), axes)
-        out = Strip(self.buffer(name, axes, value.dtype, self.context.tree.top), axes, value.dtype)
-        self.emit("cast" if inner.dtype != value.dtype else "copy", out, axes, piece)
+    def _outgoing(self, piece: Strip, axes: tuple[str, ...], dtype: DType, name: str, before: int = 0) -> Strip:
+        """``piece`` as ``dtype`` in a double buffer: the instruction that made it writes there where it can."""
+        final = held(dtype)
+        way = steps(piece.dtype, final)
+        if way is None:
+            raise self.unsupported(f"a store of {dtype} from {piece.dtype}")
+        for step in way[:-1]:
+            piece = self._strip(self.carry(piece, step))
+        top = self.context.tree.top
+        out = Strip(self.buffer(f"{name}_out", axes, final, top), axes, final)
+        if way:
+            if DType.BF16 in (piece.dtype, final) and "bf16" not in self.context.target.features:
+                raise self.unsupported(f"a cast of {piece.dtype} to {final}")
+            if piece.axes != axes:
+                piece = self._whole(piece, axes)
+            self.emit("cast", out, axes, piece)
+        elif piece.pooled and piece.axes == axes and self._redirected(piece, out, before):
+            pass
+        elif final.bits == 8:
+            raise self.unsupported(f"a store of {dtype} that is spread")
+        else:
+            self.emit("copy", out, axes, piece)
         self.recycle(piece)
         return out
 
-    # -- for :mod:`special` --------------------------------------------------------------------------------------
-
-    def apply(self, op: str, *pieces: Piece) -> Piece:
-        """An element-wise instruction on f32; operands that are temporaries are used up."""
-        if len(pieces) == 1:
-            return self._unary(op, pieces[0], DType.F32)
-        return self._binary(op, pieces[0], pieces[1], DType.F32)
-
-    def lend(self, piece: Piece) -> Piece:
-        """``piece`` for one use that leaves it intact."""
-        return Strip(piece.buffer, piece.axes, piece.dtype) if isinstance(piece, Strip) else piece
+    def _redirected(self, piece: Strip, out: Strip, before: int) -> bool:
+        """Have the last instruction write ``out`` instead of ``piece``; False where others may read that."""
+        nodes = self.context.tree.top.nodes
+        if len(nodes) <= before or piece.buffer in {s.buffer for s in self.kept_parts.values()}:
+            return False
+        last = nodes[-1]
+        if not isinstance(last, Instruction) or last.pipe != "V" or last.dst != self.view(piece, piece.axes):
+            return False
+        if any(s.buffer == piece.buffer for s in self.tiles.values()):
+            return False
+        nodes[-1] = replace(last, dst=self.view(out, out.axes))
+        return True

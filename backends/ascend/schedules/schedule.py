@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.schedules.products import product_schedules
+from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
@@ -11,7 +13,6 @@ from tilewright.target import Target
 
 #: Rows and columns of a block, best guess first: 128 × 128 halves of L0A and L0B hold 128 reduced fp16 lanes each.
 _BLOCKS = ((128, 128), (128, 64), (64, 64), (32, 64), (16, 64), (16, 32))
-_ROWS = (64, 32, 16)
 
 
 def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
@@ -19,9 +20,13 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     store = next(s for s in kernel.body if isinstance(s, Store))
     products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
     if not products:
-        yield from _vector_schedules(store)
+        yield from vector_schedules(kernel, target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
+    if scan is None:
+        define = next(d for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n)
+        yield from product_schedules(kernel, define, products[0], target)
+        return
     row = _row_axis(kernel, store, products[0].m)
     for rows, columns in _BLOCKS:
         loops: list[Loop] = []
@@ -30,11 +35,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
                 loops.append(Loop(axis, rows, "block"))
             elif axis != store.axes[-1]:
                 loops.append(Loop(axis, 1, "block"))
-            elif scan is None:
-                loops.append(Loop(axis, columns, "block"))
-        reduced = [scan.axis] if scan is not None else list(products[0].k)
-        last = Loop(reduced[-1], columns if scan is not None else _depth(target, max(rows, columns)), "pipeline")
-        yield Schedule(tuple(loops), (*(Loop(a, 1) for a in reduced[:-1]), last))
+        yield Schedule(tuple(loops), (Loop(scan.axis, columns, "pipeline"),))
 
 
 def first_fit(kernel: Kernel, target: Target) -> Schedule:
@@ -49,8 +50,7 @@ def first_fit(kernel: Kernel, target: Target) -> Schedule:
             return schedule
         except ScheduleError as error:
             problem = error
-    assert problem is not None
-    raise problem
+    raise problem or ScheduleError(kernel.name, "no schedule of this backend fits its accesses")
 
 
 def _defines(kernel: Kernel) -> Iterator[Define]:
@@ -65,17 +65,3 @@ def _row_axis(kernel: Kernel, store: Store, m: tuple[str, ...]) -> str:
     """The row axis that is tiled: the last one of the product's rows, the others having one lane a block."""
     own = [a for a in store.axes[:-1] if a in m]
     return own[-1] if own else store.axes[0]
-
-
-def _depth(target: Target, side: int) -> int:
-    """Reduced lanes of an L1 tile: two fp16 operands in two slots take at most a quarter of L1 each way."""
-    lanes = target.memory["l1"].size // 4 // (2 * 2 * side)
-    return max(64, min(256, lanes // 64 * 64))
-
-
-def _vector_schedules(store: Store) -> Iterator[Schedule]:
-    if len(store.axes) == 1:
-        yield Schedule((Loop(store.axes[0], 4096, "block"),))
-        return
-    for rows in _ROWS:
-        yield Schedule(tuple(Loop(a, rows if a == store.axes[-2] else 1, "block") for a in store.axes[:-1]))

@@ -37,7 +37,7 @@ def compute(item: Item, load: Load, dtypes: Mapping[str, np.dtype[Any]], geometr
     values = dict(item.values)
     sources = [load(s) for s in item.reads]
     if node.op == "zero_l1":
-        return np.zeros(dst.counts, dtype)
+        return np.full(dst.counts, values.get("value", 0), dtype)
     if node.op in _TRANSFERS:
         return shaped(sources[0].swapaxes(0, 1) if node.transpose else sources[0], dst)
     match node.op:

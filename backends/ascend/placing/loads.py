@@ -1,0 +1,384 @@
+"""Reading tensors into the unified buffer: contiguous, turned, strided, beyond their bounds, and through an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tilewright.backends.ascend.placed.form import Loop, Read, Scalar, View
+from tilewright.backends.ascend.placed.layout import FRACTAL
+from tilewright.backends.ascend.placing.casts import Casts, held
+from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.numbers import Numbers, folded
+from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import used_symbols
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Select, Value
+
+#: The longest stride along which a whole span is read rather than single elements.
+_SPAN = 4
+
+
+@dataclass(slots=True)
+class Loads(Casts):
+    """Brings tensors in, each as far out of the loops as what it depends on allows. ``scalars``: symbols that the
+    scalar unit has read, by loop and element."""
+
+    numbers: Numbers = field(init=False)
+
+    def load(self, load: Load) -> Strip:
+        """The elements of ``load`` over those of its axes that have lanes here, in the type of the tensor."""
+        c = self.context
+        index, gathers = self._indices(load)
+        rows = self.wide(self._used(gathers))
+        axes = self.wide({s for i in index if i is not None for s in i.symbols} | set(rows))
+        settled = [None if i is None else self._settled(i, axes) for i in index]
+        known = [i for i in settled if i is not None]
+        frame = self._home([*known, *(e for a in axes for e in (c.start(a, True), c.count(a, True)))])
+        if gathers:
+            frame = c.tree.top
+        key = (load, axes)
+        if key not in frame.loaded:
+            shape = c.scheduled.kernel.param(load.tensor).shape
+            open_frames = c.tree.frames
+            c.tree.frames = open_frames[: open_frames.index(frame) + 1] if frame in open_frames else [frame]
+            if gathers:
+                strip = self._gathered_rows(load, axes, settled, gathers, frame)
+            else:
+                flat = flat_index(c.scheduled.kernel, load.tensor, tuple(known))
+                spans = self._spans(load, known, shape, axes)
+                strip = self._strip_of(load, flat, axes, frame, spans)
+            c.tree.frames = open_frames
+            frame.loaded[key] = Strip(strip.buffer, strip.axes, strip.dtype)
+        return frame.loaded[key]  # type: ignore[return-value]
+
+    def _home(self, expressions: list[Expr]) -> Frame:
+        """The innermost loop that a read depends on; in front of all blocks where it depends on none."""
+        tree = self.context.tree
+        frame = tree.frame_of(expressions)
+        used = set().union(*(e.symbols for e in expressions))
+        if frame is not tree.frames[0] or frame.var in used or self.context.cube_tiles:
+            return frame
+        return self.context.front
+
+    # -- indices -------------------------------------------------------------------------------------------------
+
+    def _indices(self, load: Load) -> tuple[list[Expr | None], dict[int, Value]]:
+        """Index expressions by dimension, and the values of those that only a run tells."""
+        index: list[Expr | None] = []
+        gathers: dict[int, Value] = {}
+        for n, i in enumerate(load.index):
+            value = i if isinstance(i, Expr) else folded(i, self.context.scope.facts, self.numbers.made)
+            if isinstance(value, IndexValue):
+                value = value.index
+            index.append(value if isinstance(value, Expr) else None)
+            if not isinstance(value, Expr):
+                gathers[n] = value
+        return index, gathers
+
+    def _used(self, gathers: dict[int, Value]) -> set[str]:
+        names: set[str] = set()
+        for value in gathers.values():
+            names |= used_symbols(value)
+        return names & self.context.scope.ranges.keys()
+
+    def _settled(self, index: Expr, axes: tuple[str, ...]) -> Expr:
+        """``index`` with every axis that has one lane here at that lane."""
+        c = self.context
+        others = {a: c.start(a, True) for a in c.scope.ranges if a in index.symbols and a not in axes}
+        return c.expr(index.substitute(others))
+
+    def _stride(self, flat: Expr, axis: str, tensor: str) -> Expr:
+        try:
+            return flat.coefficient(axis)
+        except ValueError:
+            raise self.unsupported(f"an access to {tensor} that does not go along {axis} in equal steps") from None
+
+    # -- plain reads ---------------------------------------------------------------------------------------------
+
+    def _strip_of(
+        self, load: Load, flat: Expr, axes: tuple[str, ...], frame: Frame, spans: dict[str, tuple[Expr, Expr]] | None
+    ) -> Strip:
+        """What ``flat`` says, over ``axes``. ``spans``: the lanes of each axis that are inside the tensor, where some
+        may not be."""
+        strides = {a: self._stride(flat, a, load.tensor) for a in axes}
+        near = next((a for a in reversed(axes) if strides[a] == 1), None)
+        if spans is not None:
+            return self._filled(load, flat, axes, frame, spans, strides)
+        if not axes or near == axes[-1]:
+            return self._copied(load, flat, axes, strides, frame)
+        if near is not None:
+            natural = (*(a for a in axes if a != near), near)
+            turns = len(axes) == 2 and held(load.dtype).bits in (16, 32)
+            strip = self._copied(load, flat, natural, strides, frame, rows=FRACTAL if turns else 1)
+            if strip.dtype.bits == 8:
+                strip = self._strip(self.carry(strip, DType.F16))
+            return self.turned(strip, axes)
+        return self._strided(load, flat, axes, strides, frame)
+
+    def _copied(
+        self, load: Load, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr], frame: Frame, rows: int = 1
+    ) -> Strip:
+        c = self.context
+        dtype = held(load.dtype)
+        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame, rows), axes, dtype)
+        source = self._in_memory(load.tensor, flat, axes, strides)
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
+        return strip
+
+    def _in_memory(self, tensor: str, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> View:
+        c = self.context
+        offset = flat.substitute({a: c.start(a, True) for a in axes})
+        dims = tuple((c.count(a, True), strides[a]) for a in axes)
+        return View(tensor, offset, dims or ((constant(1), constant(1)),))
+
+    def _strided(self, load: Load, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr], frame: Frame) -> Strip:
+        """Elements that are not neighbours: where they are near, the span they lie in, else one transfer each."""
+        c = self.context
+        last = axes[-1]
+        dtype = held(load.dtype)
+        stride = strides[last]
+        counts = [c.count(a, True) for a in axes]
+        if stride.is_constant and 0 < abs(stride.value) <= _SPAN and dtype.bits in (16, 32):
+            step = abs(stride.value)
+            lanes = (c.vector_lanes(last) - 1) * step + 1
+            shape = self.shape(axes, dtype, lanes=lanes)
+            rotating = frame if frame is not c.front else None
+            name = c.tree.add(f"{load.tensor}_ub", "ub", dtype, shape, "vector", frame=rotating)
+            strip = Strip(name, axes, dtype)
+            offset = flat.substitute({a: c.start(a, True) for a in axes})
+            if stride.value < 0:
+                offset = offset - (counts[-1] - 1) * step
+            span = (counts[-1] - 1) * step + 1
+            rows = list(zip(counts[:-1], (strides[a] for a in axes[:-1]), strict=True))
+            inner = list(zip(counts[:-1], self.strides(strip)[:-1], strict=True))
+            present = minimum(counts[-1], 1)
+            source = View(load.tensor, offset, (*rows, (span * present, constant(1))))
+            dst = View(name, ZERO, (*inner, (span * present, constant(1))))
+            c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+            size = dtype.bits // 8
+            steps: dict[str, int | Expr] = {a: s.value * size for a, s in zip(axes, self.strides(strip), strict=True)}
+            steps[last] = stride.value * size
+            first = (counts[-1] - 1) * (step * size) if stride.value < 0 else 0
+            offsets = self.positions(axes, steps, first)
+            result = self.temporary(axes, dtype)
+            c.tree.emit(c.tree.top, "gather", "vector", "V", self.view(result, axes), dst, self.view(offsets, axes))
+            self.recycle(offsets)
+            return result
+        spread = (*axes, SPREAD)
+        name = self.buffer(f"{load.tensor}_ub", spread, dtype, frame)
+        strip = Strip(name, spread, dtype)
+        offset = flat.substitute({a: c.start(a, True) for a in axes})
+        one = (constant(1), constant(1))
+        source = View(load.tensor, offset, (*zip(counts, (strides[a] for a in axes), strict=True), one))
+        dst = self._rows_of(strip)
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+        if dtype.bits not in (16, 32):
+            return strip  # for a write that goes element by element
+        size = dtype.bits // 8
+        pitch = {a: s.value * size for a, s in zip(axes, self.strides(strip), strict=False)}
+        return self.gathered(strip, axes, self.positions(axes, dict(pitch)))
+
+    # -- reads that may be outside -------------------------------------------------------------------------------
+
+    def _spans(
+        self, load: Load, index: list[Expr], shape: tuple[Expr, ...], axes: tuple[str, ...]
+    ) -> dict[str, tuple[Expr, Expr]] | None:
+        """First lane of each axis inside the tensor and how many are; under the empty name whether anything is."""
+        if load.fill is None:
+            return None
+        c = self.context
+        facts = c.scope.padded_facts()
+        spans = {a: (ZERO, c.count(a, True)) for a in axes}
+        present, outside = constant(1), False
+        for original, i, size in zip(self._indices(load)[0], index, shape, strict=True):
+            if original is not None:
+                low, high = bounds(original, facts)
+                if low >= 0 and bounds(size - original, facts)[0] > 0 and high < bounds(size, c.scope.facts)[0]:
+                    continue
+            here = [a for a in axes if a in i.symbols]
+            if len(here) > 1:
+                raise self.unsupported(f"a read of {load.tensor} outside its bounds along {' and '.join(here)}")
+            outside = True
+            if not here:
+                present = present * maximum(0, minimum(1, i + 1)) * maximum(0, minimum(1, size - i))
+                continue
+            axis = here[0]
+            q = self._stride(i, axis, load.tensor)
+            if not q.is_constant or q.value <= 0:
+                raise self.unsupported(f"a read of {load.tensor} outside its bounds in steps of {q}")
+            base = i.substitute({axis: c.start(axis, True)})
+            low_lane, count = spans[axis]
+            low_lane = maximum(low_lane, ceildiv(-base, q))
+            spans[axis] = (low_lane, minimum(count, ceildiv(size - base, q)))
+        if not outside:
+            return None
+        whole = {a: (ZERO, c.count(a, True)) for a in axes}
+        result = {a: s if s == whole[a] else (s[0], maximum(0, s[1] - s[0])) for a, s in spans.items()}
+        result[""] = (ZERO, present)
+        return result
+
+    def _filled(
+        self,
+        load: Load,
+        flat: Expr,
+        axes: tuple[str, ...],
+        frame: Frame,
+        spans: dict[str, tuple[Expr, Expr]],
+        strides: dict[str, Expr],
+    ) -> Strip:
+        """A tile of the fill value, and in it what lies inside the tensor."""
+        c = self.context
+        dtype = held(load.dtype)
+        if dtype.bits not in (16, 32):
+            raise self.unsupported(f"a padded read of {load.dtype}")
+        last = axes[-1] if axes else ""
+        if axes and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True))):
+            return self._filled_lanes(load, flat, axes, frame, spans, strides)
+        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
+        fill = Scalar(float(load.fill if load.fill is not None else 0))
+        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), fill)
+        dst, source = self._inside(load, flat, axes, spans, strides, strip)
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+        return strip
+
+    def _inside(
+        self,
+        load: Load,
+        flat: Expr,
+        axes: tuple[str, ...],
+        spans: dict[str, tuple[Expr, Expr]],
+        strides: dict[str, Expr],
+        strip: Strip,
+    ) -> tuple[View, View]:
+        c = self.context
+        present = spans[""][1]
+        offset = flat.substitute({a: c.start(a, True) + spans[a][0] for a in axes})
+        counts = [spans[a][1] for a in axes] or [constant(1)]
+        counts[0] = counts[0] * present
+        inner = self.strides(strip) if axes else (constant(1),)
+        corner = sum((spans[a][0] * s for a, s in zip(axes, inner, strict=False)), ZERO)
+        dst = View(strip.buffer, corner, tuple(zip(counts, inner, strict=False)))
+        outer = [strides[a] for a in axes] or [constant(1)]
+        return dst, View(load.tensor, offset, tuple(zip(counts, outer, strict=True)))
+
+    def _filled_lanes(
+        self,
+        load: Load,
+        flat: Expr,
+        axes: tuple[str, ...],
+        frame: Frame,
+        spans: dict[str, tuple[Expr, Expr]],
+        strides: dict[str, Expr],
+    ) -> Strip:
+        """Where some lanes of a row are outside, or they are no neighbours: each element by itself. A transfer of part
+        of a row would leave the rest of its last 32 bytes undefined."""
+        c = self.context
+        dtype = held(load.dtype)
+        spread = (*axes, SPREAD)
+        strip = Strip(self.buffer(f"{load.tensor}_ub", spread, dtype, frame), spread, dtype)
+        fill = Scalar(float(load.fill if load.fill is not None else 0))
+        one = (constant(1), constant(1))
+        everything = self._rows_of(strip)
+        block = (constant(32 * 8 // dtype.bits), constant(1))
+        whole = View(strip.buffer, ZERO, (*everything.dims[:-1], block))
+        c.tree.emit(frame, "duplicate", "vector", "V", whole, fill)
+        present = spans[""][1]
+        inner = self.strides(strip)[:-1]
+        counts = [spans[a][1] for a in axes]
+        counts[0] = counts[0] * present
+        offset = flat.substitute({a: c.start(a, True) + spans[a][0] for a in axes})
+        corner = sum((spans[a][0] * s for a, s in zip(axes, inner, strict=True)), ZERO)
+        dst = View(strip.buffer, corner, (*zip(counts, inner, strict=True), one))
+        source = View(load.tensor, offset, (*zip(counts, (strides[a] for a in axes), strict=True), one))
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+        size = dtype.bits // 8
+        pitch = {a: s.value * size for a, s in zip(axes, inner, strict=True)}
+        return self.gathered(strip, axes, self.positions(axes, dict(pitch)))
+
+    # -- reads through an index ----------------------------------------------------------------------------------
+
+    def _gathered_rows(
+        self, load: Load, axes: tuple[str, ...], index: list[Expr | None], gathers: dict[int, Value], frame: Frame
+    ) -> Strip:
+        """Rows whose numbers the scalar unit reads: one transfer for each position of the index."""
+        c = self.context
+        if load.fill is not None:
+            raise self.unsupported(f"a gathered read of {load.tensor} that may be outside")
+        rows = self.wide(self._used(gathers))
+        inner = tuple(a for a in axes if a not in rows)
+        if axes != (*rows, *inner):
+            raise self.unsupported(f"a gathered read of {load.tensor} with an index along its rows")
+        dtype = held(load.dtype)
+        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
+        frames: list[tuple[Frame, Expr]] = []
+        lanes: dict[str, Expr] = {}
+        for axis in rows:
+            var = c.tree.variable(f"{axis}_row")
+            frames.append((Frame(var), c.count(axis, True)))
+            lanes[axis] = symbol(var)
+            c.tree.frames.append(frames[-1][0])
+        here = c.tree.top
+        chosen: list[Expr] = []
+        shape = c.scheduled.kernel.param(load.tensor).shape
+        for n, i in enumerate(index):
+            chosen.append(i if i is not None else self._scalar(gathers[n], lanes, shape[n], here))
+        flat = flat_index(c.scheduled.kernel, load.tensor, tuple(chosen))
+        flat = flat.substitute({a: c.start(a, True) + lane for a, lane in lanes.items()})
+        strides = {a: self._stride(flat, a, load.tensor) for a in inner}
+        if inner and strides[inner[-1]] != 1:
+            raise self.unsupported(f"a gathered read of {load.tensor} along {inner[-1]}")
+        source = self._in_memory(load.tensor, flat, inner, strides)
+        own = self.strides(strip)
+        offset = sum((lanes[a] * s for a, s in zip(rows, own, strict=False)), ZERO)
+        if not inner and rows:
+            raise self.unsupported(f"a gathered read of single elements of {load.tensor}")
+        dims = tuple((c.count(a, True), s) for a, s in zip(axes, own, strict=False) if a in inner)
+        dst = View(strip.buffer, offset, dims or ((constant(1), constant(1)),))
+        c.tree.emit(here, "copy_in", "vector", "MTE2", dst, source)
+        for made, count in reversed(frames):
+            c.tree.frames.pop()
+            loop = Loop(made.var, ZERO, count, constant(1), tuple(made.nodes))
+            c.tree.top.nodes.append(loop)
+        return strip
+
+    def _scalar(self, value: Value, lanes: dict[str, Expr], size: Expr, frame: Frame) -> Expr:
+        """A symbol for an index that the scalar unit reads, checked to be below ``size``."""
+        c = self.context
+        load, wrap = self._wrapped(value)
+        if load is None or load.dtype not in (DType.I32, DType.I64) or load.fill is not None:
+            raise self.unsupported("an index that is computed from anything but one element of a tensor")
+        index, inner = self._indices(load)
+        if inner:
+            raise self.unsupported("an index that is itself read through an index")
+        at = {a: c.start(a, True) + lane for a, lane in lanes.items()}
+        where = [self._settled(i.substitute(at), ()) for i in index if i is not None]
+        flat = flat_index(c.scheduled.kernel, load.tensor, tuple(where))
+        var = c.tree.variable(f"{load.tensor}_at")
+        source = View(load.tensor, flat, ((constant(1), constant(1)),))
+        wraps = None if wrap is None else c.expr(wrap)
+        frame.nodes.append(Read("vector", var, source, c.expr(size), wraps))
+        return symbol(var)
+
+    def _wrapped(self, value: Value) -> tuple[Load | None, Expr | None]:
+        """The element that ``value`` is, and what is added to it where it is negative."""
+        match value:
+            case Load():
+                return value, None
+            case Cast(x=x) if value.dtype in (DType.I32, DType.I64) and x.dtype.is_integer:
+                return self._wrapped(x)
+            case Select(cond=Binary(op="lt", a=a, b=Const(value=0)), a=Binary(op="add", a=x, b=size), b=y):
+                if not a == x == y:
+                    return None, None
+                inner, wrap = self._wrapped(a)
+                if wrap is None and isinstance(size, IndexValue):
+                    return inner, size.index
+                if wrap is None and isinstance(size, Const):
+                    return inner, constant(int(size.value))
+        return None, None
+
+    def _strip(self, piece: Piece) -> Strip:
+        assert isinstance(piece, Strip)
+        return piece

@@ -1,0 +1,209 @@
+"""Schedules of matrix products: blocks of rows and columns, weights packed into fractals, the depth of an L1 tile.
+
+Candidates are ordered by an estimate of cycles from the sizes of the cube unit: 4096 products of 16 bits a cycle, what
+the transfers of a block take beside it, and how evenly blocks are dealt out to cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
+from tilewright.backends.ascend.placing.operand import factor_of
+from tilewright.backends.ascend.placing.runs import run_length, slope
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
+from tilewright.kernel.expr import Load, Ref, Value
+from tilewright.kernel.schedule import INLINE, Loop, Pack, Schedule
+from tilewright.kernel.tile import Define, Kernel, Store
+from tilewright.target import Target
+
+#: Rows and columns of a block: whole fractals, columns as many as the bias table has f32 for.
+_ROWS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
+_COLUMNS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
+#: Bytes of a row of an L1 tile: long enough for transfers at full speed, short enough for two slots of both operands.
+_DEPTH_BYTES = (512, 256, 128)
+#: A size that only the run tells is taken to be this large for estimates, where its facts allow.
+_USUAL = 1024
+#: Products a cycle of the cube unit, of f16; i8 has twice as many.
+_RATE = 4096
+#: The most candidates that are told.
+_MOST = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The axes of a product on the cube core: one each for rows, columns and depth; ``ones`` have one lane a block."""
+
+    define: Define
+    rows: str
+    columns: str
+    depth: str
+    ones: tuple[str, ...]
+    left: Value
+    right: Value
+
+
+def product_schedules(kernel: Kernel, define: Define, product: Product, target: Target) -> Iterator[Schedule]:
+    """Blocks of rows and columns by rising estimate of their time."""
+    roles = roles_of(kernel, define, product)
+    if roles is None:
+        return
+    size = max(1, factor_of(roles.left).dtype.bits // 8)
+    packs = (*weight_packs(kernel, roles), *row_packs(kernel, roles))
+    found: list[tuple[float, int, int]] = []
+    for rows in _sizes(kernel, roles.rows, _ROWS):
+        for columns in _sizes(kernel, roles.columns, _COLUMNS):
+            if 4 * round_up(rows, FRACTAL) * round_up(columns, FRACTAL) <= target.memory["l0c"].size:
+                found.append((_cycles(kernel, roles, rows, columns, size, target), rows, columns))
+    for _, rows, columns in sorted(found)[:_MOST]:
+        for depth in _depths(rows, columns, size, target):
+            yield _schedule(kernel, roles, rows, columns, depth // size, packs)
+            break
+
+
+def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
+    """Which axes of a product become rows, columns and depth; ``None`` where no axis of the result is contiguous."""
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    indices = tuple(i for i in store.index if isinstance(i, Expr))
+    if len(indices) < len(store.index):
+        return None
+    flat = offset_of(kernel.param(store.tensor), indices)
+    left, right, m, n = product.a, product.b, product.m, product.n
+    contiguous = {a for a in (*m, *n) if run_length((flat,), a) == 0 and slope(flat, a) == 1}
+    if contiguous & set(m) and not contiguous & set(n):
+        left, right, m, n = right, left, n, m
+    rows, columns = m[-1], next((a for a in n if a in contiguous), n[-1])
+    depth = _depth_axis(kernel, product.k, left, right)
+    every = (*product.batch, *m, *n, *product.k)
+    ones = tuple(a for a in every if a not in (rows, columns, depth))
+    return Roles(define, rows, columns, depth, ones, left, right)
+
+
+def _depth_axis(kernel: Kernel, axes: tuple[str, ...], left: Value, right: Value) -> str:
+    """The reduced axis that is taken in tiles: one that is contiguous in an operand that is no constant, if any."""
+    loads = [load for v in (left, right) for load in loads_of(v)]
+    loads.sort(key=lambda load: kernel.param(load.tensor).role == "const")
+    for load in loads:
+        if all(isinstance(i, Expr) for i in load.index):
+            flat = offset_of(kernel.param(load.tensor), tuple(i for i in load.index if isinstance(i, Expr)))
+            for axis in axes:
+                if run_length((flat,), axis) == 0 and slope(flat, axis) == 1:
+                    return axis
+    return axes[-1]
+
+
+# -- constants -----------------------------------------------------------------------------------------------------
+
+
+def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
+    """The right operand in fractals, where it is a constant: columns last for 16-bit types, which are turned on the way
+    to L0, else depth last."""
+    factor = factor_of(roles.right)
+    load = factor.value
+    if not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
+        return
+    param = kernel.param(load.tensor)
+    if param.role != "const" or not all(s.is_constant for s in param.shape) or _readers(kernel, load.tensor) > 1:
+        return
+    place = {axis: n for n, i in enumerate(load.index) for axis in (roles.columns, roles.depth) if i == symbol(axis)}
+    if len(place) < 2:
+        return
+    lanes = BLOCK_BYTES * 8 // factor.dtype.bits
+    fine, coarse = (roles.columns, roles.depth) if factor.dtype.bits == 16 else (roles.depth, roles.columns)
+    d = [symbol(f"d{n}") for n in range(len(param.shape))]
+    others = [n for n in range(len(param.shape)) if n not in place.values()]
+    across, along = place[fine], place[coarse]
+    index = (*(d[n] for n in others), d[across] // lanes, d[along], d[across] % lanes)
+    shape = (
+        *(param.shape[n] for n in others),
+        constant(-(-param.shape[across].value // lanes)),
+        constant(round_up(param.shape[along].value, FRACTAL)),
+        constant(lanes),
+    )
+    yield Pack(param.name, index, shape)
+
+
+def row_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
+    """Rows along the columns, as biases are, filled up to whole fractals."""
+    for p in kernel.params:
+        plain = p.role == "const" and len(p.shape) == 1 and p.shape[0] == kernel.extent(roles.columns)
+        if not plain or not p.shape[0].is_constant or p.shape[0].value % FRACTAL == 0 or p.dtype.bits < 16:
+            continue
+        if all(load.index == (symbol(roles.columns),) for load in _loads(kernel) if load.tensor == p.name):
+            yield Pack(p.name, (symbol("d0"),), (constant(round_up(p.shape[0].value, FRACTAL)),))
+
+
+def _readers(kernel: Kernel, tensor: str) -> int:
+    return sum(load.tensor == tensor for load in _loads(kernel))
+
+
+def _loads(kernel: Kernel) -> list[Load]:
+    """Every load of the kernel, each place where it stands."""
+    values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
+    return [load for v in values for load in loads_of(v)]
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------------
+
+
+def _schedule(kernel: Kernel, roles: Roles, rows: int, columns: int, depth: int, packs: tuple[Pack, ...]) -> Schedule:
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    sizes = {roles.rows: rows, roles.columns: columns}
+    loops = tuple(Loop(a, sizes.get(a, 1), "block") for a in store.axes)
+    assert roles.define.reduce is not None
+    ones = tuple(Loop(a, 1) for a in roles.define.reduce.axes if a != roles.depth)
+    extent = kernel.extent(roles.depth)
+    whole = extent.is_constant and extent.value <= depth
+    reduce = ones if whole else (*ones, Loop(roles.depth, depth, "pipeline"))
+    return Schedule(loops, reduce, packs=packs, spaces=tuple((tile, INLINE) for tile in _used_once(kernel)))
+
+
+def _used_once(kernel: Kernel) -> Iterator[str]:
+    """Element-wise tiles that one other statement reads, in one place: they hide what the fixpipe could do."""
+    values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
+    refs = [x.tile for v in values for x in walk(v) if isinstance(x, Ref)]
+    yield from (s.tile for s in kernel.body if isinstance(s, Define) and s.reduce is None and refs.count(s.tile) == 1)
+
+
+def _sizes(kernel: Kernel, axis: str, candidates: tuple[int, ...]) -> list[int]:
+    """Those of ``candidates`` that are not larger than the axis needs."""
+    most = round_up(min(max(candidates), bounds(kernel.extent(axis), dict(kernel.facts))[1]), FRACTAL)
+    return [n for n in candidates if n <= most] or [FRACTAL]
+
+
+def _depths(rows: int, columns: int, size: int, target: Target) -> Iterator[int]:
+    """Bytes of a row of an L1 tile of which both operands fit twice."""
+    for depth in _DEPTH_BYTES:
+        if 2 * (rows + columns) * depth <= target.memory["l1"].size:
+            yield depth
+    del size
+
+
+def _usual(kernel: Kernel, axis: str) -> int:
+    extent = kernel.extent(axis)
+    low, high = bounds(extent, dict(kernel.facts))
+    return extent.value if extent.is_constant else max(low, min(high, _USUAL))
+
+
+def _cycles(kernel: Kernel, roles: Roles, rows: int, columns: int, size: int, target: Target) -> float:
+    """Estimated cycles of the busiest core."""
+    assert roles.define.reduce is not None
+    clock = float(target.extra["clock_mhz"]) * 1e6
+    per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
+    depth = math.prod(round_up(_usual(kernel, a), 1) for a in roles.define.reduce.axes)
+    pieces = [-(-_usual(kernel, a) // n) for a, n in ((roles.rows, rows), (roles.columns, columns))]
+    others = math.prod(_usual(kernel, a) for a in roles.ones if a not in roles.define.reduce.axes)
+    rounds = -(-math.prod(pieces) * others // target.units)
+    products = rows * columns * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
+    into_l1 = (rows + columns) * depth * size / per_core["l1"]
+    into_l0 = depth * size * (rows / per_core["l0a"] + columns / per_core["l0b"])
+    out = 4 * rows * columns / per_core["l0c"]
+    single = 8 * rows * columns > target.memory["l0c"].size
+    return rounds * (max(products, into_l1, into_l0) + (out if single else 0)) + into_l1 * min(1.0, 256 / depth)
+
+
+_PATHS = ("l0a", "l0b", "l0c", "l1")

@@ -1,0 +1,209 @@
+"""Schedules of kernels without products: blocks for the vector cores whose tiles fill half of the unified buffer.
+
+What such kernels cost is transfers, so tiles go along memory: the axis that most accesses are contiguous along comes
+first, then what is reduced, then the other axes of the outputs. Rows too long for the buffer are taken in pieces, and
+what varies along them is computed again for each use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr
+from tilewright.kernel.analysis import loads_of, used_symbols
+from tilewright.kernel.apply import defines
+from tilewright.kernel.expr import Load
+from tilewright.kernel.schedule import INLINE, Loop, LoopKind, Schedule
+from tilewright.kernel.tile import Kernel, Scan, Store
+from tilewright.target import Target
+
+#: Elements of a tile, best guess first: 4096 of f32 are one transfer of 16 KB, from where on they run at full speed.
+_GOALS = (12288, 8192, 6144, 4096, 2048, 1024, 256)
+#: Elements of a piece of a row that does not fit whole.
+_PIECES = (4096, 1024, 128)
+#: The longest rows that are tried whole.
+_WHOLE = 32768
+#: Lanes of each of two axes that both have neighbours in memory.
+_SQUARE = 64
+#: Elements below which a tile is not divided for the sake of more cores: a transfer of 2 KB.
+_LEAST = 512
+
+
+def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
+    """Candidates, best guess first."""
+    shape = _Shape(kernel)
+    scanned = [s.axis for s in kernel.body if isinstance(s, Scan)]
+    whole = math.prod(shape.extent(a) for a in (shape.reduced & shape.stored) | set(scanned))
+    seen: set[Schedule] = set()
+    if whole <= _WHOLE:
+        for goal in _GOALS:
+            schedule = _whole_rows(shape, goal, int(target.extra["vector_cores"]))
+            if schedule not in seen:
+                seen.add(schedule)
+                yield schedule
+    for piece in _PIECES:
+        schedule = _in_pieces(shape, piece)
+        if schedule not in seen:
+            seen.add(schedule)
+            yield schedule
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the axes of a kernel are for."""
+
+    kernel: Kernel
+
+    def extent(self, axis: str) -> int:
+        """The largest extent of ``axis``."""
+        return max(1, bounds(self.kernel.extent(axis), dict(self.kernel.facts))[1])
+
+    @cached_property
+    def stores(self) -> list[Store]:
+        return [s for s in self.kernel.body if isinstance(s, Store)]
+
+    @cached_property
+    def stored(self) -> frozenset[str]:
+        return frozenset(a for s in self.stores for a in s.axes)
+
+    @cached_property
+    def reduced(self) -> frozenset[str]:
+        inner = [a for d in defines(self.kernel) if d.reduce is not None for a in d.reduce.axes]
+        return frozenset([*inner, *(s.axis for s in self.kernel.body if isinstance(s, Scan))])
+
+    @cached_property
+    def accesses(self) -> list[Load]:
+        """Every read, and every store as if it were one."""
+        values = [*(d.value for d in defines(self.kernel)), *(s.value for s in self.stores)]
+        reads = [x for v in values for x in loads_of(v)]
+        made = [Load(s.tensor, s.index, self.kernel.param(s.tensor).dtype) for s in self.stores]
+        return [*made, *reads]
+
+    @cached_property
+    def near(self) -> tuple[str, ...]:
+        """Axes along which accesses step from one element to the next, those of most elements first."""
+        votes: dict[str, int] = {}
+        for access in self.accesses:
+            axis = self._near(access)
+            if axis is not None:
+                size = math.prod(self.extent(a) for a in _axes_of(access) & self.names)
+                votes[axis] = votes.get(axis, 0) + size
+        most = max(votes.values(), default=0)
+        found = [a for a in votes if 8 * votes[a] >= most]
+        return tuple(sorted(found, key=lambda a: (-votes[a], a)))
+
+    def _near(self, access: Load) -> str | None:
+        index = tuple(i if isinstance(i, Expr) else Expr(()) for i in access.index)
+        flat = flat_index(self.kernel, access.tensor, index)
+        for axis in self.kernel.axes:
+            if axis.name in flat.symbols and self.extent(axis.name) > 1 and axis.name not in self.narrow:
+                try:
+                    if flat.coefficient(axis.name) == 1:
+                        return axis.name
+                except ValueError:
+                    continue
+        return None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(a.name for a in self.kernel.axes)
+
+    @cached_property
+    def narrow(self) -> frozenset[str]:
+        """Axes that have to be taken one lane at a time: accesses do not go along them in equal steps, or they share a
+        bounded index with another axis."""
+        found: set[str] = set()
+        for access in self.accesses:
+            for i in access.index:
+                if not isinstance(i, Expr):
+                    continue
+                here = [a for a in sorted(i.symbols & self.names) if self.extent(a) > 1]
+                found |= {a for a in here if not _linear(i, a)}
+                if access.fill is not None and len(here) > 1:
+                    kept = next((a for a in here if a not in self.reduced), here[-1])
+                    found |= {a for a in here if a != kept}
+        return frozenset(found)
+
+
+def _axes_of(access: Load) -> frozenset[str]:
+    return used_symbols(access)
+
+
+def _linear(index: Expr, axis: str) -> bool:
+    try:
+        return index.coefficient(axis).is_constant
+    except ValueError:
+        return False
+
+
+def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
+    """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks."""
+    kernel = shape.kernel
+    both = shape.reduced & shape.stored
+    total = math.prod(shape.extent(a) for a in shape.names)
+    goal = min(goal, max(_LEAST, -(-total // cores)))
+    sizes: dict[str, int] = {a: shape.extent(a) for a in both}
+    room = max(1, goal // math.prod(sizes.values()))
+    free = [a for a in shape.near if a not in both and a not in shape.narrow]
+    square = len([a for a in shape.near if a not in shape.narrow]) > 1 and not shape.reduced
+    for axis in free:
+        most = max(_SQUARE, math.isqrt(goal) // _SQUARE * _SQUARE) if square else room
+        sizes[axis] = _rounded(min(shape.extent(axis), most, max(room, 16)))
+        room = max(1, room // sizes[axis])
+    inner = [a.name for a in reversed(kernel.axes)]
+    for axis in [a for a in inner if a in shape.reduced] + [a for a in inner if a not in shape.reduced]:
+        if axis in sizes:
+            continue
+        sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), room)
+        room = max(1, room // sizes[axis])
+    return Schedule(_blocks(shape, sizes), _reduce(shape, sizes, both))
+
+
+def _rounded(lanes: int) -> int:
+    """Lanes in whole repeats of f32 where there are more than one."""
+    return lanes // _SQUARE * _SQUARE if lanes > _SQUARE else lanes
+
+
+def _blocks(shape: _Shape, sizes: Mapping[str, int]) -> tuple[Loop, ...]:
+    order: list[str] = []
+    for store in sorted(shape.stores, key=lambda s: len(s.axes)):
+        order += [a for a in store.axes if a not in order]
+    order = [a for a in order if a not in shape.reduced]
+    shared = {a: sum(a in s.axes for s in shape.stores) for a in order}
+    order.sort(key=lambda a: -shared[a])
+    return tuple(Loop(a, sizes[a], "block") for a in order if sizes[a] < shape.extent(a) or _is_open(shape, a))
+
+
+def _is_open(shape: _Shape, axis: str) -> bool:
+    return not shape.kernel.extent(axis).is_constant
+
+
+def _reduce(shape: _Shape, sizes: Mapping[str, int], both: frozenset[str]) -> tuple[Loop, ...]:
+    axes = [a.name for a in shape.kernel.axes if a.name in shape.reduced and a.name not in both]
+    return tuple(Loop(a, sizes[a], "pipeline") for a in axes if sizes[a] < shape.extent(a))
+
+
+def _in_pieces(shape: _Shape, piece: int) -> Schedule:
+    """Every reduced axis in pieces; what varies along one is computed again at each use."""
+    kernel = shape.kernel
+    scans = [s for s in kernel.body if isinstance(s, Scan)]
+    kept = {tile for s in scans for pair in s.yields for tile in pair}
+    sizes: dict[str, int] = {}
+    room = piece
+    last = [a for a in shape.near if a not in shape.narrow][:1]
+    inner = [a.name for a in reversed(kernel.axes)]
+    for axis in dict.fromkeys([*last, *(a for a in inner if a in shape.reduced), *inner]):
+        sizes[axis] = 1 if axis in shape.narrow else _rounded(min(shape.extent(axis), room))
+        room = max(1, room // sizes[axis])
+    cut = {a for a in shape.reduced if sizes[a] < shape.extent(a)}
+    again = [d for d in defines(kernel) if d.reduce is None and d.tile not in kept and not cut.isdisjoint(d.axes)]
+    kind: LoopKind = "tile"
+    loops = _blocks(shape, sizes)
+    loops += tuple(Loop(a, sizes[a], kind) for a in dict.fromkeys(a for s in shape.stores for a in s.axes) if a in cut)
+    reduce = tuple(Loop(a.name, sizes[a.name], "pipeline") for a in kernel.axes if a.name in cut)
+    return Schedule(loops, reduce, spaces=tuple((d.tile, INLINE) for d in again))

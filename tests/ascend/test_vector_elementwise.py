@@ -1,0 +1,171 @@
+"""Element-wise kernels on vector cores: broadcasts, types, comparisons and selections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from tilewright.errors import UnsupportedError
+
+from tests.ascend.vector import assert_right, made, operations, values
+
+#: Kernel text and the sizes to run it at: one element, ragged, several blocks.
+BROADCASTS: dict[str, tuple[str, list[Mapping[str, int]]]] = {
+    "one axis": (
+        """def k(X: f32[N], Y: f32[N], Z: out[f32[N]]):
+    where(1 <= N <= 100000)
+    n: N
+    Z[n] = X[n] * Y[n] + f32(1.5)""",
+        [{"N": 1}, {"N": 37}, {"N": 30000}],
+    ),
+    "row, column and number": (
+        """def k(X: f16[M, N], R: f16[N], C: f16[M, 1], S: f16[1], Z: out[f16[M, N]]):
+    where(1 <= M <= 500, 1 <= N <= 700)
+    m: M
+    n: N
+    Z[m, n] = (X[m, n] + R[n]) * C[m, 0] - S[0]""",
+        [{"M": 1, "N": 1}, {"M": 33, "N": 45}, {"M": 130, "N": 7}],
+    ),
+    "outer": (
+        """def k(A: f32[M], B: f32[N], Z: out[f32[M, N]]):
+    where(1 <= M <= 100, 1 <= N <= 100)
+    m: M
+    n: N
+    Z[m, n] = max(A[m], B[n])""",
+        [{"M": 1, "N": 1}, {"M": 40, "N": 70}],
+    ),
+    "four axes, the middle ones missing": (
+        """def k(X: f32[A, B, C, D], Y: f32[A, D], Z: out[f32[A, B, C, D]]):
+    where(1 <= A <= 4, 1 <= B <= 5, 1 <= C <= 6, 1 <= D <= 40)
+    a: A
+    b: B
+    c: C
+    d: D
+    Z[a, b, c, d] = X[a, b, c, d] / (Y[a, d] * Y[a, d] + f32(1.0))""",
+        [{"A": 2, "B": 3, "C": 5, "D": 17}],
+    ),
+    "the last axis missing in four": (
+        """def k(X: f32[A, B, C, D], Y: f32[A, C], Z: out[f32[A, B, C, D]]):
+    where(1 <= A <= 4, 1 <= B <= 5, 1 <= C <= 6, 1 <= D <= 40)
+    a: A
+    b: B
+    c: C
+    d: D
+    Z[a, b, c, d] = X[a, b, c, d] - Y[a, c]""",
+        [{"A": 2, "B": 3, "C": 5, "D": 17}],
+    ),
+    "two outputs": (
+        """def k(X: f32[M, N], Y: out[f32[M, N]], Z: out[f16[M, N]]):
+    where(1 <= M <= 50, 1 <= N <= 90)
+    m: M
+    n: N
+    t[m, n] = exp(X[m, n])
+    Y[m, n] = t[m, n]
+    Z[m, n] = f16(t[m, n] * t[m, n])""",
+        [{"M": 21, "N": 34}],
+    ),
+    "outputs over different axes": (
+        """def k(X: f32[M, N], R: f32[N], Y: out[f32[M, N]], Z: out[f32[N]]):
+    where(1 <= M <= 50, 1 <= N <= 90)
+    m: M
+    n: N
+    Y[m, n] = X[m, n] + R[n]
+    Z[n] = R[n] * f32(2.0)""",
+        [{"M": 21, "N": 34}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROADCASTS)
+@pytest.mark.parametrize("target", ["ascend:910b3"])
+def test_broadcasts(name: str, target: str) -> None:
+    text, sizes = BROADCASTS[name]
+    for dims in sizes:
+        assert_right(text, dims, target=target)
+
+
+def unary(dtype: str, value: str, result: str = "") -> str:
+    """A kernel that computes ``value`` of x."""
+    return f"""def k(X: {dtype}[N], Y: {dtype}[N], Z: out[{result or dtype}[N]]):
+    where(1 <= N <= 3000)
+    n: N
+    Z[n] = {value.replace("x", "X[n]").replace("y", "Y[n]")}"""
+
+
+EXACT = {
+    "floor": ("f32", "floor(x)", ""),
+    "ceil": ("f32", "ceil(x)", ""),
+    "round": ("f32", "round(x)", ""),
+    "half floor": ("f16", "floor(x)", ""),
+    "sign": ("f32", "sign(x)", ""),
+    "negation": ("f32", "-x", ""),
+    "less": ("f32", "x < y", "bool"),
+    "or": ("f32", "x < y or y <= f32(0.0)", "bool"),
+    "and not": ("f32", "x < y and not (y >= f32(0.0))", "bool"),
+    "not a number": ("f32", "isnan(x)", "bool"),
+    "infinite": ("f32", "isinf(x)", "bool"),
+    "choice": ("f32", "select(x < y, x, y * f32(2.0))", ""),
+    "choice of numbers": ("f16", "select(x == y, f16(1.0), f16(-1.0))", ""),
+    "choice by a conjunction": ("f32", "select(x < y and x > f32(0.0), x, f32(0.0))", ""),
+    "to i32": ("f32", "i32(x * f32(1000.0))", "i32"),
+    "to i64": ("f32", "i64(x * f32(1000.0))", "i64"),
+    "to i8": ("f32", "i8(x * f32(30.0))", "i8"),
+    "to bool": ("f32", "bool(x)", "bool"),
+    "bf16": ("bf16", "x + y", ""),
+    "i32 sum": ("i32", "x + y * i32(100000)", ""),
+    "i32 order": ("i32", "x * i32(40000000) < y * i32(30000000)", "bool"),
+    "i32 equality": ("i32", "x == y", "bool"),
+    "i32 choice": ("i32", "select(x < y, x * i32(1000000), y)", ""),
+    "i32 to f32": ("i32", "f32(x)", "f32"),
+    "i64 order": ("i64", "x < y", "bool"),
+    "i64 equality": ("i64", "x == y", "bool"),
+    "i64 against a number": ("i64", "x >= i64(0)", "bool"),
+    "i64 to f32": ("i64", "f32(x)", "f32"),
+    "u8 to f32": ("u8", "f32(x) + f32(1.0)", "f32"),
+    "u8 order": ("u8", "x < y", "bool"),
+    "i8 average": ("i8", "i8((i32(x) + i32(y)) / i32(2))", ""),
+    "i8 remainder": ("i8", "x % i8(7)", ""),
+    "truth values": ("bool", "(x and y) or not x", ""),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_operations(name: str) -> None:
+    dtype, value, result = EXACT[name]
+    text = unary(dtype, value, result)
+    for n in (1, 700):
+        kernel, _ = made(text)
+        inputs = values(kernel, {"N": n})
+        if dtype in ("f32", "f16") and n > 8 and result not in ("i32", "i64", "i8"):
+            inputs["X"][:8] = [0.5, 1.5, -0.5, -2.5, np.nan, np.inf, -np.inf, 0.0]
+            inputs["Y"][3:6] = [-2.5, 1.0, np.inf]
+        if name.startswith("i64") and n > 8:
+            inputs["X"][:6] = [2**40, -(2**40), 2**33 + 5, 2**62, -1, 2**31]
+            inputs["Y"][:6] = [2**40 + 1, -(2**40) - 1, 2**33 + 5, -(2**62), 2**32 - 1, -(2**31)]
+        assert_right(text, {"N": n}, inputs, exact=True)
+
+
+REFUSED = {
+    "i64 beyond 32 bits": unary("i64", "x + y"),
+    "a power": unary("f32", "x ** y"),
+    "f64": unary("f64", "x + y"),
+    "i8 that wraps around": unary("i8", "x + y"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_instructions_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        made(REFUSED[name])
+    assert refused.value.code == "ascend-vector"
+
+
+def test_what_is_only_moved_takes_no_vector_instruction() -> None:
+    _, program = made(unary("i64", "x"))
+    assert operations(program) == ["copy_in", "copy_out"]
+
+
+def test_a_sum_takes_one_vector_instruction() -> None:
+    _, program = made(unary("f32", "x + y"))
+    assert operations(program) == ["copy_in", "copy_in", "add", "copy_out"]
