@@ -123,8 +123,6 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
         length = dst.counts[-1] * known[dst.buffer].element_bytes
         if rows > _PAD_ROWS or length > _PAD_BYTES:
             raise Refused("transfer", f"{rows} rows of {length} bytes", "", item.text)
-        if op == "copy_out" and "copy_pad" not in target.features:
-            _whole_blocks(item, dst, known[dst.buffer])
     elif op == "nd2nz":
         strides = [s for n, s in zip(source.counts, source.strides, strict=True) if n > 1][:-1]
         height = known[dst.buffer].shape[0]
@@ -137,17 +135,6 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
         raise Refused("transfer", f"rows of {dst.counts[-1]} elements are no blocks of 32 bytes", "", item.text)
     elif op == "drain" and (len(dst.counts) != 3 or dst.strides[1:] != (FRACTAL, 1) or dst.counts[2] != FRACTAL):
         raise Refused("transfer", "sums leave L0C in whole fractals here", "", item.text)
-
-
-def _whole_blocks(item: Item, t: Touch, g: Geometry) -> None:
-    """Where there is no DataCopyPad, only blocks of 32 bytes leave the unified buffer: neighbours would be lost."""
-    dims = [(n, s) for n, s in zip(t.counts, t.strides, strict=True) if n > 1]
-    dense = 1
-    for n, stride in reversed(dims):
-        if stride == dense:
-            dense *= n
-    if (dense * g.element_bytes) % BLOCK_BYTES or (t.offset * g.element_bytes) % BLOCK_BYTES:
-        raise Refused("transfer", "this target has no DataCopyPad: rows are whole blocks of 32 bytes", "", item.text)
 
 
 def _product(item: Item, target: Target) -> None:
