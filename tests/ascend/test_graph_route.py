@@ -336,6 +336,14 @@ def test_refused(case: str, tmp_path: Path) -> None:
     assert error.value.exit_code == 4 and not (tmp_path / "a").exists()
 
 
+def test_nodes_have_names_that_ge_can_refer_to(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h:0"]), helper.make_node("Abs", ["h:0"], ["y"], name="a b:é" * 99)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]))
+    written = onnx.load(exported(model, tmp_path) / "model.onnx")
+    assert all(re.fullmatch(r"[\w./-]{1,200}", n.name, re.ASCII) for n in written.graph.node)
+
+
 @pytest.mark.parametrize("name", ["a;b", "a:0", "$(touch x)", "a b", "it's"])
 def test_names_that_a_command_line_cannot_say(name: str, tmp_path: Path) -> None:
     node = helper.make_node("Relu", [name], ["y"])
