@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
 from tilewright.backends.ascend.placing.casts import held, steps
+from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
 from tilewright.backends.ascend.placing.reductions import Reductions
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
-from tilewright.ir.symbolic import Expr, constant
+from tilewright.ir.symbolic import ZERO, Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
@@ -199,8 +200,21 @@ class VectorPart(Reductions):
             strip = Strip(name, axes, dtype)
             source = self.workspace(workspace, axes, pitch)
             c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
-            frame.loaded["import", tile] = strip
+            frame.loaded["import", tile] = self._single_column(strip, frame)
         return frame.loaded["import", tile]  # type: ignore[return-value]
+
+    def _single_column(self, strip: Strip, frame: Frame) -> Strip:
+        """A strip whose rows have one lane each, as neighbours: no instruction takes single lanes of rows but those
+        that reduce them."""
+        kept = self.wide(strip.axes)
+        if kept == strip.axes or strip.axes[-1] in kept or strip.dtype not in (DType.F32, DType.F16):
+            return strip
+        c = self.context
+        column = self.temporary(kept, strip.dtype)
+        rows = tuple((c.count(a, True), s) for a, s in zip(strip.axes, self.strides(strip), strict=True) if a in kept)
+        source = View(strip.buffer, ZERO, (*(rows or ((constant(1), constant(1)),)), (constant(1), constant(1))))
+        c.tree.emit(frame, "row_max", "vector", "V", self.view(column, kept), source)
+        return Strip(column.buffer, kept, strip.dtype)
 
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
