@@ -26,6 +26,7 @@ from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.cube import CubePart
+    from tilewright.backends.ascend.placing.frame import Frame
 
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
@@ -200,21 +201,19 @@ class VectorPart(Reductions):
             strip = Strip(name, axes, dtype)
             source = self.workspace(workspace, axes, pitch)
             c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
-            frame.loaded["import", tile] = self._single_column(strip, frame)
+            frame.loaded["import", tile] = self._side_by_side(strip, frame)
         return frame.loaded["import", tile]  # type: ignore[return-value]
 
-    def _single_column(self, strip: Strip, frame: Frame) -> Strip:
-        """A strip whose rows have one lane each, as neighbours: no instruction takes single lanes of rows but those
-        that reduce them."""
-        kept = self.wide(strip.axes)
-        if kept == strip.axes or strip.axes[-1] in kept or strip.dtype not in (DType.F32, DType.F16):
+    def _side_by_side(self, strip: Strip, frame: Frame) -> Strip:
+        """A column, each lane of which came in a block of its own, as lanes side by side: rows of one lane reduced."""
+        c, axes = self.context, strip.axes
+        if len(axes) < 2 or c.lanes(axes[-1]) > 1 or c.lanes(axes[-2]) == 1:
             return strip
-        c = self.context
-        column = self.temporary(kept, strip.dtype)
-        rows = tuple((c.count(a, True), s) for a, s in zip(strip.axes, self.strides(strip), strict=True) if a in kept)
-        source = View(strip.buffer, ZERO, (*(rows or ((constant(1), constant(1)),)), (constant(1), constant(1))))
-        c.tree.emit(frame, "row_max", "vector", "V", self.view(column, kept), source)
-        return Strip(column.buffer, kept, strip.dtype)
+        if strip.dtype != DType.F32:
+            raise self.unsupported(f"a column of {strip.dtype} sums")
+        made = Strip(self.buffer(f"{strip.buffer}_column", axes[:-1], strip.dtype, frame), axes[:-1], strip.dtype)
+        c.tree.emit(frame, "row_max", "vector", "V", self.view(made, made.axes), self.view(strip, axes))
+        return made
 
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""
