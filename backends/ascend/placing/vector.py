@@ -18,7 +18,7 @@ from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
 from tilewright.backends.ascend.placing.reductions import Reductions
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
-from tilewright.ir.symbolic import ZERO, Expr, constant
+from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
 from tilewright.kernel.expr import Cast, Load, Value
