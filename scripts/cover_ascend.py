@@ -37,6 +37,7 @@ from tilewright.kernel.analysis import as_product
 from tilewright.kernel.apply import apply, defines
 from tilewright.kernel.canonical import fingerprint
 from tilewright.kernel.interpret import run_lowered
+from tilewright.kernel.pack import pack_constant
 from tilewright.kernel.print import print_kernel
 from tilewright.kernel.schedule import Schedule, ScheduleError
 from tilewright.kernel.tile import Kernel
@@ -127,7 +128,9 @@ def numbers(found: Found, target: Target) -> Iterator[str]:
     inputs = sample(kernel, dims)
     try:
         program: Placed = place(apply(kernel, found.schedule), target)
-        got = check(program, inputs, dims)
+        packs = {p.tensor: p for p in found.schedule.packs}
+        packed = {n: pack_constant(x, packs[n]) if n in packs else x for n, x in inputs.items()}
+        got = check(program, packed, dims)
         want = run_lowered(kernel, inputs, dims)
     except (InternalError, TilewrightError, ValueError, KeyError, AssertionError) as error:
         yield f"{found.uses[0]}: {str(error)[:300]}"

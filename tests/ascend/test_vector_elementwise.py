@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tilewright.errors import UnsupportedError
 
-from tests.ascend.vector import assert_right, made, operations, values
+from tests.ascend.vector import assert_right, made, operations, some, values
 
 #: Kernel text and the sizes to run it at: one element, ragged, several blocks.
 BROADCASTS: dict[str, tuple[str, list[Mapping[str, int]]]] = {
@@ -77,7 +77,9 @@ BROADCASTS: dict[str, tuple[str, list[Mapping[str, int]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BROADCASTS)
+@pytest.mark.parametrize(
+    "name", some(BROADCASTS, "row, column and number", "the last axis missing in four", "outputs over different axes")
+)
 @pytest.mark.parametrize("target", ["ascend:910b3"])
 def test_broadcasts(name: str, target: str) -> None:
     text, sizes = BROADCASTS[name]
@@ -130,7 +132,14 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+#: One of each way that numbers and truth values take.
+QUICK = (
+    *("floor", "sign", "and not", "not a number", "choice by a conjunction", "to i64", "to i8", "bf16"),
+    *("i32 order", "i32 choice", "i64 order", "i64 against a number", "i8 remainder", "truth values"),
+)
+
+
+@pytest.mark.parametrize("name", some(EXACT, *QUICK))
 def test_exact_operations(name: str) -> None:
     dtype, value, result = EXACT[name]
     text = unary(dtype, value, result)

@@ -10,7 +10,7 @@ import pytest
 from tilewright.backends.ascend.placing.angles import LARGEST, pieces_of_right_angle
 from tilewright.backends.ascend.simulator.machine import check
 
-from tests.ascend.vector import made
+from tests.ascend.vector import made, some
 
 KERNEL = """def k(X: f32[N], Y: out[f32[N]]):
     where(1 <= N <= 4000)
@@ -48,7 +48,7 @@ def arguments(largest: float) -> np.ndarray:
     return np.concatenate([x, -x])[np.concatenate([x, x]) <= largest].astype(np.float32)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", some(FUNCTIONS, "erf", "tanh", "exp2", "sin", "atan"))
 def test_error(name: str) -> None:
     units, largest, exact = FUNCTIONS[name]
     x = arguments(largest)
@@ -82,7 +82,7 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.parametrize("name", some(EDGES, "erf", "tanh", "exp2", "sin"))
 def test_edges(name: str) -> None:
     x = np.array([a for a, _ in EDGES[name]], np.float32)
     want = np.array([b for _, b in EDGES[name]], np.float32)
@@ -91,7 +91,7 @@ def test_edges(name: str) -> None:
     np.testing.assert_allclose(got, want, rtol=3e-7)
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 7.0, -1.0, -0.5, -2.0])
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 3.0, -2.0])
 def test_powers(exponent: float) -> None:
     x = np.array([0.0, 0.5, 1.0, 2.5, 3.0, 1e4, math.inf] + ([-2.0] if exponent.is_integer() else []), np.float32)
     _, program = made(KERNEL.format(value=f"X[n] ** f32({exponent})"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pytest
 from tilewright.accuracy import compare
 from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
 from tilewright.backends.ascend.placing.place import place
@@ -22,6 +24,12 @@ from tests.ascend.trials import targets
 Array = np.ndarray[Any, Any]
 
 
+def some(names: Iterable[str], *quick: str) -> list[Any]:
+    """Cases for ``parametrize``: all but ``quick`` are slow tests."""
+    return [pytest.param(n, marks=() if n in quick else pytest.mark.slow) for n in names]
+
+
+@lru_cache(maxsize=64)
 def made(text: str, schedule: Schedule | None = None, target: str = "ascend:910b3") -> tuple[Kernel, Placed]:
     """A kernel from its text, placed; without a schedule with the first that fits."""
     kernel = parse_kernel(f"@kernel\n{text}")

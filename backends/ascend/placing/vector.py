@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
 from tilewright.backends.ascend.placing.casts import held, steps
+from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
 from tilewright.backends.ascend.placing.reductions import Reductions
