@@ -79,6 +79,10 @@ def moved(buffer: int, **changes: object) -> tuple[Buffer, ...]:
     return tuple(replace(b, **changes) if i == buffer else b for i, b in enumerate(BUFFERS))  # type: ignore[arg-type]
 
 
+#: A store of a number that is no 32-bit integer.
+WORDS = (Buffer("w", "ub", DType.I32, (constant(N),), "ND", 0, core="vector"),)
+WHOLE: Body = (vector("duplicate", "V", view("w"), Scalar(0.5)),)
+
 BAD: dict[str, tuple[str, Callable[[], Placed]]] = {
     "no flag after the load": ("race", lambda: program((LOAD, DOUBLE, *pair("V", "MTE3"), STORE))),
     "no flag before the store": ("race", lambda: program((LOAD, *pair("MTE2", "V"), DOUBLE, STORE))),
@@ -103,6 +107,7 @@ BAD: dict[str, tuple[str, Callable[[], Placed]]] = {
             )
         ),
     ),
+    "a number that the type lacks": ("number", lambda: program(WHOLE, WORDS)),
     "nothing loaded": ("unwritten", lambda: program((DOUBLE, *pair("V", "MTE3"), STORE))),
     "half loaded": ("unwritten", lambda: program((vector("copy_in", "MTE2", view("a", 32), view("X", 32)), *GOOD[1:]))),
     "half stored": (

@@ -24,6 +24,7 @@ from tilewright.backends.ascend.placing.frame import with_slots
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.conflict import may_meet, slot_distances
+from tilewright.backends.ascend.synchronization.dependence import dependences
 from tilewright.backends.ascend.synchronization.facts import facts_of, trips_of
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.backends.ascend.synchronization.verify import unproved
@@ -248,9 +249,11 @@ def test_events_that_may_be_confused_are_not_proved() -> None:
 @pytest.mark.parametrize("name", TRIALS)
 def test_no_edge_and_no_statement_of_one_can_go(name: str) -> None:
     done = placed(name)
-    assert unproved(done) is None
+    found = dependences(done, facts_of(done))
+    assert unproved(done, found) is None
     for edge in done.edges:
-        assert unproved(without_edge(done, edge.number)) is not None, edge
+        # The statements and what they touch stay, and so do the dependences.
+        assert unproved(without_edge(done, edge.number), found) is not None, edge
 
 
 def test_cross_core_waits_hold_back_every_pipe() -> None:

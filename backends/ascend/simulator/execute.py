@@ -64,7 +64,10 @@ def _vector(
     item: Item, node: Instruction, sources: list[Array], dtype: np.dtype[Any], values: dict[str, Value]
 ) -> Array:
     kind = sources[-1].dtype if sources else dtype
-    numbers = [number(_number(s), kind) for s in item.sources if not isinstance(s, Touch)]
+    try:
+        numbers = [number(_number(s), kind) for s in item.sources if not isinstance(s, Touch)]
+    except ValueError as error:
+        raise Refused("number", str(error), "", item.text) from error
     operands: list[Array] = [*sources, *numbers]
     mode, by = str(values.get("round", "rint")), values.get("by", 0)
     assert isinstance(by, int)

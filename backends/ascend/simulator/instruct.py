@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,20 @@ class Moment:
     clock: Clock
 
 
+#: Blocks of a memory, and which bytes of each (``None``: all).
+Place = tuple[Where, Array | None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What an instruction with certain numbers touches. ``spoils``: lanes that it leaves undefined."""
+    """What an instruction with certain numbers touches. ``spoils``: lanes that it leaves undefined; ``places``: where
+    accesses to the core's own memories are, which never changes."""
 
     reads: tuple[Touch, ...]
     writes: tuple[Touch, ...]
     spoils: tuple[Touch, ...]
+    empty: bool = False
+    places: dict[int, Place] = field(default_factory=dict)
 
 
 class Memories:
@@ -102,16 +109,16 @@ class Memories:
 
     def execute(self, item: Item, now: Moment) -> None:
         """Check one instruction against everything before it, then compute it. Raises :class:`Refused`."""
-        if item.dst.empty or any(s.empty for s in item.reads):
-            return
         node = item.node
         assert isinstance(node, Instruction)
         plan = self._plan(item, node)
+        if plan.empty:
+            return
         moves = node.op in MOVES
         reads = [(t, self._at(t, now)) for t in plan.reads]
         writes = [(t, self._at(t, now)) for t in (*plan.spoils, *plan.writes)]
-        placed_reads = [(t, s, *s.place(t, self.geometry[t.buffer])) for t, s in reads if not s.fixed]
-        placed_writes = [(t, s, *s.place(t, self.geometry[t.buffer])) for t, s in writes]
+        placed_reads = [(t, s, *self._place(plan, n, t, s)) for n, (t, s) in enumerate(reads) if not s.fixed]
+        placed_writes = [(t, s, *self._place(plan, -1 - n, t, s)) for n, (t, s) in enumerate(writes)]
         for t, state, where, part in placed_reads:
             self._check_read(item, t, state, (where, part), moves, now)
         for t, state, where, _ in placed_writes:
@@ -149,9 +156,19 @@ class Memories:
             state = self.states[key] = State(size, core=local, fixed=not local and name not in self.written)
         return state
 
+    def _place(self, plan: _Plan, n: int, t: Touch, state: State) -> Place:
+        place = plan.places.get(n)
+        if place is None:
+            place = state.place(t, self.geometry[t.buffer])
+            if state.core:
+                plan.places[n] = place
+        return place
+
     def _plan(self, item: Item, node: Instruction) -> _Plan:
         key = (id(node), id(item.dst))
         known = self._plans.get(key)
+        if known is None and (item.dst.empty or any(s.empty for s in item.reads)):
+            known = self._plans[key] = (item.dst, _Plan((), (), (), True))
         if known is None:
             check_item(item, self.buffers, self.geometry, self.placed.target)
             reads = list(item.reads)

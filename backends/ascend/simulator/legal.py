@@ -90,6 +90,7 @@ _ROUNDINGS = frozenset(["rint", "floor", "ceil", "trunc", "round"])
 
 def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
     target = placed.target
+    # To an instruction a truth value is a byte.
     dtypes = [str(placed.buffer(a.buffer).dtype).replace("bool", "u8") for a in (*node.reads, node.dst)]
     compares = node.op.startswith("compare_")
     result = dtypes[0] if compares else dtypes[-1]

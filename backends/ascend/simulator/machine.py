@@ -27,7 +27,10 @@ from tilewright.backends.ascend.simulator.state import Clock
 
 @dataclass(slots=True)
 class _Flag:
-    """State of one event or counter: clocks of sets not yet waited for, and when each wait happened."""
+    """State of one event or counter: clocks of sets not yet waited for, and the waits that its setter may not know of.
+
+    ``sets`` counts the sets whose waits the setter did not know to have happened.
+    """
 
     pending: deque[Clock] = field(default_factory=deque)
     waits: list[tuple[int, int]] = field(default_factory=list)
@@ -183,9 +186,11 @@ class _Machine:
         return message
 
     def _set(self, flag: _Flag, thread: int, item: Item, limit: int, why: str) -> None:
-        known = sum(1 for pipe, tick in flag.waits if self.clocks[thread][pipe] >= tick)
-        flag.sets += 1
-        if flag.sets - known > limit:
+        clock = self.clocks[thread]
+        unknown = [(pipe, tick) for pipe, tick in flag.waits if clock[pipe] < tick]
+        flag.sets += 1 - (len(flag.waits) - len(unknown))
+        flag.waits = unknown
+        if flag.sets > limit:
             raise Refused("doubled flag", why, flag.last.text if flag.last else "", item.text)
         flag.pending.append(self._message(thread))
         flag.last = item

@@ -9,7 +9,7 @@ from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
 from tilewright.backends.ascend.placed.layout import fractal_columns
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.ir.ranges import POSITIVE_INFINITY
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import Expr, symbol
 
 #: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
 Lanes = tuple[int, tuple[tuple[int, int], ...]]
@@ -48,6 +48,45 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
     if isinstance(x, Block) and isinstance(y, Block):
         return _blocks_meet(x, y, buffer, facts, shared)
     return True
+
+
+def apart_in_turn(x: Access, y: Access, loop: tuple[str, int], facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether two accesses never meet in different iterations of one run of ``loop`` (its variable and step).
+
+    ``shared`` symbols have one value in both, the loop's variable has two different ones.
+    """
+    if isinstance(x, View) and isinstance(y, View):
+        dims = [_sizes(v, facts) for v in (x, y)]
+        if dims[0] is None or dims[1] is None:
+            return False
+        return _steps_apart((x.offset, _reach(dims[0])), (y.offset, _reach(dims[1])), loop, facts, shared)
+    if isinstance(x, Block) and isinstance(y, Block) and not x.whole and not y.whole:
+        for ends in (((x.row, x.rows), (y.row, y.rows)), ((x.column, x.columns), (y.column, y.columns))):
+            first, second = ((at, facts.bounds(count)[1] - 1) for at, count in ends)
+            if _steps_apart(first, second, loop, facts, shared):
+                return True
+    return False
+
+
+def _steps_apart(
+    x: tuple[Expr, int], y: tuple[Expr, int], loop: tuple[str, int], facts: Facts, shared: frozenset[str]
+) -> bool:
+    """The same for ``first .. first + reach`` along one axis: each iteration moves on by at least what it takes."""
+    var, step = loop
+    try:
+        moves = [first.coefficient(var) for first, _ in (x, y)]
+    except ValueError:
+        return False
+    if moves[0] != moves[1] or not moves[0].is_constant:
+        return False
+    move = abs(moves[0].value) * step
+    rest = [first - moves[0] * symbol(var) for first, _ in (x, y)]
+    if rest[0].symbols | rest[1].symbols <= shared:
+        low, high = facts.bounds(rest[1] - rest[0])
+    else:
+        a, b = facts.bounds(rest[0]), facts.bounds(rest[1])
+        low, high = b[0] - a[1], b[1] - a[0]
+    return move + low > x[1] and move - high > y[1]
 
 
 def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:

@@ -21,7 +21,7 @@ from tilewright.backends.ascend.placed.form import (
     View,
     counter,
 )
-from tilewright.backends.ascend.synchronization.conflict import may_meet, memories_meet, slot_distances
+from tilewright.backends.ascend.synchronization.conflict import apart_in_turn, may_meet, memories_meet, slot_distances
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.touched import Touched, touched
 from tilewright.ir.symbolic import constant, symbol
@@ -96,11 +96,12 @@ def dependences(placed: Placed, facts: Facts) -> list[Dependence]:
 
 @dataclass(frozen=True, slots=True)
 class _Meeting:
-    """How two accesses may meet: ``near``, and far as ``counts`` say."""
+    """How two accesses may meet: ``near``, and far as the counts say; ``depth`` loops are around the body of those."""
 
     near: bool
     far: tuple[Count, ...] | None
     slots: int
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class _Found:
     reason: str
     slots: int
     everywhere: bool
+    depth: int
 
 
 class _Finder:
@@ -120,6 +122,7 @@ class _Finder:
         aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
+        self.steps = dict(_steps(placed.body))
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
@@ -139,7 +142,7 @@ class _Finder:
         far: dict[tuple[bool, tuple[Count, ...]], _Found] = {}
         for x, y, kind in _pairs(self.touched[p], self.touched[q]):
             if met := self._meeting(x, y, a, b, common):
-                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b))
+                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b), met.depth)
                 if met.near and p != q:
                     near.append(found)
                 # A path from this iteration's ``a`` orders those of earlier iterations too, if there is an ``a`` in it.
@@ -148,7 +151,7 @@ class _Finder:
         for x, y, kind in _pairs(self.touched[q], self.touched[p]) if p != q else ():
             met = self._meeting(x, y, b, a, common)
             if met is not None and met.far is not None:
-                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, b, a))
+                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, b, a), met.depth)
                 far.setdefault((True, met.far), found)
         if near:
             same: tuple[Count, ...] = (Count(loop, 0, None),) if loop else ()
@@ -156,9 +159,9 @@ class _Finder:
             yield Dependence(p, q, body, loop, True, False, same, slots, everywhere, near[0].reason)
         for (back, counts), f in far.items():
             first, second = (q, p) if back else (p, q)
-            yield Dependence(
-                first, second, body, loop, bool(near) and not back, True, counts, f.slots, f.everywhere, f.reason
-            )
+            held = bool(near) and not back and f.depth == common
+            where = a.path[: f.depth], a.loops[f.depth - 1]
+            yield Dependence(first, second, *where, held, True, counts, f.slots, f.everywhere, f.reason)
 
     def _meeting(self, x: Access, y: Access, a: Site, b: Site, common: int) -> _Meeting | None:
         bx, by = self.buffers[x.buffer], self.buffers[y.buffer]
@@ -166,24 +169,32 @@ class _Finder:
             return None
         if bx.scope != "gm" and not self.fused and a.node.core != b.node.core:
             return None
-        loop = a.loops[common - 1] if common else None
-        shared = self.fixed | set(a.loops[:common])
-        near = bx is not by or may_meet(x, y, bx, self.facts, shared)
-        far = loop is not None and (bx is not by or may_meet(x, y, bx, self.facts, self.fixed))
-        if not near and not far:
+        loops = a.loops[:common]
+        near = bx is not by or may_meet(x, y, bx, self.facts, self.fixed | set(loops))
+        depth = self._carried(x, y, loops) if bx is by else common
+        turn = self._turn(x, y, loops)
+        near = near and not turn
+        if (not near and not depth) or (turn is not None and turn < 0):
             return None
-        always = (Count(loop, 1, 1),) if loop is not None and far else None
-        turn = self._turn(x, y, a.loops[:common])
-        if turn is None:
-            return _Meeting(near, always, 1)
-        if turn < 0:
-            return None
-        assert loop is not None
-        own = bx.rotates == loop
-        counts: tuple[Count, ...] = (Count(loop, turn or bx.slots, bx.slots),)
-        if not own:
-            counts = (Count(loop, 1, 1), Count(str(bx.rotates), turn, bx.slots))
-        return _Meeting(near and turn == 0, counts if far else None, bx.slots if own else 1)
+        slots = bx.slots if turn is not None and bx.rotates == loops[-1] else 1
+        if not depth:
+            return _Meeting(near, None, slots, common)
+        counts: tuple[Count, ...] = (Count(loops[depth - 1], 1, 1),)
+        if turn is not None and bx.rotates == loops[depth - 1]:
+            counts = (Count(loops[depth - 1], turn or bx.slots, bx.slots),)
+        elif turn is not None and bx.rotates in loops[:depth]:
+            counts = (*counts, Count(str(bx.rotates), turn, bx.slots))
+        return _Meeting(near, counts, slots, depth)
+
+    def _carried(self, x: Access, y: Access, loops: tuple[str, ...]) -> int:
+        """How deep the innermost loop is from one iteration of which to another the accesses may meet; 0: none."""
+        if not loops or not may_meet(x, y, self.buffers[x.buffer], self.facts, self.fixed):
+            return 0
+        for depth in range(len(loops), 0, -1):
+            var, outer = loops[depth - 1], self.fixed | set(loops[: depth - 1])
+            if var not in self.steps or not apart_in_turn(x, y, (var, self.steps[var]), self.facts, outer):
+                return depth
+        return 0
 
     def _turn(self, x: Access, y: Access, loops: tuple[str, ...]) -> int | None:
         """Iterations of the rotating loop (modulo slots) from ``x`` until ``y`` has the same slot, or one that shares
@@ -210,6 +221,15 @@ class _Finder:
                 if i != j and may_meet(_of_core(x, i), _of_core(y, j), buffer, self.facts, self.fixed):
                     return True
         return False
+
+
+def _steps(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:
+    """Loops with a constant positive step."""
+    for node in body:
+        if isinstance(node, Loop):
+            if node.step.is_constant and node.step.value > 0:
+                yield node.var, node.step.value
+            yield from _steps(node.body)
 
 
 def _of_core(access: Access, sub: int) -> Access:

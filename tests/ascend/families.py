@@ -1,0 +1,149 @@
+"""One kernel of each family, with sizes at which it runs several blocks, slots and ragged edges; for mutations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placing.place import place
+from tilewright.backends.ascend.schedules.schedule import schedules
+from tilewright.kernel.apply import apply
+from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.schedule import ScheduleError
+from tilewright.kernel.tile import Kernel
+
+from tests.ascend.trials import TRIALS, Trial, placed, targets
+from tests.ascend.verdicts import Subject
+
+LAYER_NORM = """
+@kernel
+def layer_norm(X: f16[M, 96], G: const[f32[96]], B: const[f32[96]], Y: out[f16[M, 96]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: 96
+    total[m] = sum(n, f32(X[m, n]))
+    centred[m, n] = f32(X[m, n]) - total[m] * f32(0.010416667)
+    square[m] = sum(n, centred[m, n] * centred[m, n])
+    spread[m] = sqrt(square[m] * f32(0.010416667) + f32(0.00001))
+    Y[m, n] = f16(centred[m, n] / spread[m] * G[n] + B[n])
+"""
+
+RMS_NORM = """
+@kernel
+def rms_norm(X: f16[M, 64], G: const[f32[64]], Y: out[f16[M, 64]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: 64
+    square[m] = sum(n, f32(X[m, n]) * f32(X[m, n]))
+    Y[m, n] = f16(f32(X[m, n]) / sqrt(square[m] * f32(0.015625) + f32(0.00001)) * G[n])
+"""
+
+BROADCAST = """
+@kernel
+def broadcast(X: f16[B, M, 48], R: f16[M, 48], S: f32[48], Y: out[f16[B, M, 48]]):
+    where(1 <= B <= 64, 1 <= M <= 512)
+    b: B
+    m: M
+    n: 48
+    Y[b, m, n] = f16(max((f32(X[b, m, n]) + f32(R[m, n])) * S[n], f32(0.0)))
+"""
+
+GATHER = """
+@kernel
+def gather(table: f16[V, 64], ids: i64[M], Y: out[f16[M, 64]]):
+    where(1 <= V <= 1024, 1 <= M <= 512)
+    m: M
+    n: 64
+    Y[m, n] = table[ids[m], n]
+"""
+
+REDUCTION = """
+@kernel
+def reduction(X: f32[M, N], Y: out[f32[M]]):
+    where(1 <= M <= 4096, 1 <= N <= 512)
+    m: M
+    n: N
+    top[m] = max(n, X[m, n])
+    total[m] = sum(n, X[m, n])
+    Y[m] = total[m] - top[m]
+"""
+
+TRANSPOSE = """
+@kernel
+def transpose(X: f16[M, N], Y: out[f16[N, M]]):
+    where(1 <= M <= 512, 1 <= N <= 512)
+    m: M
+    n: N
+    Y[n, m] = X[m, n]
+"""
+
+QUANTIZED = """
+@kernel
+def quantized(A: i8[M, 64], B: const[i8[64, 64]], scale: const[f32[64]], C: out[i8[M, 64]]):
+    where(1 <= M <= 4096)
+    m: M
+    n: 64
+    k: 64
+    acc[m, n] = sum(k, i32(A[m, k]) * i32(B[k, n]))
+    C[m, n] = i8(min(max(round(f32(acc[m, n]) * scale[n] * f32(0.01)), f32(-128.0)), f32(127.0)))
+"""
+
+Sizes = Mapping[str, int]
+#: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
+#: first schedule that is placed is taken.
+TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "layer norm": (LAYER_NORM, ({"M": 1170},)),
+    "rms norm": (RMS_NORM, ({"M": 1750},)),
+    "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
+    "gather": (GATHER, ({"V": 20, "M": 130},)),
+    "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
+    "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
+    "quantized": (QUANTIZED, ({"M": 330},)),
+}
+#: Sizes of trial kernels beside their own.
+MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
+
+#: How many schedules are tried before a kernel counts as not placed.
+_TRIED = 8
+
+
+def subjects() -> Mapping[str, Callable[[], Subject]]:
+    """A maker for each family, so that one family can be had without the others. It raises what placing raises."""
+    made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
+    return made | {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
+
+
+def _trial(name: str) -> Subject:
+    trial = TRIALS[name]
+    sizes = (trial.dims, *MORE.get(name, ()))
+    return Subject(name, placed(name), tuple((trial.inputs(dims), dims) for dims in sizes))
+
+
+@lru_cache(maxsize=8)
+def _text(name: str) -> Subject:
+    text, sizes = TEXTS[name]
+    kernel = parse_kernel(text)
+    trial, done = _first(kernel, sizes[0])
+    runs = []
+    for dims in sizes:
+        inputs = trial.inputs(dims)
+        for p in kernel.params:
+            if p.name == "ids":
+                inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
+        runs.append((inputs, dims))
+    return Subject(name, done, tuple(runs))
+
+
+def _first(kernel: Kernel, dims: Sizes) -> tuple[Trial, Placed]:
+    target = targets()["ascend:910b3"]
+    problem: ScheduleError | None = None
+    for schedule in islice(schedules(kernel, target), _TRIED):
+        try:
+            return Trial(kernel, schedule, dims), place(apply(kernel, schedule), target)
+        except ScheduleError as error:
+            problem = error
+    assert problem is not None
+    raise problem
