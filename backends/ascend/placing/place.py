@@ -194,6 +194,14 @@ class Context:
         from tilewright.backends.ascend.placing.vector import VectorPart
 
         kernel = self.scheduled.kernel
+        for axis in kernel.axes:
+            if bounds(axis.extent, dict(kernel.facts))[0] < 1:
+                raise UnsupportedError(
+                    "ascend-empty",
+                    where=f"kernel {kernel.name} on {self.target.spelling}",
+                    cause=f"axis {axis.name} may be empty",
+                    fix="give the sizes of the inputs a lower bound of 1, or run this kernel on the host",
+                )
         nests = nests_of(self.scheduled.body, kernel.name)
         self.cube_tiles = frozenset(_contractions(self.scheduled.body))
         self.fused = "split" not in self.target.features

@@ -73,7 +73,7 @@ class Memories:
         for p in self.placed.kernel.params:
             if p.role != "out":
                 shape = self.geometry[p.name].shape
-                value = np.ascontiguousarray(inputs[p.name])
+                value = np.asarray(inputs[p.name], order="C")
                 if value.shape != shape or value.dtype != p.dtype.numpy:
                     raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(shape)}")
                 state = self._state(p.name, 0, 0)
