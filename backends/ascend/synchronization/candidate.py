@@ -66,7 +66,8 @@ def _undominated(found: list[Candidate]) -> list[Candidate]:
     """Leave out an edge where another of its kind is set no earlier and waited for no later."""
     groups: dict[tuple[object, ...], list[Candidate]] = {}
     for c in found:
-        groups.setdefault((c.source, c.sink, c.body, c.distance, c.slots), []).append(c)
+        place = c.before if c.is_barrier else None
+        groups.setdefault((c.source, c.sink, c.body, c.distance, c.slots, place), []).append(c)
     kept: list[Candidate] = []
     for group in groups.values():
         best: list[Candidate] = []

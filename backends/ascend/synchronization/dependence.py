@@ -86,7 +86,7 @@ def dependences(placed: Placed, facts: Facts) -> list[Dependence]:
     names = sorted(touched)
     for i, a in enumerate(names):
         for b in names[i:]:
-            if memories_meet(finder.buffers[a], finder.buffers[b]):
+            if (a, b) in finder.meeting:
                 pairs.update({(min(p, q), max(p, q)): None for p in touched[a] for q in touched[b]})
     found: list[Dependence] = []
     for p, q in sorted(pairs):
@@ -118,7 +118,15 @@ class _Finder:
     def __init__(self, placed: Placed, facts: Facts, everything: list[Site]):
         self.buffers = {b.name: b for b in placed.buffers}
         self.facts, self.sites = facts, everything
-        self.touched = [touched(s.node, self.buffers) for s in everything]
+        # Equal accesses are one object, so that a meeting of two is looked up by their identities.
+        known: dict[Access, Access] = {}
+        self.touched = [
+            Touched(*(tuple(known.setdefault(a, a) for a in part) for part in (t.reads, t.writes)))
+            for t in (touched(s.node, self.buffers) for s in everything)
+        ]
+        self._met: dict[tuple[object, ...], _Meeting | None] = {}
+        names = [b.name for b in placed.buffers]
+        self.meeting = {(a, b) for a in names for b in names if memories_meet(self.buffers[a], self.buffers[b])}
         aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
@@ -164,12 +172,18 @@ class _Finder:
             yield Dependence(first, second, *where, held, True, counts, f.slots, f.everywhere, f.reason)
 
     def _meeting(self, x: Access, y: Access, a: Site, b: Site, common: int) -> _Meeting | None:
-        bx, by = self.buffers[x.buffer], self.buffers[y.buffer]
-        if x.buffer in self.skipped or not memories_meet(bx, by):
+        if (x.buffer, y.buffer) not in self.meeting or x.buffer in self.skipped:
             return None
-        if bx.scope != "gm" and not self.fused and a.node.core != b.node.core:
+        if self.buffers[x.buffer].scope != "gm" and not self.fused and a.node.core != b.node.core:
             return None
-        loops = a.loops[:common]
+        key = (id(x), id(y), a.loops[:common])
+        if key not in self._met:
+            self._met[key] = self._met_in(x, y, a.loops[:common])
+        return self._met[key]
+
+    def _met_in(self, x: Access, y: Access, loops: tuple[str, ...]) -> _Meeting | None:
+        """How two accesses meet in a body within ``loops``."""
+        bx, by, common = self.buffers[x.buffer], self.buffers[y.buffer], len(loops)
         near = bx is not by or may_meet(x, y, bx, self.facts, self.fixed | set(loops))
         depth = self._carried(x, y, loops) if bx is by else common
         turn = self._turn(x, y, loops)

@@ -90,6 +90,8 @@ def shape_of(placed: Placed, facts: Facts) -> Shape:
     def collect(body: tuple[Node, ...]) -> None:
         for node in body:
             if isinstance(node, Loop):
+                if node.var in trips:
+                    raise InternalError(f"{placed.kernel.name}: two loops are called {node.var}")
                 trips[node.var] = trips_of(node, facts)
                 collect(node.body)
 

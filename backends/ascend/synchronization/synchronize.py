@@ -7,6 +7,7 @@
    order that full ones do not.
 3. :mod:`events` numbers the events within the limits of the hardware; where they do not suffice, :mod:`fewer` takes
    stronger synchronisation that needs fewer. :mod:`insert` puts the statements in.
+4. :mod:`verify` proves the finished tree once more, with the events as they were given out.
 
 What is proved: for each pair of statements that may touch one byte, one of them writing, the second starts after the
 first has ended, in every run; and no event is set again before the wait for its last set. An edge of distance d around
@@ -34,6 +35,8 @@ from tilewright.backends.ascend.synchronization.facts import facts_of
 from tilewright.backends.ascend.synchronization.fewer import fewer
 from tilewright.backends.ascend.synchronization.insert import Events, insert
 from tilewright.backends.ascend.synchronization.order import Order
+from tilewright.backends.ascend.synchronization.verify import unproved
+from tilewright.errors import InternalError
 
 #: Changes that may be tried to do with fewer events; each saves one, and a kernel has not that many.
 _CHANGES = 100
@@ -54,7 +57,10 @@ def synchronize(placed: Placed) -> Placed:
         events = colour(placed, order, edges)
         if not isinstance(events, TooMany):
             listed = tuple(_edge(n, c) for n, c in edges.items())
-            return replace(placed, body=insert(placed.body, edges, events), edges=listed)
+            done = replace(placed, body=insert(placed.body, edges, events), edges=listed)
+            if (problem := unproved(done, found)) is not None:
+                raise InternalError(f"{placed.kernel.name}: the synchronised tree is not proved: {problem}")
+            return done
         edges = fewer(placed, order, edges, events)
     raise Refused(
         "event ids", f"{placed.kernel.name}: no way to do with the events of {placed.target.spelling} was found"
