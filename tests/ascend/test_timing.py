@@ -112,6 +112,15 @@ def test_utilisation_counts_real_multiply_adds() -> None:
     assert one.cycles == pytest.approx(timing.cycles, rel=0.02), "all blocks are alike: one group stands for all"
 
 
+def test_the_group_with_the_most_to_do_is_found() -> None:
+    """Under a causal mask later blocks take longer; the slowest group tells the time of the launch."""
+    dims = {"B": 1, "H": 2, "S": 128, "T": 128}
+    every = launch_time(placed("attention"), dims, groups=4, simulate=None)
+    one = launch_time(placed("attention"), dims, groups=4)
+    assert one.simulated == 1 and one.cycles == pytest.approx(every.cycles)
+    assert one.macs == every.macs
+
+
 def test_more_rows_take_longer_and_bytes_from_dram_are_shared() -> None:
     assert timed(2560).cycles < timed(10240).cycles
     rates = timed(5120).rates

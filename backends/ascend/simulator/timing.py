@@ -129,12 +129,26 @@ def launch_time(
     Args:
         dims: a value for every dimension symbol.
         groups: groups of cores; as many as the target has, or as there are blocks.
-        simulate: how many groups are simulated, those with the most blocks first; ``None`` for all. The others do the
-            same on other blocks, so that one group is enough where all blocks have the same shape.
+        simulate: how many groups are simulated, those with the most to do first; ``None`` for all. The others do the
+            same on other blocks, so that one group tells how long the launch takes.
         spans: whether to keep what happened.
         read: what scalar reads give.
     """
     return _Clockwork(placed, dims, groups, simulate, spans, read).run()
+
+
+def _is_uneven(body: tuple[Node, ...]) -> bool:
+    """Whether a loop inside of a block runs a number of times that depends on the block."""
+    for node in body:
+        if isinstance(node, Loop):
+            inner = list(node.body)
+            while inner:
+                below = inner.pop()
+                if isinstance(below, Loop):
+                    if node.var in below.lo.symbols | below.hi.symbols:
+                        return True
+                    inner += below.body
+    return False
 
 
 class _Clockwork:
@@ -160,23 +174,34 @@ class _Clockwork:
         self.stalls: dict[tuple[str, str, str], float] = {}
         self.flags: dict[tuple[Any, ...], deque[float]] = {}
         self.statements = 0
-        self.macs = 0.0
+        self.counted = 0
         self.depths: set[str] = set()
         self.evaluate = Evaluator(self.buffers)
-        share = self.blocks / -(-self.blocks // self.groups)
-        traffic = Traffic()
         kinds = [(kind, body, sub) for kind, subs, body in programs(placed) for sub in range(subs)]
-        for _, body, sub in kinds:
-            items = (i for i in self._items(body, 0, sub) if i is not None and isinstance(i.node, Instruction))
-            traffic.count(items, self.known)
-        self.rates = rates(traffic, self.target, self.buffers, self.known, self.groups, share)
+        total, order = self._scan(kinds)
+        self.rates = rates(total, self.target, self.buffers, self.known, self.groups, self.share)
+        self.macs = total.macs * self.share
         self.costs = Costs(self.target, self.buffers, self.known, self.rates.by_tensor)
         self.cores = [
             _Core(n, kind, group, self._items(body, group, sub), {p: _Pipe(p) for p in PIPE_ORDER})
-            for n, (group, (kind, body, sub)) in enumerate(product(range(self.simulated), kinds))
+            for n, (group, (kind, body, sub)) in enumerate(product(order[: self.simulated], kinds))
         ]
-        done = sum(-(-(self.blocks - g) // self.groups) for g in range(self.simulated))
-        self.share = self.blocks / done
+
+    def _scan(self, kinds: list[tuple[str, tuple[Node, ...], int]]) -> tuple[Traffic, list[int]]:
+        """What groups of cores do, and the groups, those with the most instructions first.
+
+        Group 0 stands for all where blocks are alike but for their edges; where loops inside a block depend on which
+        block it is, as under a causal mask, every group is gone through.
+        """
+        uneven = _is_uneven(self.placed.body)
+        total, work = Traffic(), []
+        for group in range(self.groups if uneven else 1):
+            before = total.instructions
+            for _, body, sub in kinds:
+                total.count((i for i in self._items(body, group, sub) if i is not None), self.known)
+            work.append((before - total.instructions, group))
+        self.share = 1.0 if uneven else self.blocks / -(-self.blocks // self.groups)
+        return total, [group for _, group in sorted(work)] if uneven else list(range(self.groups))
 
     def _items(self, body: tuple[Node, ...], group: int, sub: int) -> Iterator[Item | None]:
         """The statements of a core; ``None`` for a turn of a loop."""
@@ -289,7 +314,7 @@ class _Clockwork:
         pipe.ended = max(pipe.ended, pipe.free + cost.latency)
         pipe.busy += cost.busy
         if cost.macs:
-            self.macs += cost.macs
+            self.counted += cost.macs
             self.depths.add(str(self.buffers[item.reads[0].buffer].dtype))
         if self.keep:
             self.spans.append(Span(core.number, pipe.name, start, pipe.free, node.op, item.where))
@@ -346,7 +371,7 @@ class _Clockwork:
         return Timing(
             cycles,
             float(self.target.extra["clock_mhz"]),
-            self.macs * self.share,
+            self.counted if self.simulated == self.groups else self.macs,
             cycles * self.target.units * 16 * 16 * step,
             busy,
             tuple(stalls),
