@@ -99,8 +99,8 @@ class Arithmetic(Loads):
                 return self.flags(self.compared(op, a, b), self.last_axes)
             case Binary(op=op, a=a, b=b) if v.dtype is DType.BOOL:
                 return self._logical(op, self.truth(a), self.truth(b))
-            case Binary() if (x := gelu_operand(v)) is not None:
-                return gelu(self, self.operand(x, DType.F32))
+            case Binary() if (inner := gelu_operand(v)) is not None:
+                return gelu(self, self.operand(inner, DType.F32))
             case Binary(op=op, a=a, b=b):
                 return self._binary_value(v, op, a, b)
             case Select(cond=cond, a=a, b=b):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _A = (0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)
 _COEFFICIENTS = tuple(a * math.sqrt(0.5) ** (n + 1) for n, a in enumerate(_A))
 _END = 16.0
-#: How far a constant may be from 1/√2 to be one that was rounded to some float.
-_CLOSE = 1e-3
+#: How far a constant may be from 1/√2 to be one that was rounded to some float of 16 bits or more.
+_CLOSE = 1e-4
 
 
 def gelu_operand(v: Value) -> Value | None:
@@ -31,12 +31,10 @@ def gelu_operand(v: Value) -> Value | None:
         return None
     for half, rest in ((v.a, v.b), (v.b, v.a)):
         x, shifted = _with(half, "mul", 0.5), _with(rest, "add", 1.0)
-        if x is not None and isinstance(shifted, Unary) and shifted.op == "erf":
-            root = shifted.x
-            for c in (root.b, root.a) if isinstance(root, Binary) and root.op == "mul" else ():
-                other = root.a if c is root.b else root.b
-                if isinstance(c, Const) and abs(float(c.value) - math.sqrt(0.5)) < _CLOSE and other == x:
-                    return x
+        if x is None or not isinstance(shifted, Unary) or shifted.op != "erf":
+            continue
+        if _with(shifted.x, "mul", math.sqrt(0.5), _CLOSE) == x:
+            return x
     return None
 
 
@@ -53,10 +51,10 @@ def gelu(vector: Arithmetic, x: Piece) -> Piece:
     return vector.apply("sub", vector.apply("max", vector.lend(x), Scalar(0.0)), tail)
 
 
-def _with(v: Value, op: str, number: float) -> Value | None:
-    """The other operand where ``v`` is ``op`` with a constant."""
+def _with(v: Value, op: str, number: float, within: float = 0.0) -> Value | None:
+    """The other operand where ``v`` is ``op`` with a constant that is ``number``, or ``within`` so much of it."""
     if isinstance(v, Binary) and v.op == op:
         for c, other in ((v.a, v.b), (v.b, v.a)):
-            if isinstance(c, Const) and float(c.value) == number:
+            if isinstance(c, Const) and abs(float(c.value) - number) <= within:
                 return other
     return None
