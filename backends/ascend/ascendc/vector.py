@@ -20,6 +20,7 @@ from tilewright.backends.ascend.ascendc.names import CPP_TYPES, literal
 from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 
@@ -186,8 +187,6 @@ def brcb(program: Program, node: Instruction) -> None:
     size = program.buffer(dst.buffer).element_bytes
     if len(dst.dims) < 2 or src.dims[-1][1] != 0 or src.dims[-2][1] != 1:
         raise program.refuse(f"a spread of {src.buffer} that is not one element to a block")
-    if any(n != 1 for n, _ in dst.dims[:-2]):
-        raise program.refuse(f"a spread of {src.buffer} over {len(dst.dims)} dimensions")
     rows, pitch = dst.dims[-2]
     blocks = pitch.value * size // BLOCK_BYTES
     _room(program, dst, rows, pitch.value)
@@ -196,11 +195,20 @@ def brcb(program: Program, node: Instruction) -> None:
     high = min(code.high(rows), program.buffer(dst.buffer).slot_bytes // size // pitch.value)
     if -(-high // 8) > MAX_REPEATS:
         raise program.refuse(f"a spread of {high} rows")
+    outer = [(n, a, b) for (n, a), (_, b) in zip(dst.dims[:-2], src.dims[:-2], strict=True) if n != 1]
+    if outer and (divisor(rows, code.ranges) % 8 or any(divisor(b, code.ranges) * size % 32 for _, _, b in outer)):
+        raise program.refuse(f"a spread of {src.buffer} whose groups of rows are not eight at a time")
     count = code.value(rows, program.rows_of(dst.buffer))
     repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"
-    code.line(
-        f"Brcb({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {repeats}, {{{blocks}, {8 * blocks}}});"
-    )
+    with ExitStack() as stack:
+        near, far = [], []
+        for d, (n, a, b) in enumerate(outer):
+            stack.enter_context(code.block(f"for (int64_t i{d} = 0; i{d} < {code.value(n, 'groups_of_rows')}; ++i{d})"))
+            near.append(f"i{d} * {code.factor(a)}")
+            far.append(f"i{d} * {code.factor(b)}")
+        to = program.at(dst, dst.offset, " + ".join(near))
+        source = program.at(src, src.offset, " + ".join(far))
+        code.line(f"Brcb({to}, {source}, {repeats}, {{{blocks}, {8 * blocks}}});")
 
 
 def _room(program: Program, view: View, rows: Expr, pitch: int) -> None:
