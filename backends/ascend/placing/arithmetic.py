@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Scalar
 from tilewright.backends.ascend.placing.angles import ANGLES
+from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand
 from tilewright.backends.ascend.placing.loads import Loads
 from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
 from tilewright.backends.ascend.placing.special import SPECIAL, power
@@ -98,6 +99,8 @@ class Arithmetic(Loads):
                 return self.flags(self.compared(op, a, b), self.last_axes)
             case Binary(op=op, a=a, b=b) if v.dtype is DType.BOOL:
                 return self._logical(op, self.truth(a), self.truth(b))
+            case Binary() if (inner := gelu_operand(v)) is not None:
+                return gelu(self, self.operand(inner, DType.F32))
             case Binary(op=op, a=a, b=b):
                 return self._binary_value(v, op, a, b)
             case Select(cond=cond, a=a, b=b):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from tilewright.backends.ascend.placed.form import (
@@ -21,7 +21,7 @@ from tilewright.backends.ascend.placed.form import (
     counter,
 )
 from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT, round_up
-from tilewright.ir.symbolic import Expr, as_expr, symbol
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.schedule import ScheduleError
 from tilewright.target import Target
@@ -32,20 +32,25 @@ BLOCK_LOOP = "_block"
 
 @dataclass(slots=True)
 class Frame:
-    """An open loop and what stands in it so far. ``loaded``: what was brought in here, by what was asked for."""
+    """An open loop and what stands in it so far. ``loaded``: what was brought in here, by what was asked for.
+    ``lo`` is the variable's first value, ``trips`` how many it has."""
 
     var: str
     nodes: list[Node] = field(default_factory=list)
     loaded: dict[object, object] = field(default_factory=dict)
+    lo: Expr = ZERO
+    trips: Expr = ZERO
 
 
 @dataclass(slots=True)
 class Tree:
-    """Frames from the block loop inwards, and every buffer. ``fused``: one core has all pipes."""
+    """Frames from the block loop inwards, and every buffer. ``fused``: one core has all pipes. ``kept``: those whose
+    slots hold what later turns of a loop read again."""
 
     frames: list[Frame]
     buffers: dict[str, Buffer] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
     fused: bool = False
 
     def variable(self, name: str) -> str:
@@ -67,6 +72,13 @@ class Tree:
             if frame.var in used:
                 return frame
         return self.frames[0]
+
+    def repeated(self, frame: Frame, expressions: Iterable[Expr]) -> list[Frame]:
+        """Open loops around ``frame`` whose every turn would read the same again: nothing depends on them, though on
+        a loop further out."""
+        used = set[str]().union(*(e.symbols for e in expressions))
+        inside = self.frames[1 : self.frames.index(frame)]
+        return [f for f in inside if f.var not in used]
 
     def emit(
         self,
@@ -97,24 +109,27 @@ class Tree:
         frame: Frame | None = None,
         workspace: bool = False,
         layout: str = "",
+        slots: int = 2,
     ) -> str:
-        """A new buffer; with ``frame`` it has two slots that rotate with that loop. Returns its name."""
+        """A new buffer; with ``frame`` it has slots that rotate with that loop. Returns its name."""
         core = "vector" if self.fused and core is not None else core
         unique, n = name, 2
         while unique in self.buffers:
             unique, n = f"{name}_{n}", n + 1
         sizes = tuple(as_expr(s) for s in shape)
         rotates = frame.var if frame is not None else None
-        slots = 2 if frame is not None else 1
+        slots = slots if frame is not None else 1
         self.buffers[unique] = Buffer(
             unique, scope, dtype, sizes, layout or SCOPE_LAYOUT[scope], 0, slots, rotates, core, workspace
         )
         return unique
 
 
-def assign_addresses(kernel: str, buffers: Iterable[Buffer], target: Target) -> dict[str, Buffer]:
+def assign_addresses(
+    kernel: str, buffers: Iterable[Buffer], target: Target, kept: Collection[str] = ()
+) -> dict[str, Buffer]:
     """Addresses one behind the other in every scope; where they do not fit, the largest buffers lose their second
-    slot first. Raises :class:`ScheduleError` when even that does not fit."""
+    slot first, those in ``kept`` never. Raises :class:`ScheduleError` when even that does not fit."""
     result = {b.name: b for b in buffers}
     for scope in sorted({b.scope for b in result.values()} - {"gm"}):
         align = int(target.extra["alignment"][scope])
@@ -127,7 +142,7 @@ def assign_addresses(kernel: str, buffers: Iterable[Buffer], target: Target) -> 
                 end = result[name].end
             if end <= size:
                 break
-            double = [b for b in result.values() if b.scope == scope and b.slots > 1]
+            double = [b for b in result.values() if b.scope == scope and b.slots > 1 and b.name not in kept]
             if not double:
                 raise ScheduleError(kernel, f"{end} bytes of {scope} are needed, {target.spelling} has {size}")
             largest = max(double, key=lambda b: b.slot_bytes)

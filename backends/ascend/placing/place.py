@@ -63,7 +63,7 @@ def _least(placed: Placed, message: str, refused: Refused) -> str:
     """The smallest buffer with two slots among those whose flags the hardware has too few events for."""
     vector = any(pair in message for pair in ("V->", "->V", "MTE3"))
     scopes = ("ub",) if vector else ("l1", "l0a", "l0b", "l0c")
-    double = [b for b in placed.buffers if b.slots > 1 and b.scope in scopes]
+    double = [b for b in placed.buffers if b.slots == 2 and b.scope in scopes]
     if not double:
         raise ScheduleError(placed.kernel.name, "its flags need more events than there are") from refused
     return min(double, key=lambda b: b.slot_bytes).name
@@ -88,7 +88,7 @@ def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tup
         for name in single & context.tree.buffers.keys():
             context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
         try:
-            local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target)
+            local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target, context.tree.kept)
         except ScheduleError as error:
             problem = error
         else:
@@ -228,10 +228,7 @@ class Context:
             vector.order = lane_order(kernel, body, self.lanes) if not self.cube_tiles else _axes(kernel)
             vector.numbers = Numbers(self.scope.facts, made)
             vector.indices = index_tiles(body)
-            head, tail = self._epilogue(body)
-            self._nodes(head, tail, cube, vector)
-            if tail:
-                self._strips(tail, cube, vector)
+            self._body(body, cube, vector)
             vector.tiles.clear()
             groups.append(self._close(var))
         self.blocks = maximum(*groups) if len(groups) > 1 else groups[0]
@@ -248,7 +245,8 @@ class Context:
     def _epilogue(self, body: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
         """What vector cores do with finished sums, apart, where all of it comes after all sums and splits into rows."""
         first = 1 + max((n for n, node in enumerate(body) if self.cube_tiles & _made([node])), default=-1)
-        early = [n for n in flat(body[:first]) if isinstance(n, Compute | Fill) and n.tile not in self.cube_tiles]
+        inner = flat(body[:first])
+        early = [n for n in inner if isinstance(n, Write) or _fills(n, self.cube_tiles)]
         if not first or early or self.split is None or any(isinstance(n, For | Rotate) for n in body[first:]):
             return body, ()
         return body[:first], body[first:]
@@ -306,7 +304,10 @@ class Context:
 
     def _body(self, body: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
         outer = self.scope
-        self._nodes(body, (), cube, vector)
+        head, tail = self._epilogue(body)
+        self._nodes(head, tail, cube, vector)
+        if tail:
+            self._strips(tail, cube, vector)
         self.scope = outer
 
     def _nodes(self, body: Sequence[Node], later: Sequence[Node], cube: CubePart, vector: VectorPart) -> None:
@@ -343,7 +344,7 @@ class Context:
                 cause=f"block loop {node.var} does not belong to one perfect nest",
                 fix="schedule the kernel with one nest of block loops",
             )
-        frame = Frame(node.var)
+        frame = Frame(node.var, lo=self.expr(node.lo), trips=self.expr(trips(node)))
         self.tree.frames.append(frame)
         outer, self.scope = self.scope, self.scope.enter(node)
         self._body(node.body, cube, vector)
@@ -363,6 +364,11 @@ def _valid(r: AxisRange) -> Expr:
 def _sums(node: Compute | Write, tiles: frozenset[str]) -> bool:
     """Whether the cube core computes ``node``."""
     return isinstance(node, Compute) and node.tile in tiles
+
+
+def _fills(node: Node, tiles: frozenset[str]) -> bool:
+    """Whether a vector core makes something in ``node``."""
+    return isinstance(node, Compute | Fill) and node.tile not in tiles
 
 
 def _made(body: Sequence[Node]) -> set[str]:

@@ -62,14 +62,32 @@ class OperandPart:
         c = self.context
         source = self._source(load, rows, columns)
         outer, inner = source.outer, source.inner
-        spans = (c.start(outer), c.start(inner), c.count(outer), c.count(inner))
-        frame = c.tree.frame_of([*source.index, *spans])
+        needed = [*source.index, c.start(outer), c.start(inner), c.count(outer), c.count(inner)]
+        frame = c.tree.frame_of(needed)
         key = (load, source.index, rows, columns)
         if key not in frame.loaded:
-            shape = (c.lanes(outer), c.lanes(inner))
-            frame.loaded[key] = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame)
-            self._fetch(frame, str(frame.loaded[key]), source)
+            name, once = self._operand(load, (c.lanes(outer), c.lanes(inner)), frame, needed)
+            frame.loaded[key] = name
+            self._fetch(frame, name, source, once)
         return Staged(str(frame.loaded[key]), outer == columns)
+
+    def _operand(self, load: Load, shape: tuple[int, int], frame: Frame, needed: list[Expr]) -> tuple[str, Expr]:
+        """A buffer in L1 for an operand, and 1 where it is to be read, 0 where it is there from a former turn.
+
+        Where a loop between the blocks and ``frame`` reads the same pieces in each turn, the buffer has a slot for
+        each piece, and the first turn alone brings them in: the other columns of a block meet rows that stay in L1.
+        """
+        c = self.context
+        again = c.tree.repeated(frame, needed)
+        slots, once = 2, constant(1)
+        if again and frame.trips.is_constant and frame.trips.value > 1 and load.fill is None:
+            slots = frame.trips.value
+            for f in again:
+                once = once * (1 - minimum(1, symbol(f.var) - f.lo))
+        name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame, slots=slots)
+        if once != 1:
+            c.tree.kept.add(name)
+        return name, once
 
     def _source(self, load: Load, rows: str, columns: str) -> _Source:
         """Which of the two axes is contiguous, and in what runs the other one is linear."""
@@ -102,7 +120,7 @@ class OperandPart:
         others = [a for a in self.context.scope.ranges if a in index.symbols and a not in (rows, columns)]
         return self.context.expr(index.substitute({a: self.context.start(a) for a in others}))
 
-    def _fetch(self, frame: Frame, name: str, source: _Source) -> None:
+    def _fetch(self, frame: Frame, name: str, source: _Source, once: Expr) -> None:
         """Copy what lies inside the tensor, run by run; where something may not, the tile is filled before."""
         c = self.context
         start, count = c.start(source.outer), c.count(source.outer)
@@ -114,7 +132,7 @@ class OperandPart:
             low, high = maximum(start, run * source.run), minimum(start + count, (run + 1) * source.run)
         if self._misses(source):
             self._fill(frame, name, source)
-        self._copy(loop, name, source, low, high)
+        self._copy(loop, name, source, low, high, once)
         if source.run:
             runs = start // source.run, ceildiv(start + count, source.run)
             frame.nodes.append(Loop(loop.var, *runs, constant(1), tuple(loop.nodes)))
@@ -143,13 +161,13 @@ class OperandPart:
         parameters = (("value", int(fill)),) if fill else ()
         c.tree.emit(frame, "zero_l1", "cube", "MTE2", dst, parameters=parameters)
 
-    def _copy(self, frame: Frame, name: str, source: _Source, low: Expr, high: Expr) -> None:
+    def _copy(self, frame: Frame, name: str, source: _Source, low: Expr, high: Expr, once: Expr) -> None:
         """Lanes ``low`` to ``high`` of the outer axis, within which every index is linear."""
         c = self.context
         outer, inner = source.outer, source.inner
         first = {outer: low, inner: c.start(inner)}
         spans = {outer: (ZERO, high - low), inner: (ZERO, c.count(inner))}
-        present: Expr = constant(1)
+        present = once
         if source.load.fill is not None:
             for i, size in zip(source.index, self._shape(source), strict=True):
                 if self._bound(i, size):
@@ -210,14 +228,15 @@ class OperandPart:
                 fix="use a schedule without packs",
             )
         first = {outer: c.start(outer), inner: c.start(inner)}
-        frame = c.tree.frame_of([*index, *first.values(), c.count(outer), c.count(inner)])
+        needed = [*index, *first.values(), c.count(outer), c.count(inner)]
+        frame = c.tree.frame_of(needed)
         key = (load, index, rows, columns)
         if key not in frame.loaded:
             shape = (c.lanes(outer), round_up(c.lanes(inner), lanes))
-            name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame)
+            name, once = self._operand(load, shape, frame, needed)
             frame.loaded[key] = name
             offset = flat.substitute(first) + at.substitute(first) * step
-            height, width = c.count(outer), ceildiv(c.count(inner), lanes)
+            height, width = c.count(outer) * once, ceildiv(c.count(inner), lanes)
             view = View(load.tensor, offset, ((width, step), (height, constant(lanes)), (constant(lanes), constant(1))))
             c.tree.emit(frame, "copy_nz", "cube", "MTE2", Block(name, ZERO, ZERO, height, width * lanes), view)
         return Staged(str(frame.loaded[key]), outer == columns)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.operand import factor_of
@@ -25,13 +27,28 @@ from tilewright.target import Target
 _ROWS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
 _COLUMNS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
 #: Bytes of a row of an L1 tile: long enough for transfers at full speed, short enough for two slots of both operands.
-_DEPTH_BYTES = (512, 256, 128)
+_DEPTH_BYTES = (512, 256)
+#: How many blocks beside each other share rows that stay in L1, and how many pieces of depth those have at most, since
+#: each has an event of its own.
+_TURNS = (1, 2, 3, 4)
+_KEPT = 4
 #: A size that only the run tells is taken to be this large for estimates, where its facts allow.
 _USUAL = 1024
 #: Products a cycle of the cube unit, of f16; i8 has twice as many.
 _RATE = 4096
 #: The most candidates that are told.
 _MOST = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """``rows × columns`` sums at a time, ``turns`` times beside each other with the same rows, which stay in L1 then;
+    ``depth`` lanes of the reduced axis in an L1 tile."""
+
+    rows: int
+    columns: int
+    turns: int
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +71,23 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         return
     size = max(1, factor_of(roles.left).dtype.bits // 8)
     packs = (*weight_packs(kernel, roles), *row_packs(kernel, roles))
-    found: list[tuple[float, int, int]] = []
-    for rows in _sizes(kernel, roles.rows, _ROWS):
-        for columns in _sizes(kernel, roles.columns, _COLUMNS):
-            if 4 * round_up(rows, FRACTAL) * round_up(columns, FRACTAL) <= target.memory["l0c"].size:
-                found.append((_cycles(kernel, roles, rows, columns, size, target), rows, columns))
-    for _, rows, columns in sorted(found)[:_MOST]:
-        for depth in _depths(rows, columns, size, target):
-            yield _schedule(kernel, roles, rows, columns, depth // size, packs)
-            break
+    found: list[tuple[float, Tiling]] = []
+    for rows, columns, turns in combinations(
+        _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), _TURNS
+    ):
+        if 4 * round_up(rows, FRACTAL) * round_up(columns, FRACTAL) > target.memory["l0c"].size:
+            continue
+        for depth in _DEPTH_BYTES:
+            tiling = Tiling(rows, columns, turns, depth // size)
+            if _fits(kernel, roles, tiling, size, target):
+                found.append((_cycles(kernel, roles, tiling, size, target), tiling))
+    spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
+    ordered = (_schedule(kernel, roles, tiling, packs, spaces) for _, tiling in sorted(found, key=lambda f: f[0]))
+    told: set[tuple[Loop, ...]] = set()
+    for schedule in islice(ordered, 2 * _MOST):
+        if (loops := (*schedule.loops, *schedule.reduce)) not in told and len(told) < _MOST:
+            told.add(loops)
+            yield schedule
 
 
 def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
@@ -150,16 +175,20 @@ def _loads(kernel: Kernel) -> list[Load]:
 # -- sizes ---------------------------------------------------------------------------------------------------------
 
 
-def _schedule(kernel: Kernel, roles: Roles, rows: int, columns: int, depth: int, packs: tuple[Pack, ...]) -> Schedule:
+def _schedule(
+    kernel: Kernel, roles: Roles, t: Tiling, packs: tuple[Pack, ...], spaces: tuple[tuple[str, str], ...]
+) -> Schedule:
     store = next(s for s in kernel.body if isinstance(s, Store))
-    sizes = {roles.rows: rows, roles.columns: columns}
-    loops = tuple(Loop(a, sizes.get(a, 1), "block") for a in store.axes)
+    sizes = {roles.rows: t.rows, roles.columns: t.columns * t.turns}
+    loops = [Loop(a, sizes.get(a, 1), "block") for a in store.axes]
+    if t.turns > 1:
+        loops.append(Loop(roles.columns, t.columns))
     assert roles.define.reduce is not None
     ones = tuple(Loop(a, 1) for a in roles.define.reduce.axes if a != roles.depth)
     extent = kernel.extent(roles.depth)
-    whole = extent.is_constant and extent.value <= depth
-    reduce = ones if whole else (*ones, Loop(roles.depth, depth, "pipeline"))
-    return Schedule(loops, reduce, packs=packs, spaces=tuple((tile, INLINE) for tile in _used_once(kernel)))
+    whole = extent.is_constant and extent.value <= t.depth
+    reduce = ones if whole else (*ones, Loop(roles.depth, t.depth, "pipeline"))
+    return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces)
 
 
 def _used_once(kernel: Kernel) -> Iterator[str]:
@@ -175,12 +204,19 @@ def _sizes(kernel: Kernel, axis: str, candidates: tuple[int, ...]) -> list[int]:
     return [n for n in candidates if n <= most] or [FRACTAL]
 
 
-def _depths(rows: int, columns: int, size: int, target: Target) -> Iterator[int]:
-    """Bytes of a row of an L1 tile of which both operands fit twice."""
-    for depth in _DEPTH_BYTES:
-        if 2 * (rows + columns) * depth <= target.memory["l1"].size:
-            yield depth
-    del size
+def _fits(kernel: Kernel, roles: Roles, t: Tiling, size: int, target: Target) -> bool:
+    """Whether L1 holds two slots of both operands, or all pieces of the rows that stay there."""
+    pieces = 2
+    if t.turns > 1:
+        depth = kernel.extent(roles.depth)
+        one = roles.define.reduce is not None and len(roles.define.reduce.axes) == 1
+        loads = loads_of(roles.left)
+        if not one or not depth.is_constant or any(load.fill is not None for load in loads):
+            return False
+        pieces = -(-depth.value // t.depth)
+        if not 1 < pieces <= _KEPT:
+            return False
+    return (pieces * t.rows + 2 * t.columns) * t.depth * size <= target.memory["l1"].size
 
 
 def _usual(kernel: Kernel, axis: str) -> int:
@@ -189,21 +225,32 @@ def _usual(kernel: Kernel, axis: str) -> int:
     return extent.value if extent.is_constant else max(low, min(high, _USUAL))
 
 
-def _cycles(kernel: Kernel, roles: Roles, rows: int, columns: int, size: int, target: Target) -> float:
-    """Estimated cycles of the busiest core."""
+def _cycles(kernel: Kernel, roles: Roles, t: Tiling, size: int, target: Target) -> float:
+    """Estimated cycles of the busiest core: products beside transfers, and what nothing hides.
+
+    Bytes that a core is the first to read come from global memory, the others from L2.
+    """
     assert roles.define.reduce is not None
     clock = float(target.extra["clock_mhz"]) * 1e6
     per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
-    depth = math.prod(round_up(_usual(kernel, a), 1) for a in roles.define.reduce.axes)
-    pieces = [-(-_usual(kernel, a) // n) for a, n in ((roles.rows, rows), (roles.columns, columns))]
+    rows, columns = _usual(kernel, roles.rows), _usual(kernel, roles.columns)
+    depth = math.prod(_usual(kernel, a) for a in roles.define.reduce.axes)
     others = math.prod(_usual(kernel, a) for a in roles.ones if a not in roles.define.reduce.axes)
-    rounds = -(-math.prod(pieces) * others // target.units)
-    products = rows * columns * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
-    into_l1 = (rows + columns) * depth * size / per_core["l1"]
-    into_l0 = depth * size * (rows / per_core["l0a"] + columns / per_core["l0b"])
-    out = 4 * rows * columns / per_core["l0c"]
-    single = 8 * rows * columns > target.memory["l0c"].size
-    return rounds * (max(products, into_l1, into_l0) + (out if single else 0)) + into_l1 * min(1.0, 256 / depth)
+    rounds = -(-(-(-rows // t.rows) * -(-columns // (t.columns * t.turns)) * others) // target.units)
+    products = rounds * t.turns * t.rows * t.columns * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
+    read = rounds * (t.rows + t.columns * t.turns) * depth * size
+    cold = min(read, (rows + columns) * depth * others * size / target.units)
+    into_l1 = cold / per_core["gm"] + (read - cold) / per_core["l1"]
+    into_l0 = rounds * t.turns * depth * size * (t.rows / per_core["l0a"] + t.columns / per_core["l0b"])
+    out = 4 * t.rows * t.columns / per_core["l0c"]
+    single = 8 * t.rows * t.columns > target.memory["l0c"].size
+    exposed = out * (rounds * t.turns if single else 1)
+    rate = into_l1 / max(1.0, read)
+    first = (t.rows + t.columns) * min(depth, t.depth) * size * rate
+    # The first of several turns brings the rows in, the others only columns.
+    fetched = rounds * (t.rows + t.columns) * depth * size * rate
+    one = max(products, into_l0) / t.turns
+    return max(one, fetched) + max(one * (t.turns - 1), into_l1 - fetched) + exposed + first
 
 
-_PATHS = ("l0a", "l0b", "l0c", "l1")
+_PATHS = ("l0a", "l0b", "l0c", "l1", "gm")
