@@ -30,7 +30,8 @@ from tilewright.backends.ascend.schedules.schedule import first_fit
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.picture import draw
 from tilewright.backends.ascend.simulator.timeline import trace_of
-from tilewright.backends.ascend.simulator.timing import Timing, launch_time
+from tilewright.backends.ascend.simulator.times import Timing
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.errors import InternalError, TilewrightError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel

@@ -14,7 +14,8 @@ from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.timeline import trace_of
-from tilewright.backends.ascend.simulator.timing import Timing, launch_time
+from tilewright.backends.ascend.simulator.times import Timing
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.ir.symbolic import ZERO, constant
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
