@@ -193,14 +193,26 @@ class Code:
 
 
 def folded(text: str, pad: str, width: int = 120) -> list[str]:
-    """``text`` in lines of at most ``width`` where it has commas to break it at; later lines are indented further."""
+    """``text`` in lines of at most ``width`` where it has commas to break it at: the outermost of them, as late as may
+    be; later lines are indented further."""
     lines: list[str] = []
-    while len(pad) + len(text) > width and (cut := text.rfind(", ", 0, width - len(pad))) > 0:
-        if "//" in text[:cut]:
-            break
+    while len(pad) + len(text) > width and (cut := _comma(text, width - len(pad) - 1)) > 0:
         lines.append(pad + text[: cut + 1])
         text = "    " + text[cut + 2 :]
     return [*lines, pad + text]
+
+
+def _comma(text: str, limit: int) -> int:
+    """Where to break, or 0. Nothing is broken behind a comment."""
+    depth, best, place = 0, 1 << 30, 0
+    for i, letter in enumerate(text[: limit + 1]):
+        if text.startswith("//", i):
+            return 0
+        tight = text[i - 1 : i] not in ("", " ")  # a bracket of template arguments; comparisons stand between spaces
+        depth += (letter in "([{" or (letter == "<" and tight)) - (letter in ")]}" or (letter == ">" and tight))
+        if letter == "," and text[i + 1 : i + 2] == " " and depth <= best:
+            best, place = depth, i
+    return place
 
 
 def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
