@@ -28,14 +28,14 @@ def subject(name: str) -> Subject:
 
 
 @pytest.mark.parametrize("kind", MUTATIONS)
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("name", subjects())
 def test_some_mutants(name: str, kind: str) -> None:
     assert_judged(subject(name), kind, THINNED[kind])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MUTATIONS)
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("name", subjects())
 def test_every_mutant_is_refused_or_equivalent(name: str, kind: str) -> None:
     assert_judged(subject(name), kind, 1)
 
