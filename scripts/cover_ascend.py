@@ -92,10 +92,11 @@ def main() -> int:
     found = [cover(kernel, tuple(uses), target) for kernel, uses in gathered.values()]
     if options.only:
         found = [f for f in found if f.has_product == (options.only == "product")]
-    wrong = [line for f in found if f.schedule and options.numbers for line in numbers(f, target)]
+    wrong = 0
+    for line in (line for f in found if f.schedule and options.numbers for line in numbers(f, target)):
+        print(f"WRONG  {line}", flush=True)
+        wrong += 1
     _tell(found, others, options.v, options.kernels)
-    for line in wrong:
-        print(f"WRONG  {line}")
     placed = sum(f.schedule is not None for f in found)
     seconds = time.perf_counter() - started
     print(f"{placed} of {len(found)} distinct kernels are placed for {options.target} ({seconds:.0f} s)")
@@ -128,7 +129,7 @@ def numbers(found: Found, target: Target) -> Iterator[str]:
         program: Placed = place(apply(kernel, found.schedule), target)
         got = check(program, inputs, dims)
         want = run_lowered(kernel, inputs, dims)
-    except (InternalError, TilewrightError, ValueError) as error:
+    except (InternalError, TilewrightError, ValueError, KeyError, AssertionError) as error:
         yield f"{found.uses[0]}: {str(error)[:300]}"
         return
     for name, value in got.outputs.items():

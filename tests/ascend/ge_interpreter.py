@@ -179,12 +179,45 @@ def _gelu(i: list[Any], a: Mapping[str, Any]) -> Array:
     return (0.5 * x * (1 + np.vectorize(math.erf, otypes=[x.dtype])(x / np.sqrt(2)))).astype(x.dtype)
 
 
+def _average_pool(i: list[Any], a: Mapping[str, Any]) -> Array:
+    assert a["exclusive"].b and not any(_ints(a, "pads"))
+    return _windows(i[0], _ints(a, "ksize")[2:], a, 0).mean((-2, -1))
+
+
+def _pad(i: list[Any], a: Mapping[str, Any]) -> Array:
+    assert not a["paddings_contiguous"].b and a["mode"].s == b"constant"
+    return np.pad(i[0], i[1].reshape(2, -1).T)  # all before, then all after
+
+
+def _cumsum(i: list[Any], a: Mapping[str, Any]) -> Array:
+    assert not a["exclusive"].b
+    axis = int(i[1])
+    return np.flip(np.flip(i[0], axis).cumsum(axis), axis) if a["reverse"].b else i[0].cumsum(axis)
+
+
+def _top_k(i: list[Any], a: Mapping[str, Any]) -> list[Array]:
+    assert a["largest"].b and a["sorted"].b
+    axis = _int(a, "dim", -1)
+    order = np.argsort(-i[0], axis, kind="stable").take(range(int(i[1].reshape(()))), axis)
+    return [np.take_along_axis(i[0], order, axis), order.astype(np.int32)]
+
+
 def _range(i: list[Any], a: Mapping[str, Any]) -> Array:
     start, limit, delta = (v.reshape(()) for v in i)
     return np.arange(start, limit, delta, dtype=i[0].dtype)
 
 
 OPERATORS: Mapping[str, Callable[[list[Any], Mapping[str, Any]], Any]] = {
+    "ArgMaxV2": lambda i, a: np.argmax(i[0], int(i[1])),
+    "ArgMin": lambda i, a: np.argmin(i[0], int(i[1])),
+    "AvgPoolV2": _average_pool,
+    "Cumsum": _cumsum,
+    "Div": lambda i, a: np.trunc(i[0] / i[1]).astype(i[0].dtype),
+    "Fill": lambda i, a: np.full(tuple(i[0]), i[1]),
+    "Maximum": lambda i, a: np.maximum(i[0], i[1]),
+    "PadV3": _pad,
+    "TopKV2": _top_k,
+    "Tril": lambda i, a: np.tril(i[0], _int(a, "diagonal", 0)),
     "Add": lambda i, a: i[0] + i[1],
     "BatchMatMulV2": _matmul("adj_x1", "adj_x2"),
     "BroadcastTo": lambda i, a: np.broadcast_to(i[0], tuple(i[1])),

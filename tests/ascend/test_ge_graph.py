@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
+from onnx.reference import ReferenceEvaluator
 from tilewright.accuracy import compare
 from tilewright.backends.ascend.graph_route.ge_graph import GeGraph, Untyped
 from tilewright.backends.ascend.graph_route.ge_message import FIELDS
@@ -127,9 +128,42 @@ def test_nothing_is_written_for_gears(written: Mapping[str, tuple[Path, Path]], 
     assert error.value.code == "air-gears"
 
 
+FORMS_ALONE = {
+    "ArgMax": "m (float[4,8] x) => (int64[4,1] y) { y = ArgMax<axis=1>(x) }",
+    "ArgMin": "m (float[4,8] x) => (int64[8] y) { y = ArgMin<axis=0, keepdims=0>(x) }",
+    "AveragePool": "m (float[1,2,6,6] x) => (float[a,b,c,d] y) { y = AveragePool<kernel_shape=[2,3]>(x) }",
+    "Clip": "m (float[4,8] x) => (float[4,8] y) { h = Constant<value_float=0.5>()\n y = Clip(x, , h) }",
+    "ConstantOfShape": "m (int64[2] x) => (float[a,b] y) { y = ConstantOfShape(x) }",
+    "CumSum": "m (float[4,8] x) => (float[4,8] y) { a = Constant<value_int=1>()\n y = CumSum<reverse=1>(x, a) }",
+    "DivInteger": "m (int32[4] x, int32[4] z) => (int32[4] y) { y = Div(x, z) }",
+    "Max": "m (float[4] x, float[4] z, float[4] w) => (float[4] y) { y = Max(x, z, w) }",
+    "Pad": "m (float[4,8] x) => (float[a,b] y) { p = Constant<value_ints=[1,0,0,2]>()\n y = Pad(x, p) }",
+    "SliceBool": "m (bool[4,8] x) => (bool[a,b] y) { s = Constant<value_ints=[1]>()\n e = Constant<value_ints=[3]>()\n"
+    " y = Slice(x, s, e) }",
+    "Split": "m (float[7,2] x) => (float[a,2] y, float[b,2] z) { y, z = Split<num_outputs=2>(x) }",
+    "TopK": "m (float[4,8] x) => (float[4,3] y, int64[4,3] i) { k = Constant<value_ints=[3]>()\n y, i = TopK(x, k) }",
+    "Trilu": "m (float[4,8] x) => (float[4,8] y) { y = Trilu<upper=0>(x) }",
+}
+
+
+@pytest.mark.parametrize("case", FORMS_ALONE)
+def test_forms(case: str, tmp_path: Path) -> None:
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 24]>\n{FORMS_ALONE[case]}')
+    folder = exported(model, tmp_path)
+    rng, feed = np.random.default_rng(7), {}
+    for value in model.graph.input:
+        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        wide = rng.integers(1, 4, shape) if dtype.kind == "i" else rng.standard_normal(shape)
+        feed[value.name] = (wide > 0) if dtype.kind == "b" else wide.astype(dtype)
+    wanted = ReferenceEvaluator(model).run(None, feed)
+    for want, got in zip(wanted, ge_interpreter.run(read(folder), feed, attributes), strict=True):
+        assert (done := compare(case, got, np.asarray(want))).ok, done
+
+
 REFUSED = {
-    "TopK": ("m (float[4,8] x, int64[1] k) => (float[4,n] y) { y, i = TopK(x, k) }", "no form"),
-    "bool": ("m (bool[4] x, bool[4] z) => (bool[4] y) { y = Xor(x, z) }", "no form"),
+    "Xor": ("m (bool[4] x, bool[4] z) => (bool[4] y) { y = Xor(x, z) }", "no form"),
+    "uint8": ("m (uint32[4] x, uint32[4] z) => (uint32[4] y) { y = Add(x, z) }", "Add takes no u32"),
     "bf16": ("m (bfloat16[4,N] x) => (int64[2] y) { y = Shape(x) }", "Shape takes no bf16"),
     "vector": ("m (float[4,8] x, float[8] z) => (float[4] y) { y = MatMul(x, z) }", "vectors"),
 }

@@ -176,12 +176,23 @@ def test_some_schedule_fits_at_model_sizes(kernel: Kernel, target: str) -> None:
         assert b.scope == "gm" or b.end <= t.memory[b.scope].size
 
 
-def test_the_fused_core_runs_vector_kernels_and_refuses_contractions() -> None:
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_fused_core_takes_sums_through_its_unified_buffer(name: str) -> None:
+    """310P has no way from L0C to global memory and no workspace: one core does everything, in one stream."""
     target = targets()["ascend:310p3"]
-    trial = TRIALS["softmax"]
+    trial = TRIALS[name]
     program = place(apply(trial.kernel, trial.schedule), target)
-    assert_numbers(trial.kernel, check(program, trial.inputs(), trial.dims).outputs, trial, trial.dims)
-    matmul = TRIALS["matmul"]
-    with pytest.raises(UnsupportedError, match="fused core") as refused:
-        place(apply(matmul.kernel, matmul.schedule), target)
-    assert refused.value.code == "ascend-fused-core"
+    assert program.cores == ("vector",) and not any(b.workspace for b in program.buffers)
+    for dims in (trial.dims, OTHER_DIMS[name][0]):
+        assert_numbers(trial.kernel, check(program, trial.inputs(dims), dims).outputs, trial, dims)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_a_fused_core_multiplies_no_other_floats_than_f16(dtype: str) -> None:
+    kernel = product_kernel(
+        dtype, "m, k", "n, k", wide="" if dtype == "f32" else "f32", result="f32", value="acc[m, n]"
+    )
+    target = targets()["ascend:310p3"]
+    with pytest.raises(UnsupportedError, match="no mmad") as refused:
+        first_fit(kernel, target)
+    assert refused.value.code == "ascend-mmad-dtype"

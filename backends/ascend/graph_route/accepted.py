@@ -124,6 +124,10 @@ def _max_pool(node: ir.Node) -> str:
     return _one_of("storage_order", 0, 0)(node) or _one_of("auto_pad", "NOTSET", "NOTSET", "VALID", "SAME_UPPER")(node)
 
 
+def _dropout(node: ir.Node) -> str:
+    return "it drops at random when it trains" if len(node.inputs) > 2 and node.inputs[2] is not None else ""
+
+
 def _pads(node: ir.Node) -> str:
     return _one_of("auto_pad", "NOTSET", "NOTSET", "VALID", "SAME_UPPER")(node)
 
@@ -132,7 +136,10 @@ _RULES: Mapping[str, Callable[[ir.Node], str]] = {
     "ArgMax": _one_of("select_last_index", 0, 0),
     "ArgMin": _one_of("select_last_index", 0, 0),
     "AveragePool": _pads,
+    "Dropout": _dropout,
+    "GRU": _one_of("layout", 0, 0),
     "GatherND": _one_of("batch_dims", 0, 0),
+    "LSTM": _one_of("layout", 0, 0),
     "MaxPool": _max_pool,
     "Mod": _one_of("fmod", 0, 0),
     "Pad": _one_of("mode", "constant", "constant", "reflect", "edge"),

@@ -376,11 +376,49 @@ def _pad(site: Site) -> list[Ref]:
     return site.add("PadV3", inputs, mode=mode, paddings_contiguous=False)
 
 
-def _arg_max(site: Site) -> list[Ref]:
-    if site.attribute("select_last_index", 0) or site.attribute("keepdims", 1):
-        raise Unmapped("it keeps the axis, or takes the last of equal ones")
-    axis = site.scalar(int(site.attribute("axis", 0)), DType.I32)
-    return site.add("ArgMaxV2", {"x": site.input(0), "dimension": axis}, dtype=DType.I64)
+def _arg(operator: str) -> Form:
+    """The index of the first largest or smallest; GE takes the axis away, so it is put back."""
+
+    def form(site: Site) -> list[Ref]:
+        if site.attribute("select_last_index", 0):
+            raise Unmapped("it takes the last of equal ones")
+        rank = site.typed(0).rank
+        axis = int(site.attribute("axis", 0)) % rank
+        inputs = {"x": site.input(0), "dimension": site.scalar(axis, DType.I32)}
+        if not site.attribute("keepdims", 1):
+            return site.add(operator, inputs, dtype=DType.I64)
+        shape = site.type.shape
+        found = site.inner(operator, inputs, TensorType(DType.I64, shape[:axis] + shape[axis + 1 :]), dtype=DType.I64)
+        return site.add("Unsqueeze", {"x": found}, axes=[axis])
+
+    return form
+
+
+def _fill(site: Site) -> list[Ref]:
+    given = site.attribute("value", None)
+    value = np.zeros((), np.float32) if given is None else np.asarray(given.numpy()).reshape(())
+    return site.add("Fill", {"dims": site.input(0), "value": site.graph.constant(value, f"{site.name}/constant")})
+
+
+def _top_k(site: Site) -> list[Ref]:
+    """GE's indices and count are i32."""
+    count = site.inner("Cast", {"x": site.input(1)}, TensorType(DType.I32, site.typed(1).shape), dst_type=DType.I32)
+    how = {"sorted": bool(site.attribute("sorted", 1)), "largest": bool(site.attribute("largest", 1))}
+    axis = int(site.attribute("axis", -1))
+    types = [site.outputs[0], TensorType(DType.I32, site.outputs[0].shape)]
+    inputs = {"x": site.input(0), "k": count}
+    values, indices = site.graph.add("TopKV2", site.name, inputs, types, {**how, "dim": axis})
+    if len(site.outputs) < 2:
+        return [values]
+    return [
+        values,
+        site.graph.add("Cast", f"{site.name}/Cast", {"x": indices}, [site.outputs[1]], {"dst_type": DType.I64})[0],
+    ]
+
+
+def _trilu(site: Site) -> list[Ref]:
+    diagonal = site.elements(1, "diagonals")[0] if site.given(1) else 0
+    return site.add("Triu" if site.attribute("upper", 1) else "Tril", {"x": site.input(0)}, diagonal=diagonal)
 
 
 def _cumsum(site: Site) -> list[Ref]:
@@ -429,11 +467,13 @@ _UNARY = (
 FORMS: Mapping[str, Form] = {
     **{name: _same(operator, "x1", "x2") for name, operator in _BINARY.items()},
     **{name: _same(name, "x") for name in _UNARY},
-    "ArgMax": _arg_max,
+    "ArgMax": _arg("ArgMaxV2"),
+    "ArgMin": _arg("ArgMin"),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
+    "ConstantOfShape": _fill,
     "Conv": _conv,
     "CumSum": _cumsum,
     "Div": _div,
@@ -443,6 +483,7 @@ FORMS: Mapping[str, Form] = {
     "Gelu": _gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
+    "IsNaN": _same("IsNan", "x"),
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
@@ -468,7 +509,9 @@ FORMS: Mapping[str, Form] = {
     "Squeeze": _axes("Squeeze", "axis"),
     "Swish": _swish,
     "Tile": _same("Tile", "x", "multiples"),
+    "TopK": _top_k,
     "Transpose": _transpose,
+    "Trilu": _trilu,
     "Unsqueeze": _axes("Unsqueeze", "axes"),
     "Where": _same("SelectV2", "condition", "then", "else"),
 }

@@ -145,11 +145,14 @@ def _reduction(node: ir.Node, rewriter: Rewriter) -> None:
 def _reduce_sum(node: ir.Node, rewriter: Rewriter) -> None:
     """Axes stay an input; that all are meant is said."""
     axes = _input(node, 1)
-    if axes is None and not _value(node, "noop_with_empty_axes", 0):
+    known = axes is not None and is_constant(axes)
+    if _value(node, "noop_with_empty_axes", 0) and not (known and _ints(node, 1, "axes")):
+        raise Unspeakable("it may reduce over no axis (noop_with_empty_axes), which the plugin does not read")
+    node.attributes.pop("noop_with_empty_axes", None)
+    if axes is None or (known and not _ints(node, 1, "axes")):
         every = rewriter.constant(np.arange(_rank(node.inputs[0]), dtype=np.int64), "axes")
         node.resize_inputs(2)
         node.replace_input_with(1, every)
-    node.attributes.pop("noop_with_empty_axes", None) if axes is not None or _input(node, 1) is not None else None
 
 
 def _shape(node: ir.Node, rewriter: Rewriter) -> None:

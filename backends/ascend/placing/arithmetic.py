@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Scalar
+from tilewright.backends.ascend.placing.angles import ANGLES
 from tilewright.backends.ascend.placing.loads import Loads
 from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
 from tilewright.backends.ascend.placing.special import SPECIAL, power
@@ -251,9 +252,10 @@ class Arithmetic(Loads):
         wide = self._strip(self.carry(piece, DType.F32))
         if op in _ROUNDING:
             return self.carry(self.rounded(wide, _ROUNDING[op]), dtype)
-        if op not in SPECIAL:
+        function = SPECIAL.get(op) or ANGLES.get(op)
+        if function is None:
             raise self.unsupported(op)
-        return self.carry(SPECIAL[op](self, wide), dtype)
+        return self.carry(function(self, wide), dtype)
 
     def _binary_value(self, v: Binary, op: str, a: Value, b: Value) -> Piece:
         dtype = self.carrier(v)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Block, Loop, View
-from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, factor_of, flat_index
@@ -104,7 +104,7 @@ class CubePart(OperandPart):
             loops = {f.var for f, _ in self._reduction_loops(node)}
             while frame.var in loops:
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
-            shape = (c.lanes(row), c.lanes(column))
+            shape = (round_up(c.lanes(row), FRACTAL), round_up(c.lanes(column), FRACTAL))
             name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=frame)
             tile = Ref(node.tile, node.axes, node.value.dtype)
             exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
@@ -117,8 +117,8 @@ class CubePart(OperandPart):
         """What the target does with sums of these columns; a bias has to fit the table and end with whole blocks."""
         c = self.context
         features = c.target.features
-        if "fixpipe_gm" not in features:
-            return Way(False, frozenset(), frozenset(), frozenset())
+        if c.fused:
+            return Way(False, frozenset([DType.F16]), frozenset(), frozenset())
         halves = (DType.F16, DType.BF16) if "fixpipe_cast" in features else ()
         fits = 4 * round_up(c.lanes(column), _ROW) <= c.target.memory["bt"].size
         biases = (DType.F32, DType.F16, DType.I32) if fits else ()
@@ -236,6 +236,36 @@ class CubePart(OperandPart):
             dst = View(total.workspace, ZERO, ((rows, as_expr(pitch)), (columns, constant(1))))
             self._fixpipe(total.frame, total, dst)
         return total.workspace, total.axes, total.frame, pitch
+
+    def drained(self, tile: str) -> tuple[str, tuple[str, ...], Frame]:
+        """The finished sum in the unified buffer of a fused core, by rows: its buffer, axes and loop.
+
+        It comes out of L0C in whole fractals; two instructions put their rows in order, one for the whole fractals of
+        a row and one for its end.
+        """
+        c, total = self.context, self.sums[tile]
+        row, column = total.axes
+        frame = c.tree.top if c.stripped else total.frame
+        if ("drained", tile) not in frame.loaded:
+            dtype, lanes = total.exit.dtype, {a: round_up(c.vector_lanes(a), FRACTAL) for a in total.axes}
+            first = {a: c.strip if a == c.split else ZERO for a in total.axes}
+            rows, columns = (c.count(a, True) for a in total.axes)
+            across, down = ceildiv(columns, FRACTAL), ceildiv(rows, FRACTAL) * FRACTAL
+            plane, pitch = lanes[row] * FRACTAL, lanes[column]
+            raw = c.tree.add(f"{tile}_raw", "ub", dtype, (lanes[row] * pitch,), "cube", frame=frame)
+            whole = Block(total.buffer, first[row], first[column], down, across * FRACTAL, whole=True)
+            fine = (constant(FRACTAL), constant(1))
+            dst = View(raw, ZERO, ((across, constant(plane)), (down, constant(FRACTAL)), fine))
+            c.tree.emit(frame, "drain", "cube", "V", dst, whole)
+            name = c.tree.add(f"{tile}_ub", "ub", dtype, (lanes[row], pitch), "cube")
+            full, rest = columns // FRACTAL, columns % FRACTAL
+            for at, ends in ((ZERO, ((full, FRACTAL, plane), (constant(FRACTAL), 1, 1))), (full, ((rest, 1, 1),))):
+                to = ((rows, constant(pitch)), *((n, constant(d)) for n, d, _ in ends))
+                out = ((rows, constant(FRACTAL)), *((n, constant(s)) for n, _, s in ends))
+                views = View(name, at * FRACTAL, to), View(raw, at * plane, out)
+                c.tree.emit(frame, "copy", "vector", "V", *views)
+            frame.loaded["drained", tile] = name
+        return str(frame.loaded["drained", tile]), total.axes, frame
 
     def write(self, node: Write) -> bool:
         """Write a sum straight from L0C; False when it needs more than its exit or is not stored by rows."""

@@ -41,11 +41,12 @@ class Frame:
 
 @dataclass(slots=True)
 class Tree:
-    """Frames from the block loop inwards, and every buffer."""
+    """Frames from the block loop inwards, and every buffer. ``fused``: one core has all pipes."""
 
     frames: list[Frame]
     buffers: dict[str, Buffer] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
+    fused: bool = False
 
     def variable(self, name: str) -> str:
         """A name for a loop's variable that no other loop has."""
@@ -79,7 +80,8 @@ class Tree:
         transpose: bool = False,
         parameters: tuple[tuple[str, Parameter], ...] = (),
     ) -> None:
-        """Append an instruction to ``frame``."""
+        """Append an instruction to ``frame``; a fused core, which does everything, is called a vector core."""
+        core = "vector" if self.fused else core
         frame.nodes.append(
             Instruction(op, core, pipe, dst, srcs, init, transpose, parameters=parameters)  # type: ignore[arg-type]
         )
@@ -97,6 +99,7 @@ class Tree:
         layout: str = "",
     ) -> str:
         """A new buffer; with ``frame`` it has two slots that rotate with that loop. Returns its name."""
+        core = "vector" if self.fused and core is not None else core
         unique, n = name, 2
         while unique in self.buffers:
             unique, n = f"{name}_{n}", n + 1

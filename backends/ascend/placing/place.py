@@ -123,6 +123,7 @@ class Context:
     body: Sequence[Node] = ()
     strip: Expr = ZERO
     stripped: bool = False
+    fused: bool = False
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
@@ -157,7 +158,7 @@ class Context:
     def piece(self) -> int:
         """Lanes of the split axis that a vector core takes at a time."""
         share = self.share()
-        return min(share, round_up(-(-share // self.strips), 8)) if self.stripped else share
+        return min(share, round_up(-(-share // self.strips), 16 if self.fused else 8)) if self.stripped else share
 
     def vector_lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a vector core."""
@@ -165,7 +166,7 @@ class Context:
 
     def vector_offset(self) -> Expr:
         """How many lanes of the split axis come before those that a vector core works on."""
-        return SUBBLOCK * self.share() + self.strip
+        return self.strip if self.fused else SUBBLOCK * self.share() + self.strip
 
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
@@ -193,15 +194,18 @@ class Context:
         from tilewright.backends.ascend.placing.vector import VectorPart
 
         kernel = self.scheduled.kernel
+        for axis in kernel.axes:
+            if bounds(axis.extent, dict(kernel.facts))[0] < 1:
+                raise UnsupportedError(
+                    "ascend-empty",
+                    where=f"kernel {kernel.name} on {self.target.spelling}",
+                    cause=f"axis {axis.name} may be empty",
+                    fix="give the sizes of the inputs a lower bound of 1, or run this kernel on the host",
+                )
         nests = nests_of(self.scheduled.body, kernel.name)
         self.cube_tiles = frozenset(_contractions(self.scheduled.body))
-        if self.cube_tiles and "split" not in self.target.features:
-            raise UnsupportedError(
-                "ascend-fused-core",
-                where=f"kernel {kernel.name} on {self.target.spelling}",
-                cause="the way from L0C through the unified buffer of a fused core is not placed yet",
-                fix="compile this kernel for a 910B target or run it on the host",
-            )
+        self.fused = "split" not in self.target.features
+        self.tree.fused = self.fused
         if self.cube_tiles and len(nests) > 1:
             raise UnsupportedError(
                 "ascend-block-nest",
@@ -219,7 +223,7 @@ class Context:
             self.tree.frames, self.front = [Frame(var)], Frame("")
             self._enter(nest, var)
             self.body = body
-            if self.cube_tiles and int(self.target.extra["subblocks"]) > 1:
+            if self.cube_tiles:
                 self.split = self._split_axis(body)
             vector.order = lane_order(kernel, body, self.lanes) if not self.cube_tiles else _axes(kernel)
             vector.numbers = Numbers(self.scope.facts, made)

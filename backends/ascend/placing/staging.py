@@ -233,10 +233,15 @@ class OperandPart:
         shape = tuple(c.lanes(a) for a in order)
         pitch = row_pitch(shape[1], factor.dtype)
         frame = c.tree.top
+        r, n = (c.count(a) for a in order)
+        if c.fused:
+            view = self.vector.lay(factor.value, order, f"{tile}_in")
+            name = c.tree.add(f"{tile}_in_l1", "l1", factor.dtype, shape, "cube", frame=frame)
+            c.tree.emit(frame, "ub2l1", "cube", "MTE3", Block(name, ZERO, ZERO, r, n), view)
+            return Staged(name, turned)
         workspace = c.tree.add(f"{tile}_in", "gm", factor.dtype, (shape[0], pitch), None, frame=frame, workspace=True)
         self.vector.export(factor.value, order, workspace, pitch)
         name = c.tree.add(f"{tile}_in_l1", "l1", factor.dtype, shape, "cube", frame=frame)
-        r, n = (c.count(a) for a in order)
         source = View(workspace, ZERO, ((r, constant(pitch)), (n, constant(1))))
         c.tree.emit(frame, "nd2nz", "cube", "MTE2", Block(name, ZERO, ZERO, r, n), source)
         return Staged(name, turned)

@@ -103,8 +103,9 @@ class Strips:
         return Strip(name, axes, dtype, True)
 
     def buffer(self, name: str, axes: tuple[str, ...], dtype: DType, frame: Frame, rows: int = 1) -> str:
-        """A buffer for transfers, two slots that rotate with ``frame``."""
-        shape = self.shape(axes, dtype, rows=rows)
+        """A buffer for transfers, two slots that rotate with ``frame``; ``rows`` divides its rows and its columns."""
+        lanes = round_up(self.context.vector_lanes(axes[-1]), rows) if rows > 1 else 0
+        shape = self.shape(axes, dtype, lanes=lanes, rows=rows)
         rotating = frame if frame is not self.context.front else None
         return self.context.tree.add(name, "ub", dtype, shape, "vector", frame=rotating)
 

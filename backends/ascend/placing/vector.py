@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
+from tilewright.backends.ascend.placed.layout import FRACTAL
 from tilewright.backends.ascend.placing.casts import held, steps
 from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
@@ -93,7 +94,8 @@ class VectorPart(Reductions):
         self.begin(value)
         near = next((a for a in reversed(axes) if strides[a] == 1), None)
         natural = (*(a for a in axes if a != near), near) if near is not None else axes
-        if isinstance(value, Load) and (moved := self._moved(value, natural)) is not None:
+        moves = isinstance(value, Load) and (near is not None or not axes)
+        if moves and isinstance(value, Load) and (moved := self._moved(value, natural)) is not None:
             self._leave(node.tensor, moved, flat, natural, strides)
         elif not axes or near == axes[-1]:
             self._leave(node.tensor, self.converted(value, axes, f"{node.tensor}_out"), flat, axes, strides)
@@ -164,6 +166,14 @@ class VectorPart(Reductions):
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
         self.finish()
 
+    def lay(self, value: Value, axes: tuple[str, ...], name: str) -> View:
+        """``value`` in the unified buffer of a fused core, from where it goes on into L1."""
+        self.begin(value)
+        out = self.converted(value, axes, f"{name}_out")
+        view = self.view(out, axes)
+        self.finish()
+        return view
+
     def axes_of(self, value: Value) -> tuple[str, ...]:
         """The axes of ``value`` in the order of the kernel."""
         used = used_symbols(value)
@@ -178,6 +188,9 @@ class VectorPart(Reductions):
     def _import(self, tile: str) -> Strip:
         """A sum of the cube core: this core's rows of it, through the workspace."""
         c = self.context
+        if c.fused:
+            name, axes, _ = self.cube.drained(tile)
+            return Strip(name, axes, c.tree.buffers[name].dtype)
         workspace, axes, frame, pitch = self.cube.export(tile)
         frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
@@ -244,7 +257,8 @@ class VectorPart(Reductions):
         for step in way[:-1]:
             piece = self._strip(self.carry(piece, step))
         top = self.context.tree.top
-        out = Strip(self.buffer(f"{name}_out", axes, final, top), axes, final)
+        turned = bool(top.nodes) and isinstance(top.nodes[-1], Instruction) and top.nodes[-1].op == "transpose"
+        out = Strip(self.buffer(f"{name}_out", axes, final, top, FRACTAL if turned and not way else 1), axes, final)
         if way:
             if DType.BF16 in (piece.dtype, final) and "bf16" not in self.context.target.features:
                 raise self.unsupported(f"a cast of {piece.dtype} to {final}")

@@ -22,7 +22,7 @@ from tilewright.backends.ascend.simulator.products import (
 )
 
 #: Instructions that move bytes, undefined ones included; any other use of an undefined byte is refused.
-MOVES = frozenset(["load"])
+MOVES = frozenset(["load", "drain"])
 #: Instructions that carry lanes from a matrix to a view or back.
 _TRANSFERS = frozenset(["nd2nz", "copy_nz", "copy_in", "copy_out", "ub2l1", "load_scales", "load"])
 

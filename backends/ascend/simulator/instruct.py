@@ -12,7 +12,7 @@ from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator import lanes
-from tilewright.backends.ascend.simulator.execute import MOVES, compute
+from tilewright.backends.ascend.simulator.execute import MOVES, compute, shaped
 from tilewright.backends.ascend.simulator.limits import check_item, spoiled
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.state import Clock, State, Where
@@ -73,7 +73,7 @@ class Memories:
         for p in self.placed.kernel.params:
             if p.role != "out":
                 shape = self.geometry[p.name].shape
-                value = np.ascontiguousarray(inputs[p.name])
+                value = np.asarray(inputs[p.name], order="C")
                 if value.shape != shape or value.dtype != p.dtype.numpy:
                     raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(shape)}")
                 state = self._state(p.name, 0, 0)
@@ -237,7 +237,7 @@ class Memories:
         if state.foreign(where, owner) is None and not state.unwritten(where, part):
             return None
         written = lanes.load(state.defined(owner, g.element_bytes), source, g, np.dtype(np.uint8))
-        return written.swapaxes(0, 1) if node.transpose else written
+        return shaped(written.swapaxes(0, 1) if node.transpose else written, item.dst)
 
     def _define(self, state: State, where: Where, t: Touch, g: Geometry, defined: Array) -> None:
         written = state.defined(self.owners[t.buffer], g.element_bytes)
