@@ -32,7 +32,11 @@ DYNAMIC = """def dynamic(X: f32[M, N], Y: out[i8[M, N]], S: out[f32[M]]):
     s[m] = max(t[m] / f32(127.0), f32(0.000001))
     Y[m, n] = i8(min(max(round(X[m, n] / s[m]), f32(-128.0)), f32(127.0)))
     S[m] = s[m]"""
-FIELDS = {"tensor": {"scales": "1", "at": "0"}, "channel": {"scales": "N", "at": "n"}, "row": {"scales": "M", "at": "m"}}
+FIELDS = {
+    "tensor": {"scales": "1", "at": "0"},
+    "channel": {"scales": "N", "at": "n"},
+    "row": {"scales": "M", "at": "m"},
+}
 SIZES = ({"M": 1, "N": 1}, {"M": 21, "N": 70})
 
 
