@@ -7,13 +7,13 @@ import pytest
 
 from tests.ascend.vector import assert_right, made, values
 
-QUANTIZE = """def quantize(X: f32[M, N], S: const[f32[{scales}]], Z: const[{dtype}[{scales}]], Y: out[{dtype}[M, N]]):
+QUANTIZE = """def quantize(X: f32[M, N], S: const[f32[{of}]], Z: const[{dtype}[{of}]], Y: out[{dtype}[M, N]]):
     where(1 <= M <= 100, 1 <= N <= 300)
     m: M
     n: N
     q[m, n] = round(X[m, n] / S[{at}]) + f32(Z[{at}])
     Y[m, n] = {dtype}(min(max(q[m, n], f32({low}.0)), f32({high}.0)))"""
-DEQUANTIZE = """def dequantize(X: {dtype}[M, N], S: const[f32[{scales}]], Z: const[{dtype}[{scales}]], Y: out[f32[M, N]]):
+DEQUANTIZE = """def dequantize(X: {dtype}[M, N], S: const[f32[{of}]], Z: const[{dtype}[{of}]], Y: out[f32[M, N]]):
     where(1 <= M <= 100, 1 <= N <= 300)
     m: M
     n: N
@@ -32,11 +32,7 @@ DYNAMIC = """def dynamic(X: f32[M, N], Y: out[i8[M, N]], S: out[f32[M]]):
     s[m] = max(t[m] / f32(127.0), f32(0.000001))
     Y[m, n] = i8(min(max(round(X[m, n] / s[m]), f32(-128.0)), f32(127.0)))
     S[m] = s[m]"""
-FIELDS = {
-    "tensor": {"scales": "1", "at": "0"},
-    "channel": {"scales": "N", "at": "n"},
-    "row": {"scales": "M", "at": "m"},
-}
+FIELDS = {"tensor": {"of": "1", "at": "0"}, "channel": {"of": "N", "at": "n"}, "row": {"of": "M", "at": "m"}}
 SIZES = ({"M": 1, "N": 1}, {"M": 21, "N": 70})
 
 
