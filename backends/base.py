@@ -88,10 +88,12 @@ class KernelBackend(Backend):
     """A backend fed with tile IR.
 
     ``apart`` says that its targets have memory of their own beside a host's: what they have no code for is then run on
-    the host part (``Target.host``).
+    the host part (``Target.host``). ``textual`` says that their parts are source text, which is compiled elsewhere: the
+    host part then goes with them as text as well.
     """
 
     apart: ClassVar[bool] = False
+    textual: ClassVar[bool] = False
 
     @abstractmethod
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
@@ -112,6 +114,11 @@ class KernelBackend(Backend):
     @abstractmethod
     def build(self, source: Source, target: Target) -> Binary:
         """Run the toolchain. A compile error here is our bug: raises ``InternalError`` with a bundle."""
+
+    def project(self, source: Source, target: Target) -> Mapping[str, str]:
+        """Every text that a compiler elsewhere needs to build ``source``, by file name."""
+        del target
+        return source.files
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import onnx_ir as ir
-from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Support, name_of
+from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support, name_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import type_of
 from tilewright.ir.symbolic import symbol
@@ -124,10 +124,12 @@ def build_target(
 ) -> TargetBuild:
     """The plan of a target, and its kernels emitted and built. Arguments and errors as of :func:`plan_target`."""
     planned = plan_target(entries, backend, target, names, host)
-    binary = _built(planned.kernels, backend, target, target.folder, observer)
+    binary, _ = _built(planned.kernels, backend, target, target.folder, observer)
     if host is not None and planned.host_kernels:
-        beside = _built(planned.host_kernels, host.backend, host.target, f"{target.folder}/host", observer)
-        binary = Binary({**binary.members, **beside.members}, {**binary.tools, **beside.tools})
+        beside, source = _built(planned.host_kernels, host.backend, host.target, f"{target.folder}/host", observer)
+        text = host.backend.project(source, host.target) if backend.textual else {}
+        files = {f"host/{name}": contents.encode() for name, contents in text.items()}
+        binary = Binary({**binary.members, **beside.members, **files}, {**binary.tools, **beside.tools})
     return TargetBuild(
         target,
         planned.built,
@@ -152,14 +154,16 @@ def forbidden(target: Target, on_host: Sequence[tuple[str, str]]) -> Unsupported
     )
 
 
-def _built(kernels: Sequence[Code], backend: KernelBackend, target: Target, folder: str, observer: Observer) -> Binary:
+def _built(
+    kernels: Sequence[Code], backend: KernelBackend, target: Target, folder: str, observer: Observer
+) -> tuple[Binary, Source]:
     source = backend.emit(kernels, target)
     for code in kernels:
         if isinstance(code, Scheduled):
             observer.text(f"{folder}/{code.kernel.name}.schedule.txt", print_scheduled(code))
     for name, text in source.files.items():
         observer.text(f"{folder}/{name}", text)
-    return backend.build(source, target)
+    return backend.build(source, target), source
 
 
 def _unsupported(target: Target, problems: Sequence[str]) -> UnsupportedError:

@@ -51,7 +51,8 @@ def resolve_targets(options: Options, build: bool = True) -> list[tuple[Backend,
     """
     found: dict[str, tuple[Backend, Target]] = {}
     for spelling in options.targets:
-        backend = find_backend(spelling.partition(":")[0], options.cc, build)
+        kind = spelling.partition(":")[0].partition("+")[0]
+        backend = find_backend(kind, options.cc, build)
         for target in backend.resolve(spelling):
             found.setdefault(target.spelling, (backend, _with_products(target, options)))
     if not found:

@@ -4,8 +4,9 @@
 
 FOLDER holds ``acl/acl.h``; the wheel ``torch-npu`` (BSD) has such headers in ``torch_npu/include/third_party/acl/inc``.
 EXPORT is a folder of ``tilewright export --as dir``: its C and C++ files that are for the host (those that include no
-header of kernels) are compiled, nothing is linked. Every function and every enumerator of the stand-in's headers is
-declared once more behind the real headers, so that a difference is a compiler's error with its name.
+header of kernels, nor one that CANN's build makes of them) are compiled, nothing is linked. Every function and every
+enumerator of the stand-in's headers is declared once more behind the real headers, so that a difference is a compiler's
+error with its name.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: A header of Ascend C: what includes it is for the NPU's compiler.
-_KERNELS = re.compile(r'#\s*include\s*[<"](kernel_operator|kernel_tiling|basic_api|adv_api)')
+#: Headers of Ascend C, and those that its build makes of kernels: what includes them needs more than a host's compiler.
+_KERNELS = re.compile(r'#\s*include\s*[<"](kernel_operator|kernel_tiling|basic_api|adv_api|tile_math|aclrtlaunch_)')
+_INCLUDED = re.compile(r'#\s*include\s*"([^"]+)"')
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _FUNCTION = re.compile(r"(?<![\w;])((?:const\s+)?\w+(?:\s*\*+\s*|\s+))(acl\w+)\s*\(([^(){};]*)\)\s*;")
 _ENUM = re.compile(r"enum\s*\w*\s*(?::\s*\w+\s*)?\{([^}]*)\}")
@@ -61,7 +63,7 @@ def compiles(source: str, include: Sequence[Path], language: str = "c") -> str:
         file, out = Path(folder) / f"checked.{suffix}", Path(folder) / "checked.o"
         file.write_text(source, encoding="utf-8")
         tool = [sys.executable, "-m", "ziglang", "c++" if language == "c++" else "cc"]
-        flags = ["-std=c++17" if language == "c++" else "-std=c11", "-c", "-Wall", "-o", str(out)]
+        flags = ["-std=gnu++17" if language == "c++" else "-std=gnu11", "-D_GNU_SOURCE", "-c", "-o", str(out)]
         flags += [f"-I{path}" for path in include]
         done = subprocess.run([*tool, *flags, str(file)], capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stderr
@@ -97,7 +99,13 @@ def undeclared(stand_in: str, include: Path) -> list[str]:
 def host_sources(folder: Path) -> list[Path]:
     """C and C++ files of an export that are for the host."""
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".c", ".cc", ".cpp") and p.is_file())
-    return [p for p in files if not _KERNELS.search(p.read_text(encoding="utf-8"))]
+    headers = {p.name: p.read_text(encoding="utf-8") for p in folder.rglob("*.h")}
+
+    def is_for_kernels(text: str, seen: frozenset[str]) -> bool:
+        more = [n for n in map(str, _INCLUDED.findall(text)) if n in headers and n not in seen]
+        return bool(_KERNELS.search(text)) or any(is_for_kernels(headers[n], seen | {n}) for n in more)
+
+    return [p for p in files if not is_for_kernels(p.read_text(encoding="utf-8"), frozenset())]
 
 
 def check_export(folder: Path, include: Path) -> list[str]:

@@ -30,7 +30,8 @@ from tilewright.backends.ascend.schedules.schedule import first_fit
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.picture import draw
 from tilewright.backends.ascend.simulator.timeline import trace_of
-from tilewright.backends.ascend.simulator.timing import Timing, launch_time
+from tilewright.backends.ascend.simulator.times import Timing
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.errors import InternalError, TilewrightError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
@@ -56,8 +57,8 @@ ABOUT = """# Cycles on the model of Ascend cores
 Written by `python scripts/simulate_ascend.py --table`. **Modelled, never run on a device**: each number follows from
 the `[cycles]` of `backends/ascend/targets`, whose sources stand there, and from the simple model of shared memory in
 `backends/ascend/simulator/traffic.py`. `cube` is the share of the multiply-adds that all cube cores could have done in
-the time. One group of cores, the fullest, is simulated. A launch's own start is not counted. Waits are shares of the
-time of a core.
+the time. One group of cores, that with the most to do, is simulated. A launch's own start is not counted. Waits are
+shares of the time of a core.
 
 """
 
@@ -146,7 +147,7 @@ def main() -> int:
         "--size", action="append", default=[], metavar="NAME=N", help="a dimension of the model's kernels"
     )
     parser.add_argument("--groups", type=int, default=None, help="groups of cores; by default all that have work")
-    parser.add_argument("--all-groups", action="store_true", help="simulate every group, not the fullest one")
+    parser.add_argument("--all-groups", action="store_true", help="simulate every group, not that with the most to do")
     parser.add_argument("--trace", type=Path, help="write a trace for ui.perfetto.dev")
     parser.add_argument("--picture", type=Path, help="write a picture (needs matplotlib)")
     parser.add_argument("--data", action="store_true", help="run with random data under all rules, too")

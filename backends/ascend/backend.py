@@ -8,8 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+from tilewright.backends.ascend.ascendc.emit import Form, kernel_source
+from tilewright.backends.ascend.ascendc.emit import emit as emit_sources
+from tilewright.backends.ascend.ascendc.signature import signature
 from tilewright.backends.ascend.build import build_sources
-from tilewright.backends.ascend.launch import LAUNCHES, entry_of, groups_of, launch_of, to_json, workspace_layout
+from tilewright.backends.ascend.launch import LAUNCHES, groups_of, launch_of, to_json
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placed.text import text_of
 from tilewright.backends.ascend.placing.place import place
@@ -27,6 +30,8 @@ from tilewright.target import Target
 DEFAULT = "ascend:910b3"
 #: What ``+host=`` takes besides the spellings of CPU targets: the least that servers of that kind have.
 HOSTS: Mapping[str, str] = {"x86-64": "x86-64-v3", "aarch64": "aarch64"}
+#: The forms of Ascend C that CANN 9 and CANN 8 build.
+FORMS: tuple[Form, ...] = ("asc", "launch")
 #: Schedules of a kernel that are tried before it is given to the host part.
 _TRIED = 16
 
@@ -44,6 +49,7 @@ class AscendBackend(KernelBackend):
 
     name: ClassVar[str] = "ascend"
     apart: ClassVar[bool] = True
+    textual: ClassVar[bool] = True
     folder: ClassVar[Path] = Path(__file__).parent
 
     def __init__(self, tools: object = None):
@@ -82,19 +88,18 @@ class AscendBackend(KernelBackend):
         """Groups of cores, and the workspace of all of them together."""
         placed = self._placed(scheduled, target)
         groups = groups_of(placed.blocks, target)
-        return LaunchSize(groups, groups * workspace_layout(placed)[1])
+        return LaunchSize(groups, groups * signature(placed).workspace)
 
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
-        """The placed form of each kernel as text, and how each is launched."""
-        files: dict[str, str] = {}
-        launches = []
-        for code in kernels:
-            assert isinstance(code, Scheduled)
-            placed = self._placed(code, target)
-            files[f"{code.kernel.name}.placed.txt"] = text_of(placed)
-            launches.append(launch_of(placed, code.schedule))
+        """Ascend C in both forms that CANN builds, how each kernel is launched, and its placed form, for people."""
+        scheduled = [code for code in kernels if isinstance(code, Scheduled)]
+        placed = [self._placed(code, target) for code in scheduled]
+        launches = [launch_of(p, s.schedule) for p, s in zip(placed, scheduled, strict=True)]
+        files = {f"{p.kernel.name}.placed.txt": text_of(p) for p in placed}
+        for form in FORMS:
+            files |= emit_sources(placed, form).files
         files[LAUNCHES] = to_json(launches)
-        return Source(files, {x.kernel: entry_of(x.kernel) for x in launches})
+        return Source(files, {x.kernel: x.kernel for x in launches})
 
     def build(self, source: Source, target: Target) -> Binary:
         """The artifact's members: sources and launches. There is no compiler for the cores here."""
@@ -119,7 +124,9 @@ def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
     reason = "it has no schedule for these cores"
     for schedule in islice(schedules(kernel, target), _TRIED):
         try:
-            return Placement(schedule, place(apply(kernel, schedule), target))
+            placed = place(apply(kernel, schedule), target)
+            _require_source(placed)
+            return Placement(schedule, placed)
         except (UnsupportedError, ScheduleError) as error:
             reason = error.cause
         except Refused as error:
@@ -127,3 +134,11 @@ def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
         except ValueError as error:  # an index or a size of a form that no rule of placing knows
             reason = f"no rule places it: {error}"
     return Support(False, reason)
+
+
+def _require_source(placed: Placed) -> None:
+    """Raise :class:`ScheduleError` for what cannot be said in Ascend C."""
+    try:
+        kernel_source(placed, FORMS[0])
+    except (AssertionError, KeyError) as error:
+        raise ScheduleError(placed.kernel.name, f"no Ascend C for it: {type(error).__name__} {error}") from error

@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-from tilewright.backends.ascend.placed.form import Barrier, Core, CrossFlag, Flag, Placed, Read, statements
-from tilewright.backends.ascend.placed.layout import round_up
-from tilewright.codegen.cstyle import identifier
+from tilewright.backends.ascend.ascendc.signature import signature
+from tilewright.backends.ascend.placed.form import (
+    GROUP,
+    GROUPS,
+    SUBBLOCK,
+    Barrier,
+    Core,
+    CrossFlag,
+    Flag,
+    Placed,
+    program_of,
+    statements,
+)
+from tilewright.backends.ascend.placed.stream import walk
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.ir.parse import parse
 from tilewright.ir.symbolic import Expr, constant, minimum
+from tilewright.kernel.schedule import Schedule
 from tilewright.target import Target
 from tilewright.tuning.choice import choice_of
 
 #: The file of a :class:`~tilewright.backends.base.Source` that holds the launches.
 LAUNCHES = "launches.json"
-#: Bytes that the start of a buffer in a workspace is a multiple of: a fractal of L0, the widest unit of any transfer.
-_WORKSPACE_ALIGNMENT = 512
+#: The size that a symbolic dimension has where cycles are modelled, and the most statements of a core for that.
+_EXAMPLE, _STATEMENTS = 32, 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +40,38 @@ class Launch:
     """How to start one kernel.
 
     Attributes:
-        kernel: name of the lowered kernel; ``entry`` is the symbol of its function.
-        target: what it was placed for.
-        buffers: parameters, in the order in which the launch passes their addresses, with their element types.
-        dims: dimension symbols, in the order in which the launch passes their values as 64-bit integers.
+        kernel: name of the lowered kernel, and of its function.
+        target: what it was placed for; ``architecture`` and ``soc`` are what CANN calls that.
+        kind: which cores a launch is for (:class:`~tilewright.backends.ascend.ascendc.signature.Signature`).
+        arguments: name and kind of each, in call order: addresses, then the values of dimension symbols.
         cores: the kinds of core that have work.
-        blocks: independent pieces of work; ``groups``, of cores, that take them in turn. Over ``dims``.
-        workspace: bytes of global memory for each group; no workspace is passed where it is 0.
-        fault: whether the launch passes the word in which a kernel stores 1 for an index outside its tensor.
+        blocks: independent pieces of work; ``groups``, of cores, that take them in turn. Over the dimension symbols.
+        cores_a_block: blocks that a launch counts for each group.
+        workspace: bytes of global memory for each group; 0 where none is passed.
         flags, barriers, meetings: statements of the program: flags set, barriers, flags set between cores.
         choice: where the schedule comes from, for people.
+        modelled_cycles: that a launch takes on the model of the machine, at the sizes ``modelled_at``, and those cycles
+            in nanoseconds; 0 where nothing was modelled. No device was asked.
     """
 
     kernel: str
-    entry: str
     target: str
-    buffers: tuple[tuple[str, str], ...]
-    dims: tuple[str, ...]
+    architecture: int
+    soc: str
+    kind: str
+    arguments: tuple[tuple[str, str], ...]
     cores: tuple[Core, ...]
     blocks: Expr
     groups: Expr
+    cores_a_block: int = 1
     workspace: int = 0
-    fault: bool = False
     flags: int = 0
     barriers: int = 0
     meetings: int = 0
     choice: str = "heuristic"
-
-    @property
-    def scratch(self) -> Expr:
-        """Bytes of workspace of all groups together."""
-        return self.groups * self.workspace
-
-
-def entry_of(kernel: str) -> str:
-    """The symbol of a kernel's function."""
-    return f"tw_{identifier(kernel)}"
+    modelled_cycles: int = 0
+    modelled_ns: int = 0
+    modelled_at: str = ""
 
 
 def groups_of(blocks: Expr, target: Target) -> Expr:
@@ -69,40 +79,41 @@ def groups_of(blocks: Expr, target: Target) -> Expr:
     return minimum(blocks, constant(target.units))
 
 
-def workspace_layout(placed: Placed) -> tuple[dict[str, int], int]:
-    """Offset in bytes of each workspace buffer in the region of a group, and the size of that region.
-
-    Buffers lie in the order of ``placed.buffers``. Raises ``ValueError`` for one of symbolic size.
-    """
-    offsets: dict[str, int] = {}
-    end = 0
-    for buffer in placed.buffers:
-        if buffer.workspace:
-            offsets[buffer.name] = end
-            end = round_up(end + buffer.slots * buffer.slot_bytes, _WORKSPACE_ALIGNMENT)
-    return offsets, end
-
-
-def launch_of(placed: Placed, schedule: Any = None) -> Launch:
-    """How ``placed`` is started; ``schedule`` is told where it is given."""
-    every = list(statements(placed.body))
-    kernel = placed.kernel
+def launch_of(placed: Placed, schedule: Schedule) -> Launch:
+    """How ``placed`` is started, which was scheduled so."""
+    called, target, every = signature(placed), placed.target, list(statements(placed.body))
+    sizes = {name: max(r.lo, min(r.hi, _EXAMPLE)) // r.divisor * r.divisor for name, r in placed.kernel.facts}
+    cycles = _modelled(placed, sizes)
     return Launch(
-        kernel=kernel.name,
-        entry=entry_of(kernel.name),
-        target=placed.target.spelling,
-        buffers=tuple((p.name, str(p.dtype)) for p in kernel.params),
-        dims=tuple(name for name, _ in kernel.facts),
+        kernel=placed.kernel.name,
+        target=target.spelling,
+        architecture=int(target.extra["architecture"]),
+        soc=str(target.extra["soc"]),
+        kind=called.kind,
+        arguments=tuple((a.name, a.kind) for a in called.arguments),
         cores=placed.cores,
         blocks=placed.blocks,
-        groups=groups_of(placed.blocks, placed.target),
-        workspace=workspace_layout(placed)[1],
-        fault=any(isinstance(s, Read) for s in every),
+        groups=groups_of(placed.blocks, target),
+        cores_a_block=called.cores_a_block,
+        workspace=called.workspace,
         flags=sum(isinstance(s, Flag) and s.action == "set" for s in every),
         barriers=sum(isinstance(s, Barrier) for s in every),
         meetings=sum(isinstance(s, CrossFlag) and s.action == "set" for s in every),
-        choice="heuristic" if schedule is None else choice_of(schedule),
+        choice=choice_of(schedule),
+        modelled_cycles=cycles,
+        modelled_ns=round(cycles * 1000 / float(target.extra["clock_mhz"])),
+        modelled_at=", ".join(f"{name}={value}" for name, value in sizes.items()) if cycles else "",
     )
+
+
+def _modelled(placed: Placed, sizes: Mapping[str, int]) -> int:
+    """Cycles of a launch on the model; 0 where a core runs so many statements that modelling takes seconds."""
+    group = {**sizes, str(GROUP): 0, str(GROUPS): max(1, groups_of(placed.blocks, placed.target).evaluate(sizes))}
+    for core in placed.cores:
+        run = walk(program_of(placed.body, core), {**group, str(SUBBLOCK): 0}, "")
+        if sum(1 for _ in islice(run, _STATEMENTS)) == _STATEMENTS:
+            return 0
+    return round(launch_time(placed, sizes).cycles)
 
 
 def to_json(launches: Sequence[Launch]) -> str:
@@ -118,6 +129,6 @@ def from_json(text: str) -> tuple[Launch, ...]:
 
 def _launch(d: Mapping[str, Any]) -> Launch:
     given = {**d, "blocks": parse(d["blocks"]), "groups": parse(d["groups"])}
-    given["buffers"] = tuple((str(name), str(dtype)) for name, dtype in d["buffers"])
-    given["dims"], given["cores"] = tuple(d["dims"]), tuple(d["cores"])
+    given["arguments"] = tuple((str(name), str(kind)) for name, kind in d["arguments"])
+    given["cores"] = tuple(d["cores"])
     return Launch(**given)

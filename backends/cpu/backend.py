@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -86,6 +87,11 @@ class CpuBackend(KernelBackend):
         else:
             library = bare.link(objects, options)
         return Binary({LIBRARY: library}, {"cc": tools.version})
+
+    def project(self, source: Source, target: Target) -> Mapping[str, str]:
+        """Also the headers, and ``options.json``: a compiler's options by processor family, ``common`` of all."""
+        options = {"common": ["-O3", *machine.FLAGS], target.family: machine.march_of(target)}
+        return {**source.files, **machine.headers(), "options.json": json.dumps(options, indent=1) + "\n"}
 
     def resolve(self, spelling: str) -> tuple[Target, ...]:
         """Also ``cpu``, the portable set, and ``cpu:native``."""

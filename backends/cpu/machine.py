@@ -63,14 +63,19 @@ def lanes(target: Target) -> int:
     return target.vector_bytes // 4
 
 
+def march_of(target: Target) -> list[str]:
+    """The options that choose the machine, for clang and gcc."""
+    first, *more = str(codegen(target)["march"]).split()
+    return [f"-march={first}", *more]
+
+
 def flags(target: Target, tools: Toolchain) -> tuple[str, ...]:
     """Compiler options of a target for a toolchain.
 
     A bare clang is given what ``zig cc -O3`` gives it: -O2, frame pointers, and no tuning for one processor.
     """
     table = codegen(target)
-    first, *more = str(table["march"]).split()
-    march = (f"-march={first}", *more)
+    march = tuple(march_of(target))
     if tools.linker:
         triple = target.triple.partition(".")[0]  # without the version of the C library
         tuning = ("-mtune=generic", "-O2", "-fno-omit-frame-pointer")

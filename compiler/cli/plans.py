@@ -78,23 +78,28 @@ def sources(artifact: Artifact, target: TargetInfo) -> Iterator[str]:
 
 def _source_line(k: Mapping[str, Any]) -> str:
     workspace = f", {size(k['workspace'])} of workspace a group" if k["workspace"] else ""
-    fault = ", a word for faults" if k["fault"] else ""
+    fault = ", a word for faults" if any(kind == "fault" for _, kind in k["arguments"]) else ""
     counts = f"{k['flags']} flags, {k['barriers']} barriers, {k['meetings']} flags between cores"
     where = f"{' and '.join(k['cores'])} cores, {k['groups']} groups"
-    return f"{k['entry']}: {where}{workspace}{fault}; {counts}; {k['choice']}"
+    took = f"{k['modelled_cycles']} cycles ({k['modelled_ns'] / 1000:.1f} µs) modelled"
+    at = f" at {k['modelled_at']}" if k["modelled_at"] else ""
+    modelled = f"; {took}{at}" if k["modelled_cycles"] else ""
+    return f"{k['kernel']}: {where}{workspace}{fault}; {counts}; {k['choice']}{modelled}"
 
 
 def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
     """The launches of a part that is source text, in the plan's order."""
     member = target.members["launches.json"]
-    kinds = {"entry": str, "groups": str, "choice": str, "workspace": int, "fault": bool, "cores": list}
-    kinds |= dict.fromkeys(("flags", "barriers", "meetings"), int)
+    kinds = {"kernel": str, "groups": str, "choice": str, "workspace": int, "cores": list, "arguments": list}
+    kinds |= dict.fromkeys(("flags", "barriers", "meetings", "modelled_cycles", "modelled_ns"), int)
+    kinds["modelled_at"] = str
     try:
         told = json.loads(bytes(artifact.checked(member)))
         for launch in told:
             if not all(isinstance(launch[name], kind) for name, kind in kinds.items()):
                 raise TypeError("a launch is malformed")
             launch["cores"] = [str(c) for c in launch["cores"]]
+            launch["arguments"] = [(str(name), str(kind)) for name, kind in launch["arguments"]]
         return list(told)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise artifact.damaged(member, f"it is no list of launches ({error})") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from tilewright.ir.parse import parse
 from tilewright.package.atomic import atomic_file
 from tilewright.package.embed import embed_artifact
 from tilewright.package.native import BASELINE, PJRT_HEADERS, CompilesC, build_pjrt_stub, build_stub, read_native
+from tilewright.package.project import project_files
 from tilewright.runtime.format import MANIFEST, WEIGHTS, read_directory
 
 Kind = Literal["dir", "so", "exe"]
@@ -26,7 +28,8 @@ def export(artifact: Path, kind: Kind, out: Path, toolchain: CompilesC, *, famil
 
     Args:
         artifact: a ``.tw`` file whose integrity was checked.
-        kind: ``dir``: the artifact, the C headers, an example and the small members unpacked. ``so``: a shared
+        kind: ``dir``: the artifact, the C headers, an example and the small members unpacked; of a part that is source
+            text, a project for its toolkit (in a folder of its own where there are other parts). ``so``: a shared
             library with everything inside and, beside it, its C header. ``exe``: a program, ``.npy`` files in and out.
         out: the folder or file to write.
         toolchain: compiles the loader (``so``, ``exe``).
@@ -66,9 +69,15 @@ def _program_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [t for t in manifest["targets"] if "program.json" in t["members"]]
 
 
+def _source_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parts whose kernels are source text."""
+    return [t for t in manifest["targets"] if "launches.json" in t["members"] and "modules.bin" not in t["members"]]
+
+
 def _families(manifest: dict[str, Any]) -> list[str]:
     """Processor families of the parts that the executor runs: on the processor, or on a GPU beside it."""
-    parts = [t for t in manifest["targets"] if "program.json" not in t["members"]]
+    sources = _source_parts(manifest)
+    parts = [t for t in manifest["targets"] if "program.json" not in t["members"] and t not in sources]
     return sorted({t.get("family") or t.get("host", {}).get("family", "") for t in parts} - {""})
 
 
@@ -95,6 +104,13 @@ def _family(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
             where=where,
             cause="its programs need a PJRT plugin, and it has no CPU part",
             fix="export it --as exe or --as dir, or compile the model with -t cpu as well",
+        )
+    if not families and _source_parts(manifest):
+        raise UnsupportedError(
+            "export-without-cpu",
+            where=where,
+            cause="its kernels are source text, which the device's own toolkit compiles",
+            fix="export it --as dir, which is a project for that toolkit, or compile the model with -t cpu as well",
         )
     if not families:
         raise UnsupportedError(
@@ -138,14 +154,33 @@ def _export_folder(data: bytes, manifest: dict[str, Any], out: Path) -> list[Pat
         "model.tw": data,
         "tilewright.h": read_native("tilewright.h").encode(),
     }
+    directory = read_directory(memoryview(data), str(out))
+
+    def read(name: str) -> bytes:
+        member = directory[name]
+        return data[member.offset : member.offset + member.size]
+
+    sources = _source_parts(manifest)
+    for part in sources:
+        alone = len(manifest["targets"]) == 1
+        folder = "" if alone else f"{re.sub(r'[^A-Za-z0-9.]+', '-', part['target'])}/"
+        files |= {f"{folder}{name}": contents for name, contents in project_files(manifest, part, read).items()}
+    if len(sources) == len(manifest["targets"]):
+        return _write_all(out, {name: contents for name, contents in files.items() if name not in _LOADED})
     if _program_parts(manifest):
         files |= {name: read_native(name).encode() for name in (*PJRT_HEADERS, "pjrt_run.c")}
         files["README"] = _pjrt_readme(manifest).encode()
     if _families(manifest) or not _program_parts(manifest):
         files["main.c"] = _example(manifest).encode()
-    for name, member in read_directory(memoryview(data), str(out)).items():
-        if name != WEIGHTS:
-            files[f"members/{name}"] = data[member.offset : member.offset + member.size]
+    files |= {f"members/{name}": read(name) for name in directory if name != WEIGHTS}
+    return _write_all(out, files)
+
+
+#: What a folder for the runtime's own loader has besides.
+_LOADED = ("model.tw", "tilewright.h")
+
+
+def _write_all(out: Path, files: Mapping[str, bytes]) -> list[Path]:
     written = []
     for name, contents in files.items():
         path = out / name

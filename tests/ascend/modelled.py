@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.ascendc.emit import Form, Sources, emit
-from tilewright.backends.ascend.ascendc.signature import Signature
+from tilewright.backends.ascend.ascendc.emit import Form, Sources, emit_kernel
+from tilewright.backends.ascend.ascendc.signature import Signature, signature
 from tilewright.backends.ascend.placed.form import Placed
 
 Array = np.ndarray[Any, Any]
@@ -57,10 +57,12 @@ def launcher(sources: Sources) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compile_library(files: Mapping[str, str], main: str, architecture: int, command: Sequence[str] = ()) -> Path:
+def compile_library(
+    files: Mapping[str, str], main: str, architecture: int, command: Sequence[str] = (), level: str = "-O1"
+) -> Path:
     """A shared library of ``main`` among ``files``, beside the model's headers; made once for the same text."""
     command = list(command) or compiler()
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c++17", level, "-shared", "-fPIC", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", f"-D__NPU_ARCH__={architecture}"]
     texts = {**{p.name: p.read_text(encoding="utf-8") for p in sorted(MODEL.glob("*.h"))}, **files}
     key = hashlib.sha256(repr((command, flags, sorted(texts.items()), main)).encode()).hexdigest()[:24]
@@ -87,13 +89,16 @@ class Modelled:
     signatures: Mapping[str, Signature]
 
     def run(
-        self, placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int = 2
+        self, placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int = 2, symbol: str = ""
     ) -> tuple[dict[str, Array], bool]:
         """The outputs, and whether the fault word was set. Raises :class:`ModelRefusedError`."""
-        sig = self.signatures[placed.kernel.name]
+        symbol = symbol or placed.kernel.name
+        sig = self.signatures[symbol]
         memory: dict[str, Array] = {}
         for p in placed.kernel.params:
-            if p.role == "out":
+            if p.alias is not None:
+                memory[p.name] = inputs[p.alias].copy()
+            elif p.role == "out":
                 memory[p.name] = np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy)
             else:
                 memory[p.name] = np.ascontiguousarray(inputs[p.name])
@@ -106,7 +111,7 @@ class Modelled:
             else:
                 name = a.name if a.kind == "tensor" else f"\0{a.kind}"
                 values.append(ctypes.c_void_p(memory[name].ctypes.data))
-        launch = getattr(self.library, f"aclrtlaunch_{placed.kernel.name}")
+        launch = getattr(self.library, f"aclrtlaunch_{symbol}")
         launch.restype = ctypes.c_uint32
         if launch(ctypes.c_uint32(groups * sig.cores_a_block), None, *values):
             raise ModelRefusedError(self.error())
@@ -120,12 +125,26 @@ class Modelled:
         return bytes(said()).decode()
 
 
-def build(kernels: Sequence[Placed], form: Form = "asc", command: Sequence[str] = ()) -> Modelled:
-    """Emit ``kernels`` (of different names and one architecture), compile them together, and load them."""
-    return load(emit(kernels, form), int(kernels[0].target.extra["architecture"]), command)
+def build(
+    kernels: Sequence[Placed] | Mapping[str, Placed],
+    form: Form = "asc",
+    command: Sequence[str] = (),
+    level: str = "-O1",
+) -> Modelled:
+    """Emit ``kernels`` of one architecture, compile them together, and load them. Their symbols are the keys of a
+    mapping, else their names."""
+    named = kernels if isinstance(kernels, Mapping) else {k.kernel.name: k for k in kernels}
+    if len(named) != len(kernels):
+        raise ValueError("two kernels of one name")
+    files: dict[str, str] = {}
+    for symbol, placed in named.items():
+        files |= emit_kernel(placed, symbol, form)
+    architecture = int(next(iter(named.values())).target.extra["architecture"])
+    sources = Sources(files, {symbol: signature(placed) for symbol, placed in named.items()})
+    return load(sources, architecture, command, level)
 
 
-def load(sources: Sources, architecture: int, command: Sequence[str] = ()) -> Modelled:
+def load(sources: Sources, architecture: int, command: Sequence[str] = (), level: str = "-O1") -> Modelled:
     """Compile ``sources`` together, and load them."""
     files = {**sources.files, "launcher.cpp": launcher(sources)}
     return Modelled(ctypes.CDLL(str(compile_library(files, "launcher.cpp", architecture, command))), sources.signatures)

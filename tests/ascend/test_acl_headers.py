@@ -67,7 +67,9 @@ def test_a_function_that_nobody_has(include: Path) -> None:
 
 def test_only_host_sources_are_compiled(tmp_path: Path, include: Path) -> None:
     (tmp_path / "main.cpp").write_text('#include "acl/acl.h"\nint main() { return aclInit(nullptr); }')
-    (tmp_path / "kernel.cpp").write_text('#include "kernel_operator.h"\nextern "C" __global__ void k() {}')
+    (tmp_path / "kernel.cpp").write_text('#include "tile.h"\nextern "C" __global__ void k() {}')
+    (tmp_path / "tile.h").write_text('#include "kernel_operator.h"\n')
+    (tmp_path / "launch.cpp").write_text('#include "aclrtlaunch_k.h"\nvoid launch() {}')
     assert [p.name for p in host_sources(tmp_path)] == ["main.cpp"]
     assert check_export(tmp_path, include) == []
     (tmp_path / "main.cpp").write_text('#include "acl/acl.h"\nint main() { return aclInit(1.5); }')

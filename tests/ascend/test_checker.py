@@ -183,6 +183,7 @@ def test_a_stale_read_through_another_buffer_is_an_overlap() -> None:
     with pytest.raises(Refused) as refused:
         run(program(body, buffers))
     assert refused.value.kind == "overlap"
+    assert "duplicate" in refused.value.first and "mul" in refused.value.second
 
 
 def test_cross_core_counters_stop_at_fifteen() -> None:

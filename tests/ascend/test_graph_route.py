@@ -306,6 +306,35 @@ def test_spelling(case: str, tmp_path: Path) -> None:
     assert (done := compare("y", got, np.asarray(want))).ok, done
 
 
+@pytest.mark.parametrize("kind", ["i8", "u8 by columns", "u8 with zeros"])
+def test_weights_of_8_bits(kind: str, tmp_path: Path) -> None:
+    """They stay i8 or u8 in the file (where they are not small), with what makes floats of them."""
+    rng = np.random.default_rng(11)
+    weights = (
+        rng.integers(-90, 90, (400, 100)).astype(np.int8)
+        if kind == "i8"
+        else rng.integers(0, 255, (400, 100), np.uint8)
+    )
+    wide = kind != "i8"
+    scale = rng.random(100, np.float32) if wide else np.float32(0.03)
+    zero = rng.integers(0, 9, 100).astype(np.uint8) if kind.endswith("zeros") else np.zeros(scale.shape, weights.dtype)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3, k]) for n, k in (("x", 400), ("y", 100))]
+    held = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in (("q", weights), ("s", scale), ("z", zero))]
+    opsets = [helper.make_opsetid("", 21)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], held), opset_imports=opsets, ir_version=10
+    )
+    written = onnx.load(exported(model, tmp_path / "a") / "model.onnx")
+    assert 1 in {onnx.numpy_helper.to_array(t).dtype.itemsize for t in written.graph.initializer}
+    feed = {"x": rng.standard_normal((3, 400), np.float32)}
+    (want,) = ReferenceEvaluator(model).run(None, feed)
+    assert (done := compare("y", run(tmp_path / "a" / "model.onnx", feed)["y"], np.asarray(want))).ok, done
+
+
 REFUSED = {
     "QuantizeLinear": (
         "m (float[2,6] x) => (uint8[2,6] y) {"
@@ -334,6 +363,14 @@ def test_refused(case: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=reason) as error:
         exported(text_model(body), tmp_path / "a")
     assert error.value.exit_code == 4 and not (tmp_path / "a").exists()
+
+
+def test_nodes_have_names_that_ge_can_refer_to(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h:0"]), helper.make_node("Abs", ["h:0"], ["y"], name="a b:é" * 99)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]))
+    written = onnx.load(exported(model, tmp_path) / "model.onnx")
+    assert all(re.fullmatch(r"[\w./-]{1,200}", n.name, re.ASCII) for n in written.graph.node)
 
 
 @pytest.mark.parametrize("name", ["a;b", "a:0", "$(touch x)", "a b", "it's"])

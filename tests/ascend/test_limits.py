@@ -136,6 +136,8 @@ BAD: dict[str, tuple[str, Instruction]] = {
     "mask without room": ("bounds", make("compare_lt", rows("m1", (2, 1)), rows("f", (16, 1)), rows("g", (16, 1)))),
     "mask of words": ("dtype", make("compare_lt", rows("s", (16, 16), (2, 1)), F, G)),
     "blocks without room": ("bounds", make("brcb", rows("tight", (3, 8), (8, 1)), rows("g", (3, 1), (8, 0)))),
+    "rows of more than a repeat": ("repeat", make("row_max", rows("f", (1, 1)), rows("g", (1, 256), (65, 1)))),
+    "every eighth lane": ("stride", make("copy", rows("f", (8, 1)), rows("g", (8, 8)))),
     "sums of another shape": ("shape", make("row_sum", rows("g", (8, 1)), F)),
     "turned into itself": ("shape", make("transpose", rows("h", (16, 16), (8, 1)), H)),
     "pieces without room": ("bounds", make("transpose", rows("tight", (3, 8), (8, 1)), rows("f", (8, 16), (3, 1)))),

@@ -27,7 +27,7 @@ SHAPES: dict[str, tuple[int | str, ...]] = {"x": ("1..64", 32)}
 
 @lru_cache(maxsize=1)
 def model() -> onnx.ModelProto:
-    """A product with bias and relu, a recurrence that no NPU kernel computes, and a sum with the product."""
+    """A product with bias and relu, a recurrence that no NPU kernel computes, and an elementwise end."""
     random = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> onnx.TensorProto:
@@ -38,14 +38,15 @@ def model() -> onnx.ModelProto:
         helper.make_node("Add", ["p", "b"], ["q"], name="bias"),
         helper.make_node("Relu", ["q"], ["r"], name="relu"),
         helper.make_node("CumSum", ["r", "axis"], ["s"], name="running"),
-        helper.make_node("Add", ["s", "r"], ["y"], name="sum"),
+        helper.make_node("Mul", ["s", "g"], ["t"], name="scale"),
+        helper.make_node("Add", ["t", "r"], ["y"], name="sum"),
     ]
     graph = helper.make_graph(
         nodes,
         "small",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["N", 32])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N", 48])],
-        [weight("w", 32, 48), weight("b", 48), numpy_helper.from_array(np.int64(1), "axis")],
+        [weight("w", 32, 48), weight("b", 48), weight("g", 48), numpy_helper.from_array(np.int64(1), "axis")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
@@ -156,8 +157,9 @@ def test_check_tells_the_host_part_beforehand(tmp_path: Path) -> None:
 def test_inspect_shows_cores_and_flags(path: Path) -> None:
     result = invoke("inspect", path, "--plan")
     assert result.exit_code == 0, result.output
-    assert "kernels as source" in result.output and "cube cores" in result.output
+    assert "kernels as source" in result.output and " cores" in result.output
     assert "launches on the device" in result.output and "flags" in result.output
+    assert "modelled at N=32" in result.output
 
 
 @pytest.mark.parametrize("damage", ["[{}]", "[[1]]", "{", '[{"entry": 3}]', "7"])

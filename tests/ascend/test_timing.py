@@ -14,7 +14,8 @@ from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.timeline import trace_of
-from tilewright.backends.ascend.simulator.timing import Timing, launch_time
+from tilewright.backends.ascend.simulator.times import Timing
+from tilewright.backends.ascend.simulator.timing import launch_time
 from tilewright.ir.symbolic import ZERO, constant
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
@@ -110,6 +111,15 @@ def test_utilisation_counts_real_multiply_adds() -> None:
     one = timed(5120, simulate=1)
     assert one.simulated == 1 and one.macs == pytest.approx(timing.macs, rel=0.05)
     assert one.cycles == pytest.approx(timing.cycles, rel=0.02), "all blocks are alike: one group stands for all"
+
+
+def test_the_group_with_the_most_to_do_is_found() -> None:
+    """Under a causal mask later blocks take longer; the slowest group tells the time of the launch."""
+    dims = {"B": 1, "H": 2, "S": 128, "T": 128}
+    every = launch_time(placed("attention"), dims, groups=4, simulate=None)
+    one = launch_time(placed("attention"), dims, groups=4)
+    assert one.simulated == 1 and one.cycles == pytest.approx(every.cycles)
+    assert one.macs == every.macs
 
 
 def test_more_rows_take_longer_and_bytes_from_dram_are_shared() -> None:

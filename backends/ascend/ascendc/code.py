@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.ascendc.names import Names
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
-from tilewright.ir.symbolic import Atom, Expr, IntLike, Operation, Symbol, as_expr
+from tilewright.ir.symbolic import BUILDERS, Atom, Expr, IntLike, Operation, Symbol, as_expr, symbol
 
 #: Expressions longer than this get a name, and so do all that divide or compare.
 _LONG = 16
@@ -38,7 +38,8 @@ class Code:
     ranges: dict[str, Range]
     levels: list[_Level] = field(default_factory=lambda: [_Level(set(), 1, 1)])
     loose: set[str] = field(default_factory=set)
-    helpers: set[str] = field(default_factory=set)
+    #: What open loops have still to do, ``end - variable``: at least 1 within their bodies.
+    left: dict[Expr, Expr] = field(default_factory=dict)
 
     # -- lines ---------------------------------------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ class Code:
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """``head { … }`` inside an instruction; expressions are still named in the loop around it."""
-        self.line(f"{head} {{")
+        self.line(f"{head} {{".lstrip())
         self.levels[-1].indent += 1
         yield
         self.levels[-1].indent -= 1
@@ -83,11 +84,24 @@ class Code:
 
     def high(self, e: IntLike) -> int:
         """An upper bound."""
-        return bounds(e, self.ranges)[1]
+        return bounds(self._within_loops(as_expr(e)), self.ranges)[1]
 
     def low(self, e: IntLike) -> int:
         """A lower bound."""
-        return bounds(e, self.ranges)[0]
+        return bounds(self._within_loops(as_expr(e)), self.ranges)[0]
+
+    def open_loop(self, variable: str, end: Expr) -> None:
+        """Inside the loop from here on, ``end - variable`` is at least 1."""
+        rest = end - symbol(variable)
+        name = f"_left_{variable}"
+        self.ranges[name] = Range(1, max(1, bounds(rest, self.ranges)[1]))
+        self.left[rest] = symbol(name)
+
+    def _within_loops(self, e: Expr) -> Expr:
+        for rest, known in self.left.items():
+            if e.symbols >= rest.symbols:
+                e = _replaced(e, rest, known)
+        return e
 
     def value(self, e: IntLike, hint: str = "n") -> str:
         """``e`` in C++: inline where short, else by name."""
@@ -187,6 +201,25 @@ def folded(text: str, pad: str, width: int = 120) -> list[str]:
         lines.append(pad + text[: cut + 1])
         text = "    " + text[cut + 2 :]
     return [*lines, pad + text]
+
+
+def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    """``e`` with ``old``, up to a constant, replaced as a whole and among the operands of its operations."""
+    if (e - old).is_constant:
+        return new + (e - old)
+    total = as_expr(0)
+    for monomial, c in e.terms:
+        product = as_expr(c)
+        for atom, power in monomial:
+            one = as_expr(symbol(atom.name)) if isinstance(atom, Symbol) else _operation(atom, old, new)
+            for _ in range(power):
+                product = product * one
+        total = total + product
+    return total
+
+
+def _operation(atom: Operation, old: Expr, new: Expr) -> Expr:
+    return BUILDERS[atom.op](*(_replaced(a, old, new) for a in atom.args))
 
 
 def finite(bound: int) -> bool:

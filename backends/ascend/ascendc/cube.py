@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+import numpy as np
 from tilewright.backends.ascend.ascendc.lanes import BLOCK_BYTES
 from tilewright.backends.ascend.ascendc.names import CPP_TYPES
 from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.ascendc.transfer import fractal_offset, padded_rows
 from tilewright.backends.ascend.placed.form import Block, Instruction, View, statements
+from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr, as_expr, ceildiv
 from tilewright.ir.types import DType
 
@@ -41,15 +43,17 @@ def load(program: Program, node: Instruction) -> None:
     base = fractal_offset(program, src)
     hint = program.tensor[dst.buffer]
     rows, columns = code.value(down, f"{hint}_high"), code.value(across, f"{hint}_wide")
-    by_rows = code.high(down) <= code.high(across)
+    room = [-(-s.value // n) for s, n in zip(target.shape, (high, wide), strict=True)]
+    most_down, most_across = min(code.high(down), room[0]), min(code.high(across), room[1])
+    by_rows = most_down <= most_across
     if by_rows:
         loops, count, stride, gap = rows, columns, step_across, "0"
         near, far = f"i * {code.factor(across, f'{hint}_wide')} * {size}", f"i * {step_down * size}"
-        most = code.high(across)
+        most = most_across
     else:
         loops, count, stride = columns, rows, step_down
         gap = code.value(across - 1, f"{hint}_gap")
-        near, far, most = f"i * {size}", f"i * {step_across * size}", code.high(down)
+        near, far, most = f"i * {size}", f"i * {step_across * size}", most_down
     if most > MAX_REPEATS:
         raise program.refuse(f"{most} fractals in one load")
     params = f"LoadData2DParams(0, {count}, {stride}, 0, {gap}, {flip}, 0)"
@@ -139,7 +143,9 @@ def fixpipe(program: Program, node: Instruction) -> None:
     columns = code.value(src.columns, program.columns_of(src.buffer))
     pitch = code.value(_sum_pitch(program, src.buffer), f"{program.tensor[src.buffer]}_pitch")
     source = program.at(src, _sum_offset(program, src))
-    if isinstance(dst, View):
+    if node.parameter("nz") and isinstance(dst, View):
+        to, apart, config = _memory_fractals(program, dst)
+    elif isinstance(dst, View):
         to, apart, config = _memory_rows(program, dst)
     else:
         to, apart, config = program.at(dst, fractal_offset(program, dst)), str(padded_rows(_buffer(program, dst))), "NZ"
@@ -158,6 +164,7 @@ def _by_channel(program: Program, node: Instruction, parts: tuple[str, ...], con
     table = next(a for a in node.reads if program.buffer(a.buffer).scope == "fb")
     code = program.code
     code.line(f"SetFixPipeConfig({program.at(table, table.offset if isinstance(table, View) else table.column)});")
+    code.line("PipeBarrier<PIPE_FIX>();")
     row_major = "true" if config == "ROW_MAJOR" else "false"
     if config == "ROW_MAJOR":
         code.line("SetFixpipeNz2ndFlag(1, 0, 0);")
@@ -192,4 +199,76 @@ def _memory_rows(program: Program, dst: View) -> tuple[str, str, str]:
     return program.at(dst, dst.offset), code.value(apart, f"{program.tensor[dst.buffer]}_pitch"), "ROW_MAJOR"
 
 
-CUBE: dict[str, Callable[[Program, Instruction], None]] = {"load": load, "mmad": mmad, "fixpipe": fixpipe}
+def _memory_fractals(program: Program, dst: View) -> tuple[str, str, str]:
+    """Fractals in global memory: a view of (columns / c, rows, c), distances in blocks of 32 bytes."""
+    b = program.buffer(dst.buffer)
+    c0 = 32 if b.element_bytes == 1 else 16
+    if len(dst.dims) != 3 or dst.dims[2] != (as_expr(c0), as_expr(1)) or dst.dims[1][1] != c0:
+        raise program.refuse(f"{dst.buffer} is no matrix in fractals")
+    apart = dst.dims[0][1] * b.element_bytes // BLOCK_BYTES
+    return program.at(dst, dst.offset), program.code.value(apart, f"{program.tensor[dst.buffer]}_pitch"), "NZ"
+
+
+def drain(program: Program, node: Instruction) -> None:
+    """Whole fractals of sums into the unified buffer of a fused core, columns of fractals at a time."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(src, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    if not isinstance(dst, View) or len(dst.dims) != 3 or dst.dims[2] != (as_expr(16), as_expr(1)):
+        raise program.refuse(f"sums to {dst.buffer} in other than fractals")
+    rows, pitch = dst.dims[1][0], _sum_pitch(program, src.buffer)
+    if divisor(rows, code.ranges) % 16 or dst.dims[1][1] != 16:
+        raise program.refuse(f"{rows} rows of sums, no whole fractals")
+    wide, high = code.value(dst.dims[0][0], "wide"), code.value(rows // 16, "high")
+    gap = code.value((pitch - rows) // 16, "gap")
+    skip = code.value((dst.dims[0][1] - rows * 16) * b.element_bytes // BLOCK_BYTES, "skip")
+    types = (str(program.buffer(src.buffer).dtype), str(b.dtype))
+    scale = "DeqScale::DEQ_NONE, 0"
+    if types == ("i32", "f16"):
+        half = int(np.float16(float(node.parameter("scale", 1.0))).view(np.uint16))  # type: ignore[arg-type]
+        scale = f"DeqScale::DEQ, {half:#x}"
+    source = program.at(src, _sum_offset(program, src))
+    move = f"DataCopyParams({wide}, {high}, {gap}, {skip})"
+    how = f"DataCopyEnhancedParams(BlockMode::BLOCK_MODE_MATRIX, {scale}, 0, false, pad_t::PAD_NONE, 0)"
+    code.line(f"DataCopy({program.at(dst, dst.offset)}, {source}, {move}, {how});")
+
+
+def load_image(program: Program, node: Instruction) -> None:
+    """Windows of an image as rows of L0A (the image to columns of a convolution), packed as the product reads them."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block) and isinstance(src, Block)
+    code, b = program.code, program.buffer(dst.buffer)
+    if dst.row != 0 or dst.column != 0 or src.row != 0:
+        raise program.refuse(f"a part of {dst.buffer}, whose fractals the product reads without gaps")
+
+    def sizes(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        given = node.parameter(name, default)
+        return given if isinstance(given, tuple) else default
+
+    top, left, bottom, right = sizes("pads", (0, 0, 0, 0))
+    kernel, stride, dilation = (sizes(n, (1, 1)) for n in ("kernel", "stride", "dilation"))
+    height, width = sizes("image", (1, 1))
+    given = [node.parameter(n, 0) for n in ("column", "first")]
+    at = [e if isinstance(e, Expr) else as_expr(int(str(e))) for e in given]
+    channels = code.value(src.columns, program.columns_of(src.buffer))
+    depth = code.value(dst.columns, program.columns_of(dst.buffer))
+    rows = code.value(dst.rows, program.rows_of(dst.buffer))
+    first = [code.value(e, n) for e, n in zip(at, ("window_column", "window"), strict=True)]
+    cpp = CPP_TYPES[b.dtype]
+    pads = f"{program.tensor[dst.buffer]}_pads"
+    with code.block(""):
+        code.line(f"const uint8_t {pads}[4] = {{{left}, {right}, {top}, {bottom}}};")
+        shape = f"{pads}, {height}, {width}, {channels}, {depth}, {rows}, {first[0]}, {first[1]}"
+        window = ", ".join(map(str, (*reversed(stride), *reversed(kernel), *reversed(dilation))))
+        image = program.at(src, fractal_offset(program, src))
+        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}(0))"
+        code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
+
+
+CUBE: dict[str, Callable[[Program, Instruction], None]] = {
+    "load": load,
+    "load_image": load_image,
+    "mmad": mmad,
+    "fixpipe": fixpipe,
+    "drain": drain,
+}

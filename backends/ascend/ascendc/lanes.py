@@ -128,6 +128,12 @@ def spell_lanes(program: Program, views: Sequence[View], call: Call, count_call:
             _columns(program, lanes, more, call, count_call)
 
 
+def at_least_one(program: Program, count: Expr, text: str, stack: ExitStack) -> None:
+    """A mask has at least one lane: where there may be none, nothing is called."""
+    if program.code.low(count) < 1:
+        stack.enter_context(program.code.block(f"if ({text} > 0)"))
+
+
 def row_bound(program: Program, lanes: Lanes, d: int = -2) -> int:
     """Most rows there can be: by what is known of the count, and by the room in the operands."""
     high = program.code.high(lanes.counts[d])
@@ -169,6 +175,8 @@ def _rows(program: Program, lanes: Lanes, more: list[str], call: Call) -> None:
     columns = code.value(lanes.counts[-1], program.columns_of(lanes.views[0].buffer))
     repeats = Repeats(blocks, pitch)
     with ExitStack() as stack:
+        if code.high(lanes.counts[-1]) <= per:
+            at_least_one(program, lanes.counts[-1], columns, stack)
         if row_bound(program, lanes) > MAX_REPEATS:
             stack.enter_context(code.block(f"for (int64_t r = 0; r < {rows}; r += {MAX_REPEATS})"))
             rows = f"Smaller({MAX_REPEATS}, {rows} - r)"
@@ -195,8 +203,7 @@ def _columns(program: Program, lanes: Lanes, more: list[str], call: Call, count_
     repeats = Repeats(blocks, step)
     if high <= per:
         with ExitStack() as stack:
-            if code.low(lanes.counts[-1]) < 1:
-                stack.enter_context(code.block(f"if ({columns} > 0)"))  # a mask has at least one lane
+            at_least_one(program, lanes.counts[-1], columns, stack)
             code.line(call(operands(program, lanes, more), columns, "1", repeats) + ";")
         return
     if high > per * MAX_REPEATS:

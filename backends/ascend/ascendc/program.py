@@ -25,7 +25,7 @@ from tilewright.backends.ascend.placed.form import (
     statements,
 )
 from tilewright.ir.ranges import Range, bounds, divisor
-from tilewright.ir.symbolic import Expr, product
+from tilewright.ir.symbolic import Expr, product, symbol
 from tilewright.kernel.schedule import ScheduleError
 
 #: Logical positions of the memories; the unified buffer's depends on what a buffer is for.
@@ -210,7 +210,9 @@ class Program:
         counted = turn in self._symbols()
         tail = f"++{code.symbols[turn]};" if counted else ""
         with code.loop(f"for (int64_t {name} = {lo}; {name} < {hi}; {advance})", {node.var, turn}, tail):
+            code.open_loop(node.var, node.hi)
             self.statements(node.body)
+            code.left.pop(node.hi - symbol(node.var), None)
         code.inline_after(turn)
 
     def _flag(self, node: Flag) -> None:

@@ -212,43 +212,83 @@ def nd2nz(program: Program, node: Instruction) -> None:
 
 
 def copy_nz(program: Program, node: Instruction) -> None:
-    """Columns of fractals that lie in NZ in global memory already."""
+    """Blocks of 32 bytes as they are: columns of fractals that lie in NZ in global memory already, or a row."""
     dst, src = node.dst, node.reads[0]
-    assert isinstance(dst, Block)
     code, b = program.code, program.buffer(dst.buffer)
     c0 = BLOCK_BYTES // b.element_bytes
-    base = fractal_offset(program, dst)
-    if not isinstance(src, View) or src.dims[-1] != (as_expr(c0), as_expr(1)) or src.dims[-2][1] != c0:
-        raise program.refuse(f"{src.buffer} is no matrix in NZ")
-    rows = src.dims[-2][0]
-    count, pitch = src.dims[-3] if len(src.dims) > 2 else (as_expr(1), rows * c0)
-    if len(src.dims) > 3:
-        raise program.refuse(f"{src.buffer} in NZ has {len(src.dims)} dimensions")
+    if not isinstance(src, View) or src.dims[-1][1] != 1:
+        raise program.refuse(f"{src.buffer} is no run of blocks")
+    if isinstance(dst, View):
+        runs = [(n, a, s) for (n, a), (_, s) in zip(dst.dims, src.dims, strict=True)]
+        to = program.at(dst, dst.offset)
+    else:
+        runs = _fractal_runs(program, dst, src, c0)
+        to = program.at(dst, fractal_offset(program, dst))
+    runs = _joined(runs)
+    if len(runs) > 2 or divisor(runs[-1][0], code.ranges) % c0:
+        raise program.refuse(f"{src.buffer} to {dst.buffer} in blocks of 32 bytes")
+    length, hint = runs[-1][0], program.tensor[dst.buffer]
+    if len(runs) == 1:
+        blocks = code.value(length // c0, f"{hint}_blocks")
+        code.line(f"DataCopy({to}, {program.at(src, src.offset)}, DataCopyParams(1, {blocks}, 0, 0));")
+        return
+    count, near, far = runs[0]
     if code.high(count) > MAX_BLOCKS:
-        raise program.refuse(f"{count} columns of fractals in one transfer")
-    length = code.value(rows, program.rows_of(dst.buffer))
-    times = code.value(count, f"{program.tensor[dst.buffer]}_fractals")
-    gap = code.value(pitch // c0 - rows, f"{program.tensor[dst.buffer]}_gap")
-    skip = code.value(padded_rows(b) - rows, f"{program.tensor[dst.buffer]}_skip")
-    source = program.at(src, src.offset)
-    code.line(f"DataCopy({program.at(dst, base)}, {source}, DataCopyParams({times}, {length}, {gap}, {skip}));")
+        raise program.refuse(f"{count} runs in one transfer")
+    params = [
+        code.value(count, f"{hint}_fractals"),
+        code.value(length // c0, program.rows_of(dst.buffer)),
+        code.value((far - length) // c0, f"{hint}_gap"),
+        code.value((near - length) // c0, f"{hint}_skip"),
+    ]
+    code.line(f"DataCopy({to}, {program.at(src, src.offset)}, DataCopyParams({', '.join(params)}));")
+
+
+def _fractal_runs(program: Program, dst: Block, src: View, c0: int) -> Dims:
+    """A view of (columns / c0, rows, c0) and the block it goes to, as columns of fractals: count and both distances."""
+    b = program.buffer(dst.buffer)
+    if len(src.dims) != 3 or src.dims[-1][0] != c0 or src.dims[-2][1] != c0:
+        raise program.refuse(f"{src.buffer} is no matrix in fractals")
+    count, pitch = src.dims[0]
+    return [(count, as_expr(padded_rows(b) * c0), pitch), (src.dims[1][0] * c0, as_expr(1), as_expr(1))]
 
 
 def zero_l1(program: Program, node: Instruction) -> None:
-    """Zeros into a block of fractals of L1, in whole columns of 32 bytes."""
+    """Zeros (or a byte) into a block of fractals of L1, in whole columns of 32 bytes."""
     dst = node.dst
-    assert isinstance(dst, Block)
     code, b = program.code, program.buffer(dst.buffer)
-    c0 = BLOCK_BYTES // b.element_bytes
-    to = program.at(dst, fractal_offset(program, dst))
-    cpp = CPP_TYPES[b.dtype]
+    c0, skip = BLOCK_BYTES // b.element_bytes, "0"
+    hint = program.tensor[dst.buffer]
+    if isinstance(dst, View):
+        to, rows, times = program.at(dst, dst.offset), code.value(dst.dims[-1][0] // c0, f"{hint}_blocks"), "1"
+        if len(dst.dims) > 1 or divisor(dst.dims[-1][0], code.ranges) % c0:
+            raise program.refuse(f"zeros into a part of {dst.buffer}")
+    else:
+        to, rows = program.at(dst, fractal_offset(program, dst)), code.value(dst.rows, program.rows_of(dst.buffer))
+        skip = code.value(padded_rows(b) - dst.rows, f"{hint}_skip")
+        times = str(-(-dst.columns.value // c0)) if dst.columns.is_constant else ""
+        times = times or f"CeilDiv({code.value(dst.columns, program.columns_of(dst.buffer))}, {c0})"
+    cpp, value = CPP_TYPES[b.dtype], "0"
     if b.element_bytes == 1:
-        to, cpp = f"{to}.ReinterpretCast<int16_t>()", "int16_t"
-    rows = code.value(dst.rows, program.rows_of(dst.buffer))
-    skip = code.value(padded_rows(b) - dst.rows, f"{program.tensor[dst.buffer]}_skip")
-    times = str(-(-dst.columns.value // c0)) if dst.columns.is_constant else ""
-    times = times or f"CeilDiv({code.value(dst.columns, program.columns_of(dst.buffer))}, {c0})"
-    code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {rows}, {skip}, 0));")
+        byte = int(node.parameter("value", 0)) & 0xFF  # type: ignore[arg-type]
+        to, cpp = f"{to}.ReinterpretCast<uint16_t>()", "uint16_t"
+        value = f"{byte * 0x101:#x}" if byte else "0"
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        _fill_whole(program, node, to, cpp, value)
+        return
+    code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {rows}, {skip}, {value}));")
+
+
+def _fill_whole(program: Program, node: Instruction, to: str, cpp: str, value: str) -> None:
+    """On a fused core a fill is a run of 512 bytes a repeat, of 16-bit elements."""
+    dst, b = node.dst, program.buffer(node.dst.buffer)
+    c0 = BLOCK_BYTES // b.element_bytes
+    whole = isinstance(dst, Block) and dst.rows == padded_rows(b) and dst.columns.is_constant
+    if not whole or b.element_bytes > 2 or cpp == "bfloat16_t":
+        raise program.refuse(f"zeros into a part of {b.name} on a fused core")
+    assert isinstance(dst, Block)
+    times = -(-dst.columns.value // c0) * padded_rows(b) // 16
+    program.code.line(f"InitConstValue({to}, InitConstValueParams<{cpp}>({times}, {value}));")
 
 
 def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:
@@ -260,7 +300,11 @@ def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:
     else:
         count, to = dst.columns, program.at(dst, dst.column)
     source = program.at(src, src.offset if isinstance(src, View) else fractal_offset(program, src))
-    size = b.element_bytes
+    size = program.buffer(src.buffer).element_bytes  # a bias of 16 bits is widened on the way
+    for buffer, lane in ((b, b.element_bytes), (program.buffer(src.buffer), size)):
+        most = min(code.high(count), buffer.slot_bytes // lane)
+        if -(-most * size // unit) * unit // size * lane > buffer.slot_bytes:
+            raise program.refuse(f"{buffer.name} has no room for whole units of {unit} bytes")
     if count.is_constant:
         blocks = str(-(-count.value * size // unit))
     else:

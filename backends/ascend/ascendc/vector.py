@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from tilewright.backends.ascend.ascendc.lanes import (
     BLOCK_BYTES,
     MAX_REPEATS,
+    Lanes,
     Repeats,
+    at_least_one,
     lanes_of,
     outer_loops,
     row_bound,
@@ -17,6 +20,7 @@ from tilewright.backends.ascend.ascendc.names import CPP_TYPES, literal
 from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.ir.ranges import divisor
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 
@@ -32,8 +36,22 @@ _ROUNDS = {
     "trunc": "CAST_TRUNC",
     "round": "CAST_ROUND",
 }
-#: Casts that lose nothing take no rounding.
-_EXACT = frozenset([("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32"), ("i32", "i64")])
+#: Casts that lose nothing, or cut bits, take no rounding (Ascend C reference, Cast, the table of 910B).
+_EXACT = frozenset(
+    [
+        *(("f16", "f32"), ("bf16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i16", "f32")),
+        *(("i32", "i64"), ("i64", "i32"), ("i32", "i16")),
+    ]
+)
+#: What Cast has on a fused core (the same page, the table of 310P); ``CAST_NONE`` is to nearest even where it loses.
+_NEAREST: Mapping[str, str] = {"rint": "CAST_NONE"}
+_FUSED: Mapping[tuple[str, str], Mapping[str, str]] = {
+    **dict.fromkeys((("f16", "f32"), ("i8", "f16"), ("u8", "f16"), ("i32", "i16")), _NEAREST),
+    **dict.fromkeys((("f32", "f16"), ("i32", "f32"), ("i16", "f16")), _NEAREST),
+    **{("f16", to): {**_ROUNDS, "rint": "CAST_NONE"} for to in ("i8", "u8")},
+    ("f16", "i16"): {"rint": "CAST_RINT"},
+    ("f16", "i32"): _ROUNDS,
+}
 
 
 def views(program: Program, node: Instruction) -> tuple[list[View], list[Scalar]]:
@@ -86,7 +104,14 @@ def shift(program: Program, node: Instruction) -> None:
 def cast(program: Program, node: Instruction) -> None:
     """Cast with the rounding of the instruction."""
     source, result = (str(program.buffer(a.buffer).dtype) for a in (node.reads[0], node.dst))
-    mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[str(node.parameter("round", "rint"))]
+    rounding = str(node.parameter("round", "rint"))
+    if int(program.placed.target.extra["architecture"]) == 2002:
+        found = _FUSED.get((source, result), {}).get(rounding)
+        if found is None:
+            raise program.refuse(f"a cast of {source} to {result} by {rounding} on a fused core")
+        mode = found
+    else:
+        mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[rounding]
     _unary_call(program, views(program, node)[0], "Cast", f"RoundMode::{mode}")
 
 
@@ -162,8 +187,6 @@ def brcb(program: Program, node: Instruction) -> None:
     size = program.buffer(dst.buffer).element_bytes
     if len(dst.dims) < 2 or src.dims[-1][1] != 0 or src.dims[-2][1] != 1:
         raise program.refuse(f"a spread of {src.buffer} that is not one element to a block")
-    if any(n != 1 for n, _ in dst.dims[:-2]):
-        raise program.refuse(f"a spread of {src.buffer} over {len(dst.dims)} dimensions")
     rows, pitch = dst.dims[-2]
     blocks = pitch.value * size // BLOCK_BYTES
     _room(program, dst, rows, pitch.value)
@@ -172,11 +195,20 @@ def brcb(program: Program, node: Instruction) -> None:
     high = min(code.high(rows), program.buffer(dst.buffer).slot_bytes // size // pitch.value)
     if -(-high // 8) > MAX_REPEATS:
         raise program.refuse(f"a spread of {high} rows")
+    outer = [(n, a, b) for (n, a), (_, b) in zip(dst.dims[:-2], src.dims[:-2], strict=True) if n != 1]
+    if outer and (divisor(rows, code.ranges) % 8 or any(divisor(b, code.ranges) * size % 32 for _, _, b in outer)):
+        raise program.refuse(f"a spread of {src.buffer} whose groups of rows are not eight at a time")
     count = code.value(rows, program.rows_of(dst.buffer))
     repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"
-    code.line(
-        f"Brcb({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {repeats}, {{{blocks}, {8 * blocks}}});"
-    )
+    with ExitStack() as stack:
+        near, far = [], []
+        for d, (n, a, b) in enumerate(outer):
+            stack.enter_context(code.block(f"for (int64_t i{d} = 0; i{d} < {code.value(n, 'groups_of_rows')}; ++i{d})"))
+            near.append(f"i{d} * {code.factor(a)}")
+            far.append(f"i{d} * {code.factor(b)}")
+        to = program.at(dst, dst.offset, " + ".join(near))
+        source = program.at(src, src.offset, " + ".join(far))
+        code.line(f"Brcb({to}, {source}, {repeats}, {{{blocks}, {8 * blocks}}});")
 
 
 def _room(program: Program, view: View, rows: Expr, pitch: int) -> None:
@@ -202,24 +234,30 @@ def reduce_rows(program: Program, node: Instruction) -> None:
     order = "" if name == "WholeReduceSum" else ", ReduceOrder::ORDER_ONLY_VALUE"
     dims = [d for d in range(len(counts)) if counts[d][0] != 1] or [len(counts) - 1] if counts else []
     width = code.value(columns[0], program.columns_of(src.buffer))
-    if not dims:
-        code.line(f"{name}({program.at(dst, dst.offset)}, {program.at(src, src.offset)}, {width}, 1, 1, 1, 8{order});")
-        return
+    with ExitStack() as stack:
+        at_least_one(program, columns[0], width, stack)
+        if dims:
+            _reduce_dims(program, (dst, src), dims, f"{name}|{width}|{order}")
+        else:
+            ends = f"{program.at(dst, dst.offset)}, {program.at(src, src.offset)}"
+            code.line(f"{name}({ends}, {width}, 1, 1, 1, 8{order});")
+
+
+def _reduce_dims(program: Program, ends: tuple[View, View], dims: list[int], spelling: str) -> None:
+    dst, src = ends
+    counts, size = src.dims[:-1], program.buffer(src.buffer).element_bytes
     steps = [s.value for _, s in dst.dims[: len(counts)]]
-    lanes = type(lanes_of(program, [src]))(
-        (dst, src),
+    lanes = Lanes(
+        ends,
         tuple(counts[d][0] for d in dims),
         (tuple(steps[d] for d in dims), tuple(counts[d][1].value for d in dims)),
         (size, size),
     )
     with outer_loops(program, lanes, 1) as more:
-        _reduce_last(program, lanes, more, f"{name}|{width}|{order}")
+        _reduce_last(program, lanes, more, spelling)
 
 
-def _reduce_last(program: Program, lanes: object, more: list[str], spelling: str) -> None:
-    from tilewright.backends.ascend.ascendc.lanes import Lanes
-
-    assert isinstance(lanes, Lanes)
+def _reduce_last(program: Program, lanes: Lanes, more: list[str], spelling: str) -> None:
     name, width, order = spelling.split("|")
     code = program.code
     rows = code.value(lanes.counts[-1], program.rows_of(lanes.views[1].buffer))
@@ -258,6 +296,49 @@ def gather(program: Program, node: Instruction) -> None:
         program.code.line(f"Gather({to}, {base}, {by}{words}, 0, {count});")
 
 
+def transpose(program: Program, node: Instruction) -> None:
+    """The last two dimensions exchanged: 16 rows at a time, their pieces of 32 bytes as repeats."""
+    (dst, src), _ = views(program, node)
+    size = program.buffer(dst.buffer).element_bytes
+    if any(v.dims[-1][1] != 1 or not v.dims[-2][1].is_constant for v in (dst, src)) or len(dst.dims) > 3:
+        raise program.refuse(f"a transposition of {src.buffer}")
+    code = program.code
+    width = BLOCK_BYTES // size  # columns of the source that one repeat turns
+    pitch = {v: v.dims[-2][1].value for v in (dst, src)}
+    if any(n * size % BLOCK_BYTES for n in pitch.values()):
+        raise program.refuse(f"rows of {src.buffer} or {dst.buffer} are no whole blocks apart")
+    rows, columns = (code.value(n, "turned") for n, _ in src.dims[-2:])
+    if code.high(src.dims[-1][0]) > width * MAX_REPEATS:
+        raise program.refuse(f"a transposition of rows of {src.dims[-1][0]}")
+    cpp = "uint16_t" if size == 2 else "uint32_t"
+    with ExitStack() as stack:
+        more = {dst: "", src: ""}
+        if len(src.dims) > 2 and src.dims[0][0] != 1:
+            count = code.value(src.dims[0][0], "matrices")
+            stack.enter_context(code.block(f"for (int64_t b = 0; b < {count}; ++b)"))
+            more = {v: f"b * {code.factor(v.dims[0][1])} + " for v in (dst, src)}
+        stack.enter_context(code.block(f"for (int64_t i = 0; i < {rows}; i += 16)"))
+        code.line("uint64_t to[16], from[16];")
+        source = program.at(src, src.offset, f"{more[src]}(i + r) * {pitch[src]}")
+        if size == 2:
+            target = program.at(dst, dst.offset, f"{more[dst]}r * {pitch[dst]} + i")
+        else:  # a column of 16 words fills two blocks
+            target = program.at(dst, dst.offset, f"{more[dst]}r / 2 * {pitch[dst]} + i + r % 2 * 8")
+        with code.block("for (int64_t r = 0; r < 16; ++r)"):
+            code.line(f"from[r] = (uint64_t){source}.GetPhyAddr();")
+            code.line(f"to[r] = (uint64_t){target}.GetPhyAddr();")
+        times = f"CeilDiv({columns}, {width})" if not src.dims[-1][0].is_constant else ""
+        times = times or str(-(-src.dims[-1][0].value // width))
+        step = pitch[dst] * size * width // BLOCK_BYTES
+        if times == "1":
+            strides = "0, 0"
+        elif times.isdigit():
+            strides = f"{step}, 1"
+        else:
+            strides = f"{columns} > {width} ? {step} : 0, {columns} > {width} ? 1 : 0"
+        code.line(f"TransDataTo5HD<{cpp}>(to, from, TransDataTo5HDParams(false, false, {times}, {strides}));")
+
+
 VECTOR: dict[str, Callable[[Program, Instruction], None]] = {
     **dict.fromkeys(BINARY, binary),
     **dict.fromkeys(UNARY, unary),
@@ -269,4 +350,5 @@ VECTOR: dict[str, Callable[[Program, Instruction], None]] = {
     "iota": iota,
     "brcb": brcb,
     "gather": gather,
+    "transpose": transpose,
 }

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from tilewright.ir.graph import type_of
+from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Pass, PassResult
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
@@ -165,8 +165,36 @@ def _rotary_embedding(build: _Builder, node: ir.Node) -> ir.Value | None:
     return build("Concat", *parts, axis=3)
 
 
+def _dequantize(build: _Builder, node: ir.Node) -> ir.Value | None:
+    """Constants of 8 bits, one scale for all or one for each index of an axis: ``(Cast(q) - zero) · scale``, which is
+    exact up to the product. Quantized activations stay, and are refused."""
+    q, scale, *rest = node.inputs
+    zero = rest[0] if rest else None
+    constants = [v for v in (q, scale, zero) if v is not None]
+    if q is None or scale is None or not all(map(is_constant, constants)) or _attribute(node, "block_size", 0):
+        return None
+    kind, rank, dtype = type_of(q).dtype, type_of(q).rank, type_of(node.outputs[0]).dtype
+    if kind not in (DType.I8, DType.U8) or dtype is not type_of(scale).dtype:
+        return None
+    shape = [1] * rank
+    if type_of(scale).rank == 1 and rank:
+        shape[int(_attribute(node, "axis", 1)) % rank] = -1
+    elif type_of(scale).rank:
+        return None
+
+    def spread(value: ir.Value) -> ir.Value:
+        array = constant_array(value).astype(dtype.numpy)
+        return build.rewriter.constant(array.reshape(shape) if rank else array, "scale")
+
+    number = build("Cast", q, to=dtype.onnx)
+    if zero is not None and np.any(constant_array(zero)):
+        number = build("Sub", number, spread(zero))
+    return build("Mul", number, spread(scale))
+
+
 #: What to build in place of an operator; ``None`` leaves it to the definition.
 FORMS: Mapping[str, Callable[[_Builder, ir.Node], ir.Value | None]] = {
+    "DequantizeLinear": _dequantize,
     "Gelu": _gelu,
     "Mish": _mish,
     "RMSNormalization": _rms_normalization,

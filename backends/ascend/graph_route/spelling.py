@@ -12,6 +12,7 @@ The last step before writing: what comes out is not for passes any more, which k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ import onnx_ir as ir
 from tilewright.backends.ascend.graph_route.accepted import IR_VERSION, OPSET
 from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.passes.rewrite import Rewriter
+
+#: GE refers to an output as ``node:index``: names of nodes are of what is left, and of this many characters.
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_./\-]")
+MOST_NAME = 200
 
 
 class Unspeakable(Exception):
@@ -48,7 +53,8 @@ def finish(model: ir.Model, source: frozenset[str]) -> None:
         node.domain = ""
         node.version = None
         node.metadata_props.clear()
-        base = node.name or next((str(o.name) for o in node.outputs if o.name), node.op_type)
+        told = node.name or next((str(o.name) for o in node.outputs if o.name), node.op_type)
+        base = _UNNAMEABLE.sub("_", told)[:MOST_NAME]
         name, count = base, 1
         while name in taken:
             count += 1

@@ -132,7 +132,8 @@ class CubePart(OperandPart):
     def _stage_bias(self, load: Load, column: str, dtype: DType) -> str:
         """The row of biases for the columns of this block in the bias table."""
         c = self.context
-        lanes = round_up(c.lanes(column), _ROW)
+        # The way into the table moves 64 bytes of the row at a time: both have room for whole ones.
+        lanes = round_up(c.lanes(column), max(_ROW, 64 * 8 // load.dtype.bits))
         start, count = c.start(column), ceildiv(c.count(column), _ROW) * _ROW
         frame = c.tree.frame_of([start, count])
         row = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, (lanes,), "cube", frame=frame, layout="ND")

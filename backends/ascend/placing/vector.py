@@ -25,6 +25,7 @@ from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.cube import CubePart
+    from tilewright.backends.ascend.placing.frame import Frame
 
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 
@@ -199,8 +200,19 @@ class VectorPart(Reductions):
             strip = Strip(name, axes, dtype)
             source = self.workspace(workspace, axes, pitch)
             c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
-            frame.loaded["import", tile] = strip
+            frame.loaded["import", tile] = self._side_by_side(strip, frame)
         return frame.loaded["import", tile]  # type: ignore[return-value]
+
+    def _side_by_side(self, strip: Strip, frame: Frame) -> Strip:
+        """A column, each lane of which came in a block of its own, as lanes side by side: rows of one lane reduced."""
+        c, axes = self.context, strip.axes
+        if len(axes) < 2 or c.lanes(axes[-1]) > 1 or c.lanes(axes[-2]) == 1:
+            return strip
+        if strip.dtype != DType.F32:
+            raise self.unsupported(f"a column of {strip.dtype} sums")
+        made = Strip(self.buffer(f"{strip.buffer}_column", axes[:-1], strip.dtype, frame), axes[:-1], strip.dtype)
+        c.tree.emit(frame, "row_max", "vector", "V", self.view(made, made.axes), self.view(strip, axes))
+        return made
 
     def _adopt(self, tile: str, piece: Piece, axes: tuple[str, ...], value: Value) -> None:
         """``tile`` becomes what was computed, in the buffer where it is if that is nobody else's."""

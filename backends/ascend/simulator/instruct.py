@@ -192,8 +192,9 @@ class Memories:
             return
         other = state.foreign(where, self.owners[t.buffer])
         if other is not None:
-            name = self.placed.buffers[other].name
-            raise Refused("overlap", f"{t.buffer} was overwritten in the name of {name}", "", item.text)
+            owner, pipe, tick = other
+            message = f"{t.buffer} was overwritten in the name of {self.placed.buffers[owner].name}"
+            raise Refused("overlap", message, self.describe(pipe, tick), item.text)
         if state.unwritten(where, part):
             raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", "", item.text)
 

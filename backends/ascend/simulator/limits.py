@@ -77,7 +77,7 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
     """Lanes side by side, sources of the destination's shape, rows within one repeat."""
     op, dst = node.op, item.dst
     for t in (*item.reads, dst):
-        lonely = (op == "brcb" and t is not dst) or op == "copy"
+        lonely = op == "brcb" and t is not dst
         if t.counts and t.counts[-1] > 1 and t.strides[-1] != 1 and not t.cycle and not lonely and op != "gather":
             raise Refused("stride", f"lanes of {t.buffer} are {t.strides[-1]} elements apart", "", item.text)
     if op in _PLAIN and any(t.counts != dst.counts for t in item.reads):
@@ -85,6 +85,9 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
     if op.startswith("row_"):
         source = item.reads[0]
+        size = known[source.buffer].element_bytes
+        if source.counts[-1] * size > REPEAT_BYTES:
+            raise Refused("repeat", f"{op} of {source.counts[-1]} lanes, more than one repeat", "", item.text)
         if dst.counts not in (source.counts[:-1], (*source.counts[:-1], 1)) and (len(source.counts) > 1):
             raise Refused("shape", f"{op} of {source.counts} into {dst.counts}", "", item.text)
     if op == "select" or op.startswith("compare_"):

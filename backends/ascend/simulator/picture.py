@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER
-from tilewright.backends.ascend.simulator.timing import Span, Timing
+from tilewright.backends.ascend.simulator.times import Span, Timing
 from tilewright.errors import UsageError
 
 #: Colours that are told apart with every kind of colour blindness (Okabe and Ito), by pipe; waiting is grey.

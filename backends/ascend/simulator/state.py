@@ -98,11 +98,14 @@ class State:
         wanted = _ALL if part is None else part
         return bool(((self.valid[where] & wanted) != wanted).any())
 
-    def foreign(self, where: Where, owner: int) -> int | None:
-        """The owner of a block that is another buffer's, if there is one."""
-        others = self.owner[where]
-        others = others[(others != owner) & (others != -1)]
-        return int(others[0]) if others.size else None
+    def foreign(self, where: Where, owner: int) -> tuple[int, int, int] | None:
+        """A block that is another buffer's, if there is one: its owner, and who wrote it (pipe, statement number)."""
+        owners = self.owner[where]
+        others = (owners != owner) & (owners != -1)
+        if not others.any():
+            return None
+        at = int(np.argmax(others))
+        return int(owners[at]), int(self.writer[where][at]), int(self.tick[where][at])
 
     def spoil(self, where: Where, part: Array | None) -> None:
         """These bytes become undefined."""

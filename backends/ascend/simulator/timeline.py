@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER
-from tilewright.backends.ascend.simulator.timing import Timing
+from tilewright.backends.ascend.simulator.times import Timing
 
 
 def trace_of(timing: Timing, title: str) -> str:

@@ -20,20 +20,8 @@ from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Ins
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Evaluator, Item, Reader, lowest, programs, turns
 from tilewright.backends.ascend.simulator.cost import Costs
 from tilewright.backends.ascend.simulator.memory import Refused
-from tilewright.backends.ascend.simulator.traffic import Rates, Traffic, rates
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Something that a pipe does, or waits for, from one cycle to another."""
-
-    core: int
-    pipe: str
-    start: float
-    end: float
-    name: str
-    where: str
-    stall: bool = False
+from tilewright.backends.ascend.simulator.times import Span, Timing
+from tilewright.backends.ascend.simulator.traffic import Traffic, rates
 
 
 @dataclass(slots=True)
@@ -63,58 +51,6 @@ class _Core:
     waiting: dict[str, deque[tuple[Item, float]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What a launch takes on the model.
-
-    Attributes:
-        cycles: from the first issue to the end of the last pipe, of the slowest simulated group.
-        mhz: cycles a microsecond.
-        macs, peak: multiply-adds of the launch, and those possible in ``cycles`` on all cube cores of the device.
-        busy: share of ``cycles`` in which a pipe works, by (kind of core, pipe), averaged over the simulated cores.
-        stalls: cycles waited by (kind of core, pipe, reason), summed over the simulated cores, largest first.
-        spans: what happened, for a timeline; empty unless asked for.
-        cores: kinds of the simulated cores, by number.
-        groups, simulated, blocks: groups of cores of the launch, how many of them were simulated, its blocks.
-        statements: statements issued by the simulated cores.
-        rates: bytes a cycle of the tensors.
-    """
-
-    cycles: float
-    mhz: float
-    macs: float
-    peak: float
-    busy: Mapping[tuple[str, str], float]
-    stalls: tuple[tuple[str, str, str, float], ...]
-    spans: tuple[Span, ...]
-    cores: tuple[str, ...]
-    groups: int
-    simulated: int
-    blocks: int
-    statements: int
-    rates: Rates
-
-    @property
-    def microseconds(self) -> float:
-        return self.cycles / self.mhz
-
-    @property
-    def utilisation(self) -> float:
-        """Multiply-adds done over those that the device's cube units could have done in the time."""
-        return self.macs / self.peak if self.peak else 0.0
-
-    @property
-    def waits(self) -> tuple[tuple[str, str, str, float], ...]:
-        """What is waited for, in shares of the time of a core: first what holds up the cube unit, or where there is no
-        product the busiest pipe, then the rest; largest first."""
-        first = ("cube", "M") if ("cube", "M") in self.busy else ("fused", "M")
-        if first not in self.busy:
-            first = max(self.busy, key=lambda k: self.busy[k], default=first)
-        kinds = {kind: self.cores.count(kind) for kind in self.cores}
-        shares = [(k, p, why, cycles / kinds[k] / self.cycles) for k, p, why, cycles in self.stalls]
-        return tuple(sorted(shares, key=lambda s: ((s[0], s[1]) != first, -s[3])))
-
-
 def launch_time(
     placed: Placed,
     dims: Mapping[str, int],
@@ -129,12 +65,26 @@ def launch_time(
     Args:
         dims: a value for every dimension symbol.
         groups: groups of cores; as many as the target has, or as there are blocks.
-        simulate: how many groups are simulated, those with the most blocks first; ``None`` for all. The others do the
-            same on other blocks, so that one group is enough where all blocks have the same shape.
+        simulate: how many groups are simulated, those with the most to do first; ``None`` for all. The others do the
+            same on other blocks, so that one group tells how long the launch takes.
         spans: whether to keep what happened.
         read: what scalar reads give.
     """
     return _Clockwork(placed, dims, groups, simulate, spans, read).run()
+
+
+def _is_uneven(body: tuple[Node, ...]) -> bool:
+    """Whether a loop inside of a block runs a number of times that depends on the block."""
+    for node in body:
+        if isinstance(node, Loop):
+            inner = list(node.body)
+            while inner:
+                below = inner.pop()
+                if isinstance(below, Loop):
+                    if node.var in below.lo.symbols | below.hi.symbols:
+                        return True
+                    inner += below.body
+    return False
 
 
 class _Clockwork:
@@ -160,23 +110,34 @@ class _Clockwork:
         self.stalls: dict[tuple[str, str, str], float] = {}
         self.flags: dict[tuple[Any, ...], deque[float]] = {}
         self.statements = 0
-        self.macs = 0.0
+        self.counted = 0
         self.depths: set[str] = set()
         self.evaluate = Evaluator(self.buffers)
-        share = self.blocks / -(-self.blocks // self.groups)
-        traffic = Traffic()
         kinds = [(kind, body, sub) for kind, subs, body in programs(placed) for sub in range(subs)]
-        for _, body, sub in kinds:
-            items = (i for i in self._items(body, 0, sub) if i is not None and isinstance(i.node, Instruction))
-            traffic.count(items, self.known)
-        self.rates = rates(traffic, self.target, self.buffers, self.known, self.groups, share)
+        total, order = self._scan(kinds)
+        self.rates = rates(total, self.target, self.buffers, self.known, self.groups, self.share)
+        self.macs = total.macs * self.share
         self.costs = Costs(self.target, self.buffers, self.known, self.rates.by_tensor)
         self.cores = [
             _Core(n, kind, group, self._items(body, group, sub), {p: _Pipe(p) for p in PIPE_ORDER})
-            for n, (group, (kind, body, sub)) in enumerate(product(range(self.simulated), kinds))
+            for n, (group, (kind, body, sub)) in enumerate(product(order[: self.simulated], kinds))
         ]
-        done = sum(-(-(self.blocks - g) // self.groups) for g in range(self.simulated))
-        self.share = self.blocks / done
+
+    def _scan(self, kinds: list[tuple[str, tuple[Node, ...], int]]) -> tuple[Traffic, list[int]]:
+        """What groups of cores do, and the groups, those with the most instructions first.
+
+        Group 0 stands for all where blocks are alike but for their edges; where loops inside a block depend on which
+        block it is, as under a causal mask, every group is gone through.
+        """
+        uneven = _is_uneven(self.placed.body)
+        total, work = Traffic(), []
+        for group in range(self.groups if uneven else 1):
+            before = total.instructions
+            for _, body, sub in kinds:
+                total.count((i for i in self._items(body, group, sub) if i is not None), self.known)
+            work.append((before - total.instructions, group))
+        self.share = 1.0 if uneven else self.blocks / -(-self.blocks // self.groups)
+        return total, [group for _, group in sorted(work)] if uneven else list(range(self.groups))
 
     def _items(self, body: tuple[Node, ...], group: int, sub: int) -> Iterator[Item | None]:
         """The statements of a core; ``None`` for a turn of a loop."""
@@ -289,7 +250,7 @@ class _Clockwork:
         pipe.ended = max(pipe.ended, pipe.free + cost.latency)
         pipe.busy += cost.busy
         if cost.macs:
-            self.macs += cost.macs
+            self.counted += cost.macs
             self.depths.add(str(self.buffers[item.reads[0].buffer].dtype))
         if self.keep:
             self.spans.append(Span(core.number, pipe.name, start, pipe.free, node.op, item.where))
@@ -346,7 +307,7 @@ class _Clockwork:
         return Timing(
             cycles,
             float(self.target.extra["clock_mhz"]),
-            self.macs * self.share,
+            self.counted if self.simulated == self.groups else self.macs,
             cycles * self.target.units * 16 * 16 * step,
             busy,
             tuple(stalls),

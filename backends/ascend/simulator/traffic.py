@@ -20,14 +20,21 @@ from tilewright.target import Target
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes that the cores of one group read and write, by tensor. ``share``: groups that do the same."""
+    """Bytes that groups of cores read and write, by tensor, their multiply-adds, and how many instructions they run."""
 
     read: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
+    macs: int = 0
+    instructions: int = 0
 
     def count(self, items: Iterable[Item], known: Mapping[str, Geometry]) -> None:
-        """Add the transfers of one core."""
+        """Add what one core does; items without a destination are flags and the like."""
         for item in items:
+            if item.dst.empty:
+                continue
+            self.instructions += 1
+            if item.pipe == "M":
+                self.macs += item.dst.counts[0] * item.dst.counts[1] * item.reads[0].counts[1]
             for t, sums in ((item.dst, self.written), *((s, self.read) for s in item.reads)):
                 g = known.get(t.buffer)
                 if g is not None and g.scope == "gm":
@@ -57,7 +64,7 @@ def rates(
     groups: int,
     share: float,
 ) -> Rates:
-    """The rates of a launch on ``groups`` groups of cores; ``traffic`` is that of one, 1/``share`` of it all."""
+    """The rates of a launch on ``groups`` groups of cores; ``traffic`` is 1/``share`` of it all."""
     cycles = target.extra["cycles"]
     sizes = {name: g.slot_bytes * g.slots for name, g in known.items() if g.scope == "gm"}
     total = {name: round(traffic.read.get(name, 0) * share) for name in sizes}

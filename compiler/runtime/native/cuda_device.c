@@ -135,6 +135,8 @@ void twr_device_leave(const tw_plan *plan) {
     plan->device->driver.cuCtxPopCurrent_v2(&old);
 }
 
+void twr_device_synchronize(const tw_plan *plan) { plan->device->driver.cuCtxSynchronize(); }
+
 /* Free and total memory now, with the context current. */
 void twr_device_free_memory(const tw_plan *plan, tw_device *about) {
     size_t left = 0, total = 0;

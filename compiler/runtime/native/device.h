@@ -95,6 +95,7 @@ int32_t twr_device_open(tw_plan *plan, const tw_device_options *options, tw_erro
 void twr_device_close(tw_plan *plan);
 int32_t twr_device_enter(const tw_plan *plan, tw_error *error); /* makes the context current; then twr_device_leave */
 void twr_device_leave(const tw_plan *plan);
+void twr_device_synchronize(const tw_plan *plan); /* all of the device's work, with the context current */
 int32_t twr_device_count(const char *library, int32_t *count, tw_error *error);
 int32_t twr_device_describe(const char *library, int32_t index, tw_device *about, tw_error *error);
 int32_t twr_device_runs(int32_t arch, int32_t major, int32_t minor);

@@ -386,7 +386,7 @@ static double pending_seconds(tw_pending *p) { return p->seconds; }
 
 static void release_device(tw_plan *plan, void *data) {
     if (plan->device == NULL || data == NULL || twr_device_enter(plan, NULL) != TW_OK) return;
-    plan->device->driver.cuCtxSynchronize();
+    twr_device_synchronize(plan);
     twr_device_release(plan, NULL, data);
     twr_device_leave(plan);
 }

@@ -50,11 +50,37 @@ constexpr bool castable()
     return std::is_same<U, int64_t>::value ? one_of<T, int32_t, float> : one_of<T, half>;
 }
 
+// The roundings that a pair of types has on 910B and on 310P; there CAST_NONE is to nearest even where it loses.
+template <class T, class U>
+void check_mode(RoundMode& mode)
+{
+    constexpr bool cut = (std::is_same<U, int64_t>::value && std::is_same<T, int32_t>::value) ||
+                         (std::is_same<U, int32_t>::value && std::is_same<T, int16_t>::value);
+    if (cut && mode != RoundMode::CAST_NONE) {
+        refuse("a cast that cuts bits takes CAST_NONE");
+    }
+    if constexpr (__NPU_ARCH__ == 2002) {
+        constexpr bool wide = one_of<U, int8_t, uint8_t> || (std::is_same<U, half>::value && std::is_same<T, float>::value);
+        constexpr bool nearest = (std::is_same<U, float>::value && std::is_same<T, half>::value) ||
+                                 (std::is_same<U, int32_t>::value && std::is_same<T, float>::value) ||
+                                 (std::is_same<U, int16_t>::value && std::is_same<T, half>::value);
+        constexpr bool bytes = std::is_same<U, half>::value && one_of<T, int8_t, uint8_t>;
+        constexpr bool words = std::is_same<U, half>::value && one_of<T, int16_t, int32_t>;
+        static_assert(cut || wide || nearest || bytes || words, "Cast on a fused core");
+        if (((cut || wide || nearest) && mode != RoundMode::CAST_NONE) || (bytes && mode == RoundMode::CAST_RINT)) {
+            refuse("a rounding that this cast has not on a fused core");
+        }
+        if ((nearest || bytes) && mode == RoundMode::CAST_NONE) {
+            mode = RoundMode::CAST_RINT;
+        }
+    }
+}
+
 template <class T, class U>
 T cast(U x, RoundMode mode)
 {
     static_assert(castable<T, U>(), "Cast");
-    static_assert(__NPU_ARCH__ == 2201 || !one_of<bfloat16_t, T, U>, "Cast");
+    check_mode<T, U>(mode);
     const auto whole = [mode](double v) { return rounded(v, mode); };
     if constexpr (floating<T>) {
         const double value = static_cast<double>(x);  // exact, but for wide integers

@@ -147,7 +147,7 @@ template <class T, class U, class S, class V>
 void Mmad(const LocalTensor<T>& dst, const LocalTensor<U>& fm, const LocalTensor<S>& filter, const LocalTensor<V>& bias,
           const MmadParams& p)
 {
-    static_assert(std::is_same<T, V>::value && __NPU_ARCH__ == 2201, "Mmad with a bias");
+    static_assert(std::is_same<T, V>::value && model::split<T>, "Mmad with a bias");
     bias.in(Hardware::BIAS, "Mmad");
     bias.starts_at(64, "Mmad");
     model::product(dst, fm, filter, p, [&](int64_t j, T) { return *bias.at(bias.byte + j * 4); });
@@ -253,7 +253,7 @@ void drain(const AscendC::LocalTensor<U>& src, int64_t rows, int64_t columns, in
            bool relu, uint64_t word, Store store)
 {
     static_assert(one_of<U, float, int32_t>, "Fixpipe");
-    static_assert(__NPU_ARCH__ == 2201, "Fixpipe");
+    static_assert(model::split<T>, "Fixpipe");
     src.in(Hardware::L0C, "Fixpipe");
     src.starts_at(64, "Fixpipe");
     check_mode<T, U>(mode);
@@ -280,9 +280,12 @@ namespace AscendC {
 template <class T, class U, const FixpipeConfig& config = CFG_ROW_MAJOR>
 void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const FixpipeParamsV220& p)
 {
-    static_assert(config.format == CO2Layout::ROW_MAJOR, "rows to global memory");
+    const int64_t c0 = sizeof(T) == 1 ? 32 : 16, apart = int64_t(p.dstStride);
     model::drain<T>(src, p.mSize, p.nSize, p.srcStride, p.quantPre, p.reluEn, p.deqScalar,
-                    [&](int64_t r, int64_t c, T x) { *dst.at(r * int64_t(p.dstStride) + c) = x; });
+                    [&](int64_t r, int64_t c, T x) {
+                        const int64_t fractal = c / c0 * (apart * 32 / int64_t(sizeof(T))) + r * c0 + c % c0;
+                        *dst.at(config.format == CO2Layout::NZ ? fractal : r * apart + c) = x;
+                    });
 }
 
 template <class T, class U, const FixpipeConfig& config = CFG_ROW_MAJOR>
@@ -328,6 +331,113 @@ void DataCopy(const LocalTensor<T>& dst, const LocalTensor<U>& src, const DataCo
     model::drain<T>(src, p.mSize, p.nSize, p.srcStride, p.quantPre, p.reluPre != 0, 0, [&](int64_t r, int64_t c, T x) {
         *dst.at(dst.byte + (c / c0 * p.dstStride + r) * 32 + c % c0 * int64_t(sizeof(T))) = x;
     });
+}
+
+enum class BlockMode : uint8_t { BLOCK_MODE_NORMAL, BLOCK_MODE_MATRIX, BLOCK_MODE_VECTOR, BLOCK_MODE_SMALL_CHANNEL };
+enum class DeqScale : uint8_t { DEQ_NONE, DEQ, VDEQ, DEQ8, VDEQ8, DEQ16, VDEQ16 };
+enum class pad_t : uint8_t { PAD_NONE };
+
+struct DataCopyEnhancedParams {
+    DataCopyEnhancedParams() = default;
+    DataCopyEnhancedParams(const BlockMode blockModeIn, const DeqScale deqScaleIn, const uint64_t deqValueIn,
+                           Exact<uint8_t> sidStoreModeIn, const bool isReluIn, const pad_t padModeIn,
+                           const uint64_t padValueIn)
+        : blockMode(blockModeIn), deqScale(deqScaleIn), deqValue(deqValueIn), sidStoreMode(sidStoreModeIn),
+          isRelu(isReluIn), padMode(padModeIn), padValue(padValueIn)
+    {
+    }
+    BlockMode blockMode = BlockMode::BLOCK_MODE_NORMAL;
+    DeqScale deqScale = DeqScale::DEQ_NONE;
+    uint64_t deqValue = 0;
+    uint8_t sidStoreMode = 0;
+    bool isRelu = false;
+    pad_t padMode = pad_t::PAD_NONE;
+    uint64_t padValue = 0;
+};
+
+// Whole fractals of sums into the unified buffer of a fused core.
+template <class T, class U>
+void DataCopy(const LocalTensor<T>& dst, const LocalTensor<U>& src, const DataCopyParams& p,
+              const DataCopyEnhancedParams& how)
+{
+    constexpr bool plain = std::is_same<T, U>::value || (std::is_same<T, half>::value && std::is_same<U, float>::value);
+    constexpr bool scaled = std::is_same<T, half>::value && std::is_same<U, int32_t>::value;
+    static_assert(plain || scaled, "DataCopy from L0C");
+    dst.in(Hardware::UB, "DataCopy"), src.in(Hardware::L0C, "DataCopy");
+    dst.starts_at(32, "DataCopy"), src.starts_at(64, "DataCopy");
+    if (how.blockMode != BlockMode::BLOCK_MODE_MATRIX || how.isRelu ||
+        how.deqScale != (scaled ? DeqScale::DEQ : DeqScale::DEQ_NONE)) {
+        model::refuse("a transfer from L0C in another mode");
+    }
+    half scale;
+    scale.bits = static_cast<uint16_t>(how.deqValue);
+    for (int64_t block = 0; block < p.blockCount; ++block) {
+        const int64_t to = dst.byte + block * (p.blockLen * 256 * int64_t(sizeof(T)) + p.dstGap * 32);
+        const int64_t from = src.byte + block * (p.blockLen + p.srcGap) * 1024;
+        for (int64_t i = 0; i < p.blockLen * 256; ++i) {
+            const U x = *src.at(from + i * 4);
+            T& out = *dst.at(to + i * int64_t(sizeof(T)));
+            if constexpr (scaled) {
+                out = static_cast<T>(static_cast<float>(x) * static_cast<float>(scale));
+            } else {
+                out = std::is_same<T, U>::value ? static_cast<T>(x) : static_cast<T>(static_cast<float>(x));
+            }
+        }
+    }
+}
+
+template <class T>
+struct LoadData3DParamsV2 {
+    LoadData3DParamsV2() = default;
+    LoadData3DParamsV2(const uint8_t padListIn[4], Exact<uint16_t> l1HIn, Exact<uint16_t> l1WIn,
+                       Exact<uint16_t> channelSizeIn, Exact<uint16_t> kExtensionIn, Exact<uint16_t> mExtensionIn,
+                       Exact<uint16_t> kStartPtIn, Exact<uint16_t> mStartPtIn, Exact<uint8_t> strideWIn,
+                       Exact<uint8_t> strideHIn, Exact<uint8_t> filterWIn, Exact<uint8_t> filterHIn,
+                       Exact<uint8_t> dilationFilterWIn, Exact<uint8_t> dilationFilterHIn, const bool enTransposeIn,
+                       const bool enSmallKIn, const T padValueIn)
+        : l1H(l1HIn), l1W(l1WIn), channelSize(channelSizeIn), kExtension(kExtensionIn), mExtension(mExtensionIn),
+          kStartPt(kStartPtIn), mStartPt(mStartPtIn), strideW(strideWIn), strideH(strideHIn), filterW(filterWIn),
+          filterH(filterHIn), dilationFilterW(dilationFilterWIn), dilationFilterH(dilationFilterHIn),
+          enTranspose(enTransposeIn), enSmallK(enSmallKIn), padValue(padValueIn)
+    {
+        std::copy(padListIn, padListIn + 4, padList);
+        if (strideW > 63 || strideH > 63 || l1H > 32767 || l1W > 32767 || mStartPt > 32767 || enTranspose || enSmallK) {
+            model::refuse("an image of %u x %u with strides %u and %u", l1H, l1W, strideH, strideW);
+        }
+    }
+    uint8_t padList[4] = {0, 0, 0, 0};
+    uint16_t l1H = 0, l1W = 0, channelSize = 0, kExtension = 0, mExtension = 0, kStartPt = 0, mStartPt = 0;
+    uint8_t strideW = 1, strideH = 1, filterW = 1, filterH = 1, dilationFilterW = 1, dilationFilterH = 1;
+    bool enTranspose = false, enSmallK = false;
+    T padValue = T();
+};
+
+// Rows of windows: row i is the window of output pixel mStartPt + i, column by channel block, then kernel point.
+template <class T>
+void LoadData(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LoadData3DParamsV2<T>& p)
+{
+    dst.in(Hardware::L0A, "LoadData"), src.in(Hardware::L1, "LoadData");
+    dst.starts_at(512, "LoadData"), src.starts_at(32, "LoadData");
+    const int64_t size = sizeof(T), c0 = 32 / size, deep = (p.kExtension + c0 - 1) / c0;
+    const int64_t reach = (p.filterW - 1) * p.dilationFilterW + 1;
+    const int64_t wide = (p.l1W + p.padList[0] + p.padList[1] - reach) / p.strideW + 1;
+    if (p.kStartPt % c0 != 0 || p.channelSize % c0 != 0) {
+        model::refuse("windows from column %u of %u channels", p.kStartPt, p.channelSize);
+    }
+    for (int64_t i = 0; i < p.mExtension; ++i) {
+        const int64_t pixel = p.mStartPt + i;
+        for (int64_t k = 0; k < deep * c0; ++k) {
+            const int64_t column = p.kStartPt + k, point = column / c0 % (p.filterH * p.filterW);
+            const int64_t y = pixel / wide * p.strideH + point / p.filterW * p.dilationFilterH - p.padList[2];
+            const int64_t x = pixel % wide * p.strideW + point % p.filterW * p.dilationFilterW - p.padList[0];
+            const int64_t plane = column / c0 / (p.filterH * p.filterW);
+            T lane = p.padValue;
+            if (y >= 0 && y < p.l1H && x >= 0 && x < p.l1W && plane * c0 < p.channelSize) {
+                lane = *src.at(src.byte + ((plane * p.l1H + y) * p.l1W + x) * 32 + column % c0 * size);
+            }
+            *dst.at(dst.byte + ((i / 16 * deep + k / c0) * 16 + i % 16) * 32 + k % c0 * size) = lane;
+        }
+    }
 }
 
 }  // namespace AscendC

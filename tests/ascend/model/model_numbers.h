@@ -105,6 +105,10 @@ template <class T>
 constexpr bool floating = std::is_same<T, float>::value || std::is_same<T, half>::value ||
                           std::is_same<T, bfloat16_t>::value;
 
+// Whether the cores are split (910B), for what a fused core has not.
+template <class T>
+constexpr bool split = __NPU_ARCH__ == 2201 && sizeof(T) > 0;
+
 template <class T, class... Allowed>
 constexpr bool one_of = (std::is_same<T, Allowed>::value || ...);
 

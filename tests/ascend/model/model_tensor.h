@@ -77,6 +77,8 @@ public:
 
     T GetValue(const uint32_t index) const { return *at(byte + index * sizeof(T)); }
     void SetValue(const uint32_t index, const T value) const { *at(byte + index * sizeof(T)) = value; }
+    // An address that names the byte of the unified buffer.
+    uint64_t GetPhyAddr() const { return uint64_t(1) << 40 | static_cast<uint64_t>(byte); }
     uint32_t GetSize() const { return static_cast<uint32_t>((end - byte) / sizeof(T)); }
     TPosition GetPosition() const { return position; }
 
@@ -147,5 +149,28 @@ private:
 };
 
 }  // namespace AscendC
+
+namespace model {
+
+inline int64_t ub_byte(uint64_t address)
+{
+    const int64_t byte = static_cast<int64_t>(address & 0xFFFFFFFFu);
+    if (address >> 40 != 1) {
+        refuse("an address that is not of a tensor");
+    }
+    aligned(Hardware::UB, byte, 32, "an address");
+    return byte;
+}
+
+template <class T>
+T* in_ub(int64_t byte)
+{
+    if (byte < 0 || byte + static_cast<int64_t>(sizeof(T)) > static_cast<int64_t>(capacity(Hardware::UB))) {
+        refuse("byte %lld of UB, outside the memory", (long long)byte);
+    }
+    return reinterpret_cast<T*>(core().memory(Hardware::UB) + byte);
+}
+
+}  // namespace model
 
 #endif

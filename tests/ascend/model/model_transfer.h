@@ -2,6 +2,7 @@
 #ifndef MODEL_TRANSFER_H
 #define MODEL_TRANSFER_H
 
+#include "model_numbers.h"
 #include "model_tensor.h"
 
 namespace AscendC {
@@ -66,14 +67,21 @@ template <class T>
 struct InitConstValueParams {
     InitConstValueParams() = default;
     InitConstValueParams(Exact<uint16_t> repeatTimesIn, Exact<uint16_t> blockNumIn, Exact<uint16_t> dstGapIn,
-                         int initValueIn)
+                         const int initValueIn)
         : repeatTimes(repeatTimesIn), blockNum(blockNumIn), dstGap(dstGapIn),
           initValue(static_cast<T>(int64_t(initValueIn)))
     {
-        if (repeatTimes > 32767 || blockNum > 32767 || dstGap > 32767) {
+        if (__NPU_ARCH__ != 2201 || repeatTimes > 32767 || blockNum > 32767 || dstGap > 32767) {
             model::refuse("a fill of %u times %u blocks", repeatTimes, blockNum);
         }
     }
+    // Repeats of 512 bytes one behind the other, which is all that a fused core has.
+    InitConstValueParams(Exact<uint16_t> repeatTimesIn, const int initValueIn)
+        : repeatTimes(repeatTimesIn), blockNum(16), initValue(static_cast<T>(int64_t(initValueIn)))
+    {
+        static_assert(split_or_halves, "InitConstValue");
+    }
+    static constexpr bool split_or_halves = model::split<T> || model::one_of<T, int16_t, uint16_t, half>;
     uint16_t repeatTimes = 0, blockNum = 0, dstGap = 0;
     T initValue = T();
 };
@@ -83,7 +91,7 @@ template <class T>
 void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataCopyExtParams& p,
                  const DataCopyPadExtParams<T>& pad)
 {
-    static_assert(__NPU_ARCH__ == 2201, "DataCopyPad");
+    static_assert(model::split<T>, "DataCopyPad");
     dst.in(Hardware::UB, "DataCopyPad");
     dst.starts_at(32, "DataCopyPad");
     if (dst.position != TPosition::VECIN && dst.position != TPosition::VECOUT) {
@@ -108,7 +116,7 @@ void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const Da
 template <class T>
 void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyExtParams& p)
 {
-    static_assert(__NPU_ARCH__ == 2201, "DataCopyPad");
+    static_assert(model::split<T>, "DataCopyPad");
     src.in(Hardware::UB, "DataCopyPad");
     src.starts_at(32, "DataCopyPad");
     if (src.position != TPosition::VECIN && src.position != TPosition::VECOUT) {
@@ -181,6 +189,21 @@ void DataCopy(const LocalTensor<T>& dst, const LocalTensor<T>& src, const DataCo
     }
 }
 
+// A bias of 16 bits is widened on its way into the table; blocks of 64 bytes are those of the source.
+template <class T, class U>
+void DataCopy(const LocalTensor<T>& dst, const LocalTensor<U>& src, const DataCopyParams& p)
+{
+    static_assert(std::is_same<T, float>::value && std::is_same<U, half>::value && model::split<T>, "DataCopy");
+    dst.in(Hardware::BIAS, "DataCopy"), src.in(Hardware::L1, "DataCopy");
+    dst.starts_at(64, "DataCopy"), src.starts_at(32, "DataCopy");
+    if (p.blockCount != 1) {
+        model::refuse("several runs of a bias are not modelled");
+    }
+    for (int64_t i = 0; i < p.blockLen * 32; ++i) {
+        *dst.at(dst.byte + i * 4) = static_cast<float>(*src.at(src.byte + i * 2));
+    }
+}
+
 // Rows into fractals of 16 rows by 32 bytes; the last column of fractals is filled up with zeros.
 template <class T>
 void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const Nd2NzParams& p)
@@ -219,7 +242,7 @@ enum class DcciDst : uint64_t { CACHELINE_ALL, CACHELINE_UB, CACHELINE_OUT, CACH
 template <class T, CacheLine entireType, DcciDst dcciDst>
 void DataCacheCleanAndInvalid(const GlobalTensor<T>&)
 {
-    static_assert(__NPU_ARCH__ == 2201, "with a destination");
+    static_assert(model::split<T>, "with a destination");
 }
 
 template <class T, CacheLine entireType>

@@ -180,7 +180,7 @@ template <class T, bool isSetMask = true>
 void Copy(const LocalTensor<T>& dst, const LocalTensor<T>& src, const uint64_t mask, model::Exact<uint8_t> repeatTime,
           const CopyRepeatParams& p)
 {
-    static_assert(model::one_of<T, MODEL_WORDS> && __NPU_ARCH__ == 2201, "Copy");
+    static_assert(model::one_of<T, MODEL_WORDS> && model::split<T>, "Copy");
     model::operand(dst, "Copy"), model::operand(src, "Copy");
     model::masked(mask, 256 / int64_t(sizeof(T)), repeatTime, [&](int64_t r, int64_t l) {
         *dst.at(model::byte_of(dst, {p.dstStride, p.dstRepeatSize}, r, l)) =
@@ -231,6 +231,46 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTen
         const int64_t at = int64_t(srcBaseAddr) + *srcOffset.at(srcOffset.byte + i * 4);
         model::aligned(src.where, at, sizeof(T), "Gather");
         *dst.at(dst.byte + i * int64_t(sizeof(T))) = *src.at(src.byte + at);
+    }
+}
+
+struct TransDataTo5HDParams {
+    TransDataTo5HDParams() = default;
+    TransDataTo5HDParams(const bool dstHighHalfIn, const bool srcHighHalfIn, model::Exact<uint8_t> repeatTimesIn,
+                         model::Exact<uint16_t> dstRepStrideIn, model::Exact<uint16_t> srcRepStrideIn)
+        : dstHighHalf(dstHighHalfIn), srcHighHalf(srcHighHalfIn), repeatTimes(repeatTimesIn),
+          dstRepStride(dstRepStrideIn), srcRepStride(srcRepStrideIn)
+    {
+        if (repeatTimes == 1 && (dstRepStride != 0 || srcRepStride != 0)) {
+            model::refuse("TransDataTo5HD of one repeat would begin a stride further on");
+        }
+    }
+    bool dstHighHalf = false, srcHighHalf = false;
+    uint8_t repeatTimes = 1;
+    uint16_t dstRepStride = 0, srcRepStride = 0;
+};
+
+// 16 blocks turned: element i of block r becomes element r of column i. A column of words fills two blocks.
+template <class T>
+void TransDataTo5HD(uint64_t dstList[16], uint64_t srcList[16], const TransDataTo5HDParams& p)
+{
+    static_assert(model::one_of<T, MODEL_WORDS> && !std::is_same<T, bfloat16_t>::value, "TransDataTo5HD");
+    const int64_t size = sizeof(T), per = 32 / size;
+    for (int64_t repeat = 0; repeat < p.repeatTimes; ++repeat) {
+        std::vector<T> blocks;
+        for (int64_t r = 0; r < 16; ++r) {
+            const int64_t from = model::ub_byte(srcList[r]) + repeat * p.srcRepStride * 32;
+            for (int64_t i = 0; i < per; ++i) {
+                blocks.push_back(*model::in_ub<T>(from + i * size));
+            }
+        }
+        for (int64_t i = 0; i < per; ++i) {
+            for (int64_t r = 0; r < 16; ++r) {
+                const int64_t to = model::ub_byte(dstList[size == 2 ? i : 2 * i + r / 8]);
+                const int64_t lane = size == 2 ? r : r % 8;
+                *model::in_ub<T>(to + repeat * p.dstRepStride * 32 + lane * size) = blocks[size_t(r * per + i)];
+            }
+        }
     }
 }
 
