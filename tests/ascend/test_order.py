@@ -162,6 +162,26 @@ def test_a_prefetch_into_the_next_slot() -> None:
         assert unproved(without_edge(done, edge.number)) is not None
 
 
+def test_iterations_that_touch_places_of_their_own_need_no_order() -> None:
+    """Rows gathered one by one into a buffer: no barrier between them, one flag for all, one around the outer loop."""
+
+    def build(pitch: int) -> Placed:
+        dst = View("a", symbol("q") * pitch, ((constant(LANES), constant(1)),))
+        row = replace(load("a", symbol("q")), dst=dst)
+        whole = View("a", ZERO, ((constant(4), constant(pitch)), (constant(LANES), constant(1))))
+        use = Instruction("max", "vector", "V", replace(whole, buffer="b"), (whole, whole))
+        shape = (constant(4), constant(LANES))
+        a, b = (replace(local(n, 8 * i), shape=shape) for i, n in enumerate("ab"))
+        return program((loop("p", P, loop("q", 4, row), use),), a, b)
+
+    apart, over = synchronize(build(LANES)), synchronize(build(8))
+    assert unproved(apart) is None and unproved(over) is None
+    assert ("MTE2", "MTE2", "q", 0) not in pairs(apart, "barrier") and ("MTE2", "MTE2", "q", 0) in pairs(
+        over, "barrier"
+    )
+    assert set(pairs(apart)) == {("MTE2", "V", "p", 0), ("V", "MTE2", "p", 1)}
+
+
 def test_lanes_that_never_meet_need_no_order() -> None:
     facts = facts_of(placed("softmax"))
     whole = Buffer("b", "ub", DType.F32, (constant(4), constant(32)))

@@ -138,6 +138,99 @@ def test_random_programs(seed: int) -> None:
         assert refused, f"edge {edge.number} is not needed: {edge}"
 
 
+NEST = parse_kernel("""
+@kernel
+def nest(X: f32[P, 16], E: f32[Q, 16], F: f32[R, 16], Y: out[f32[P, 16]]):
+    where(1 <= P <= 64, 0 <= Q <= 64, 0 <= R <= 64)
+    p: P
+    n: 16
+    Y[p, n] = X[p, n]
+""")
+NEST_SIZES = [
+    {"P": p, "Q": q, "R": r}
+    for p, q, r in ((1, 0, 0), (3, 0, 2), (3, 2, 0), (4, 1, 1), (2, 3, 2), (5, 1, 3), (2, 5, 1), (2, 4, 4), (1, 1, 4))
+]
+
+
+def random_nest(seed: int) -> Placed:
+    """Three loops in each other or one after the other, the inner ones of any length from 0 on; a store in the outer
+    one. Buffers have one to three slots, and some lie over others."""
+    r = random.Random(seed)
+    loops = {"p": "X", "q": "E", "r": "F"}
+    fits = {"p": "p", "q": "pq", "r": "pqr" if seed % 2 else "pr"}
+    names = [f"b{i}" for i in range(5)]
+    buffers = {}
+    for i, name in enumerate(names):
+        slots = r.choice([1, 1, 2, 3])
+        rotates = r.choice("pqr") if slots > 1 else None
+        buffers[name] = Buffer(name, "ub", DType.F32, (constant(LANES),), "ND", 256 * i, slots, rotates)
+
+    def row(loop: str) -> View:
+        return View(loops[loop], symbol(loop) * LANES, ((constant(LANES), constant(1)),))
+
+    def some(loop: str, written: list[str], count: int) -> list[Node]:
+        nodes: list[Node] = []
+        for _ in range(count):
+            usable = [n for n in written if buffers[n].rotates in (None, *fits[loop])]
+            dst = r.choice([n for n in names if buffers[n].rotates in (None, *fits[loop])] or ["keep"])
+            if not usable or r.random() < 0.3:
+                nodes.append(Instruction("copy_in", "vector", "MTE2", local(dst), (row(loop),)))
+            else:
+                nodes.append(
+                    Instruction("max", "vector", "V", local(dst), (local(r.choice(usable)), local(r.choice(usable))))
+                )
+            # Only what is filled in this iteration is read; a slot that the loop left behind is another's.
+            if dst not in written:
+                written.append(dst)
+        return nodes
+
+    buffers["keep"] = Buffer("keep", "ub", DType.F32, (constant(LANES),), "ND", 2048, 1, None)
+    buffers["out"] = Buffer("out", "ub", DType.F32, (constant(LANES),), "ND", 2304, 2, "p")
+    written = ["keep"]
+    start: list[Node] = [Instruction("copy_in", "vector", "MTE2", local("keep"), (row("p"),))]
+    start += some("p", written, r.randint(0, 2))
+    inner = Loop("r", ZERO, symbol("R"), constant(1), tuple(some("r", list(written), r.randint(1, 3))))
+    between = list(written)
+    if seed % 2:
+        body = [*some("q", between, r.randint(0, 2)), inner, *some("q", between, r.randint(0, 2))]
+        middle: list[Node] = [Loop("q", ZERO, symbol("Q"), constant(1), tuple(body))]
+    else:
+        middle = [Loop("q", ZERO, symbol("Q"), constant(1), tuple(some("q", between, r.randint(1, 3)))), inner]
+    source = local(r.choice([n for n in written if buffers[n].rotates in (None, "p")]))
+    end: list[Node] = [Instruction("max", "vector", "V", local("out"), (source, source))]
+    store = View("Y", symbol("p") * LANES, ((constant(LANES), constant(1)),))
+    end.append(Instruction("copy_out", "vector", "MTE3", store, (local("out"),)))
+    outer = Loop("p", ZERO, symbol("P"), constant(1), (*start, *middle, *end))
+    tensors = {p.name: Buffer(p.name, "gm", p.dtype, p.shape) for p in NEST.params}
+    everything = tensors | buffers
+    target = targets()["ascend:310p3"]
+    return Placed(NEST, target, tuple(everything.values()), with_slots([outer], everything), constant(1))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_random_nests_with_loops_that_may_be_empty(seed: int) -> None:
+    """Accepted for every size, and every edge that is left is refused without for one of them."""
+    done = synchronize(random_nest(seed))
+    numbers = np.random.default_rng(9)
+    runs = []
+    for dims in NEST_SIZES:
+        inputs = {
+            n: numbers.standard_normal((dims[s], LANES)).astype(np.float32) for n, s in zip("XEF", "PQR", strict=True)
+        }
+        runs.append((inputs, dims))
+        check(done, inputs, dims, groups=1, seed=seed)
+    for edge in done.edges:
+        assert any(_refused(without_edge(done, edge.number), *run) for run in reversed(runs)), f"not needed: {edge}"
+
+
+def _refused(program: Placed, inputs: dict[str, np.ndarray], dims: dict[str, int]) -> bool:
+    try:
+        check(program, inputs, dims, groups=1)
+    except Refused:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("name", TRIALS)
 def test_nothing_runs_without_synchronisation(name: str) -> None:
     trial = TRIALS[name]

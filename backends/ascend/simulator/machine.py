@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Placed, Read
+from tilewright.backends.ascend.placed.form import (
+    Barrier,
+    CrossFlag,
+    Flag,
+    Instruction,
+    Placed,
+    Read,
+    statements,
+)
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Item, issue, programs
 from tilewright.backends.ascend.simulator.instruct import Array, Memories, Moment
 from tilewright.backends.ascend.simulator.legal import check_static
@@ -127,11 +135,23 @@ class _Machine:
         outputs = {p.name: self.memories.output(p.name) for p in self.placed.kernel.params if p.role == "out"}
         return Result(outputs, self.executed, self.memories.fault)
 
+    def _next(self, core: _Core) -> Item | None:
+        """The next statement of a core, its expressions evaluated."""
+        try:
+            found: Item | None = next(core.stream, None)
+        except KeyError as missing:
+            reads = {n.var for n in statements(self.placed.body) if isinstance(n, Read)}
+            if missing.args[0] not in reads:
+                raise
+            message = f"{missing.args[0]} is used before the scalar unit has read it"
+            raise Refused("order", message, "", f"{core.kind} core {core.number}") from missing
+        return found
+
     def _issue(self, core: _Core) -> bool:
         """Issue statements until the core waits for another core or has no more."""
         moved = False
         while not core.done:
-            item = core.blocked or next(core.stream, None)
+            item = core.blocked or self._next(core)
             if item is None:
                 core.done = True
                 return True
