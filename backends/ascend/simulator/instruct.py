@@ -77,7 +77,7 @@ class Memories:
                 if value.shape != shape or value.dtype != p.dtype.numpy:
                     raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(shape)}")
                 state = self._state(p.name, 0, 0)
-                state.data[:] = value.view(np.uint8).reshape(-1)
+                state.data[:] = value.reshape(-1).view(np.uint8)
                 if not state.fixed:
                     state.owner[:], state.valid[:] = self.owners[p.name], 0xFFFFFFFF
 
