@@ -44,6 +44,9 @@ _WAVES, _MOST_PARTS, _LEAST_TURNS = 2, 16, 2
 _ROW_BYTES = 64
 #: Elements of a tile of weights in the registers of a thread.
 _PER_THREAD = 64
+#: Words of f32 operands and sums in a thread beyond which ptxas spilled where each operand is taken apart for tf32: they
+#: and their two parts fill 255 registers.
+_TAKEN_APART = 108
 #: Clocks that a program takes to start and to end, and that adding up each part takes: assumptions.
 _PROGRAM, _PART = 1000, 150
 _MOST = 24
@@ -134,6 +137,12 @@ def _fits(s: Skinny, rows: int, columns: int, depth: int, warps: int, stages: in
         return False
     if (depth if s.deep else columns) * s.weight_bits < 8 * _ROW_BYTES:
         return False
+    if size > 2 and s.product.rows:
+        # Warps share rows first; each holds its rows and its columns to the whole depth of a turn.
+        across = max(1, min(warps, rows // _LEAST_ROWS))
+        words = rows * depth // across + columns * depth * across // warps + rows * columns // warps
+        if words > 32 * _TAKEN_APART:
+            return False
     buffers = stages * (weights * s.weight_bits // 8 + rows * depth * size) + weights * size
     return rows * columns <= _PER_THREAD * 32 * warps and buffers <= target.extra["shared_per_block"]
 
