@@ -44,8 +44,8 @@ _WAVES, _MOST_PARTS, _LEAST_TURNS = 2, 16, 2
 _ROW_BYTES = 64
 #: Elements of a tile of weights in the registers of a thread.
 _PER_THREAD = 64
-#: Words of f32 operands and sums in a thread beyond which ptxas spilled where each operand is taken apart for tf32: they
-#: and their two parts fill 255 registers.
+#: Words of f32 operands and sums in a thread beyond which ptxas spilled where each operand is taken apart for tf32:
+#: they and their two parts fill 255 registers.
 _TAKEN_APART = 108
 #: Clocks that a program takes to start and to end, and that adding up each part takes: assumptions.
 _PROGRAM, _PART = 1000, 150
