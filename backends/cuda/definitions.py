@@ -118,7 +118,8 @@ def _get_packed(byte, at, BITS: tl.constexpr, SIGNED: tl.constexpr):
     x = (byte.to(tl.int32) >> shift) & ((1 << BITS) - 1)
     if SIGNED:
         return ((x ^ (1 << (BITS - 1))) - (1 << (BITS - 1))).to(tl.int8)
-    return x.to(tl.uint8)
+    else:
+        return x.to(tl.uint8)
 """,
     "_put_packed": """\
 def _put_packed(words, at, x, inside, count, BITS: tl.constexpr):
@@ -134,7 +135,8 @@ def _wrap(x, BITS: tl.constexpr, SIGNED: tl.constexpr):
     x = x.to(tl.int32) & ((1 << BITS) - 1)
     if SIGNED:
         return ((x ^ (1 << (BITS - 1))) - (1 << (BITS - 1))).to(tl.int8)
-    return x.to(tl.uint8)
+    else:
+        return x.to(tl.uint8)
 """,
 }
 

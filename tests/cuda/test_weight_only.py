@@ -116,3 +116,13 @@ def test_weights_are_read_wide_and_multiplied_by_the_matrix_unit(
     assert not [op for op in code if op.startswith(("LDL", "STL", "LDS.U8", "LDS.S8", "LDG.E.U8"))]
     assert code["LDGSTS.E.BYPASS.128"] >= 2 * (c.launch.num_stages - 1)
     assert sass.resources(c.cubin).local == 0
+
+
+@pytest.mark.parametrize("weights", ["i4", "u4", "i2"])
+def test_rows_of_packed_weights_may_end_inside_a_byte(
+    weights: str, backend: CudaBackend, sm_90: Target, triton: None
+) -> None:
+    kernel = weight_only.grouped("f32", weights, depth=64, columns=301)
+    source = backend.emit([apply(kernel, next(iter(backend.schedules(kernel, sm_90))))], sm_90)
+    assert "_get_packed" in "".join(source.files.values())
+    assert sass.resources(compile_source(source, sm_90)[kernel.name].cubin).stack == 0
