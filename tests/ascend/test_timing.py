@@ -122,6 +122,14 @@ def test_the_group_with_the_most_to_do_is_found() -> None:
     assert one.macs == every.macs
 
 
+def test_what_the_launch_before_wrote_is_read_at_the_rate_of_l2() -> None:
+    cold, warm = timed(1024), timed(1024, warm=["A"])
+    assert warm.cycles < cold.cycles
+    assert warm.rates.by_tensor["A", "read"] == pytest.approx(targets()["ascend:910b3"].extra["cycles"]["l2_read"])
+    assert warm.rates.by_tensor["A", "read"] > cold.rates.by_tensor["A", "read"]
+    assert warm.rates.by_tensor["B", "read"] == cold.rates.by_tensor["B", "read"]
+
+
 def test_more_rows_take_longer_and_bytes_from_dram_are_shared() -> None:
     assert timed(2560).cycles < timed(10240).cycles
     rates = timed(5120).rates

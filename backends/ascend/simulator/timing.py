@@ -10,7 +10,7 @@ another one stands still until that one has gone on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -59,6 +59,7 @@ def launch_time(
     simulate: int | None = 1,
     spans: bool = False,
     read: Reader = lowest,
+    warm: Collection[str] = (),
 ) -> Timing:
     """How long a launch of ``placed`` takes. Raises :class:`Refused` for a deadlock.
 
@@ -69,8 +70,9 @@ def launch_time(
             same on other blocks, so that one group tells how long the launch takes.
         spans: whether to keep what happened.
         read: what scalar reads give.
+        warm: tensors that L2 holds when the launch begins; the others are in DRAM.
     """
-    return _Clockwork(placed, dims, groups, simulate, spans, read).run()
+    return _Clockwork(placed, dims, groups, simulate, spans, read, warm).run()
 
 
 def _is_uneven(body: tuple[Node, ...]) -> bool:
@@ -96,6 +98,7 @@ class _Clockwork:
         simulate: int | None,
         spans: bool,
         read: Reader,
+        warm: Collection[str],
     ):
         self.placed, self.dims, self.read = placed, dict(dims), read
         self.target = placed.target
@@ -115,7 +118,7 @@ class _Clockwork:
         self.evaluate = Evaluator(self.buffers)
         kinds = [(kind, body, sub) for kind, subs, body in programs(placed) for sub in range(subs)]
         total, order = self._scan(kinds)
-        self.rates = rates(total, self.target, self.buffers, self.known, self.groups, self.share)
+        self.rates = rates(total, self.target, self.buffers, self.known, self.groups, self.share, warm)
         self.macs = total.macs * self.share
         self.costs = Costs(self.target, self.buffers, self.known, self.rates.by_tensor)
         self.cores = [

@@ -2,14 +2,15 @@
 
 The model, which is simple on purpose. A byte of a tensor comes from DRAM the first time that any core reads it and from
 L2 afterwards, as far as all tensors of the launch together fit L2; of what does not fit, reads miss in proportion.
-Inputs are cold when the launch begins. DRAM is shared by all cores: each gets its part of ``dram`` × units, never more
-than L2 gives. L2 gives every core its own rate. A workspace stays in L2 while it fits. Conflicts of cores that read one
+Inputs are cold when the launch begins, unless the caller says that L2 still holds them: within a model, activations
+that the launch before wrote. DRAM is shared by all cores: each gets its part of ``dram`` × units, never more than L2
+gives. L2 gives every core its own rate. A workspace stays in L2 while it fits. Conflicts of cores that read one
 address at once, and other launches on the device, are not modelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.footprint import Geometry
@@ -63,8 +64,12 @@ def rates(
     known: Mapping[str, Geometry],
     groups: int,
     share: float,
+    warm: Collection[str] = (),
 ) -> Rates:
-    """The rates of a launch on ``groups`` groups of cores; ``traffic`` is 1/``share`` of it all."""
+    """The rates of a launch on ``groups`` groups of cores; ``traffic`` is 1/``share`` of it all.
+
+    ``warm``: tensors that L2 holds when the launch begins.
+    """
     cycles = target.extra["cycles"]
     sizes = {name: g.slot_bytes * g.slots for name, g in known.items() if g.scope == "gm"}
     total = {name: round(traffic.read.get(name, 0) * share) for name in sizes}
@@ -79,7 +84,8 @@ def rates(
     result: dict[tuple[str, str], float] = {}
     missing = 0.0
     for name, size in sizes.items():
-        first = 0.0 if buffers[name].workspace or not total[name] else min(1.0, size / total[name])
+        known_to_l2 = buffers[name].workspace or name in warm or not total[name]
+        first = 0.0 if known_to_l2 else min(1.0, size / total[name])
         miss = first + (1 - first) * overflow
         missing += miss * total[name]
         result[name, "read"] = 1 / (miss / dram + (1 - miss) / cycles["l2_read"])
