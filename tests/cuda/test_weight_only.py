@@ -126,3 +126,9 @@ def test_rows_of_packed_weights_may_end_inside_a_byte(
     source = backend.emit([apply(kernel, next(iter(backend.schedules(kernel, sm_90))))], sm_90)
     assert "_get_packed" in "".join(source.files.values())
     assert sass.resources(compile_source(source, sm_90)[kernel.name].cubin).stack == 0
+
+
+def test_groups_that_are_taken_whole_keep_a_schedule_of_their_class(backend: CudaBackend, sm_90: Target) -> None:
+    """Tiles that would spill are left out only where others are there."""
+    kernel = weight_only.grouped("f32", "i8", rows=64, depth=768, columns=768, group=128)
+    assert any(name.startswith("split:") for name, _ in next(iter(backend.schedules(kernel, sm_90))).extra)

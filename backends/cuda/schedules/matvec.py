@@ -17,7 +17,7 @@ from itertools import product as combinations
 from tilewright.backends.cuda.contraction import Contraction, contraction
 from tilewright.backends.cuda.schedules.costs import LATENCY
 from tilewright.backends.cuda.schedules.extents import SHARES, dealt, extent, extent_at, lanes_of
-from tilewright.backends.cuda.schedules.precision import precision_of, unit_of
+from tilewright.backends.cuda.schedules.precision import Unit, precision_of, unit_of
 from tilewright.backends.cuda.schedules.weights import weight_packs
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
@@ -101,14 +101,17 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
     packs: tuple[Pack, ...] = weight_packs(kernel, c, replace(unit, size=size)) if c.rows and not s.blocks else ()
     whole = max(_LEAST_ROWS, lanes_of(_rows(kernel, c))) if c.rows else 1
     s = replace(s, deep=s.deep or bool(packs))
-    found: list[tuple[float, Schedule]] = []
     choices = (whole,) if whole <= FEW_ROWS else _MANY_ROWS
-    for rows, columns, depth, warps, stages in combinations(choices, _COLUMNS, _DEPTHS, _WARPS, _STAGES):
-        most = max(unit.least_depth, lanes_of(extent(kernel, c.depth[-1])))
-        if depth > most or (s.blocks and depth < min(most, _GROUP)):
-            continue
-        if not _fits(s, rows, columns, depth, warps, stages, unit.size, target):
-            continue
+    tiles = [
+        tile
+        for tile in combinations(choices, _COLUMNS, _DEPTHS, _WARPS, _STAGES)
+        if _takes(kernel, s, unit, tile[2]) and _fits(s, *tile, unit.size, target)
+    ]
+    # Groups of depth that are taken whole may leave no tile that spills nothing.
+    if unit.size > 2 and c.rows:
+        tiles = [tile for tile in tiles if _words(tile) <= _TAKEN_APART] or tiles
+    found: list[tuple[float, Schedule]] = []
+    for rows, columns, depth, warps, stages in tiles:
         sizes = dealt(kernel, c.columns, columns) | dealt(kernel, c.rows, rows)
         loops = tuple(Loop(a, sizes[a], "block") for a in (*c.columns, *c.rows))
         inner = [*(Loop(a, 1, "pipeline") for a in s.blocks), *_turns(c, depth)]
@@ -125,6 +128,19 @@ def skinny_schedules(kernel: Kernel, s: Skinny, target: Target) -> Iterator[Sche
     yield from dict.fromkeys(x for _, x in found[:_MOST])
 
 
+def _takes(kernel: Kernel, s: Skinny, unit: Unit, depth: int) -> bool:
+    """Whether the product has this much depth, and groups are taken whole where they can be."""
+    most = max(unit.least_depth, lanes_of(extent(kernel, s.product.depth[-1])))
+    return depth <= most and (not s.blocks or depth >= min(most, _GROUP))
+
+
+def _words(tile: tuple[int, int, int, int, int]) -> int:
+    """Operands and sums of a thread: warps share rows first, each holds its rows and columns to the whole depth."""
+    rows, columns, depth, warps, _ = tile
+    across = max(1, min(warps, rows // _LEAST_ROWS))
+    return (rows * depth // across + columns * depth * across // warps + rows * columns // warps) // 32
+
+
 def _turns(c: Contraction, depth: int) -> list[Loop]:
     *outer, last = c.depth
     return [*(Loop(a, 1, "pipeline") for a in outer), Loop(last, depth, "pipeline")]
@@ -137,12 +153,6 @@ def _fits(s: Skinny, rows: int, columns: int, depth: int, warps: int, stages: in
         return False
     if (depth if s.deep else columns) * s.weight_bits < 8 * _ROW_BYTES:
         return False
-    if size > 2 and s.product.rows:
-        # Warps share rows first; each holds its rows and its columns to the whole depth of a turn.
-        across = max(1, min(warps, rows // _LEAST_ROWS))
-        words = rows * depth // across + columns * depth * across // warps + rows * columns // warps
-        if words > 32 * _TAKEN_APART:
-            return False
     buffers = stages * (weights * s.weight_bits // 8 + rows * depth * size) + weights * size
     return rows * columns <= _PER_THREAD * 32 * warps and buffers <= target.extra["shared_per_block"]
 
