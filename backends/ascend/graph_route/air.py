@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
 from tilewright.backends.ascend.graph_route.accepted import PRODUCTS
-from tilewright.backends.ascend.graph_route.cleanup import cleanup_passes
 from tilewright.backends.ascend.graph_route.decompose import DecomposeForAtc
 from tilewright.backends.ascend.graph_route.ge_graph import GeGraph, Ref, Untyped
 from tilewright.backends.ascend.graph_route.ge_message import Message, Value, encoded
 from tilewright.backends.ascend.graph_route.ge_operators import FORMS, Site, Unmapped
 from tilewright.backends.ascend.graph_route.ge_text import listing
-from tilewright.backends.base import GraphRoute, GraphSource
+from tilewright.backends.ascend.graph_route.route import AscendRoute
+from tilewright.backends.base import GraphSource
 from tilewright.errors import UnsupportedError, UsageError
 from tilewright.ir.graph import constant_array, is_constant, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Pass
-from tilewright.target import Target, load_targets
+from tilewright.target import Target
 
 #: A protobuf message ends at 2 GiB; beside the weights there are names.
 LIMIT = (1 << 31) - (1 << 26)
@@ -28,14 +27,10 @@ LIMIT = (1 << 31) - (1 << 26)
 _IMAGES = frozenset({"Conv", "MaxPool", "AveragePool"})
 
 
-class AirRoute(GraphRoute):
+class AirRoute(AscendRoute):
     """See the module."""
 
     name: ClassVar[str] = "ge-air"
-
-    def targets(self) -> Mapping[str, Target]:
-        """The NPUs of the backend's data."""
-        return load_targets(Path(__file__).parents[1] / "targets", "ascend")
 
     def knows(self, node: ir.Node) -> bool:
         """Whether the table has a form for the operator."""
@@ -44,19 +39,6 @@ class AirRoute(GraphRoute):
     def passes(self) -> Sequence[Pass]:
         """Younger operators that GE has none of, before definitions are asked."""
         return [DecomposeForAtc(leave=frozenset(FORMS))]
-
-    def cleanup(self) -> Sequence[Pass]:
-        """After definitions."""
-        return cleanup_passes()
-
-    def computes(self, node: ir.Node) -> str:
-        """The type of a product's first operand."""
-        first = node.inputs[0] if node.inputs else None
-        return str(type_of(first).dtype) if node.op_type in PRODUCTS and first is not None else ""
-
-    def floats(self, target: Target) -> frozenset[str]:
-        """Those that the cube unit multiplies."""
-        return frozenset(f for f in ("f16", "bf16") if f"mmad_{f}" in target.features)
 
     def files(
         self, model: ir.Model, target: Target, buckets: Mapping[str, tuple[int, ...]], source: GraphSource

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
 from tilewright.backends.ascend.graph_route.accepted import PRODUCTS, is_known, refusal
-from tilewright.backends.ascend.graph_route.cleanup import cleanup_passes
 from tilewright.backends.ascend.graph_route.command import (
     op_precision_of,
     options_of,
@@ -18,23 +16,24 @@ from tilewright.backends.ascend.graph_route.command import (
 )
 from tilewright.backends.ascend.graph_route.decompose import DecomposeForAtc
 from tilewright.backends.ascend.graph_route.gears import gears_of
+from tilewright.backends.ascend.graph_route.route import AscendRoute
 from tilewright.backends.ascend.graph_route.serialize import INSIDE, onnx_files
 from tilewright.backends.ascend.graph_route.spelling import Unspeakable, every_node, finish, spell_out
-from tilewright.backends.base import GraphRoute, GraphSource
+from tilewright.backends.base import GraphSource
 from tilewright.errors import UnsupportedError
 from tilewright.ir.graph import set_known_value, type_of
 from tilewright.ir.types import DType
 from tilewright.passes.base import Pass
 from tilewright.passes.canonicalize.eliminate_dead_code import EliminateDeadCode
 from tilewright.passes.rewrite import Rewriter
-from tilewright.target import Target, load_targets
+from tilewright.target import Target
 
 #: GE's operators of products of f32 that may be computed in HF32.
 _F32_PRODUCTS = {"Conv": ("Conv2D",), "ConvTranspose": ("Conv2DTranspose", "Conv2DBackpropInput")}
 _F32_MATMULS = ("MatMul", "MatMulV2", "BatchMatMul", "BatchMatMulV2")
 
 
-class AtcRoute(GraphRoute):
+class AtcRoute(AscendRoute):
     """See the module."""
 
     name: ClassVar[str] = "onnx-atc"
@@ -43,10 +42,6 @@ class AtcRoute(GraphRoute):
         """``inside``: bytes of weights up to which they are in the ONNX file itself."""
         self._inside = inside
 
-    def targets(self) -> Mapping[str, Target]:
-        """The NPUs of the backend's data."""
-        return load_targets(Path(__file__).parents[1] / "targets", "ascend")
-
     def knows(self, node: ir.Node) -> bool:
         """Whether ATC's parser has the operator."""
         return is_known(node)
@@ -54,19 +49,6 @@ class AtcRoute(GraphRoute):
     def passes(self) -> Sequence[Pass]:
         """Younger operators by few older ones, before definitions are asked."""
         return [DecomposeForAtc()]
-
-    def cleanup(self) -> Sequence[Pass]:
-        """After definitions."""
-        return cleanup_passes()
-
-    def computes(self, node: ir.Node) -> str:
-        """The type of a product's first operand: ATC is told to keep it."""
-        first = node.inputs[0] if node.inputs else None
-        return str(type_of(first).dtype) if node.op_type in PRODUCTS and first is not None else ""
-
-    def floats(self, target: Target) -> frozenset[str]:
-        """Those that the cube unit multiplies."""
-        return frozenset(f for f in ("f16", "bf16") if f"mmad_{f}" in target.features)
 
     def files(
         self, model: ir.Model, target: Target, buckets: Mapping[str, tuple[int, ...]], source: GraphSource

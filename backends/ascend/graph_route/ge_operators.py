@@ -184,6 +184,19 @@ def _conv(site: Site) -> list[Ref]:
     )
 
 
+def _pooling(site: Site, kernel: list[int], strides: list[int], pads: list[int]) -> dict[str, Any]:
+    """What both pools say of their window."""
+    return {
+        "layout": "NCHW",
+        "ksize": [1, 1, *kernel],
+        "strides": [1, 1, *strides],
+        "padding_mode": "CALCULATED",
+        "pads": pads,
+        "data_format": "NCHW",
+        "ceil_mode": site.attribute("ceil_mode", 0),
+    }
+
+
 def _max_pool(site: Site) -> list[Ref]:
     kernel, strides, pads, dilations = _window(site)
     if len(site.outputs) > 1 or dilations != [1, 1] or site.attribute("storage_order", 0):
@@ -191,13 +204,7 @@ def _max_pool(site: Site) -> list[Ref]:
     return site.add(
         "MaxPoolV3",
         {"x": site.input(0)},
-        layout="NCHW",
-        ksize=[1, 1, *kernel],
-        strides=[1, 1, *strides],
-        padding_mode="CALCULATED",
-        pads=pads,
-        data_format="NCHW",
-        ceil_mode=site.attribute("ceil_mode", 0),
+        **_pooling(site, kernel, strides, pads),
     )
 
 
@@ -208,13 +215,7 @@ def _average_pool(site: Site) -> list[Ref]:
     return site.add(
         "AvgPoolV2",
         {"x": site.input(0)},
-        layout="NCHW",
-        ksize=[1, 1, *kernel],
-        strides=[1, 1, *strides],
-        padding_mode="CALCULATED",
-        pads=pads,
-        data_format="NCHW",
-        ceil_mode=site.attribute("ceil_mode", 0),
+        **_pooling(site, kernel, strides, pads),
         exclusive=not site.attribute("count_include_pad", 0),
     )
 
