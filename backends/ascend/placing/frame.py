@@ -29,6 +29,9 @@ from tilewright.target import Target
 #: The loop over the blocks of a kernel that one group of cores takes.
 BLOCK_LOOP = "_block"
 
+#: Options of a schedule: slots of operands that come into L1 piece by piece, and panes of columns that a sum lies in.
+RING, PANES = "ring", "panes"
+
 
 @dataclass(slots=True)
 class Frame:
@@ -128,8 +131,8 @@ class Tree:
 def assign_addresses(
     kernel: str, buffers: Iterable[Buffer], target: Target, kept: Collection[str] = ()
 ) -> dict[str, Buffer]:
-    """Addresses one behind the other in every scope; where they do not fit, the largest buffers lose their second
-    slot first, those in ``kept`` never. Raises :class:`ScheduleError` when even that does not fit."""
+    """Addresses one behind the other in every scope; where they do not fit, the largest buffers lose a slot
+    first, those in ``kept`` never. Raises :class:`ScheduleError` when even that does not fit."""
     result = {b.name: b for b in buffers}
     for scope in sorted({b.scope for b in result.values()} - {"gm"}):
         align = int(target.extra["alignment"][scope])
@@ -146,7 +149,8 @@ def assign_addresses(
             if not double:
                 raise ScheduleError(kernel, f"{end} bytes of {scope} are needed, {target.spelling} has {size}")
             largest = max(double, key=lambda b: b.slot_bytes)
-            result[largest.name] = replace(largest, slots=1, rotates=None)
+            slots = largest.slots - 1
+            result[largest.name] = replace(largest, slots=slots, rotates=largest.rotates if slots > 1 else None)
     return result
 
 
@@ -169,3 +173,15 @@ def with_slots(body: Iterable[Node], buffers: dict[str, Buffer]) -> tuple[Node, 
         else:
             result.append(node)
     return tuple(result)
+
+
+def inside(body: Iterable[Node], var: str, node: Node) -> list[Node]:
+    """``body`` with ``node`` as the last statement of the loop over ``var``."""
+    result: list[Node] = []
+    for n in body:
+        if isinstance(n, Loop):
+            own = [*n.body, node] if n.var == var else inside(n.body, var, node)
+            result.append(replace(n, body=tuple(own)))
+        else:
+            result.append(n)
+    return result

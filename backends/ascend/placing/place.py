@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
-from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, RING, Frame, Tree, assign_addresses, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
@@ -128,6 +128,11 @@ class Context:
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
         self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+
+    @property
+    def ring(self) -> int:
+        """Slots of an operand in L1 that comes in piece by piece."""
+        return int(self.scheduled.schedule.option(RING, 2))
 
     def pack_of(self, tensor: str) -> Pack | None:
         """The packed layout of a constant, if the schedule gives it one."""
