@@ -83,6 +83,8 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
     if op in _PLAIN and any(t.counts != dst.counts for t in item.reads):
         shapes = " and ".join(str(t.counts) for t in item.reads)
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
+    if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
+        raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
     if op.startswith("row_"):
         source = item.reads[0]
         size = known[source.buffer].element_bytes
