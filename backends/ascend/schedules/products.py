@@ -16,6 +16,7 @@ from tilewright.backends.ascend.placing.frame import PANES, RING
 from tilewright.backends.ascend.placing.operand import factor_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.schedules.pace import Problem, Tiling, pace
+from tilewright.backends.ascend.schedules.weights import widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
@@ -37,7 +38,7 @@ _RINGS = (2, 3, 4)
 _PANES = (1, 2, 3)
 #: How many tilings of the best estimates are looked at pipe by pipe, and how many of those with other slots.
 _REFINED = 128
-_BEST = 8
+_BEST = 24
 #: Into how many blocks beside each other the columns may be dealt evenly.
 _SHARES = 24
 #: Vector instructions that a function takes beyond one.
@@ -148,6 +149,9 @@ def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
     """The right operand in fractals, where it is a constant: columns last for 16-bit types, which are turned on the way
     to L0, else depth last."""
     factor = factor_of(roles.right)
+    if factor.weights is not None:
+        yield from widened_packs(kernel, factor.weights, roles.depth, roles.columns)
+        return
     load = factor.value
     if not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
         return
@@ -290,21 +294,23 @@ def _cycles(p: Problem, t: Tiling, target: Target) -> float:
     clock = float(target.extra["clock_mhz"]) * 1e6
     per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
     rows, columns, depth, others, size = p.rows, p.columns, p.depth, p.others, p.size
-    rounds = -(-(-(-rows // t.rows) * -(-columns // (t.width)) * others) // target.units)
-    products = rounds * t.turns * t.rows * t.columns * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
+    rounds = -(-(-(-rows // t.rows) * -(-columns // t.width) * others) // target.units)
+    products = rounds * t.rows * t.width * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
     read = rounds * (t.rows + t.width) * depth * size
     cold = min(read, (rows + columns) * depth * others * size / target.units)
     into_l1 = cold / per_core["gm"] + (read - cold) / per_core["l1"]
-    into_l0 = rounds * t.turns * depth * size * (t.rows / per_core["l0a"] + t.columns / per_core["l0b"])
+    into_l0 = rounds * depth * size * (t.turns * t.rows / per_core["l0a"] + t.width / per_core["l0b"])
     out = 4 * t.rows * t.columns / per_core["l0c"]
-    single = 8 * t.rows * t.columns > target.memory["l0c"].size
+    # Panes of rows can leave while others are summed.
+    single = 8 * t.rows * t.columns > target.memory["l0c"].size and "split" not in target.features
     exposed = out * (rounds * t.turns if single else 1)
     rate = into_l1 / max(1.0, read)
     first = (t.rows + t.columns) * min(depth, t.depth) * size * rate
     # The first of several turns brings the rows in, the others only columns.
     fetched = rounds * (t.rows + t.columns) * depth * size * rate
-    one = max(products, into_l0) / t.turns
-    return max(one, fetched) + max(one * (t.turns - 1), into_l1 - fetched) + exposed + first
+    every = max(products, into_l0)
+    one = every * min(1.0, t.columns / t.width)
+    return max(one, fetched) + max(every - one, into_l1 - fetched) + exposed + first
 
 
 _PATHS = ("l0a", "l0b", "l0c", "l1", "gm")
