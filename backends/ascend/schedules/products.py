@@ -105,7 +105,8 @@ def _refined(p: Problem, fits: _Room, tilings: list[Tiling], target: Target) -> 
     """The best of ``tilings`` with slots and panes by rising cycles of the pipes, then all as they are."""
     best = tilings
     for rings, panes, most in ((_RINGS[:1], _PANES[:2], _BEST), (_RINGS, _PANES, _MOST)):
-        variants = [replace(t, ring=r, panes=n) for t in best for r in rings for n in panes]
+        # Vector cores take a sum at once; to hand over panes would hold the cube core back before each sum.
+        variants = [replace(t, ring=r, panes=n) for t in best for r in rings for n in panes if n == 1 or not p.vector]
         timed = [(pace(p, t, target), n, t) for n, t in enumerate(dict.fromkeys(variants)) if fits(t)]
         best = [t for _, _, t in sorted(timed, key=lambda f: f[:2])[:most]]
     return [*best, *tilings]
