@@ -33,6 +33,7 @@ _DEPTH_BYTES = (512, 256, 128)
 #: How many tiles beside each other share rows that stay in L1, and how many pieces of depth those have at most.
 _TURNS = (1, 2, 3, 4, 6, 8, 12)
 _KEPT = 16
+_FUSED_TURNS, _FUSED_KEPT = 4, 4
 #: Slots of the pieces that come into L1, and panes of rows that a sum has in L0C.
 _RINGS = (2, 3, 4)
 _PANES = (1, 2, 3)
@@ -79,18 +80,21 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
     found: list[tuple[float, Tiling]] = []
     problem, widths = _problem(kernel, define, roles, size), _widths(kernel, roles)
     fits = _Room(kernel, roles, size, target)
+    # A fused core's vector unit takes part in each sum, which the pipes' model leaves out: few and large pieces there.
+    split = "split" in target.features
+    depths, most, widths = (_DEPTH_BYTES, max(_TURNS), widths) if split else (_DEPTH_BYTES[:2], _FUSED_TURNS, [])
     for rows, columns, depth in combinations(
-        _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), _DEPTH_BYTES
+        _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), depths
     ):
         if 4 * round_up(rows, FRACTAL) * round_up(columns, FRACTAL) > target.memory["l0c"].size:
             continue
         for width in dict.fromkeys((columns, *(columns * n for n in _TURNS), *(w for w in widths if w > columns))):
             tiling = Tiling(rows, columns, width, depth // size)
-            if width <= columns * max(_TURNS) and fits(tiling):
+            if width <= columns * most and fits(tiling):
                 found.append((_cycles(problem, tiling, target), tiling))
     found.sort(key=lambda f: f[0])
     ordered = [t for _, t in found]
-    if "split" in target.features and len(roles.reduced) == 1:
+    if split and len(roles.reduced) == 1 and all(isinstance(factor_of(v).value, Load) for v in (roles.left, roles.right)):
         ordered = _refined(problem, fits, ordered[:_REFINED], target)
     spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
     told: set[Schedule] = set()
@@ -239,6 +243,7 @@ class _Room:
         loads = loads_of(roles.left)
         stays = len(roles.reduced) == 1 and depth.is_constant and all(load.fill is None for load in loads)
         self.depth, self.size = depth.value if stays else 0, size
+        self.kept = _KEPT if "split" in target.features else _FUSED_KEPT
         self.l0c, self.l1 = target.memory["l0c"].size, target.memory["l1"].size
 
     def __call__(self, t: Tiling) -> bool:
@@ -246,7 +251,7 @@ class _Room:
         if 4 * t.panes * high * round_up(t.columns, FRACTAL) > self.l0c or (t.panes > 1 and t.rows <= FRACTAL):
             return False
         pieces = t.ring if t.turns == 1 else -(-self.depth // t.depth)
-        if t.turns > 1 and not 1 < pieces <= _KEPT:
+        if t.turns > 1 and not 1 < pieces <= self.kept:
             return False
         return (pieces * t.rows + t.ring * t.columns) * t.depth * self.size <= self.l1
 
