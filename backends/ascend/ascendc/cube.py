@@ -259,7 +259,7 @@ def load_image(program: Program, node: Instruction) -> None:
         shape = f"{pads}, {height}, {width}, {channels}, {depth}, {rows}, {first[0]}, {first[1]}"
         window = ", ".join(map(str, (*reversed(stride), *reversed(kernel), *reversed(dilation))))
         image = program.at(src, fractal_offset(program, src) if isinstance(src, Block) else src.offset)
-        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}({value}))"
+        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}({value or ''}))"
         code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
 
 
