@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from tilewright.backends.ascend.ascendc.emit import Form, Sources, emit_kernel
 from tilewright.backends.ascend.ascendc.signature import Signature, signature
 from tilewright.backends.ascend.placed.form import Placed
+from tilewright.errors import InternalError, TilewrightError
 
 Array = np.ndarray[Any, Any]
 MODEL = Path(__file__).parent / "model"
@@ -148,6 +150,25 @@ def load(sources: Sources, architecture: int, command: Sequence[str] = (), level
     """Compile ``sources`` together, and load them."""
     files = {**sources.files, "launcher.cpp": launcher(sources)}
     return Modelled(ctypes.CDLL(str(compile_library(files, "launcher.cpp", architecture, command))), sources.signatures)
+
+
+def build_each(kernels: Sequence[Placed], parts: int = 2) -> dict[str, Modelled | str]:
+    """A library for every kernel, or why there is none, by name. Several kernels are compiled in one call, ``parts``
+    calls at a time; those of a call that fails one by one."""
+    shares = [list(kernels[n::parts]) for n in range(parts)]
+    with ThreadPoolExecutor(parts) as pool:
+        found = list(pool.map(_built, [s for s in shares if s]))
+    return {name: made for part in found for name, made in part.items()}
+
+
+def _built(kernels: Sequence[Placed]) -> dict[str, Modelled | str]:
+    try:
+        library = build(kernels)
+    except (RuntimeError, InternalError, TilewrightError) as error:
+        if len(kernels) == 1:
+            return {kernels[0].kernel.name: str(error)}
+        return {name: made for k in kernels for name, made in _built([k]).items()}
+    return dict.fromkeys((k.kernel.name for k in kernels), library)
 
 
 def same_bits(a: Array, b: Array) -> bool:
