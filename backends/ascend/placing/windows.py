@@ -269,7 +269,10 @@ def _slide(
 
 
 def _takes(w: Windows, x: Load) -> bool:
-    """Whether the instruction makes these windows: channels in whole blocks or few, padding where there is some."""
+    """Whether the instruction makes these windows: channels in whole blocks or few, padding where there is some; single
+    pixels are rows of a product, which strided transfers bring in without those between."""
+    if w.planar or w.taps == 1:
+        return False
     if not w.few and w.channels % w.fine:
         return False
     outside = w.down.before or w.down.after or w.across.before or w.across.after
