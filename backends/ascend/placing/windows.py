@@ -16,8 +16,10 @@ from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Pack
 from tilewright.kernel.tile import Define, Kernel
 
-#: What ``load_image`` has room for: kernel and dilation, stride, pads; pixels of one transfer into L1.
-_KERNEL, _STRIDE, _PAD, _PIXELS = 255, 63, 255, 16384
+#: What ``load_image`` has room for: kernel and dilation, stride, pads.
+_KERNEL, _STRIDE, _PAD = 255, 63, 255
+#: Pixels of one transfer into L1 (rows of Nd2NzParams).
+PIXELS = 16384
 
 
 @dataclass(frozen=True, slots=True)
