@@ -273,7 +273,10 @@ def _slide(
 def _takes(w: Windows, x: Load) -> bool:
     """Whether the instruction makes these windows: channels in whole blocks or few, padding where there is some; single
     pixels are rows of a product, which strided transfers bring in without those between."""
-    if w.planar or w.taps == 1:
+    if w.taps == 1:
+        return False
+    slides = (w.down, w.across)
+    if w.planar and (w.channels > w.few or all(s.stride >= s.reach for s in slides)):
         return False
     if not w.few and w.channels % w.fine:
         return False
