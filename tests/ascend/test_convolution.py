@@ -44,7 +44,9 @@ CASES = {
     "one column of the kernel": Case(Convolution((16, 6), kernel=(5, 1), pads=(2, 0, 2, 0)), 24),
     "few channels": Case(Convolution((12, 12), channels=8), 48),
     "four channels": Case(Convolution((12, 12), channels=4, kernel=(7, 7), stride=(2, 2), pads=(3, 3, 3, 3)), 12),
-    "channels first": Case(Convolution((12, 16), 3, 16, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False), 8),
+    "channels first": Case(
+        Convolution((12, 16), 3, 16, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False), 8
+    ),
     "channels first, all of it": Case(Convolution((8, 8), channels=3, planar=True)),
     "channels first, bf16": Case(Convolution((8, 16), channels=4, planar=True, dtype="bf16", stride=(2, 2)), 16),
     "channels first, int8": Case(
@@ -55,7 +57,9 @@ CASES = {
     "no padding": Case(Convolution((10, 10), pads=(0, 0, 0, 0)), 16),
     "int8": Case(Convolution((10, 12), channels=32, dtype="i8", outside=-128), 30),
     "int8 of 64 channels": Case(Convolution((8, 8), channels=64, filters=48, dtype="i8", outside=5), 16, 16),
-    "int8 of few channels": Case(Convolution((8, 8), channels=16, filters=24, dtype="i8", outside=-7, stride=(2, 2)), 4),
+    "int8 of few channels": Case(
+        Convolution((8, 8), channels=16, filters=24, dtype="i8", outside=-7, stride=(2, 2)), 4
+    ),
     "bf16": Case(Convolution((10, 10), dtype="bf16"), 20),
 }
 

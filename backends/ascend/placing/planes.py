@@ -22,7 +22,7 @@ _ONE = constant(1)
 
 
 def stage_planes(c: Context, w: Windows, frame: Frame, name: str, offset: Expr, pixels: int) -> None:
-    """``pixels`` neighbours of each plane from ``offset`` of the tensor on, pixel by pixel in the buffer ``name`` of L1.
+    """``pixels`` neighbours of each plane from ``offset`` of the tensor on, pixel by pixel in ``name`` of L1.
 
     The vector cores of a group halve them.
     """
