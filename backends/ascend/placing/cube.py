@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
+from tilewright.backends.ascend.placing.convolution import convolve
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import PANES, Frame, inside
 from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
+from tilewright.backends.ascend.placing.windows import Windows, windows_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, used_symbols
+from tilewright.kernel.apply import defines
 from tilewright.kernel.expr import Binary, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
@@ -43,7 +46,7 @@ class _Panes:
 
 
 @dataclass(slots=True)
-class _Sum:
+class Sum:
     """An accumulator tile: its buffer in L0C, its two wide axes, the loop in which it starts, its way out."""
 
     buffer: str
@@ -61,27 +64,31 @@ class _Sum:
 class CubePart(OperandPart):
     """Places contractions. ``sums``: accumulator tiles by name."""
 
-    sums: dict[str, _Sum] = field(default_factory=dict)
+    sums: dict[str, Sum] = field(default_factory=dict)
 
     def contract(self, node: Compute) -> None:
         """One step of a sum of products: bring both operands to L0 piece by piece and multiply."""
         assert isinstance(node.value, Binary) and node.reduce is not None
         c = self.context
+        if (windows := self._windows(node)) is not None:
+            self._check_dtype(node, *factors_of(node.value.a, node.value.b))
+            convolve(self, node, windows)
+            return
         row, column, inner = self._roles(node)
         a, b = factors_of(node.value.a, node.value.b)
         if row not in a.axes:
             a, b = b, a
         self._check_dtype(node, a, b)
-        total = self._accumulator(node, row, column)
+        total = self.accumulator(node, row, column)
         if isinstance(a.value, Load):
             left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
         else:
             # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
             right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
-        k1, k0 = c.lanes(inner), self._inner_piece(total, c.lanes(inner), a.dtype)
+        k1, k0 = c.lanes(inner), self.inner_piece(*self._lanes(total), c.lanes(inner), a.dtype)
         left, right = self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
-        start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self._reduction_loops(node)), ZERO)
+        start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self.reduction_loops(node)), ZERO)
         total.last = self._last_turn(node)
         if k1 <= k0:
             self._multiply(c.tree.top, total, node, left, right, at=ZERO, piece=valid, start=start)
@@ -92,6 +99,16 @@ class CubePart(OperandPart):
         total.last = total.last * (1 - minimum(1, maximum(0, valid - k0 - at)))
         self._multiply(frame, total, node, left, right, at=at, piece=piece, start=start + at)
         c.tree.top.nodes.append(Loop(frame.var, ZERO, valid, constant(k0), tuple(frame.nodes)))
+
+    def _windows(self, node: Compute) -> Windows | None:
+        """The convolution that ``node`` is, where the schedule leaves windows whole."""
+        c = self.context
+        define = next(d for d in defines(c.scheduled.kernel) if d.tile == node.tile)
+        found = windows_of(c.scheduled.kernel, define)
+        if found is None or c.pack_of(found.weights.tensor) != found.pack(found.weights.tensor, c.scheduled.kernel):
+            return None
+        slides = (found.down, found.across)
+        return found if all(s.axis is None or c.lanes(s.axis) == s.taps for s in slides) else None
 
     def _roles(self, node: Compute) -> tuple[str, str, str]:
         """Row, column and reduced axis; every other axis has one lane here."""
@@ -120,11 +137,11 @@ class CubePart(OperandPart):
                 fix="quantize or cast the operands, or run the kernel on the host",
             )
 
-    def _accumulator(self, node: Compute, row: str, column: str) -> _Sum:
+    def accumulator(self, node: Compute, row: str, column: str) -> Sum:
         if node.tile not in self.sums or not node.accumulate:
             c = self.context
             frame = c.tree.top
-            loops = {f.var for f, _ in self._reduction_loops(node)}
+            loops = {f.var for f, _ in self.reduction_loops(node)}
             while frame.var in loops:
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
             panes = self._panes(row)
@@ -136,7 +153,7 @@ class CubePart(OperandPart):
                 c.tree.kept.add(name)
             tile = Ref(node.tile, node.axes, node.value.dtype)
             exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
-            total = self.sums[node.tile] = _Sum(name, (row, column), frame, tile, exit, panes)
+            total = self.sums[node.tile] = Sum(name, (row, column), frame, tile, exit, panes)
             if exit.bias is not None:
                 total.bias = self._stage_bias(exit.bias, column, node.value.dtype)
         return self.sums[node.tile]
@@ -185,7 +202,7 @@ class CubePart(OperandPart):
             value = rewritten(value, total.tile, total.exit)
         return value
 
-    def _reduction_loops(self, node: Compute) -> list[tuple[Frame, For]]:
+    def reduction_loops(self, node: Compute) -> list[tuple[Frame, For]]:
         """Open loops over which this sum runs on: those of its reduced axes, where it adds to what is there."""
         if not node.accumulate or node.reduce is None:
             return []
@@ -195,26 +212,25 @@ class CubePart(OperandPart):
     def _last_turn(self, node: Compute) -> Expr:
         """1 in the last turn of the loops over which a sum runs on, else 0."""
         result = constant(1)
-        for f, loop in self._reduction_loops(node):
+        for f, loop in self.reduction_loops(node):
             last = self.context.expr(loop.lo) + (f.trips - 1) * step(loop)
             result = result * (1 - minimum(1, last - symbol(f.var)))
         return result
 
-    def _inner_piece(self, total: _Sum, inner: int, dtype: DType) -> int:
+    def inner_piece(self, rows: int, columns: int, inner: int, dtype: DType) -> int:
         """Reduced lanes whose operands fit half of L0A and half of L0B, in whole fractals."""
-        rows, columns = self._lanes(total)
         size = max(1, dtype.bits // 8)
         half = min(self.context.target.memory[s].size for s in ("l0a", "l0b")) // 2
         most = half // (size * round_up(max(rows, columns), 16))
         step = max(16, 32 // size)
         return min(round_up(inner, step), most // step * step)
 
-    def _lanes(self, total: _Sum) -> tuple[int, int]:
+    def _lanes(self, total: Sum) -> tuple[int, int]:
         """Allocated rows and columns of one product."""
         row, column = total.axes
         return total.panes.height if total.panes else self.context.lanes(row), self.context.lanes(column)
 
-    def _rows(self, total: _Sum) -> tuple[Expr, Expr]:
+    def _rows(self, total: Sum) -> tuple[Expr, Expr]:
         """The first row of the products of this turn among those of the block, and how many there are."""
         every = self.context.count(total.axes[0])
         return (ZERO, every) if total.panes is None else total.panes.rows(every)
@@ -222,7 +238,7 @@ class CubePart(OperandPart):
     def _multiply(
         self,
         frame: Frame,
-        total: _Sum,
+        total: Sum,
         node: Compute,
         left: Staged,
         right: Staged,
@@ -238,7 +254,7 @@ class CubePart(OperandPart):
         a, _ = factors_of(node.value.a, node.value.b)
         (first, rows), columns = self._rows(total), c.count(total.axes[1])
         (high, wide), k = self._lanes(total), c.lanes(self._roles(node)[2])
-        k0 = self._inner_piece(total, k, a.dtype)
+        k0 = self.inner_piece(high, wide, k, a.dtype)
         own, slots = (frame, 2) if total.panes is None else (Frame(total.panes.var), 2 * total.panes.count)
         l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (high, k0), own, slots)
         l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, wide), frame)
@@ -343,7 +359,7 @@ class CubePart(OperandPart):
         self._leave(total, View(node.tensor, offset, dims))
         return True
 
-    def _leave(self, total: _Sum, to: View) -> None:
+    def _leave(self, total: Sum, to: View) -> None:
         """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one."""
         c = self.context
         first, rows = self._rows(total)

@@ -117,7 +117,8 @@ class VectorPart(Reductions):
             strip = None
             if set(used) == set(axes) and used == axes and (gathers or load.fill is not None):
                 strip = self.load(load)
-            return strip if strip is not None and strip.axes == axes else None
+            kept = strip is not None and strip.axes == axes and strip.dtype == held(load.dtype)
+            return strip if kept else None
         flat = flat_index(self.context.scheduled.kernel, load.tensor, tuple(self._settled(i, axes) for i in index if i))
         strides = {a: self._stride(flat, a, load.tensor) for a in axes}
         if axes and strides[axes[-1]] != 1:
@@ -224,10 +225,10 @@ class VectorPart(Reductions):
         if isinstance(piece, Strip) and piece.dtype not in (DType.BF16, DType.I32, DType.I64):
             piece = self.carry(piece, dtype)
         strip = self.strip(piece, axes, dtype)
-        if self.context.stripped and isinstance(value, Ref) and value.tile in self.context.cube_tiles:
-            self.keep(tile, self.lend(strip) if strip.axes == axes else strip)  # nobody writes what came in
-            if strip.axes == axes:
-                return
+        came = self.context.stripped and isinstance(value, Ref) and value.tile in self.context.cube_tiles
+        if came and strip.axes == axes:
+            self.keep(tile, Strip(strip.buffer, axes, strip.dtype))  # nobody writes what came in
+            return
         kept = strip.buffer in {s.buffer for s in self.kept_parts.values()}
         if not strip.pooled or kept or strip.axes != axes:
             copy = self.temporary(axes, strip.dtype)

@@ -94,9 +94,13 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
                 found.append((_cycles(problem, tiling, target), tiling))
     found.sort(key=lambda f: f[0])
     ordered = [t for _, t in found]
-    if split and len(roles.reduced) == 1 and all(isinstance(factor_of(v).value, Load) for v in (roles.left, roles.right)):
+    if (
+        split
+        and len(roles.reduced) == 1
+        and all(isinstance(factor_of(v).value, Load) for v in (roles.left, roles.right))
+    ):
         ordered = _refined(problem, fits, ordered[:_REFINED], target)
-    spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
+    spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     told: set[Schedule] = set()
     for tiling in ordered[: 2 * _MOST]:
         schedule = _schedule(kernel, roles, tiling, packs, spaces)
@@ -221,7 +225,7 @@ def _schedule(
     return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces, extra=extra)
 
 
-def _used_once(kernel: Kernel) -> Iterator[str]:
+def used_once(kernel: Kernel) -> Iterator[str]:
     """Element-wise tiles that one other statement reads, in one place: they hide what the fixpipe could do."""
     values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
     refs = [x.tile for v in values for x in walk(v) if isinstance(x, Ref)]
