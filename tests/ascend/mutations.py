@@ -61,11 +61,19 @@ def shrunk(placed: Placed) -> Iterator[Mutant]:
 
 
 def overlapped(placed: Placed) -> Iterator[Mutant]:
-    """Each buffer moved onto the one before it in the same memory."""
+    """Each buffer moved onto the one before it in the same memory, the last that is not there already."""
     for n, b in enumerate(placed.buffers):
-        before = [o for o in placed.buffers[:n] if o.scope == b.scope and o.core == b.core]
-        if b.scope != "gm" and before:
-            yield f"{b.name} over {before[-1].name}", _with_buffer(placed, n, replace(b, address=before[-1].address))
+        others = [o for o in placed.buffers[:n] if o.scope == b.scope and o.core == b.core and o.address != b.address]
+        if b.scope != "gm" and others:
+            yield f"{b.name} over {others[-1].name}", _with_buffer(placed, n, replace(b, address=others[-1].address))
+
+
+def nudged(placed: Placed) -> Iterator[Mutant]:
+    """Each buffer moved down by one unit of alignment, into the end of what lies in front of it."""
+    for n, b in enumerate(placed.buffers):
+        if b.scope != "gm" and b.address:
+            step = int(placed.target.extra["alignment"][b.scope])
+            yield f"{b.name} {step} bytes lower", _with_buffer(placed, n, replace(b, address=b.address - step))
 
 
 def misaligned(placed: Placed) -> Iterator[Mutant]:
@@ -93,6 +101,7 @@ MUTATIONS: dict[str, Callable[[Placed], Iterator[Mutant]]] = {
     "swap": swapped,
     "shrink": shrunk,
     "overlap": overlapped,
+    "nudge": nudged,
     "misalign": misaligned,
     "shift": shifted,
 }

@@ -28,7 +28,7 @@ from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import Loop, Schedule
 
-from tests.ascend.families import LAYER_NORM
+from tests.ascend.families import GELU, LAYER_NORM
 from tests.ascend.trials import TRIALS, Trial, targets
 
 # -- packing -----------------------------------------------------------------------------------------------------------
@@ -143,16 +143,6 @@ def test_everything_is_covered_by_everything_only() -> None:
 
 # -- kernels -----------------------------------------------------------------------------------------------------------
 
-GELU = """
-@kernel
-def gelu(X: f16[M, 3072], Y: out[f16[M, 3072]]):
-    where(1 <= M <= 65536)
-    m: M
-    n: 3072
-    x[m, n] = f32(X[m, n])
-    Y[m, n] = f16(x[m, n] * f32(0.5)
-        * (tanh((x[m, n] + x[m, n] * x[m, n] * x[m, n] * f32(0.044715)) * f32(0.7978845608)) + f32(1.0)))
-"""
 ADD_NORM = """
 @kernel
 def add_norm(X: f16[M, 768], R: f16[M, 768], G: const[f16[768]], B: const[f16[768]], Y: out[f16[M, 768]]):
