@@ -19,6 +19,8 @@ from tilewright.backends.ascend.simulator.products import (
     mmad,
     of_words,
 )
+from tilewright.ir.types import DType
+from tilewright.kernel.pack import in_memory
 
 MODES = ("rint", "floor", "ceil", "trunc", "round")
 
@@ -325,3 +327,9 @@ def test_masks_bits_and_shifts() -> None:
     assert vector("shift_right", [bits.view(np.uint16)], np.dtype(np.uint16), by=1).tolist() == [32764, 3]
     assert vector("not", [bits], bits.dtype).tolist() == [6, -8]
     assert vector("and", [bits, np.asarray([12, 12], np.int16)], bits.dtype).tolist() == [8, 4]
+
+
+def test_integers_of_4_bits_lie_in_bytes_as_packages_store_them() -> None:
+    values = np.arange(-8, 8, dtype=np.int8).astype(ml_dtypes.int4)
+    codes = in_memory(values, DType.I4).reshape(1, -1)
+    assert vector("widen", [codes], F16).reshape(-1).tolist() == list(range(-8, 8))

@@ -50,6 +50,8 @@ Arithmetic:
   float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
   largest finite number is infinity. A result of zero has the sign of the operand. Between integers bits are cut. A
   cast of f32 to f32 rounds to whole numbers.
+- ``widen`` turns each byte of its source into two elements: signed integers of 4 bits, that of the lower half first
+  (Ascend C, ``int4b_t``). Source and destination are views of equal rows, those of the destination twice as long.
 - ``iota`` gives first + i, exact, rounded once to the element type.
 - ``compare`` with a NaN is false, but ``ne``. Bits of the last byte beyond the row are 0.
 - ``fixpipe``, in this order: ``quant`` multiplies, relu (``relu`` = 1), the destination. Without ``quant``: f32 →
@@ -184,6 +186,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "shift_right": _vector(1, frozenset(["i16", "u16", "i32", "u32"]), "ShiftRight", parameters=("by",)),
     # The pairs of types that exist are CASTS below.
     "cast": _vector(1, ANY, "Cast", parameters=("round",)),
+    # Two integers of 4 bits a byte (Cast of int4b_t to half, CAST_NONE).
+    "widen": _vector(1, frozenset(["f16"]), "Cast"),
     "copy": _vector(1, _MOVED, "Adds", "Copy"),
     # A scalar operand into every lane.
     "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),

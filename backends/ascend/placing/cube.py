@@ -8,7 +8,7 @@ from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import Frame
-from tilewright.backends.ascend.placing.operand import Factor, factor_of, flat_index
+from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
 from tilewright.errors import UnsupportedError
@@ -47,7 +47,7 @@ class CubePart(OperandPart):
         assert isinstance(node.value, Binary) and node.reduce is not None
         c = self.context
         row, column, inner = self._roles(node)
-        a, b = factor_of(node.value.a), factor_of(node.value.b)
+        a, b = factors_of(node.value.a, node.value.b)
         if row not in a.axes:
             a, b = b, a
         self._check_dtype(node, a, b)
@@ -180,7 +180,7 @@ class CubePart(OperandPart):
         emitter has to switch the GEMV mode off, in which L0A would be read row-major."""
         c = self.context
         assert isinstance(node.value, Binary)
-        a = factor_of(node.value.a)
+        a, _ = factors_of(node.value.a, node.value.b)
         row, column = total.axes
         rows, columns = c.count(row), c.count(column)
         k = c.lanes(self._roles(node)[2])

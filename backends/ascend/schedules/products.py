@@ -15,6 +15,7 @@ from itertools import product as combinations
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.operand import factor_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
+from tilewright.backends.ascend.schedules.weights import widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
@@ -128,6 +129,9 @@ def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
     """The right operand in fractals, where it is a constant: columns last for 16-bit types, which are turned on the way
     to L0, else depth last."""
     factor = factor_of(roles.right)
+    if factor.weights is not None:
+        yield from widened_packs(kernel, factor.weights, roles.depth, roles.columns)
+        return
     load = factor.value
     if not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
         return

@@ -17,6 +17,9 @@ from tilewright.target import Target
 
 _REPEAT, _REPEATS = 256, 255
 _FRACTAL_BYTES = 512
+#: Instructions that cost what another one does, and those whose repeats are counted in what they write.
+_AS = {"widen": "cast"}
+_BY_RESULT = frozenset(["brcb", "duplicate", "iota", "gather", "widen"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,9 @@ class Costs:
     # -- the vector unit -----------------------------------------------------------------------------------------
 
     def _vector(self, item: Item, node: Instruction) -> Cost:
-        name = "compare" if node.op.startswith("compare_") else node.op
+        name = "compare" if node.op.startswith("compare_") else _AS.get(node.op, node.op)
         narrow, wide, own = self.cycles["vector"][name]
-        measured = item.dst if node.op in ("brcb", "duplicate", "iota", "gather") or not item.reads else item.reads[-1]
+        measured = item.dst if node.op in _BY_RESULT or not item.reads else item.reads[-1]
         others = [t for t in (*item.reads, item.dst) if t.counts == measured.counts]
         size = max(self.known[t.buffer].element_bytes for t in others)
         counts = list(measured.counts) or [1]

@@ -1,6 +1,9 @@
 """Rules on an instruction with its numbers: bounds, alignment, shapes that belong together, limits of the hardware.
 
 Numbers without another source are from the Ascend C reference: DataCopyPad, Nd2NzParams, Mmad, Fixpipe, Brcb, Compare.
+Parts of the 310 family have no DataCopyPad: DataCopy moves whole blocks of 32 bytes between any element of global
+memory and a block of the unified buffer (the same reference, DataCopy; guide, unaligned transfers), and what
+aclrtMalloc gives is rounded up to 32 bytes and has 32 more (AscendCL reference, aclrtMalloc).
 """
 
 from __future__ import annotations
@@ -31,8 +34,9 @@ def check_item(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Ge
     """Everything that the numbers of one instruction must respect. Raises :class:`Refused`."""
     node = item.node
     assert isinstance(node, Instruction)
+    blocks = node.op in ("copy_in", "copy_out") and "copy_pad" not in target.features
     for t in (*item.reads, item.dst, *([item.scratch] if item.scratch else [])):
-        _bounds(item, t, known[t.buffer])
+        _bounds(item, t, known[t.buffer], tail=BLOCK_BYTES if blocks and known[t.buffer].scope == "gm" else 1)
         _alignment(item, node, t, known[t.buffer], target)
     for t in spoiled(item, buffers, known):
         if t.block is None:
@@ -43,11 +47,12 @@ def check_item(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Ge
         _transfer(item, node, known, target)
 
 
-def _bounds(item: Item, t: Touch, g: Geometry, room: bool = False) -> None:
+def _bounds(item: Item, t: Touch, g: Geometry, room: bool = False, tail: int = 1) -> None:
+    """Every lane is inside its buffer, or in its last ``tail`` bytes, of which some may lie behind its end."""
     what = "has no room for what is written with them" if room else f"has {g.slot_bytes} bytes"
     if t.block is None:
         low, high = last_byte(t, g)
-        if low < 0 or (high + 1) * g.element_bytes > g.slot_bytes:
+        if low < 0 or (high + 1) * g.element_bytes > round_up(g.slot_bytes, tail):
             raise Refused("bounds", f"elements {low}..{high} of {t.buffer}, which {what}", "", item.text)
         return
     if len(g.shape) != 2:
@@ -83,6 +88,8 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
     if op in _PLAIN and any(t.counts != dst.counts for t in item.reads):
         shapes = " and ".join(str(t.counts) for t in item.reads)
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
+    if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
+        raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
     if op.startswith("row_"):
         source = item.reads[0]
         size = known[source.buffer].element_bytes
@@ -123,6 +130,9 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
         length = dst.counts[-1] * known[dst.buffer].element_bytes
         if rows > _PAD_ROWS or length > _PAD_BYTES:
             raise Refused("transfer", f"{rows} rows of {length} bytes", "", item.text)
+        run = _run(source, dst) * known[dst.buffer].element_bytes
+        if op == "copy_out" and run % BLOCK_BYTES and "copy_pad" not in target.features:
+            raise Refused("transfer", f"runs of {run} bytes, where only whole blocks of 32 leave", "", item.text)
     elif op == "nd2nz":
         strides = [s for n, s in zip(source.counts, source.strides, strict=True) if n > 1][:-1]
         height = known[dst.buffer].shape[0]
@@ -135,6 +145,16 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
         raise Refused("transfer", f"rows of {dst.counts[-1]} elements are no blocks of 32 bytes", "", item.text)
     elif op == "drain" and (len(dst.counts) != 3 or dst.strides[1:] != (FRACTAL, 1) or dst.counts[2] != FRACTAL):
         raise Refused("transfer", "sums leave L0C in whole fractals here", "", item.text)
+
+
+def _run(a: Touch, b: Touch) -> int:
+    """Lanes that follow on one another on both sides of a transfer."""
+    lanes = 1
+    for n, *strides in reversed(list(zip(a.counts, a.strides, b.strides, strict=True))):
+        if n > 1 and strides != [lanes, lanes]:
+            break
+        lanes *= n
+    return lanes
 
 
 def _product(item: Item, target: Target) -> None:
