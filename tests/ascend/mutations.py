@@ -68,12 +68,16 @@ def overlapped(placed: Placed) -> Iterator[Mutant]:
             yield f"{b.name} over {others[-1].name}", _with_buffer(placed, n, replace(b, address=others[-1].address))
 
 
-def nudged(placed: Placed) -> Iterator[Mutant]:
-    """Each buffer moved down by one unit of alignment, into the end of what lies in front of it."""
+def halfway(placed: Placed) -> Iterator[Mutant]:
+    """Each buffer moved down into the upper half of what ends in front of it."""
     for n, b in enumerate(placed.buffers):
-        if b.scope != "gm" and b.address:
-            step = int(placed.target.extra["alignment"][b.scope])
-            yield f"{b.name} {step} bytes lower", _with_buffer(placed, n, replace(b, address=b.address - step))
+        others = [o for o in placed.buffers if o.scope == b.scope != "gm" and o.core == b.core]
+        below = [o for o in others if o.end <= b.address]
+        if not below:
+            continue
+        align, last = int(placed.target.extra["alignment"][b.scope]), max(below, key=lambda o: (o.end, o.name))
+        half = (last.end - last.address) // 2 // align * align
+        yield f"{b.name} over half of {last.name}", _with_buffer(placed, n, replace(b, address=last.address + half))
 
 
 def misaligned(placed: Placed) -> Iterator[Mutant]:
@@ -101,7 +105,7 @@ MUTATIONS: dict[str, Callable[[Placed], Iterator[Mutant]]] = {
     "swap": swapped,
     "shrink": shrunk,
     "overlap": overlapped,
-    "nudge": nudged,
+    "half": halfway,
     "misalign": misaligned,
     "shift": shifted,
 }

@@ -19,7 +19,7 @@ from tests.ascend.trials import TRIALS
 from tests.ascend.verdicts import Subject, verdicts
 
 #: Of these kinds only one mutant in so many is tried in the fast tests; scripts/mutate_ascend.py tries all.
-THINNED = {"swap": 24, "statement": 9, "shift": 9, "edge": 4, "shrink": 11, "misalign": 5, "overlap": 5, "nudge": 7}
+THINNED = {"swap": 24, "statement": 9, "shift": 9, "edge": 4, "shrink": 11, "misalign": 5, "overlap": 5, "half": 7}
 
 
 @lru_cache(maxsize=16)
