@@ -45,7 +45,7 @@ def assert_judged(s: Subject, kind: str, every: int) -> None:
     for v in verdicts(s, kind, every):
         assert v.ok, f"{s.name}: {v.what} is accepted, and nothing proves it right"
         found[v.refused or v.proof] += 1
-    if every == 1:
+    if every == 1 and kind != "half":  # a kernel may have nothing in that half, or nothing that still lives
         assert any(v in found for v in ("race", "bounds", "overlap", "alignment", "unwritten", "deadlock")), found
 
 

@@ -23,8 +23,8 @@ from tilewright.kernel.tile import Kernel
 #: A size that only the run tells is taken to be this large, where its facts allow.
 USUAL = 1024
 #: Turns of an outermost loop that are gone through, and instructions in all of them at which no other turn begins.
-_TURNS = 6
-_MOST = 3000
+_TURNS = 4
+_MOST = 1500
 #: Statements that an instruction is in the queue of its pipe, with the flag or barrier in front of it.
 _STATEMENTS = 2
 

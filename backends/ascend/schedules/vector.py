@@ -24,9 +24,9 @@ from tilewright.kernel.tile import Kernel, Scan, Store
 from tilewright.target import Target
 
 #: Elements of a tile: 4096 of f32 are one transfer of 16 KB, from where on they run at full speed.
-_GOALS = (24576, 16384, 12288, 8192, 6144, 4096, 2048, 1024, 256)
+_GOALS = (16384, 12288, 8192, 4096, 2048, 1024, 256)
 #: In how many turns a core may do its part, all cores having as much to do: tiles are as large as that makes them, too.
-_ROUNDS = (1, 2, 3, 4, 6, 8)
+_ROUNDS = (1, 2, 3, 4, 6)
 #: Elements of a piece of a row that does not fit whole.
 _PIECES = (4096, 1024, 128)
 #: The longest rows that are tried whole.
