@@ -27,6 +27,7 @@ from tilewright.backends import ascend
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
+from tilewright.backends.ascend.simulator.bound import Product, most_utilisation
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.picture import draw
 from tilewright.backends.ascend.simulator.timeline import trace_of
@@ -46,8 +47,8 @@ from resumable_table import Table  # noqa: E402 (beside this file)
 from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu  # noqa: E402
 
 HEAD = (
-    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "busiest pipe", "from DRAM", "blocks"),
-    *("waits for", "remark"),
+    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "most possible", "busiest pipe", "from DRAM"),
+    *("blocks", "waits for", "remark"),
 )
 TABLE = Table(ROOT / "models" / "results" / "ascend-cycles.md", HEAD, 3)
 TARGETS = ("ascend:910b1", "ascend:910b3", "ascend:910b4", "ascend:310p3")
@@ -58,8 +59,10 @@ Written by `python scripts/simulate_ascend.py --table`. **Modelled, never run on
 the `[cycles]` of `backends/ascend/targets`, whose sources stand there, and from the simple model of shared memory in
 `backends/ascend/simulator/traffic.py`. `cube` is the share of the multiply-adds that all cube cores could have done in
 the time, with all inputs in DRAM when the launch begins; `in a model` is the same where L2 still holds the activations
-that the launch before wrote (weights stay in DRAM). One group of cores, that with the most to do, is simulated. A
-launch's own start is not counted. Waits are shares of the time of a core.
+that the launch before wrote (weights stay in DRAM): the column that counts for a layer of a model. `most possible` is
+what the bytes that any grid of cores has to read, the products and the latencies allow in both cases
+(`backends/ascend/simulator/bound.py`), whatever the schedule. One group of cores, that with the most to do, is
+simulated. A launch's own start is not counted. Waits are shares of the time of a core.
 
 """
 
@@ -74,6 +77,17 @@ def product(A: {dtype}[M, {k}], B: const[{dtype}[{k}, {n}]], C: out[{result}[M, 
     C[m, n] = {value}
 """
 
+RESIDUAL = """
+@kernel
+def residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}], C: out[f16[M, {n}]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
+    C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -83,6 +97,7 @@ class Case:
     sizes: str
     kernel: Callable[[], Kernel]
     dims: Mapping[str, int] = field(default_factory=dict)
+    product: Product | None = None
 
 
 def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str = "product") -> Case:
@@ -95,13 +110,21 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
         text = PRODUCT.format(dtype=dtype, k=depth, n=columns, wide=wide, result=result, value=value)
         return parse_kernel(text)
 
-    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows})
+    bound = Product(rows, columns, depth, dtype, {"i8": 1, "f32": 4}.get(dtype, 2))
+    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows}, bound)
+
+
+def residual(name: str, rows: int, columns: int, depth: int) -> Case:
+    """A product with bias to whose result the input of the block is added, on the vector cores."""
+    kernel = lambda: parse_kernel(RESIDUAL.format(k=depth, n=columns))  # noqa: E731
+    bound = Product(rows, columns, depth, "f16", 2)
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, bound)
 
 
 def dense(name: str, rows: int, columns: int, depth: int) -> Case:
     """A product with bias and GELU, as the first half of a feed-forward block is."""
     kernel = lambda: matmul_bias_gelu("f16", depth, columns)  # noqa: E731
-    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows})
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, Product(rows, columns, depth, "f16", 2))
 
 
 def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth: int, mask: str) -> Case:
@@ -124,6 +147,9 @@ LAYERS: tuple[Case, ...] = (
     product(1024, 768, 768, name="bert-projection"),
     dense("bert-up", 1024, 3072, 768),
     product(1024, 768, 3072, name="bert-down"),
+    product(1024, 2304, 768, name="bert-qkv"),
+    residual("bert-output-residual", 1024, 768, 768),
+    residual("bert-down-residual", 1024, 768, 3072),
     attention("bert-attention", 8, 12, 128, 128, 64, "additive"),
     convolution("resnet50-conv", 8, 56, 64, 64),
     convolution("resnet50-conv", 8, 14, 256, 256),
@@ -291,7 +317,7 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
             case.name,
             case.sizes,
             target.spelling,
-            *([""] * 8),
+            *([""] * 9),
             " ".join(str(error).split())[:160].replace("|", "/"),
         )
     (kind, pipe), share = max(timing.busy.items(), key=lambda b: b[1])
@@ -304,12 +330,18 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
         f"{timing.microseconds:,.1f}",
         f"{timing.utilisation:.1%}" if timing.peak else "",
         f"{within.utilisation:.1%}" if within.peak else "",
+        "" if case.product is None else _possible(case.product, target),
         f"{kind} {pipe} {share:.0%}",
         f"{timing.rates.missed:.0%}",
         f"{timing.blocks} on {timing.groups}",
         waits.replace("|", "/"),
         "",
     )
+
+
+def _possible(p: Product, target: Target) -> str:
+    """What is possible with everything in DRAM, and with the activations in L2."""
+    return " / ".join(f"{most_utilisation(p, target, warm):.0%}" for warm in ((), ("left",)))
 
 
 def _save(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
