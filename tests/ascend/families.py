@@ -12,9 +12,10 @@ from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import schedules
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
-from tilewright.kernel.schedule import ScheduleError
+from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Kernel
 
+from tests.ascend.convolutions import Convolution
 from tests.ascend.trials import TRIALS, Trial, placed, targets
 from tests.ascend.verdicts import Subject
 
@@ -58,6 +59,26 @@ def gather(table: f16[V, 64], ids: i64[M], Y: out[f16[M, 64]]):
     m: M
     n: 64
     Y[m, n] = table[ids[m], n]
+"""
+
+SCATTER = """
+@kernel
+def scatter(past: f16[B, 2, 48, 16], new: f16[B, 2, 3, 16], ids: i64[B], Y: out[f16[B, 2, 48, 16], past]):
+    where(1 <= B <= 512)
+    b: B
+    h: 2
+    s: 3
+    d: 16
+    Y[b, h, ids[b] + index(s), d] = f16(f32(new[b, h, s, d]) * f32(0.5))
+"""
+
+ELEMENTS = """
+@kernel
+def elements(table: f32[V, 16], ids: i64[M, 16], Y: out[f32[M, 16]]):
+    where(1 <= V <= 1024, 1 <= M <= 160)
+    m: M
+    n: 16
+    Y[m, n] = table[select(ids[m, n] < i64(0), ids[m, n] + index(V), ids[m, n]), n]
 """
 
 REDUCTION = """
@@ -111,11 +132,25 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "rms norm": (RMS_NORM, ({"M": 1750},)),
     "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
     "gather": (GATHER, ({"V": 20, "M": 130},)),
+    "scatter": (SCATTER, ({"B": 130},)),
+    "elements": (ELEMENTS, ({"V": 20, "M": 23},)),
     "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
     "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
     "gelu": (GELU, ({"M": 11},)),
     "quantized": (QUANTIZED, ({"M": 330},)),
 }
+#: Convolutions with their tiles of pixels and columns, slices of channels, and pieces of weights: an image whose rows
+#: windows share, under slices and pieces; and one whose channels lie apart, which vector cores put together.
+WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
+    "windows": (Convolution((24, 8), 64), {"pixels": 96, "columns": 16, "slices": 32, "depth": 208}, {"batch": 2}),
+    "planes": (
+        Convolution((12, 16), 3, 16, stride=(2, 2), planar=True, merged=False),
+        {"pixels": 16},
+        {"batch": 3},
+    ),
+}
+#: Blocks of those that would be slow with the blocks that a build takes.
+BLOCKS: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
 
@@ -136,6 +171,7 @@ def parsed(text: str) -> Kernel:
 def subjects() -> Mapping[str, Callable[[], Subject]]:
     """A maker for each family, so that one family can be had without the others. It raises what placing raises."""
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
+    made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
     return made | {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
 
 
@@ -145,25 +181,33 @@ def _trial(name: str) -> Subject:
     return Subject(name, placed(name), tuple((trial.inputs(dims), dims) for dims in sizes))
 
 
+@lru_cache(maxsize=2)
+def _windows(name: str) -> Subject:
+    convolution, tiles, dims = WINDOWS[name]
+    trial, done = convolution.placed("ascend:910b3", **tiles)
+    return Subject(name, done, ((trial.inputs(dims), dims),))
+
+
 @lru_cache(maxsize=8)
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
     kernel = parsed(text)
-    trial, done = _first(kernel, sizes[0])
+    trial, done = _first(kernel, sizes[0], BLOCKS.get(name))
     runs = []
     for dims in sizes:
         inputs = trial.inputs(dims)
         for p in kernel.params:
             if p.name == "ids":
-                inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
+                rows = dims.get("V", 40)
+                inputs[p.name] = np.random.default_rng(0).integers(0, rows, inputs[p.name].shape)
         runs.append((inputs, dims))
     return Subject(name, done, tuple(runs))
 
 
-def _first(kernel: Kernel, dims: Sizes) -> tuple[Trial, Placed]:
+def _first(kernel: Kernel, dims: Sizes, given: Schedule | None = None) -> tuple[Trial, Placed]:
     target = targets()["ascend:910b3"]
     problem: ScheduleError | None = None
-    for schedule in islice(schedules(kernel, target), _TRIED):
+    for schedule in [given] if given else islice(schedules(kernel, target), _TRIED):
         try:
             return Trial(kernel, schedule, dims), place(apply(kernel, schedule), target)
         except ScheduleError as error:
