@@ -33,7 +33,7 @@ _DEPTH_BYTES = (512, 256, 128)
 #: How many tiles beside each other share rows that stay in L1, and how many pieces of depth those have at most.
 _TURNS = (1, 2, 3, 4, 6, 8, 12)
 _KEPT = 16
-_FUSED_TURNS, _FUSED_KEPT = 4, 4
+_FUSED_TURNS, _FUSED_KEPT = 12, 4
 #: Slots of the pieces that come into L1, and panes of rows that a sum has in L0C.
 _RINGS = (2, 3, 4)
 _PANES = (1, 2, 3)
@@ -94,6 +94,8 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
                 found.append((_cycles(problem, tiling, target), tiling))
     found.sort(key=lambda f: f[0])
     ordered = [t for _, t in found]
+    if not split:
+        ordered = [r for t in ordered for r in (replace(t, ring=3), t) if fits(r)]
     if (
         split
         and len(roles.reduced) == 1
