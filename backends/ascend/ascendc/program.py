@@ -16,6 +16,7 @@ from tilewright.backends.ascend.placed.form import (
     CrossFlag,
     Flag,
     Instruction,
+    Let,
     Loop,
     Node,
     Placed,
@@ -172,6 +173,8 @@ class Program:
                     found.update(node.init.symbols if node.init is not None else ())
                 elif isinstance(node, Read):
                     found.update(_access_symbols(node.source, 1))
+                elif isinstance(node, Let):
+                    found.update(node.value.symbols)
 
         visit(self.body)
         return found | ({"_sub"} if any("_sub" in e.symbols for e in _bounds_of_loops(self.body)) else set())
@@ -196,6 +199,8 @@ class Program:
                     self.code.line(f"PipeBarrier<PIPE_{node.pipe}>();{self._why(node.edge)}")
                 case Read():
                     self._read(node)
+                case Let():
+                    self._let(node)
 
     def _loop(self, node: Loop) -> None:
         code, name = self.code, self.code.symbols[node.var]
@@ -253,6 +258,13 @@ class Program:
                 return f"  // {e.reason}"
         return ""
 
+    def _let(self, node: Let) -> None:
+        """A variable of the function: declared in front of the loops, set at the beginning of a loop's body."""
+        code, name = self.code, self.code.symbols[node.var]
+        outside = len(code.levels) == 1
+        code.levels[-1].binds.add(node.var)
+        code.first(f"{'int64_t ' if outside else ''}{name} = {code.spelled(node.value)};")
+
     def _read(self, node: Read) -> None:
         code = self.code
         name = code.symbols[node.var]
@@ -293,6 +305,9 @@ def new_program(
             elif isinstance(node, Read):
                 symbols[node.var] = names.give(node.var)
                 ranges[node.var] = Range(0)
+            elif isinstance(node, Let) and node.var not in symbols:
+                symbols[node.var] = names.give(node.var)
+                ranges[node.var] = Range(0, max(0, bounds(node.limit, ranges)[1] - 1))
 
     visit(body)
     for b in placed.buffers:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.placing.online import online_of
+from tilewright.backends.ascend.schedules.attention import attention_schedules
 from tilewright.backends.ascend.schedules.products import product_schedules
 from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
@@ -27,6 +29,8 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         define = next(d for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n)
         yield from product_schedules(kernel, define, products[0], target)
         return
+    if "split" in target.features and (online := online_of(kernel)) is not None:
+        yield from attention_schedules(kernel, online)
     row = _row_axis(kernel, store, products[0].m)
     for rows, columns in _BLOCKS:
         loops: list[Loop] = []

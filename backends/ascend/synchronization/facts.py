@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tilewright.backends.ascend.placed.form import Loop, Node, Placed, Read, counter
+from tilewright.backends.ascend.placed.form import Let, Loop, Node, Placed, Read, counter
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
 from tilewright.ir.symbolic import Expr, ceildiv
 
@@ -56,7 +56,7 @@ def facts_of(placed: Placed) -> Facts:
                 known[node.var] = Range(low, high if high == POSITIVE_INFINITY else max(low, high - 1))
                 known[counter(node.var)] = Range(0)
                 walk(node.body)
-            elif isinstance(node, Read):
+            elif isinstance(node, Read | Let):
                 known[node.var] = Range(0, max(0, bounds(node.limit, known)[1] - 1))
 
     walk(placed.body)

@@ -1,0 +1,241 @@
+"""The vector cores' part of pipelined attention: weights of a piece, and the result added up piece by piece.
+
+A row's maximum begins at the lowest number instead of -∞. What is subtracted is then never -∞, which a row that sees
+nothing would need a choice for; all weights and sums are the same: exp of -∞ less any number is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tilewright.backends.ascend.placed.form import SUBBLOCK, Loop, Scalar, View, counter
+from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.strips import Strip
+from tilewright.backends.ascend.placing.vector import VectorPart
+from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, symbol
+from tilewright.ir.types import DType
+from tilewright.kernel.analysis import transform, walk
+from tilewright.kernel.expr import Cast, Ref, Value
+
+if TYPE_CHECKING:
+    from tilewright.backends.ascend.placing.pipelined import Pipeline
+
+#: Columns to which maxima and sums of rows are folded first, and lanes of one repeat of f32.
+_FOLDED, _REPEAT = 128, 64
+_LOWEST = float(np.finfo(np.float32).min)
+_ONE = constant(1)
+#: Lanes of f32 in a block of 32 bytes.
+_BLOCK = 8
+
+
+@dataclass(slots=True)
+class Weights(VectorPart):
+    """Places the vector cores' statements of one turn."""
+
+    pipeline: Pipeline = field(kw_only=True)
+    step: Frame = field(init=False)
+    loop: Frame = field(init=False)
+    top: str = ""
+    shrink: str = ""
+    total: str = ""
+
+    # -- a turn ------------------------------------------------------------------------------------------------------
+
+    def place(self, step: Frame) -> None:
+        """The weights of the newest piece, then the result of the one ``delay`` turns ago."""
+        p, t = self.pipeline, self.context.tree
+        self.step = step
+        slots = p.sizes.delay + 1
+        lanes = (p.share(),)
+        self.top = t.add("top", "ub", DType.F32, lanes, "vector")
+        self.shrink = t.add("shrink", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
+        self.total = t.add("total", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
+        self._begin_rows(step)
+        self.loop = Frame("strip")
+        t.frames = [*t.frames[:1], step, self.loop]
+        p.strip = symbol(self.loop.var)
+        rows = p.vector_rows()
+        self._weights()
+        t.frames = t.frames[:2]
+        step.nodes.append(Loop(self.loop.var, ZERO, rows, constant(p.piece()), tuple(self.loop.nodes)))
+        self._results(step)
+
+    def _begin_rows(self, step: Frame) -> None:
+        """The first piece of a block finds the lowest maximum and no weights."""
+        p = self.pipeline
+        rows = p.vector_rows() * (1 - minimum(1, p.item("key")))
+        dims = ((rows, _ONE),)
+        t = self.context.tree
+        t.emit(step, "duplicate", "vector", "V", View(self.top, ZERO, dims), Scalar(_LOWEST))
+        t.emit(step, "duplicate", "vector", "V", View(self.total, ZERO, dims, self._before(step)), Scalar(0.0))
+
+    def _before(self, step: Frame) -> Expr:
+        """The slot of the turn before."""
+        return symbol(counter(step.var)) + self.pipeline.sizes.delay
+
+    # -- weights -----------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> None:
+        p = self.pipeline
+        axes = (p.online.rows, p.online.keys)
+        scores = self._scores(axes)
+        self.tiles[p.online.raw.tile] = scores
+        value = self._known(p.online.score)
+        self.begin(value)
+        found = self.value(value)
+        strip = self.strip(self.carry(found, DType.F32), axes, DType.F32)
+        if not strip.pooled or strip.axes != axes:
+            copy = self.temporary(axes, DType.F32)
+            self.emit("copy", copy, axes, strip)
+            strip = copy
+        self.finish()
+        self.tiles.clear()
+        self._softmax(strip)
+
+    def _known(self, score: Value) -> Value:
+        """The score over what comes out of L0C."""
+        p = self.pipeline
+        kind = p.score_type()
+        left = Ref(p.online.raw.tile, p.online.raw.axes, kind)
+        whole: Value = p.online.raw if kind is DType.F32 else Cast(kind, p.online.raw)
+        return transform(score, lambda v: left if v == whole else v)
+
+    def tile(self, name: str) -> Strip:
+        return self.tiles[name]
+
+    def _scores(self, axes: tuple[str, ...]) -> Strip:
+        """This core's rows of the newest piece: whole parts, and what is left of the last one."""
+        p, t = self.pipeline, self.context.tree
+        kind, part = p.score_type(), 64
+        name = t.add("scores_ub", "ub", kind, (p.piece(), p.sizes.keys), "vector", frame=self.loop)
+        rows, keys = p.count(p.online.rows, True), p.item("keys")
+        first = (SUBBLOCK * p.share() + p.strip) * part
+        plane, pitch = p.sizes.rows * part, p.sizes.keys
+        whole, rest = keys // part, keys % part
+        for at, count, lanes in ((ZERO, whole, constant(part)), (whole, _ONE, rest)):
+            outer = () if count == 1 else ((count, constant(part)),)
+            dst = View(name, at * part, (*outer, (rows, constant(pitch)), (lanes, _ONE)))
+            outer = () if count == 1 else ((count, constant(plane)),)
+            src = View(p.names["scores"], first + at * plane, (*outer, (rows, constant(part)), (lanes, _ONE)))
+            t.emit(self.loop, "copy_in", "vector", "MTE2", dst, src)
+        once = sum(v == p.online.raw for v in walk(p.online.score)) == 1
+        return Strip(name, axes, kind, once and kind is DType.F32)
+
+    def _softmax(self, s: Strip) -> None:
+        """exp of what ``s`` has beyond its rows' maxima, the maxima and sums themselves, and weights on their way."""
+        p, t = self.pipeline, self.context.tree
+        rows, keys, pitch = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
+        folded = t.add("folded", "ub", DType.F32, (p.piece(), min(_FOLDED, pitch)), "vector")
+        found = t.add("found", "ub", DType.F32, (p.piece(),), "vector")
+        spread = t.add("spread", "ub", DType.F32, (max(p.piece(), _BLOCK), _BLOCK), "vector")
+        out = t.add("weights_ub", "ub", p.online.dtype, (p.piece(), pitch), "vector", frame=self.loop, slots=1)
+        column = ((rows, _ONE),)
+        mine, here = View(found, ZERO, column), View(self.top, p.strip, column)
+        shrink, total = View(self.shrink, p.strip, column), View(self.total, p.strip, column)
+        before = View(self.total, p.strip, column, self._before(self.step))
+        every = View(s.buffer, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
+        self._folded("max", s, folded, found)
+        self._v("max", mine, here, mine)
+        self._v("sub", shrink, here, mine)
+        self._v("brcb", View(spread, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE))),
+                View(found, ZERO, ((rows, _ONE), (constant(_BLOCK), ZERO))))  # fmt: skip
+        self._v("exp", shrink, shrink)
+        self._v("sub", every, every, View(spread, ZERO, ((rows, constant(_BLOCK)), (keys, ZERO))))
+        self._v("max", here, mine, mine)
+        self._v("exp", every, every)
+        self._v("mul", total, before, shrink)
+        weights = View(out, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
+        self._v("cast", weights, every)
+        self._folded("sum", s, folded, found)
+        self._v("add", total, total, mine)
+        first = (SUBBLOCK * p.share() + p.strip) * pitch
+        place = View(p.names["weights"], first, ((rows, constant(pitch)), (keys, _ONE)))
+        t.emit(self.loop, "copy_out", "vector", "MTE3", place, weights)
+        self.recycle(s)
+        for names in self.free.values():
+            while s.buffer in names and t.buffers[s.buffer].rotates is not None:
+                names.remove(s.buffer)
+
+    def _v(self, op: str, dst: View, *srcs: View | Scalar) -> None:
+        self.context.tree.emit(self.loop, op, "vector", "V", dst, *srcs)
+
+    def _folded(self, op: str, s: Strip, to: str, result: str) -> None:
+        """Maximum or sum of each row of ``s``: columns folded to one repeat in ``to``, which is then reduced."""
+        p = self.pipeline
+        rows, keys, pitch = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
+        wide = min(_FOLDED, pitch)
+        fold, reduce = ("max", "row_max") if op == "max" else ("add", "row_sum")
+
+        def part(buffer: str, row: int, first: int, count: Expr) -> View:
+            return View(buffer, constant(first), ((rows, constant(row)), (count, _ONE)))
+
+        low = minimum(keys, wide)
+        self._v("mul", part(to, wide, 0, low), part(s.buffer, pitch, 0, low), Scalar(1.0))
+        for first in range(wide, pitch, wide):
+            more = maximum(0, minimum(wide, keys - first))
+            self._v(fold, part(to, wide, 0, more), part(to, wide, 0, more), part(s.buffer, pitch, first, more))
+        if wide > _REPEAT:
+            more = maximum(0, low - _REPEAT)
+            self._v(fold, part(to, wide, 0, more), part(to, wide, 0, more), part(to, wide, _REPEAT, more))
+        lanes = minimum(keys, _REPEAT)
+        self._v(reduce, View(result, ZERO, ((rows, _ONE),)), part(to, wide, 0, lanes))
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def _results(self, step: Frame) -> None:
+        """The result of the piece ``delay`` turns ago onto what its rows have; the last piece of a block ends it."""
+        p, t = self.pipeline, self.context.tree
+        s = p.sizes
+        fold = Frame("fold")
+        self.loop = fold
+        t.frames = [*t.frames[:1], step, fold]
+        p.late = s.delay
+        p.strip = symbol(fold.var)
+        most = p.vector_rows()
+        rows, ago = p.count(p.online.rows, True), symbol(counter(step.var)) + 1
+        first = 1 - minimum(1, p.item("key"))
+        last = p.item("last")
+        whole = s.halves * s.half
+        acc = t.add("acc", "ub", DType.F32, (p.share(), whole), "vector")
+        sums = t.add("sums_ub", "ub", DType.F32, (p.piece(), whole), "vector", frame=fold)
+        spread = t.add("spread_late", "ub", DType.F32, (max(p.piece(), _BLOCK), _BLOCK), "vector")
+        out = t.add("result_ub", "ub", p.online.dtype, (p.piece(), whole), "vector", frame=fold, slots=1)
+        mine = SUBBLOCK * p.share() + p.strip
+        for half in range(s.halves):
+            columns = constant(min(s.half, s.columns - half * s.half))
+            to = View(sums, constant(half * s.half), ((rows, constant(whole)), (columns, _ONE)))
+            source = View(p.names["sums"], mine * s.half + half * s.rows * s.half, ((rows, constant(s.half)), (columns, _ONE)))
+            t.emit(fold, "copy_in", "vector", "MTE2", to, source)
+        columns = constant(s.columns)
+
+        def tile(name: str, count: Expr, at: Expr = ZERO) -> View:
+            return View(name, at, ((count, constant(whole)), (columns, _ONE)))
+
+        at = p.strip * whole
+        self._spread(spread, self.shrink, rows * (1 - first), ago)
+        later = rows * (1 - first)
+        self._v("mul", tile(acc, rows * first, at), tile(sums, rows * first), Scalar(1.0))
+        self._v("mul", tile(acc, later, at), tile(acc, later, at), self._blocks(spread, later))
+        self._v("add", tile(acc, later, at), tile(acc, later, at), tile(sums, later))
+        ended = rows * last
+        self._spread(spread, self.total, ended, ago)
+        self._v("div", tile(sums, ended), tile(acc, ended, at), self._blocks(spread, ended))
+        self._v("cast", tile(out, ended), tile(sums, ended))
+        store = p.online.store
+        place = p.offset(store, {p.online.columns: ZERO, p.online.rows: p.start(p.online.rows, True)})
+        dims = ((ended, p.stride(store, p.online.rows)), (columns, _ONE))
+        t.emit(fold, "copy_out", "vector", "MTE3", View(store.tensor, place, dims), tile(out, ended))
+        t.frames = t.frames[:2]
+        step.nodes.append(Loop(fold.var, ZERO, most, constant(p.piece()), tuple(fold.nodes)))
+        p.late = 0
+
+    def _spread(self, to: str, source: str, rows: Expr, slot: Expr) -> None:
+        """Each of ``rows`` numbers as a block of 32 bytes."""
+        p = self.pipeline
+        dst = View(to, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE)))
+        self._v("brcb", dst, View(source, p.strip, ((rows, _ONE), (constant(_BLOCK), ZERO)), slot))
+
+    def _blocks(self, name: str, rows: Expr) -> View:
+        return View(name, ZERO, ((rows, constant(_BLOCK)), (constant(self.pipeline.sizes.columns), ZERO)))
