@@ -63,13 +63,13 @@ class Weights(VectorPart):
         self._results(step)
 
     def _begin_rows(self, step: Frame) -> None:
-        """The first piece of a block finds the lowest maximum and no weights."""
+        """The first piece of a block finds the lowest maximum, and no weights before its own."""
         p = self.pipeline
         rows = p.vector_rows() * (1 - minimum(1, p.item("key")))
         dims = ((rows, _ONE),)
         t = self.context.tree
         t.emit(step, "duplicate", "vector", "V", View(self.top, ZERO, dims), Scalar(_LOWEST))
-        t.emit(step, "duplicate", "vector", "V", View(self.total, ZERO, dims, self._before(step)), Scalar(0.0))
+        t.emit(step, "duplicate", "vector", "V", View(self.total, ZERO, dims), Scalar(0.0))
 
     def _before(self, step: Frame) -> Expr:
         """The slot of the turn before."""
@@ -134,7 +134,8 @@ class Weights(VectorPart):
         column = ((rows, _ONE),)
         mine, here = View(found, ZERO, column), View(self.top, p.strip, column)
         shrink, total = View(self.shrink, p.strip, column), View(self.total, p.strip, column)
-        before = View(self.total, p.strip, column, self._before(self.step))
+        again = ((rows * minimum(1, p.item("key")), _ONE),)
+        scaled = [View(self.total, p.strip, again, slot) for slot in (ZERO, self._before(self.step))]
         every = View(s.buffer, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
         self._folded("max", s, folded, found)
         self._v("max", mine, here, mine)
@@ -145,7 +146,7 @@ class Weights(VectorPart):
         self._v("sub", every, every, View(spread, ZERO, ((rows, constant(_BLOCK)), (keys, ZERO))))
         self._v("max", here, mine, mine)
         self._v("exp", every, every)
-        self._v("mul", total, before, shrink)
+        self._v("mul", *scaled, View(self.shrink, p.strip, again))
         weights = View(out, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
         self._v("cast", weights, every)
         self._folded("sum", s, folded, found)
