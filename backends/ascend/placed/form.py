@@ -195,8 +195,8 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Let:
-    """The scalar unit of ``core`` gives the symbol ``var`` a new value, ``0 <= value < limit``, which it keeps until the
-    next ``Let`` of it.
+    """The scalar unit of ``core`` gives the symbol ``var`` a new value, ``0 <= value < limit``, which it keeps
+    until the next ``Let`` of it.
 
     The first one of each symbol stands in front of all loops; the others stand before everything else in the body of a
     loop, so that a body sees one value. A pipeline remembers with them what the turns before it were about.

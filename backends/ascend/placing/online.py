@@ -12,11 +12,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, offset_of, transform, used_symbols
 from tilewright.kernel.expr import Binary, Cast, Const, Load, Ref, Select, Unary, Value
 from tilewright.kernel.tile import Define, Kernel, Scan, Store
-from tilewright.ir.symbolic import Expr
 
 #: What ``Schedule.extra`` says of a kernel that is placed as a pipeline: turns between a piece's weights and their
 #: product.

@@ -183,7 +183,8 @@ class Pipeline(Context):
         vector.order = (*(a.name for a in kernel.axes if a.name != o.keys), o.keys)
         vector.numbers = Numbers(self.scope.facts, {})
         vector.place(step)
-        hi = symbol("live") * end + drains * (s.delay * s.keys)
+        # A turn at least: what orders the turns of the outer loop need not hold without any inner one.
+        hi = maximum(1, symbol("live") * end + drains * (s.delay * s.keys))
         turn.nodes.append(Loop(step.var, ZERO, hi, constant(s.keys), tuple(step.nodes)))
         self.loops += [*self._first_values(), Loop(turn.var, ZERO, rounds + 1, _ONE, tuple(turn.nodes))]
 
@@ -256,9 +257,13 @@ class Pipeline(Context):
         slots = s.delay + 1
         kind = self.score_type()
         names = {
-            "scores": t.add("scores", "gm", kind, (s.keys // PART * s.rows, PART), None, frame=step, workspace=True, slots=slots),
+            "scores": t.add(
+                "scores", "gm", kind, (s.keys // PART * s.rows, PART), None, frame=step, workspace=True, slots=slots
+            ),
             "weights": t.add("weights", "gm", o.dtype, (s.rows, s.keys), None, frame=step, workspace=True, slots=slots),
-            "sums": t.add("sums", "gm", DType.F32, (s.halves * s.rows, s.half), None, frame=step, workspace=True),
+            "sums": t.add(
+                "sums", "gm", DType.F32, (s.halves * s.rows, s.half), None, frame=step, workspace=True, slots=slots
+            ),
         }
         query = next(n for n in t.buffers if n.startswith(f"{o.query.tensor}_l1"))
         left = t.add("query_l0", "l0a", o.dtype, (s.rows, s.depth), "cube", frame=step)
@@ -295,9 +300,7 @@ class Pipeline(Context):
         right = t.add("key_l0", "l0b", o.dtype, (s.depth, PART), "cube", frame=part)
         sums = t.add("score_sums", "l0c", DType.F32, (s.rows, PART), "cube", frame=part)
         first = {o.keys: self.item("key") + number * PART, o.depth: ZERO}
-        source = View(
-            o.key.tensor, self.offset(o.key, first), ((keys, self.stride(o.key, o.keys)), (depth, _ONE))
-        )
+        source = View(o.key.tensor, self.offset(o.key, first), ((keys, self.stride(o.key, o.keys)), (depth, _ONE)))
         t.emit(part, "nd2nz", "cube", "MTE2", Block(key, ZERO, ZERO, keys, depth), source)
         to = Block(right, ZERO, ZERO, depth, keys, whole=True)
         t.emit(part, "load", "cube", "MTE1", to, Block(key, ZERO, ZERO, keys, depth, whole=True), transpose=True)
@@ -332,7 +335,9 @@ class Pipeline(Context):
         out = Block(sums, ZERO, ZERO, rows, columns)
         operands = Block(left, ZERO, ZERO, rows, deep), Block(right, ZERO, ZERO, deep, columns)
         t.emit(part, "mmad", "cube", "M", out, *operands, init=symbol(part.var))
-        place = View(self.names["sums"], symbol(half.var) * (s.rows * s.half), ((rows, constant(s.half)), (columns, _ONE)))
+        place = View(
+            self.names["sums"], symbol(half.var) * (s.rows * s.half), ((rows, constant(s.half)), (columns, _ONE))
+        )
         self.names["result"], self.late = sums, 0
         self.way_out = place, out
 

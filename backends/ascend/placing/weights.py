@@ -106,19 +106,17 @@ class Weights(VectorPart):
         return self.tiles[name]
 
     def _scores(self, axes: tuple[str, ...]) -> Strip:
-        """This core's rows of the newest piece: whole parts, and what is left of the last one."""
+        """This core's rows of the newest piece, part by part."""
         p, t = self.pipeline, self.context.tree
         kind, part = p.score_type(), 64
         name = t.add("scores_ub", "ub", kind, (p.piece(), p.sizes.keys), "vector", frame=self.loop)
         rows, keys = p.count(p.online.rows, True), p.item("keys")
         first = (SUBBLOCK * p.share() + p.strip) * part
         plane, pitch = p.sizes.rows * part, p.sizes.keys
-        whole, rest = keys // part, keys % part
-        for at, count, lanes in ((ZERO, whole, constant(part)), (whole, _ONE, rest)):
-            outer = () if count == 1 else ((count, constant(part)),)
-            dst = View(name, at * part, (*outer, (rows, constant(pitch)), (lanes, _ONE)))
-            outer = () if count == 1 else ((count, constant(plane)),)
-            src = View(p.names["scores"], first + at * plane, (*outer, (rows, constant(part)), (lanes, _ONE)))
+        for at in range(p.sizes.keys // part):
+            lanes = maximum(0, minimum(part, keys - at * part))
+            dst = View(name, constant(at * part), ((rows, constant(pitch)), (lanes, _ONE)))
+            src = View(p.names["scores"], first + at * plane, ((rows, constant(part)), (lanes, _ONE)))
             t.emit(self.loop, "copy_in", "vector", "MTE2", dst, src)
         once = sum(v == p.online.raw for v in walk(p.online.score)) == 1
         return Strip(name, axes, kind, once and kind is DType.F32)
@@ -207,7 +205,9 @@ class Weights(VectorPart):
         for half in range(s.halves):
             columns = constant(min(s.half, s.columns - half * s.half))
             to = View(sums, constant(half * s.half), ((rows, constant(whole)), (columns, _ONE)))
-            source = View(p.names["sums"], mine * s.half + half * s.rows * s.half, ((rows, constant(s.half)), (columns, _ONE)))
+            source = View(
+                p.names["sums"], mine * s.half + half * s.rows * s.half, ((rows, constant(s.half)), (columns, _ONE))
+            )
             t.emit(fold, "copy_in", "vector", "MTE2", to, source)
         columns = constant(s.columns)
 

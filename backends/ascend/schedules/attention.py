@@ -26,6 +26,6 @@ def attention_schedules(kernel: Kernel, online: Online) -> Iterator[Schedule]:
         for k in _KEYS:
             if k > max(_KEYS[-1], round_up(keys, _KEYS[-1])):
                 continue
-            sizes = {a: 1 for a in online.others} | {online.rows: r}
+            sizes = dict.fromkeys(online.others, 1) | {online.rows: r}
             loops = tuple(Loop(a, sizes[a], "block") for a in online.store.axes if a in sizes)
             yield Schedule(loops, (Loop(online.keys, k, "pipeline"),), extra=((PIPELINED, _DELAY),))
