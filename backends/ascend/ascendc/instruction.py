@@ -30,7 +30,7 @@ def spell(program: Program, node: Instruction) -> None:
 
 
 def _present(program: Program, node: Instruction) -> str:
-    """The condition under which an instruction has anything to do; nothing where it always has."""
+    """The condition under which a piece that a pipeline's variables speak of is there at all, or nothing."""
     dst = node.dst
     hints = [program.rows_of(dst.buffer), program.columns_of(dst.buffer)]
     counts = [dst.rows, dst.columns] if isinstance(dst, Block) else [n for n, _ in dst.dims]
@@ -38,5 +38,7 @@ def _present(program: Program, node: Instruction) -> str:
         counts.append(node.reads[0].columns)
         hints.append(f"{program.tensor[node.reads[0].buffer]}_depth")
     code = program.code
-    open_ones = {n: hint for n, hint in zip(counts, hints, strict=False) if code.low(n) < 1}
+    open_ones = {
+        n: hint for n, hint in zip(counts, hints, strict=False) if n.symbols & program.given and code.low(n) < 1
+    }
     return " && ".join(f"{code.value(n, hint)} > 0" for n, hint in open_ones.items())

@@ -35,7 +35,8 @@ _POSITIONS = {"l1": "A1", "l0a": "A2", "l0b": "B2", "l0c": "CO1", "bt": "C2", "f
 
 @dataclass(slots=True)
 class Program:
-    """Spells the statements of one program. ``tensor`` names buffers in C++, ``arguments`` those of the kernel."""
+    """Spells the statements of one program. ``tensor`` names buffers in C++, ``arguments`` those of the
+    kernel; ``given``: variables of the scalar unit."""
 
     placed: Placed
     body: tuple[Node, ...]
@@ -43,6 +44,7 @@ class Program:
     code: Code
     tensor: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
 
     def buffer(self, name: str) -> Buffer:
         return self.placed.buffer(name)
@@ -308,6 +310,7 @@ def new_program(
             elif isinstance(node, Let) and node.var not in symbols:
                 symbols[node.var] = names.give(node.var)
                 ranges[node.var] = Range(0, max(0, bounds(node.limit, ranges)[1] - 1))
+                program.given.add(node.var)
 
     visit(body)
     for b in placed.buffers:

@@ -273,11 +273,6 @@ class Pipeline(Context):
             Block(left, ZERO, ZERO, rows, depth, whole=True), Block(query, ZERO, ZERO, rows, depth, whole=True),
         )  # fmt: skip
         inner = t.add("weights_l1", "l1", o.dtype, (s.rows, s.keys), "cube", frame=step)
-        self.late = s.delay
-        late = self.item("rows"), self.item("keys")
-        self.late = 0
-        from_slot = View(names["weights"], ZERO, ((late[0], constant(s.keys)), (late[1], _ONE)), self._ago(step, slots))
-        t.emit(step, "nd2nz", "cube", "MTE2", Block(inner, ZERO, ZERO, *late), from_slot)
         self.names = {**names, "query": left, "inner": inner}
         half, part = Frame("half"), Frame("part")
         self._keys(half, part)
@@ -286,9 +281,9 @@ class Pipeline(Context):
         self._sums(half)
         step.nodes.append(Loop(half.var, ZERO, constant(s.halves), _ONE, tuple(half.nodes)))
 
-    def _ago(self, step: Frame, slots: int) -> Expr:
+    def _ago(self, turns: str, slots: int) -> Expr:
         """The slot of ``delay`` turns ago."""
-        return symbol(counter(step.var)) + (slots - self.sizes.delay)
+        return symbol(counter(turns)) + (slots - self.sizes.delay)
 
     def _keys(self, half: Frame, part: Frame) -> None:
         """A part of the scores of the newest piece."""
@@ -328,6 +323,12 @@ class Pipeline(Context):
         )
         # Rows of a piece that is not there are none of a product either.
         t.emit(part, "nd2nz", "cube", "MTE2", Block(name, ZERO, ZERO, deep, columns), source)
+        # The first half brings the weights in, part by part: the cube unit need not wait for all of them.
+        once = rows * (1 - symbol(half.var)) if s.halves == 2 else rows
+        made = View(
+            self.names["weights"], at, ((once, constant(s.keys)), (deep, _ONE)), self._ago("piece", s.delay + 1)
+        )
+        t.emit(part, "nd2nz", "cube", "MTE2", Block(self.names["inner"], ZERO, at, once, deep), made)
         weights = Block(self.names["inner"], ZERO, at, rows, deep, whole=True)
         t.emit(part, "load", "cube", "MTE1", Block(left, ZERO, ZERO, rows, deep, whole=True), weights)
         to = Block(right, ZERO, ZERO, deep, columns, whole=True)

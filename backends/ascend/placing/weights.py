@@ -6,24 +6,29 @@ nothing would need a choice for; all weights and sums are the same: exp of -∞ 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tilewright.backends.ascend.placed.form import SUBBLOCK, Loop, Scalar, View, counter
+from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.strips import Strip
 from tilewright.backends.ascend.placing.vector import VectorPart
-from tilewright.ir.symbolic import ZERO, Expr, constant, maximum, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import transform, walk
-from tilewright.kernel.expr import Cast, Ref, Value
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Ref, Select, Value
 
 if TYPE_CHECKING:
+    from tilewright.backends.ascend.placing.online import Online
     from tilewright.backends.ascend.placing.pipelined import Pipeline
 
 #: Columns to which maxima and sums of rows are folded first, and lanes of one repeat of f32.
-_FOLDED, _REPEAT = 128, 64
+_FOLDED, _REPEAT = 256, 64
+#: Rows of the result that are added up at a time, if there are as many.
+_FOLD_ROWS = 32
 _LOWEST = float(np.finfo(np.float32).min)
 _ONE = constant(1)
 #: Lanes of f32 in a block of 32 bytes.
@@ -52,7 +57,6 @@ class Weights(VectorPart):
         self.top = t.add("top", "ub", DType.F32, lanes, "vector")
         self.shrink = t.add("shrink", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
         self.total = t.add("total", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
-        self._begin_rows(step)
         self.loop = Frame("strip")
         t.frames = [*t.frames[:1], step, self.loop]
         p.strip = symbol(self.loop.var)
@@ -62,14 +66,12 @@ class Weights(VectorPart):
         step.nodes.append(Loop(self.loop.var, ZERO, rows, constant(p.piece()), tuple(self.loop.nodes)))
         self._results(step)
 
-    def _begin_rows(self, step: Frame) -> None:
+    def _begin_rows(self) -> None:
         """The first piece of a block finds the lowest maximum, and no weights before its own."""
         p = self.pipeline
-        rows = p.vector_rows() * (1 - minimum(1, p.item("key")))
-        dims = ((rows, _ONE),)
-        t = self.context.tree
-        t.emit(step, "duplicate", "vector", "V", View(self.top, ZERO, dims), Scalar(_LOWEST))
-        t.emit(step, "duplicate", "vector", "V", View(self.total, ZERO, dims), Scalar(0.0))
+        dims = ((p.count(p.online.rows, True) * (1 - minimum(1, p.item("key"))), _ONE),)
+        self._v("duplicate", View(self.top, p.strip, dims), Scalar(_LOWEST))
+        self._v("duplicate", View(self.total, p.strip, dims), Scalar(0.0))
 
     def _before(self, step: Frame) -> Expr:
         """The slot of the turn before."""
@@ -83,6 +85,8 @@ class Weights(VectorPart):
         scores = self._scores(axes)
         self.tiles[p.online.raw.tile] = scores
         value = self._known(p.online.score)
+        hidden = hidden_behind(value, p.online)
+        value = value if hidden is None else hidden[0]
         self.begin(value)
         found = self.value(value)
         strip = self.strip(self.carry(found, DType.F32), axes, DType.F32)
@@ -92,7 +96,34 @@ class Weights(VectorPart):
             strip = copy
         self.finish()
         self.tiles.clear()
+        if hidden is not None:
+            self._hide(strip, hidden[1])
         self._softmax(strip)
+
+    def _hide(self, s: Strip, beyond: Expr) -> None:
+        """-∞ where ``beyond`` (a key less the last one that a row sees) is positive: only the columns from the last 64
+        on that the first row sees are looked at."""
+        p, t = self.pipeline, self.context.tree
+        o, pitch = p.online, p.sizes.keys
+        first = {o.rows: p.start(o.rows, True), o.keys: p.item("key")}
+        others = {a: p.start(a) for a in p.scope.ranges if a in beyond.symbols and a not in first}
+        seen = 1 - p.expr(beyond.substitute({**others, **first}))
+        rows, keys = p.count(o.rows, True), p.item("keys")
+        begin = minimum(keys, maximum(0, seen)) // _REPEAT * _REPEAT
+        left = keys - begin
+        some = rows * minimum(1, left)
+        columns = t.add("column", "ub", DType.F32, (pitch,), "vector")
+        ends = t.add("row_end", "ub", DType.F32, (p.piece(),), "vector")
+        spread = t.add("row_ends", "ub", DType.F32, (max(p.piece(), _BLOCK), _BLOCK), "vector")
+        mask = t.add("seen", "ub", DType.U8, (p.piece(), round_up(pitch // 8, 32)), "vector")
+        self._v("iota", View(columns, ZERO, ((left, _ONE),)), Scalar(begin))
+        self._v("iota", View(ends, ZERO, ((some, _ONE),)), Scalar(seen))
+        self._spread_of(spread, View(ends, ZERO, ((some, _ONE), (constant(_BLOCK), ZERO))), some)
+        bits = View(mask, ZERO, ((rows, constant(round_up(pitch // 8, 32))), (ceildiv(left, 8), _ONE)))
+        across = View(columns, ZERO, ((rows, ZERO), (left, _ONE)))
+        self._v("compare_lt", bits, across, View(spread, ZERO, ((rows, constant(_BLOCK)), (left, ZERO))))
+        part = View(s.buffer, begin, ((rows, constant(pitch)), (left, _ONE)))
+        self._v("select", part, bits, part, Scalar(-math.inf))
 
     def _known(self, score: Value) -> Value:
         """The score over what comes out of L0C."""
@@ -125,7 +156,7 @@ class Weights(VectorPart):
         """exp of what ``s`` has beyond its rows' maxima, the maxima and sums themselves, and weights on their way."""
         p, t = self.pipeline, self.context.tree
         rows, keys, pitch = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
-        folded = t.add("folded", "ub", DType.F32, (p.piece(), min(_FOLDED, pitch)), "vector")
+        folded = t.add("folded", "ub", DType.F32, (p.piece(), min(_FOLDED, pitch // 2)), "vector")
         found = t.add("found", "ub", DType.F32, (p.piece(),), "vector")
         spread = t.add("spread", "ub", DType.F32, (max(p.piece(), _BLOCK), _BLOCK), "vector")
         out = t.add("weights_ub", "ub", p.online.dtype, (p.piece(), pitch), "vector", frame=self.loop, slots=1)
@@ -135,11 +166,11 @@ class Weights(VectorPart):
         again = ((rows * minimum(1, p.item("key")), _ONE),)
         scaled = [View(self.total, p.strip, again, slot) for slot in (ZERO, self._before(self.step))]
         every = View(s.buffer, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
+        self._begin_rows()
         self._folded("max", s, folded, found)
         self._v("max", mine, here, mine)
         self._v("sub", shrink, here, mine)
-        self._v("brcb", View(spread, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE))),
-                View(found, ZERO, ((rows, _ONE), (constant(_BLOCK), ZERO))))  # fmt: skip
+        self._spread_of(spread, View(found, ZERO, ((rows, _ONE), (constant(_BLOCK), ZERO))), rows)
         self._v("exp", shrink, shrink)
         self._v("sub", every, every, View(spread, ZERO, ((rows, constant(_BLOCK)), (keys, ZERO))))
         self._v("max", here, mine, mine)
@@ -164,22 +195,36 @@ class Weights(VectorPart):
         """Maximum or sum of each row of ``s``: columns folded to one repeat in ``to``, which is then reduced."""
         p = self.pipeline
         rows, keys, pitch = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
-        wide = min(_FOLDED, pitch)
+        row = wide = min(_FOLDED, pitch // 2)
         fold, reduce = ("max", "row_max") if op == "max" else ("add", "row_sum")
 
-        def part(buffer: str, row: int, first: int, count: Expr) -> View:
-            return View(buffer, constant(first), ((rows, constant(row)), (count, _ONE)))
+        def part(buffer: str, row: int, first: int, count: Expr, high: Expr) -> View:
+            return View(buffer, constant(first), ((high, constant(row)), (count, _ONE)))
 
+        # Where there are two whole pieces, the first instruction takes both; else what there is of one is copied.
+        both = rows * minimum(1, keys // (2 * wide))
+        single = rows - both
         low = minimum(keys, wide)
-        self._v("mul", part(to, wide, 0, low), part(s.buffer, pitch, 0, low), Scalar(1.0))
+        self._v(
+            fold,
+            part(to, wide, 0, constant(wide), both),
+            *(part(s.buffer, pitch, n * wide, constant(wide), both) for n in (0, 1)),
+        )
+        self._v("mul", part(to, wide, 0, low, single), part(s.buffer, pitch, 0, low, single), Scalar(1.0))
         for first in range(wide, pitch, wide):
-            more = maximum(0, minimum(wide, keys - first))
-            self._v(fold, part(to, wide, 0, more), part(to, wide, 0, more), part(s.buffer, pitch, first, more))
-        if wide > _REPEAT:
-            more = maximum(0, low - _REPEAT)
-            self._v(fold, part(to, wide, 0, more), part(to, wide, 0, more), part(to, wide, _REPEAT, more))
+            more, some = maximum(0, minimum(wide, keys - first)), single if first == wide else rows
+            self._v(
+                fold,
+                part(to, wide, 0, more, some),
+                part(to, wide, 0, more, some),
+                part(s.buffer, pitch, first, more, some),
+            )
+        while wide > _REPEAT:
+            wide //= 2
+            more = maximum(0, minimum(keys, 2 * wide) - wide)
+            self._v(fold, *(part(to, row, n, more, rows) for n in (0, 0, wide)))
         lanes = minimum(keys, _REPEAT)
-        self._v(reduce, View(result, ZERO, ((rows, _ONE),)), part(to, wide, 0, lanes))
+        self._v(reduce, View(result, ZERO, ((rows, _ONE),)), part(to, row, 0, lanes, rows))
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -192,6 +237,8 @@ class Weights(VectorPart):
         t.frames = [*t.frames[:1], step, fold]
         p.late = s.delay
         p.strip = symbol(fold.var)
+        # Results are narrower than scores: more rows at a time, so that their way here is hidden.
+        pieces, p.pieces = p.pieces, max(p.pieces, _FOLD_ROWS)
         most = p.vector_rows()
         rows, ago = p.count(p.online.rows, True), symbol(counter(step.var)) + 1
         first = 1 - minimum(1, p.item("key"))
@@ -231,12 +278,31 @@ class Weights(VectorPart):
         t.frames = t.frames[:2]
         step.nodes.append(Loop(fold.var, ZERO, most, constant(p.piece()), tuple(fold.nodes)))
         p.late = 0
+        p.pieces = pieces
 
     def _spread(self, to: str, source: str, rows: Expr, slot: Expr) -> None:
         """Each of ``rows`` numbers as a block of 32 bytes."""
-        p = self.pipeline
-        dst = View(to, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE)))
-        self._v("brcb", dst, View(source, p.strip, ((rows, _ONE), (constant(_BLOCK), ZERO)), slot))
+        self._spread_of(to, View(source, self.pipeline.strip, ((rows, _ONE), (constant(_BLOCK), ZERO)), slot), rows)
+
+    def _spread_of(self, to: str, source: View, rows: Expr) -> None:
+        self._v("brcb", View(to, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE))), source)
 
     def _blocks(self, name: str, rows: Expr) -> View:
         return View(name, ZERO, ((rows, constant(_BLOCK)), (constant(self.pipeline.sizes.columns), ZERO)))
+
+
+def hidden_behind(score: Value, online: Online) -> tuple[Value, Expr] | None:
+    """A causal mask: the scores without it, and by how much a key is beyond the last one that a row sees."""
+    match score:
+        case Select(
+            cond=Binary(op="le" | "lt" as op, a=IndexValue(index=key), b=IndexValue(index=end)),
+            a=inner,
+            b=Const(value=low),
+        ) if low == -math.inf and score.dtype is DType.F32:
+            beyond = key - end + (1 if op == "lt" else 0)
+            try:
+                steps = beyond.coefficient(online.keys), beyond.coefficient(online.rows)
+            except ValueError:
+                return None
+            return (inner, beyond) if steps == (constant(1), constant(-1)) else None
+    return None

@@ -13,7 +13,7 @@ from tilewright.kernel.tile import Kernel
 _ROWS = (128, 64, 32, 16)
 _KEYS = (512, 256, 128)
 #: Turns between the weights of a piece and their product with the values.
-_DELAY = 2
+_DELAY = 3
 
 
 def attention_schedules(kernel: Kernel, online: Online) -> Iterator[Schedule]:
