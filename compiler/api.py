@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
 from numpy.typing import NDArray
-from tilewright import sample
 from tilewright.errors import ExitCode, UsageError
-from tilewright.options import FALLBACKS, Options, Precision
+from tilewright.feeds import entry_of, own_inputs, require_feeds, samples
+from tilewright.options import Options
+from tilewright.request import Calibrating, fallback_of, given_of, precision_of
+from tilewright.torch_reference import run_torch, torch_version
 
 if TYPE_CHECKING:
     import onnx
@@ -24,17 +25,14 @@ if TYPE_CHECKING:
     from tilewright.diagnosis.layers import Layers
     from tilewright.driver import Progress
     from tilewright.quantization.make import QuantizedModel
-    from tilewright.quantization.request import Given, Metric
+    from tilewright.quantization.request import Metric
     from tilewright.runtime import Session
-    from tilewright.runtime.manifest import EntryInfo
     from tilewright.support import Checked
     from tilewright.verification import Verification
 
 Array = NDArray[Any]
 #: What can be compiled: a path, a ``ModelProto``, a ``torch.nn.Module`` or a ``torch.export.ExportedProgram``.
 Model = Union[str, "os.PathLike[str]", "onnx.ModelProto", Any]
-#: Calibration data (:data:`tilewright.calibration.Source`), or such data by entry point.
-Calibrating = Any
 #: What can be run: a path, or an artifact that was just compiled.
 Runnable = Union[str, "os.PathLike[str]", "Artifact"]
 
@@ -122,12 +120,12 @@ def compile(
         mesh=tuple(mesh),
         shard=shard or "",
         constants=tuple((name, constant_input(name, value)) for name, value in (constants or {}).items()),
-        fallback=_fallback(fallback),
+        fallback=fallback_of(fallback),
         ahead=ahead,
         precision=precision_of(precision, method, settings, max_drop, metric, allow_precision, excepted),
     )
     models = entries_of(model)
-    given = _given(calibration, metric, records, list(models)) if precision is not None else None
+    given = given_of(calibration, metric, records, list(models)) if precision is not None else None
     if len(models) > 1 and (example_args is not None or dynamic_shapes is not None):
         cause, fix = "example arguments are those of one model", "give each model as a torch.export.ExportedProgram"
         raise UsageError("torch-arguments", where="compile", cause=cause, fix=fix)
@@ -203,49 +201,8 @@ def quantize(
         input_shapes=tuple(shapes.items()),
         precision=precision_of(asked, None if asked == "auto" else method, settings, max_drop, metric, (), excepted),
     )
-    given = _given(calibration, metric, records, ["main"])
+    given = given_of(calibration, metric, records, ["main"])
     return quantize_model(model, options, given, progress or (lambda stage, detail: None))
-
-
-def precision_of(
-    asked: str | None,
-    method: str | None,
-    settings: Mapping[str, Any] | None,
-    max_drop: float | None,
-    metric: str | Metric,
-    allowed: Sequence[str],
-    excepted: Sequence[str],
-) -> Precision | None:
-    """The request as an option. Raises :class:`UsageError` for what says how to quantize without a precision."""
-    if asked is None:
-        if method or settings or max_drop is not None or allowed or excepted:
-            cause, fix = "it is said how to quantize, and not to what", "give precision="
-            raise UsageError("precision-missing", where="compile", cause=cause, fix=fix)
-        return None
-    named = metric if isinstance(metric, str) else "given"
-    stated = tuple(sorted((settings or {}).items()))
-    return Precision(asked, method or "", stated, max_drop, named, tuple(allowed), tuple(excepted))
-
-
-def _given(
-    calibration: Calibrating | None,
-    metric: str | Metric,
-    records: str | os.PathLike[str] | None,
-    entries: Sequence[str],
-) -> Given:
-    """The data of a request, by entry point; alone, calibration data is that of the first."""
-    from tilewright.quantization.records import Records, read_records
-    from tilewright.quantization.request import Given
-
-    sources: Mapping[str, Any] = {}
-    if calibration is not None:
-        sources = calibration if isinstance(calibration, Mapping) else {entries[0]: calibration}
-    for name in sources:
-        if name not in entries:
-            cause, fix = f"there is no entry point {name!r}", f"give data for {', '.join(entries)}"
-            raise UsageError("unknown-entry-point", where="calibration", cause=cause, fix=fix)
-    read = read_records(Path(records)) if records is not None else Records()
-    return Given(sources, None if isinstance(metric, str) else metric, read)
 
 
 def check(
@@ -269,14 +226,7 @@ def check(
         cause, fix = "only ONNX models can be checked", "export it (torch.onnx.export), or compile it"
         raise UsageError("check-what", where=type(model).__name__, cause=cause, fix=fix)
     shapes = {name: tuple(map(str, sizes)) for name, sizes in (input_shapes or {}).items()}
-    return examine(model, Options(tuple(targets), tuple(shapes.items()), level, fallback=_fallback(fallback)))
-
-
-def _fallback(asked: str) -> str:
-    if asked not in FALLBACKS:
-        fix = f"use one of {', '.join(FALLBACKS)}"
-        raise UsageError("unknown-fallback", where="fallback", cause=f"there is no {asked!r}", fix=fix)
-    return asked
+    return examine(model, Options(tuple(targets), tuple(shapes.items()), level, fallback=fallback_of(fallback)))
 
 
 def _require_equal(
@@ -328,130 +278,14 @@ def verify_torch(
     from tilewright.verification import constant_positions, verify_outputs
 
     with _file_of(artifact) as path:
-        info = _entry(path, entry)
+        info = entry_of(path, entry)
         names, outputs = [i.name for i in info.inputs], [o.name for o in info.outputs]
         for position, name in constant_positions(path, entry):
             names.insert(position, name)
-        feed, want = _run_torch(model, example_args, names, outputs)
-        (feed,) = _own_inputs(path, entry, [feed])
-        reference = f"torch {_torch_version()} in this process"
+        feed, want = run_torch(model, example_args, names, outputs)
+        (feed,) = own_inputs(path, entry, [feed])
+        reference = f"torch {torch_version()} in this process"
         return verify_outputs(path, [feed], [want], reference, tolerance=tolerance, entry=entry)
-
-
-def _entry(artifact: Path | str, name: str | None) -> EntryInfo:
-    """What an artifact says of an entry point; of the first when ``None``. Raises :class:`UsageError`."""
-    from tilewright.runtime import open_artifact
-
-    entries = {e.name: e for e in open_artifact(artifact).manifest.entries}
-    if name is None:
-        return next(iter(entries.values()))
-    if name not in entries:
-        raise UsageError(
-            "unknown-entry-point",
-            where=str(artifact),
-            cause=f"there is no entry point {name!r}",
-            fix=f"use one of {', '.join(map(repr, entries))}",
-        )
-    return entries[name]
-
-
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__)
-
-
-def _run_torch(
-    model: Any, example_args: tuple[Any, ...] | None, names: Sequence[str], outputs: Sequence[str]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Inputs and outputs of one call, by the artifact's names for them."""
-    import torch
-    from torch.utils import _pytree as tree
-
-    arguments = example_args
-    if arguments is None and isinstance(model, torch.export.ExportedProgram):
-        arguments = model.example_inputs[0] if model.example_inputs else None
-    module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
-    flat = [a for a in tree.tree_leaves(arguments or ()) if isinstance(a, torch.Tensor)]
-    with torch.no_grad():
-        results = [r for r in tree.tree_leaves(module(*(arguments or ()))) if isinstance(r, torch.Tensor)]
-    if len(flat) != len(names) or len(results) != len(outputs):
-        cause = f"{len(flat)} tensors in and {len(results)} out, the artifact has {len(names)} and {len(outputs)}"
-        raise UsageError(
-            "torch-signature", where="verify", cause=cause, fix="compile with verify=False and compare yourself"
-        )
-    feed = {n: a.detach().numpy() for n, a in zip(names, flat, strict=True)}
-    return feed, {n: r.numpy() for n, r in zip(outputs, results, strict=True)}
-
-
-def samples(
-    artifact: Path | str,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    count: int = 2,
-    entry: str | None = None,
-) -> list[dict[str, Array]]:
-    """Made-up inputs for an artifact, without running it.
-
-    Args:
-        artifact: a ``.tw`` file.
-        shapes: concrete shapes of some inputs; what they leave open gets small unequal sizes within its bounds.
-        count: how many samples, at most 2; they differ in sizes and values.
-        entry: of which entry point; the first when ``None``.
-    """
-    info = _entry(artifact, entry)
-    inputs, bound = _bound(info, shapes or {})
-    exact = _exact(artifact)
-    return [
-        sample.make_inputs(inputs, _free(info, inputs, sizes, exact) | bound, seed)
-        for seed, sizes in enumerate(sample.SAMPLES[:count])
-    ]
-
-
-def sizes(
-    artifact: Path | str, shapes: Mapping[str, Sequence[int]] | None = None, entry: str | None = None
-) -> dict[str, int]:
-    """The dimension symbols of the first of :func:`samples`: what ``shapes`` say, small sizes for the others."""
-    info = _entry(artifact, entry)
-    inputs, bound = _bound(info, shapes or {})
-    return _free(info, inputs, sample.SAMPLES[0], _exact(artifact)) | bound
-
-
-def _free(
-    entry: EntryInfo, inputs: Sequence[sample.Input], sizes: Sequence[int], exact: Mapping[str, Sequence[int]]
-) -> dict[str, int]:
-    """Every symbol at one of ``sizes``, in turn, within its bounds; at one of its own where only these are run."""
-    bounds = {s.name: (s.min, s.max, s.multiple) for s in entry.symbols}
-    found = {s: sample.within(sizes[i % len(sizes)], *bounds[s]) for i, s in enumerate(sample.symbols_of(inputs))}
-    return {s: next((e for e in exact.get(s, ()) if e >= n), n) for s, n in found.items()}
-
-
-def _exact(artifact: Path | str) -> dict[str, list[int]]:
-    """The sizes of symbols that an artifact was compiled for exactly, as its record says; rising."""
-    from tilewright.runtime import open_artifact
-
-    found: dict[str, list[int]] = {}
-    options = open_artifact(artifact).manifest.provenance.get("options")
-    buckets = options.get("buckets") if isinstance(options, dict) else None
-    for told in buckets.values() if isinstance(buckets, dict) else ():
-        if isinstance(told, dict) and told.get("exact") is True:
-            sizes, symbols = told.get("sizes"), told.get("symbols")
-            if isinstance(sizes, list) and isinstance(symbols, list):
-                found |= {str(s): [n for n in sizes if isinstance(n, int)] for s in symbols}
-    return found
-
-
-def _bound(entry: EntryInfo, shapes: Mapping[str, Sequence[int]]) -> tuple[list[sample.Input], dict[str, int]]:
-    """The inputs, and the sizes of symbols that ``shapes`` say. Raises ``UsageError`` where the artifact takes none."""
-    inputs = [sample.Input(i.name, sample.numpy_dtype(i.dtype), i.shape) for i in entry.inputs]
-    bound = sample.bind(inputs, shapes)
-    for s in entry.symbols:
-        size = bound.get(s.name, s.min)
-        if not s.min <= size <= s.max or size % s.multiple:
-            step = f" in steps of {s.multiple}" if s.multiple > 1 else ""
-            cause = f"{s.name} would be {size}, the artifact takes {s.min} to {s.max}{step}"
-            fix = "give sizes that the file takes"
-            raise UsageError("input-shape-conflict", where=f"entry {entry.name!r}", cause=cause, fix=fix)
-    return inputs, bound
 
 
 @contextmanager
@@ -506,9 +340,9 @@ def verify(
     from tilewright.verification import verify as compare
 
     with _file_of(artifact) as path, _onnx_file(reference) as model:
-        given = _own_inputs(path, entry, feeds) if feeds else samples(path, sizes, entry=entry)
-        info = _entry(path, entry)
-        _check_feeds(path, info, given)
+        given = own_inputs(path, entry, feeds) if feeds else samples(path, sizes, entry=entry)
+        info = entry_of(path, entry)
+        require_feeds(path, info, given)
         require_inputs(model, with_constants(path, entry, given)[0])
         return compare(path, model, given, tolerance=tolerance, minimum=min_accuracy, engine=engine, entry=entry)
 
@@ -575,11 +409,11 @@ def bisect(
 
     made_from = reference if model is None else model
     with _file_of(artifact) as path, _onnx_file(reference) as right, _onnx_file(made_from) as source:
-        given = samples(path, sizes, entry=entry) if feeds is None else _own_inputs(path, entry, feeds)
+        given = samples(path, sizes, entry=entry) if feeds is None else own_inputs(path, entry, feeds)
         if not given:
             fix = "give at least one sample"
             raise UsageError("no-samples", where="bisect", cause="no inputs to compare on", fix=fix)
-        _check_feeds(path, _entry(path, entry), given)
+        require_feeds(path, entry_of(path, entry), given)
         for each in (right, source):
             require_inputs(each, with_constants(path, entry, given)[0])
         return search(
@@ -612,38 +446,10 @@ def verify_quantized(
         if not given:
             given = samples(path, entry=entry)
             told = f"{len(given)} made-up inputs"
-        given = _own_inputs(path, entry, given)
-        _check_feeds(path, _entry(path, entry), given)
+        given = own_inputs(path, entry, given)
+        require_feeds(path, entry_of(path, entry), given)
         require_inputs(model, with_constants(path, entry, given)[0])
         return compare(path, model, artifact.evidence, given, told, entry)
-
-
-def _own_inputs(path: Path, entry: str | None, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    """Samples without inputs that the entry point was given while it was compiled, which data may still have.
-
-    Raises :class:`UsageError` where these have other values.
-    """
-    from tilewright.verification import constant_inputs
-
-    constants = constant_inputs(path, entry)
-    for feed in feeds:
-        for name, value in constants.items():
-            if name in feed and not np.array_equal(feed[name], value):
-                cause = f"{name} is {value.tolist()} in the artifact, and another in the data"
-                fix = f"leave {name!r} out, or compile the model with that value"
-                raise UsageError("data-names", where=str(path), cause=cause, fix=fix)
-    return [{n: a for n, a in feed.items() if n not in constants} for feed in feeds]
-
-
-def _check_feeds(path: Path, entry: EntryInfo, feeds: Sequence[Mapping[str, Array]]) -> None:
-    names = {i.name for i in entry.inputs}
-    for feed in feeds:
-        if set(feed) != names:
-            cause = f"the data has {', '.join(sorted(feed))}, the inputs are {', '.join(sorted(names))}"
-            raise UsageError(
-                "data-names", where=str(path), cause=cause, fix="give an array for each input, by its name"
-            )
-        _bound(entry, {name: array.shape for name, array in feed.items()})
 
 
 def bench(artifact: Runnable, feed: Mapping[str, Array] | None = None, **settings: Any) -> Benchmark:

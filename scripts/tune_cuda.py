@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewright import driver
-from tilewright.api import precision_of
 from tilewright.backends.cuda.backend import CudaBackend
 from tilewright.backends.cuda.bundle import Case, can_time, write_bundle
 from tilewright.cost import predict, rates_of, work_of
@@ -32,6 +31,7 @@ from tilewright.kernel.schedule import Scheduled
 from tilewright.options import Options
 from tilewright.package.atomic import atomic_file
 from tilewright.plan.plan import Launch, Plan
+from tilewright.request import precision_of
 from tilewright.target import Target
 from tilewright.tuning.records import TunedRecord, merged, read_records, record_from
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tilewright import api, driver, runtime
+from tilewright import driver, feeds, runtime
 from tilewright.backends.cpu.machine import runnable
 from tilewright.benchmark.interleave import FEWEST_ROUNDS, Interleaved, interleave, percentiles
 from tilewright.benchmark.measure import bench
@@ -93,7 +93,7 @@ def test_a_record_without_running(encoder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_measured_record(encoder: Path) -> None:
-    (feed,) = api.samples(encoder, shapes_at(2, 16), count=1)
+    (feed,) = feeds.samples(encoder, shapes_at(2, 16), count=1)
     record = describe(encoder, sizes_of(encoder, shapes_at(2, 16)))
     machine = Roofline(1, operations=1e9, bandwidth=1e9, near=((1 << 20, 2e9),))
     found = measure_kernels(record, encoder, feed, machine)

@@ -92,7 +92,13 @@ ALLOWED: dict[str, set[str]] = {
     | {"artifact", "runtime", "rounding"},
     "benchmark": {"engines", "codegen", "runtime", "errors", "verification", "sample"}
     | {"cost", "plan", "ir", "target", "selection"},
+    "feeds": {"sample", "runtime", "verification", "errors"},
+    "torch_reference": {"errors"},
+    "request": {"quantization", "options", "errors"},
     "api": {
+        "feeds",
+        "torch_reference",
+        "request",
         "driver",
         "quantization",
         "support",
@@ -114,7 +120,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": BELOW_DRIVER
     | {"driver", "artifact", "engines", "observe", "api", "report", "accuracy", "verification", "benchmark", "sample"}
     | {"runtime", "selection", "doctor", "explain", "support", "operators", "diagnosis", "quantization"}
-    | {"graph_export"},
+    | {"graph_export", "feeds", "request"},
     "": {"api", "runtime", "errors"},
     "__main__": {"cli"},
 }

@@ -58,8 +58,8 @@ def command(
     json_path: Path | None,
 ) -> int:
     """Measure ARTIFACT from inputs in host memory to outputs in host memory."""
-    from tilewright.api import samples
     from tilewright.benchmark import bench
+    from tilewright.feeds import samples
 
     outcome = arguments.begin(ctx, json_path)
     if reference and not against:

@@ -130,13 +130,13 @@ def command(
     MODEL is the entry point main; every --entry adds one beside it.
     """
     from tilewright import driver
-    from tilewright.api import precision_of
     from tilewright.frontend.buckets import parse_bucket
     from tilewright.frontend.constants import constant_input
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.frontend.mesh import parse_mesh
     from tilewright.observe import Stopped
     from tilewright.options import Observation, Options
+    from tilewright.request import precision_of
 
     outcome = arguments.begin(ctx, json_path, junit)
     output = output or Path(f"{model.stem}.tw")

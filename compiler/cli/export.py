@@ -122,12 +122,12 @@ def _graph(
     excepted: tuple[str, ...],
     calibrations: tuple[str, ...],
 ) -> list[Path]:
-    from tilewright.api import precision_of
     from tilewright.frontend.buckets import parse_bucket
     from tilewright.frontend.constants import constant_input
     from tilewright.frontend.input_shapes import parse_input_shape
     from tilewright.graph_export import export_graph
     from tilewright.options import Options
+    from tilewright.request import precision_of
 
     wanted = precision_of(asked, None, {}, None, "cosine", allowed, excepted)
     given = precision.given_by(calibrations, None, ["main"]) if wanted is not None else None

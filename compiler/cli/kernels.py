@@ -21,9 +21,9 @@ def look(
     measure: bool,
 ) -> list[RunRecord]:
     """A record of each entry point; with ``measure`` the artifact is run and the machine's roofs are measured."""
-    from tilewright.api import samples, sizes
     from tilewright.benchmark import records
     from tilewright.benchmark.roofline import measure as measure_roofline
+    from tilewright.feeds import samples, sizes
 
     if measure and target is None:
         from tilewright.runtime import load

@@ -47,7 +47,8 @@ def command(
     junit: Path | None,
 ) -> int:
     """Load ARTIFACT, run it once and print its outputs."""
-    from tilewright.api import load, samples
+    from tilewright.api import load
+    from tilewright.feeds import samples
 
     outcome = arguments.begin(ctx, json_path, junit)
     feed = arguments.read_samples(data) if data else {}

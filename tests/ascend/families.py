@@ -110,6 +110,16 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "de
 _TRIED = 8
 
 
+def kernels() -> Mapping[str, Kernel]:
+    """The kernel of each family."""
+    return {name: trial.kernel for name, trial in TRIALS.items()} | {n: parsed(text) for n, (text, _) in TEXTS.items()}
+
+
+@lru_cache(maxsize=16)
+def parsed(text: str) -> Kernel:
+    return parse_kernel(text)
+
+
 def subjects() -> Mapping[str, Callable[[], Subject]]:
     """A maker for each family, so that one family can be had without the others. It raises what placing raises."""
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
@@ -125,7 +135,7 @@ def _trial(name: str) -> Subject:
 @lru_cache(maxsize=8)
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
-    kernel = parse_kernel(text)
+    kernel = parsed(text)
     trial, done = _first(kernel, sizes[0])
     runs = []
     for dims in sizes:

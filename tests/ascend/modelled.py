@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ import numpy as np
 from tilewright.backends.ascend.ascendc.emit import Form, Sources, emit_kernel
 from tilewright.backends.ascend.ascendc.signature import Signature, signature
 from tilewright.backends.ascend.placed.form import Placed
+from tilewright.errors import InternalError, TilewrightError
 
 Array = np.ndarray[Any, Any]
 MODEL = Path(__file__).parent / "model"
+#: What every byte behind the end of a tensor is.
+_BEHIND = 0x5A
 _CPP = {"tensor": "void*", "workspace": "void*", "fault": "void*", "dimension": "int64_t"}
 _SHAPES = {"mix": "Mix", "cube": "Cube", "vector": "Vector", "fused": "Fused"}
 
@@ -60,7 +64,8 @@ def launcher(sources: Sources) -> str:
 def compile_library(
     files: Mapping[str, str], main: str, architecture: int, command: Sequence[str] = (), level: str = "-O1"
 ) -> Path:
-    """A shared library of ``main`` among ``files``, beside the model's headers; made once for the same text."""
+    """A shared library of ``main`` among ``files``, beside the model's headers; made once for the same text. It is
+    empty where ``level`` is ``-fsyntax-only``: that judges the text."""
     command = list(command) or compiler()
     flags = ["-std=c++17", level, "-shared", "-fPIC", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", f"-D__NPU_ARCH__={architecture}"]
@@ -77,6 +82,7 @@ def compile_library(
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{main} does not compile:\n{done.stderr[:4000]}")
+        made.touch()
         made.replace(library)
     return library
 
@@ -96,12 +102,10 @@ class Modelled:
         sig = self.signatures[symbol]
         memory: dict[str, Array] = {}
         for p in placed.kernel.params:
-            if p.alias is not None:
-                memory[p.name] = inputs[p.alias].copy()
-            elif p.role == "out":
-                memory[p.name] = np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy)
+            if p.role == "out" and p.alias is None:
+                memory[p.name] = _allocated(np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy))
             else:
-                memory[p.name] = np.ascontiguousarray(inputs[p.name])
+                memory[p.name] = _allocated(inputs[p.alias or p.name])
         memory["\0workspace"] = np.full(max(1, sig.workspace * groups), 0xFF, np.uint8)
         memory["\0fault"] = np.zeros(1, np.int32)
         values: list[Any] = []
@@ -115,6 +119,9 @@ class Modelled:
         launch.restype = ctypes.c_uint32
         if launch(ctypes.c_uint32(groups * sig.cores_a_block), None, *values):
             raise ModelRefusedError(self.error())
+        for name, array in memory.items():
+            if array.base is not None and (array.base[array.nbytes :] != _BEHIND).any():
+                raise ModelRefusedError(f"bytes behind the end of {name} are changed")
         outputs = {p.name: memory[p.name] for p in placed.kernel.params if p.role == "out"}
         return outputs, bool(memory["\0fault"][0])
 
@@ -123,6 +130,13 @@ class Modelled:
         said = self.library.model_error
         said.restype = ctypes.c_char_p
         return bytes(said()).decode()
+
+
+def _allocated(values: Array) -> Array:
+    """``values`` as aclrtMalloc gives memory: rounded up to 32 bytes, and 32 more."""
+    room = np.full(-(-values.nbytes // 32) * 32 + 32, _BEHIND, np.uint8)
+    room[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return np.ndarray(values.shape, values.dtype, room)
 
 
 def build(
@@ -147,7 +161,27 @@ def build(
 def load(sources: Sources, architecture: int, command: Sequence[str] = (), level: str = "-O1") -> Modelled:
     """Compile ``sources`` together, and load them."""
     files = {**sources.files, "launcher.cpp": launcher(sources)}
-    return Modelled(ctypes.CDLL(str(compile_library(files, "launcher.cpp", architecture, command))), sources.signatures)
+    library = compile_library(files, "launcher.cpp", architecture, command, level)
+    return Modelled(ctypes.CDLL(str(library)), sources.signatures)
+
+
+def build_each(kernels: Sequence[Placed], parts: int = 2) -> dict[str, Modelled | str]:
+    """A library for every kernel, or why there is none, by name. Several kernels are compiled in one call, ``parts``
+    calls at a time; those of a call that fails one by one."""
+    shares = [list(kernels[n::parts]) for n in range(parts)]
+    with ThreadPoolExecutor(parts) as pool:
+        found = list(pool.map(_built, [s for s in shares if s]))
+    return {name: made for part in found for name, made in part.items()}
+
+
+def _built(kernels: Sequence[Placed]) -> dict[str, Modelled | str]:
+    try:
+        library = build(kernels)
+    except (RuntimeError, InternalError, TilewrightError) as error:
+        if len(kernels) == 1:
+            return {kernels[0].kernel.name: str(error)}
+        return {name: made for k in kernels for name, made in _built([k]).items()}
+    return dict.fromkeys((k.kernel.name for k in kernels), library)
 
 
 def same_bits(a: Array, b: Array) -> bool:

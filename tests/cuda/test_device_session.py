@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tilewright as tw
 from tilewright.accuracy import compare
-from tilewright.api import samples
 from tilewright.benchmark import bench
+from tilewright.feeds import samples
 from tilewright.runtime.device_tensor import DeviceTensor
 
 from models import zoo

@@ -19,7 +19,7 @@ _COUNTED = frozenset(["nd2nz", "load", "mmad", "fixpipe"])
 
 
 def spell(program: Program, node: Instruction) -> None:
-    """Write ``node``. Raises :class:`ScheduleError` for what no call of Ascend C does."""
+    """Write ``node``. Raises :class:`UnsayableError` for what no call of Ascend C does."""
     spelling = SPELLINGS.get(node.op)
     if spelling is None:
         raise program.refuse(f"{node.op} has no spelling in Ascend C")

@@ -54,6 +54,14 @@ class State:
         self.tick, self.valid = np.repeat(self.tick, 2)[:count], np.repeat(self.valid, 2)[:count]
         self.readers = {pipe: np.repeat(a, 2)[:count] for pipe, a in self.readers.items()}
 
+    def behind(self, size: int, value: int, owner: int) -> None:
+        """The bytes from ``size`` on have a value from the start, in the name of ``owner``."""
+        self.data[size:] = value
+        if not self.fixed:
+            while size % self.unit:
+                self._refine()
+            self.owner[size // self.unit :], self.valid[size // self.unit :] = owner, _ALL
+
     # -- order ---------------------------------------------------------------------------------------------------
 
     def late_writer(self, where: Where, clock: Clock) -> tuple[int, int] | None:

@@ -41,6 +41,11 @@ inline void aligned(Hardware where, int64_t byte, int64_t to, const char* what)
 
 namespace AscendC {
 
+// A byte of two integers of 4 bits: tensors of them count bytes here.
+struct int4b_t {
+    uint8_t pair;
+};
+
 template <class T>
 class LocalTensor {
 public:
@@ -138,6 +143,16 @@ public:
     {
         const int64_t i = offset_ + index;
         if (i < 0 || i >= size_) {
+            model::refuse("element %lld of a global tensor of %lld", (long long)i, (long long)size_);
+        }
+        return base_ + i;
+    }
+
+    // The same where a transfer moves whole blocks of 32 bytes: the last one may end behind the tensor.
+    T* in_blocks(int64_t index) const
+    {
+        const int64_t i = offset_ + index, per = 32 / static_cast<int64_t>(sizeof(T));
+        if (i < 0 || i >= (size_ + per - 1) / per * per) {
             model::refuse("element %lld of a global tensor of %lld", (long long)i, (long long)size_);
         }
         return base_ + i;
