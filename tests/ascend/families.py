@@ -104,7 +104,11 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "quantized": (QUANTIZED, ({"M": 330},)),
 }
 #: Sizes of trial kernels beside their own.
-MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
+MORE: Mapping[str, tuple[Sizes, ...]] = {
+    "softmax": ({"M": 75, "N": 1024},),
+    "decode": ({"M": 40},),
+    "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8

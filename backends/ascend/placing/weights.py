@@ -52,30 +52,42 @@ class Weights(VectorPart):
         """The weights of the newest piece, then the result of the one ``delay`` turns ago."""
         p, t = self.pipeline, self.context.tree
         self.step = step
-        slots = p.sizes.delay + 1
-        lanes = (p.share(),)
-        self.top = t.add("top", "ub", DType.F32, lanes, "vector")
-        self.shrink = t.add("shrink", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
-        self.total = t.add("total", "ub", DType.F32, lanes, "vector", frame=step, slots=slots)
-        self.loop = Frame("strip")
-        t.frames = [*t.frames[:1], step, self.loop]
-        p.strip = symbol(self.loop.var)
-        rows = p.vector_rows()
+        self.top = t.add("top", "ub", DType.F32, (p.share(),), "vector")
+        # A row for each turn that is under way. They are no slots: nothing but the order of turns says which is whose.
+        turns = (p.sizes.delay + 1, p.share())
+        self.shrink, self.total = (t.add(name, "ub", DType.F32, turns, "vector") for name in ("shrink", "total"))
+        self._open("strip")
         self._weights()
+        self._close()
+        self._results()
+
+    def _open(self, name: str) -> None:
+        """A loop over pieces of the rows of a vector core, unless one piece is all."""
+        p, t = self.pipeline, self.context.tree
+        self.loop = Frame(name) if p.piece() < p.share() else self.step
+        p.strip = symbol(name) if self.loop is not self.step else ZERO
+        t.frames = [t.frames[0], self.step, *([self.loop] if self.loop is not self.step else [])]
+
+    def _close(self) -> None:
+        p, t = self.pipeline, self.context.tree
         t.frames = t.frames[:2]
-        step.nodes.append(Loop(self.loop.var, ZERO, rows, constant(p.piece()), tuple(self.loop.nodes)))
-        self._results(step)
+        if self.loop is not self.step:
+            rows, piece = p.vector_rows(), constant(p.piece())
+            self.step.nodes.append(Loop(self.loop.var, ZERO, rows, piece, tuple(self.loop.nodes)))
+
+    def _row(self, name: str, ago: int, dims: tuple[tuple[Expr, Expr], ...]) -> View:
+        """Numbers of rows, of ``ago`` turns ago."""
+        p = self.pipeline
+        turns = p.sizes.delay + 1
+        turn = (symbol(counter(self.step.var)) + (turns - ago) % turns) % turns
+        return View(name, turn * p.share() + p.strip, dims)
 
     def _begin_rows(self) -> None:
         """The first piece of a block finds the lowest maximum, and no weights before its own."""
         p = self.pipeline
         dims = ((p.count(p.online.rows, True) * (1 - minimum(1, p.item("key"))), _ONE),)
         self._v("duplicate", View(self.top, p.strip, dims), Scalar(_LOWEST))
-        self._v("duplicate", View(self.total, p.strip, dims), Scalar(0.0))
-
-    def _before(self, step: Frame) -> Expr:
-        """The slot of the turn before."""
-        return symbol(counter(step.var)) + self.pipeline.sizes.delay
+        self._v("duplicate", self._row(self.total, 0, dims), Scalar(0.0))
 
     # -- weights -----------------------------------------------------------------------------------------------------
 
@@ -162,12 +174,12 @@ class Weights(VectorPart):
         out = t.add("weights_ub", "ub", p.online.dtype, (p.piece(), pitch), "vector", frame=self.loop, slots=1)
         column = ((rows, _ONE),)
         mine, here = View(found, ZERO, column), View(self.top, p.strip, column)
-        shrink, total = View(self.shrink, p.strip, column), View(self.total, p.strip, column)
+        shrink, total = self._row(self.shrink, 0, column), self._row(self.total, 0, column)
         again = ((rows * minimum(1, p.item("key")), _ONE),)
-        scaled = [View(self.total, p.strip, again, slot) for slot in (ZERO, self._before(self.step))]
+        scaled = [self._row(self.total, ago, again) for ago in (0, 1)]
         every = View(s.buffer, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
         self._begin_rows()
-        self._folded("max", s, folded, found)
+        self._highest(s, folded, found)
         self._v("max", mine, here, mine)
         self._v("sub", shrink, here, mine)
         self._spread_of(spread, View(found, ZERO, ((rows, _ONE), (constant(_BLOCK), ZERO))), rows)
@@ -175,10 +187,10 @@ class Weights(VectorPart):
         self._v("sub", every, every, View(spread, ZERO, ((rows, constant(_BLOCK)), (keys, ZERO))))
         self._v("max", here, mine, mine)
         self._v("exp", every, every)
-        self._v("mul", *scaled, View(self.shrink, p.strip, again))
+        self._v("mul", *scaled, self._row(self.shrink, 0, again))
         weights = View(out, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
         self._v("cast", weights, every)
-        self._folded("sum", s, folded, found)
+        self._summed(s, found)
         self._v("add", total, total, mine)
         first = (SUBBLOCK * p.share() + p.strip) * pitch
         place = View(p.names["weights"], first, ((rows, constant(pitch)), (keys, _ONE)))
@@ -191,56 +203,51 @@ class Weights(VectorPart):
     def _v(self, op: str, dst: View, *srcs: View | Scalar) -> None:
         self.context.tree.emit(self.loop, op, "vector", "V", dst, *srcs)
 
-    def _folded(self, op: str, s: Strip, to: str, result: str) -> None:
-        """Maximum or sum of each row of ``s``: columns folded to one repeat in ``to``, which is then reduced."""
+    def _highest(self, s: Strip, to: str, result: str) -> None:
+        """The maximum of each row of ``s``: columns folded onto others in ``to``, down to one repeat."""
         p = self.pipeline
         rows, keys, pitch = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
         row = wide = min(_FOLDED, pitch // 2)
-        fold, reduce = ("max", "row_max") if op == "max" else ("add", "row_sum")
 
-        def part(buffer: str, row: int, first: int, count: Expr, high: Expr) -> View:
-            return View(buffer, constant(first), ((high, constant(row)), (count, _ONE)))
+        def part(buffer: str, first: int | Expr, count: Expr) -> View:
+            return View(buffer, ZERO + first, ((rows, constant(pitch if buffer == s.buffer else row)), (count, _ONE)))
 
-        # Where there are two whole pieces, the first instruction takes both; else what there is of one is copied.
-        both = rows * minimum(1, keys // (2 * wide))
-        single = rows - both
-        low = minimum(keys, wide)
-        self._v(
-            fold,
-            part(to, wide, 0, constant(wide), both),
-            *(part(s.buffer, pitch, n * wide, constant(wide), both) for n in (0, 1)),
-        )
-        self._v("mul", part(to, wide, 0, low, single), part(s.buffer, pitch, 0, low, single), Scalar(1.0))
-        for first in range(wide, pitch, wide):
-            more, some = maximum(0, minimum(wide, keys - first)), single if first == wide else rows
-            self._v(
-                fold,
-                part(to, wide, 0, more, some),
-                part(to, wide, 0, more, some),
-                part(s.buffer, pitch, first, more, some),
-            )
+        # Where there are two whole pieces they meet at once; a single one meets itself, and then what there is more.
+        whole, low = minimum(1, keys // (2 * wide)), minimum(keys, wide)
+        self._v("max", part(to, 0, low), part(s.buffer, 0, low), part(s.buffer, whole * wide, low))
+        more = maximum(0, minimum(wide, keys - wide)) * (1 - whole)
+        self._v("max", part(to, 0, more), part(to, 0, more), part(s.buffer, wide, more))
         while wide > _REPEAT:
             wide //= 2
             more = maximum(0, minimum(keys, 2 * wide) - wide)
-            self._v(fold, *(part(to, row, n, more, rows) for n in (0, 0, wide)))
-        lanes = minimum(keys, _REPEAT)
-        self._v(reduce, View(result, ZERO, ((rows, _ONE),)), part(to, row, 0, lanes, rows))
+            self._v("max", part(to, 0, more), part(to, 0, more), part(to, wide, more))
+        self._v("row_max", View(result, ZERO, ((rows, _ONE),)), part(to, 0, minimum(keys, _REPEAT)))
+
+    def _summed(self, s: Strip, result: str) -> None:
+        """The sum of each row of ``s``, whose columns are folded onto one another in place."""
+        p = self.pipeline
+        rows, keys, wide = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
+
+        def part(first: int, count: Expr) -> View:
+            return View(s.buffer, constant(first), ((rows, constant(p.sizes.keys)), (count, _ONE)))
+
+        while wide > _REPEAT:
+            wide //= 2
+            more = maximum(0, minimum(keys, 2 * wide) - wide)
+            self._v("add", part(0, more), part(0, more), part(wide, more))
+        self._v("row_sum", View(result, ZERO, ((rows, _ONE),)), part(0, minimum(keys, _REPEAT)))
 
     # -- results -----------------------------------------------------------------------------------------------------
 
-    def _results(self, step: Frame) -> None:
+    def _results(self) -> None:
         """The result of the piece ``delay`` turns ago onto what its rows have; the last piece of a block ends it."""
         p, t = self.pipeline, self.context.tree
         s = p.sizes
-        fold = Frame("fold")
-        self.loop = fold
-        t.frames = [*t.frames[:1], step, fold]
         p.late = s.delay
-        p.strip = symbol(fold.var)
         # Results are narrower than scores: more rows at a time, so that their way here is hidden.
         pieces, p.pieces = p.pieces, max(p.pieces, _FOLD_ROWS)
-        most = p.vector_rows()
-        rows, ago = p.count(p.online.rows, True), symbol(counter(step.var)) + 1
+        self._open("fold")
+        fold, rows = self.loop, p.count(p.online.rows, True)
         first = 1 - minimum(1, p.item("key"))
         last = p.item("last")
         whole = s.halves * s.half
@@ -262,27 +269,27 @@ class Weights(VectorPart):
             return View(name, at, ((count, constant(whole)), (columns, _ONE)))
 
         at = p.strip * whole
-        self._spread(spread, self.shrink, rows * (1 - first), ago)
+        self._spread(spread, self.shrink, rows * (1 - first))
         later = rows * (1 - first)
         self._v("mul", tile(acc, rows * first, at), tile(sums, rows * first), Scalar(1.0))
         self._v("mul", tile(acc, later, at), tile(acc, later, at), self._blocks(spread, later))
         self._v("add", tile(acc, later, at), tile(acc, later, at), tile(sums, later))
         ended = rows * last
-        self._spread(spread, self.total, ended, ago)
+        self._spread(spread, self.total, ended)
         self._v("div", tile(sums, ended), tile(acc, ended, at), self._blocks(spread, ended))
         self._v("cast", tile(out, ended), tile(sums, ended))
         store = p.online.store
         place = p.offset(store, {p.online.columns: ZERO, p.online.rows: p.start(p.online.rows, True)})
         dims = ((ended, p.stride(store, p.online.rows)), (columns, _ONE))
         t.emit(fold, "copy_out", "vector", "MTE3", View(store.tensor, place, dims), tile(out, ended))
-        t.frames = t.frames[:2]
-        step.nodes.append(Loop(fold.var, ZERO, most, constant(p.piece()), tuple(fold.nodes)))
+        self._close()
         p.late = 0
         p.pieces = pieces
 
-    def _spread(self, to: str, source: str, rows: Expr, slot: Expr) -> None:
-        """Each of ``rows`` numbers as a block of 32 bytes."""
-        self._spread_of(to, View(source, self.pipeline.strip, ((rows, _ONE), (constant(_BLOCK), ZERO)), slot), rows)
+    def _spread(self, to: str, source: str, rows: Expr) -> None:
+        """Each of ``rows`` numbers of ``delay`` turns ago as a block of 32 bytes."""
+        dims = ((rows, _ONE), (constant(_BLOCK), ZERO))
+        self._spread_of(to, self._row(source, self.pipeline.sizes.delay, dims), rows)
 
     def _spread_of(self, to: str, source: View, rows: Expr) -> None:
         self._v("brcb", View(to, ZERO, ((rows, constant(_BLOCK)), (constant(_BLOCK), _ONE))), source)
