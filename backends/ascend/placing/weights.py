@@ -190,7 +190,7 @@ class Weights(VectorPart):
         self._v("mul", *scaled, self._row(self.shrink, 0, again))
         weights = View(out, ZERO, ((rows, constant(pitch)), (keys, _ONE)))
         self._v("cast", weights, every)
-        self._summed(s, found)
+        self._added_up(s, found)
         self._v("add", total, total, mine)
         first = (SUBBLOCK * p.share() + p.strip) * pitch
         place = View(p.names["weights"], first, ((rows, constant(pitch)), (keys, _ONE)))
@@ -223,7 +223,7 @@ class Weights(VectorPart):
             self._v("max", part(to, 0, more), part(to, 0, more), part(to, wide, more))
         self._v("row_max", View(result, ZERO, ((rows, _ONE),)), part(to, 0, minimum(keys, _REPEAT)))
 
-    def _summed(self, s: Strip, result: str) -> None:
+    def _added_up(self, s: Strip, result: str) -> None:
         """The sum of each row of ``s``, whose columns are folded onto one another in place."""
         p = self.pipeline
         rows, keys, wide = p.count(p.online.rows, True), p.item("keys"), p.sizes.keys
