@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from tilewright.backends.ascend.memory.addresses import with_addresses
 from tilewright.backends.ascend.placed.form import (
     GROUP,
     GROUPS,
     SUBBLOCK,
     Block,
-    Buffer,
     Core,
     Instruction,
     Let,
@@ -33,7 +33,7 @@ from tilewright.backends.ascend.placed.form import (
 )
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
-from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, with_slots
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.online import PIPELINED, Online, online_of
 from tilewright.backends.ascend.placing.place import Context
@@ -41,7 +41,6 @@ from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minim
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import walk
 from tilewright.kernel.expr import Cast, Load, operands
-from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import For, Node, Scheduled, ScheduleError
 from tilewright.kernel.tile import Store
 from tilewright.target import Target
@@ -450,16 +449,13 @@ def place_pipelined(scheduled: Scheduled, target: Target, single: frozenset[str]
         context.run()
         for name in single & context.tree.buffers.keys():
             context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
+        draft = replace(context.draft(), body=pruned(tuple(context.loops)))
         try:
-            local = assign_addresses(kernel.name, context.tree.buffers.values(), target, context.tree.kept)
+            placed = with_addresses(draft, context.tree.kept)
         except ScheduleError as error:
             problem = error
             continue
-        if all(local[b.name].slots == b.slots for b in context.tree.buffers.values() if b.scope == "ub"):
-            break
-    else:
-        raise problem
-    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
-    buffers = {b.name: b for b in (*tensors, *local.values())}
-    body = pruned(with_slots(context.loops, buffers))
-    return Placed(kernel, target, tuple(buffers.values()), body, context.blocks)
+        pairs = zip(draft.buffers, placed.buffers, strict=True)
+        if all(before.slots == after.slots for before, after in pairs if before.scope == "ub"):
+            return replace(placed, body=with_slots(placed.body, {b.name: b for b in placed.buffers}))
+    raise problem
