@@ -271,9 +271,9 @@ class Weights(VectorPart):
         at = p.strip * whole
         self._spread(spread, self.shrink, rows * (1 - first))
         later = rows * (1 - first)
-        self._v("mul", tile(acc, rows * first, at), tile(sums, rows * first), Scalar(1.0))
         self._v("mul", tile(acc, later, at), tile(acc, later, at), self._blocks(spread, later))
-        self._v("add", tile(acc, later, at), tile(acc, later, at), tile(sums, later))
+        self._v("add", tile(sums, later), tile(acc, later, at), tile(sums, later))
+        self._v("mul", tile(acc, rows, at), tile(sums, rows), Scalar(1.0))
         ended = rows * last
         self._spread(spread, self.total, ended)
         self._v("div", tile(sums, ended), tile(acc, ended, at), self._blocks(spread, ended))
