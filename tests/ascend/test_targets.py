@@ -21,13 +21,6 @@ from tests.ascend.trials import targets
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED = {
     ("ascend:310p3", "convolution"): "zeros into a part of",
-    ("ascend:310p3", "transpose"): "known to be multiples of 32",
-    ("ascend:310p3", "batched"): "known to be multiples of 32",
-    ("ascend:310p3", "reduction"): "WholeReduceMax",
-    ("ascend:310p3", "softmax"): "WholeReduceMax",
-    ("ascend:310p3", "attention"): "WholeReduceMax",
-    ("ascend:310p3", "int8"): "a cast of f32 to f32",
-    ("ascend:310p3", "quantized"): "a cast of f32 to f32",
 }
 
 

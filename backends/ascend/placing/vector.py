@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
+from tilewright.backends.ascend.placing.blocks import leave_in_blocks
 from tilewright.backends.ascend.placing.casts import held, steps
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
@@ -127,6 +128,9 @@ class VectorPart(Reductions):
     def _leave(self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
         c = self.context
         target = self._in_memory(tensor, flat, axes, strides)
+        if "copy_pad" not in c.target.features:
+            leave_in_blocks(self, strip, target, axes)
+            return
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(strip, axes))
 
     def _scatter(self, node: Write, value: Value, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
@@ -264,7 +268,7 @@ class VectorPart(Reductions):
     def _outgoing(self, piece: Strip, axes: tuple[str, ...], dtype: DType, name: str, before: int = 0) -> Strip:
         """``piece`` as ``dtype`` in a double buffer: the instruction that made it writes there where it can."""
         final = held(dtype)
-        way = steps(piece.dtype, final)
+        way = steps(piece.dtype, final, self.context.target.features)
         if way is None:
             raise self.unsupported(f"a store of {dtype} from {piece.dtype}")
         for step in way[:-1]:

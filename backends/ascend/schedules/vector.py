@@ -30,6 +30,8 @@ _PIECES = (4096, 1024, 128)
 _WHOLE = 32768
 #: Lanes of each of two axes that both have neighbours in memory.
 _SQUARE = 64
+#: Elements of 16 bits in 32 bytes.
+_GRANULE = 16
 #: Elements below which a tile is not divided for the sake of more cores: a transfer of 2 KB.
 _LEAST = 512
 
@@ -42,7 +44,7 @@ def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     seen: set[Schedule] = set()
     if whole <= _WHOLE:
         for goal in _GOALS:
-            schedule = _whole_rows(shape, goal, int(target.extra["vector_cores"]))
+            schedule = _whole_rows(shape, goal, target)
             if schedule not in seen:
                 seen.add(schedule)
                 yield schedule
@@ -141,9 +143,11 @@ def _linear(index: Expr, axis: str) -> bool:
         return False
 
 
-def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
-    """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks."""
-    kernel = shape.kernel
+def _whole_rows(shape: _Shape, goal: int, target: Target) -> Schedule:
+    """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks. Where
+    whole blocks of 32 bytes leave, a core takes rows by the block, so that what it stores begins at one."""
+    kernel, cores = shape.kernel, int(target.extra["vector_cores"])
+    granule = 1 if "copy_pad" in target.features else _GRANULE
     both = shape.reduced & shape.stored
     total = math.prod(shape.extent(a) for a in shape.names)
     goal = min(goal, max(_LEAST, -(-total // cores)))
@@ -153,15 +157,23 @@ def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
     square = len([a for a in shape.near if a not in shape.narrow]) > 1 and not shape.reduced
     for axis in free:
         most = max(_SQUARE, math.isqrt(goal) // _SQUARE * _SQUARE) if square else room
-        sizes[axis] = _rounded(min(shape.extent(axis), most, max(room, 16)))
+        sizes[axis] = _rounded(min(shape.extent(axis), most, max(room, _GRANULE)))
+        if granule > 1:  # and no piece of a row is less than 32 bytes where it need not be cut
+            whole = shape.extent(axis) <= most and axis == free[0]
+            sizes[axis] = shape.extent(axis) if whole else min(shape.extent(axis), _up(sizes[axis], granule))
         room = max(1, room // sizes[axis])
     inner = [a.name for a in reversed(kernel.axes)]
     for axis in [a for a in inner if a in shape.reduced] + [a for a in inner if a not in shape.reduced]:
         if axis in sizes:
             continue
-        sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), room)
+        lanes = _up(room, granule) if room > 1 and axis not in shape.reduced else room
+        sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), lanes)
         room = max(1, room // sizes[axis])
     return Schedule(_blocks(shape, sizes), _reduce(shape, sizes, both))
+
+
+def _up(lanes: int, granule: int) -> int:
+    return -(-lanes // granule) * granule
 
 
 def _rounded(lanes: int) -> int:

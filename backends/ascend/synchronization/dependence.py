@@ -134,8 +134,14 @@ class _Finder:
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
-        #: Inputs are never written, and no two statements write one place of an output.
-        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both - aliases.keys()
+        tensors = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - aliases.keys()
+        written = [s.node.dst.buffer for s in everything]
+        #: Where whole blocks leave, the end of a row may be written twice, by statements of one iteration: elsewhere no
+        #: two statements write one place of an output.
+        twice = {b for b in tensors if "copy_pad" not in placed.target.features and written.count(b) > 1}
+        self.skipped = tensors - both - twice
+        #: Each place of an output is one iteration's.
+        self.once = {p.name for p in placed.kernel.params if p.role == "out"} & tensors
 
     def between(self, p: int, q: int) -> Iterator[Dependence]:
         """Dependences between sites ``p <= q``."""
@@ -185,7 +191,7 @@ class _Finder:
         """How two accesses meet in a body within ``loops``."""
         bx, by, common = self.buffers[x.buffer], self.buffers[y.buffer], len(loops)
         near = bx is not by or may_meet(x, y, bx, self.facts, self.fixed | set(loops))
-        depth = self._carried(x, y, loops) if bx is by else common
+        depth = (0 if bx.name in self.once else self._carried(x, y, loops)) if bx is by else common
         turn = self._turn(x, y, loops)
         near = near and not turn
         if (not near and not depth) or (turn is not None and turn < 0):
