@@ -178,6 +178,20 @@ def chosen(name: str, mode: str, dtype: DType, right: Source | float, high: tupl
     return Single(program(name, params, buffers, body, high), high)
 
 
+def widened(name: str, high: tuple[int, int] = (5, 96)) -> Single:
+    """Bytes of two integers of 4 bits each, R × C of them, as R × 2C numbers."""
+    near, far = pitch(high[1], DType.U8), pitch(2 * high[1], DType.F16)
+    params = [Param("X0", DType.U8, (R, C)), Param("Y", DType.F16, (R, C * 2), "out")]
+    buffers = [local("x0", DType.U8, (high[0], near)), local("y", DType.F16, (high[0], far))]
+    to, here = rows("y", (R, C * 2), (far, 1)), rows("x0", (R, C), (near, 1))
+    body = [
+        Instruction("copy_in", "vector", "MTE2", here, (matrix("X0", R, C),)),
+        Instruction("widen", "vector", "V", to, (here,)),
+        Instruction("copy_out", "vector", "MTE3", matrix("Y", R, C * 2), (to,)),
+    ]
+    return Single(program(name, params, buffers, body, high), high)
+
+
 def product(
     name: str,
     dtype: DType,

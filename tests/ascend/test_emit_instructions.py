@@ -12,7 +12,7 @@ from tilewright.ir.symbolic import constant
 from tilewright.ir.types import DType
 
 from tests.ascend.modelled import Modelled, build, same_bits
-from tests.ascend.single import Single, Source, chosen, product, vector
+from tests.ascend.single import Single, Source, chosen, product, vector, widened
 
 F32, F16, BF16 = DType.F32, DType.F16, DType.BF16
 I64, I32, I16, I8, U16, U8 = DType.I64, DType.I32, DType.I16, DType.I8, DType.U16, DType.U8
@@ -66,6 +66,7 @@ def _cases() -> dict[str, Single]:
                 kinds = DType[source.upper()], DType[result.upper()]
                 add(vector(f"cast_{source}_{result}_{mode}", "cast", kinds[1], [Source(kinds[0])], (8, 70),
                            parameters=(("round", mode),)))  # fmt: skip
+    add(widened("widen"))
     for t, result in ((F16, F32), (F16, F16), (BF16, BF16), (F32, F32), (I8, I32)):
         both = (False, True) if t.bits != 16 else (True, False)
         add(product(f"product_{t}_{result}", t, result, turned=(False, True)))
@@ -95,7 +96,7 @@ QUICK = frozenset(
     """add_f32 max_i16 sub_blocks_f16 mul_wide_f32 add_number_f16 exp_f16 row_sum_f16 row_max_f32 le_f32 ge_number_f16
     spread_f32 or_u16 shift_right_i32 copy_bf16 copy_wide_f32 fill_i32 count_f16 cast_f32_bf16_rint cast_f16_i8_round
     cast_f32_i32_floor cast_i64_i32_rint product_f16_f32 product_turned_bf16_bf16 product_i8_i32 product_bias_f16
-    product_requant""".split()
+    product_requant widen""".split()
 )
 
 

@@ -13,8 +13,9 @@ from tilewright.backends import ascend
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.ir.symbolic import constant, symbol
+from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
-from tilewright.kernel.pack import pack_constant
+from tilewright.kernel.pack import in_memory, pack_constant
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import Loop, Pack, Schedule
 from tilewright.kernel.tile import Kernel
@@ -52,8 +53,9 @@ class Trial:
                 scale = 0.1 if p.role == "const" else 1.0
                 result[p.name] = (random.standard_normal(shape) * scale).astype(p.dtype.numpy)
             else:
-                high = 128 if p.dtype.bits == 8 else 1000
-                result[p.name] = random.integers(-high, high, shape).astype(p.dtype.numpy)
+                high = 1 << p.dtype.bits - 1 if p.dtype.bits <= 8 else 1000
+                least = -high if p.dtype.is_signed else 0
+                result[p.name] = random.integers(least, least + 2 * high, shape).astype(p.dtype.numpy)
         return result
 
     def inputs(self, dims: Mapping[str, int] | None = None, seed: int = 0) -> dict[str, Array]:
@@ -62,9 +64,15 @@ class Trial:
 
 
 def packed(schedule: Schedule, values: Mapping[str, Array]) -> dict[str, Array]:
-    """``values`` with constants in the layouts of ``schedule``."""
+    """``values`` with constants in the layouts of ``schedule``, those of 4 bits as the bytes that they lie in."""
     packs = {p.tensor: p for p in schedule.packs}
-    return {n: pack_constant(v, packs[n]) if n in packs else v for n, v in values.items()}
+    return {n: stored(pack_constant(v, packs[n])) if n in packs else v for n, v in values.items()}
+
+
+def stored(value: Array) -> Array:
+    """``value`` as it lies in memory: integers of 4 bits two a byte, whose rows end with whole bytes."""
+    dtype = DType.from_numpy(value.dtype)
+    return value if dtype.bits >= 8 else in_memory(value, dtype).reshape(*value.shape[:-1], -1)
 
 
 def _block(*loops: tuple[str, int]) -> tuple[Loop, ...]:

@@ -14,6 +14,7 @@ from tilewright.backends.ascend.ascendc.lanes import (
     lanes_of,
     outer_loops,
     row_bound,
+    run_name,
     spell_lanes,
 )
 from tilewright.backends.ascend.ascendc.names import CPP_TYPES, literal
@@ -113,6 +114,22 @@ def cast(program: Program, node: Instruction) -> None:
     else:
         mode = "CAST_NONE" if (source, result) in _EXACT else _ROUNDS[rounding]
     _unary_call(program, views(program, node)[0], "Cast", f"RoundMode::{mode}")
+
+
+def widen(program: Program, node: Instruction) -> None:
+    """Cast of int4b_t, a row at a time where rows do not follow on one another; counts are of elements."""
+    (dst, src), _ = views(program, node)
+    halves = View(src.buffer, src.offset, (*src.dims[:-1], dst.dims[-1]))
+    doubled = View(src.buffer, src.offset, (*((n, s * 2) for n, s in halves.dims[:-1]), halves.dims[-1]))
+    lanes = lanes_of(program, [dst, doubled])
+    if any(s[-1] != 1 for s in lanes.strides):
+        raise program.refuse(f"integers of {src.buffer} that are no run")
+    code = program.code
+    with outer_loops(program, lanes, 1) as more:
+        count = code.value(lanes.counts[-1], run_name(program, dst))
+        to = program.at(dst, dst.offset, more[0])
+        source = program.at(src, src.offset, f"({more[1]}) / 2" if more[1] else "")
+        code.line(f"Cast({to}, {source}.ReinterpretCast<int4b_t>(), RoundMode::CAST_NONE, {count});")
 
 
 def _unary_call(program: Program, tensors: list[View], name: str, extra: str) -> None:
@@ -349,6 +366,7 @@ VECTOR: dict[str, Callable[[Program, Instruction], None]] = {
     **dict.fromkeys(SHIFTS, shift),
     **dict.fromkeys(REDUCTIONS, reduce_rows),
     "cast": cast,
+    "widen": widen,
     "copy": copy,
     "duplicate": duplicate,
     "iota": iota,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tilewright.backends.ascend.placing.dequantized import Dequantized, dequantized
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, offset_of, used_symbols
@@ -15,17 +16,30 @@ from tilewright.kernel.tile import Kernel
 @dataclass(frozen=True, slots=True)
 class Factor:
     """One operand of a product: a :class:`Load`, or a value over tiles that a vector core computes. ``dtype`` is what
-    the cube unit multiplies."""
+    the cube unit multiplies; ``weights`` says how it is made of integers in memory, where it is."""
 
     value: Value
     dtype: DType
     axes: frozenset[str]
+    weights: Dequantized | None = None
 
 
 def factor_of(value: Value) -> Factor:
     """The operand below the widening cast to the accumulator's dtype."""
     inner = value.x if isinstance(value, Cast) and _widens(value) else value
-    return Factor(inner, inner.dtype, used_symbols(inner))
+    return Factor(inner, inner.dtype, used_symbols(inner), dequantized(value))
+
+
+def factors_of(a: Value, b: Value) -> tuple[Factor, Factor]:
+    """Both operands of a product: integers that are weights take the type of what they are multiplied with, which
+    holds them exactly."""
+    first, second = factor_of(a), factor_of(b)
+    return _alike(first, second.dtype), _alike(second, first.dtype)
+
+
+def _alike(factor: Factor, other: DType) -> Factor:
+    plain = factor.weights is not None and factor.weights.scale is None
+    return replace(factor, dtype=other) if plain and other in (DType.F16, DType.BF16) else factor
 
 
 def _widens(value: Cast) -> bool:
@@ -39,7 +53,8 @@ def is_contraction(node: Compute) -> bool:
     product = as_product(node)
     if product is None or not product.m or not product.n:
         return False
-    return all(isinstance(factor_of(x).value, Load | Ref | Cast) for x in (product.a, product.b))
+    factors = [factor_of(x) for x in (product.a, product.b)]
+    return all(isinstance(f.value, Load | Ref | Cast) or f.weights is not None for f in factors)
 
 
 def flat_index(kernel: Kernel, load_tensor: str, index: tuple[Expr, ...]) -> Expr:

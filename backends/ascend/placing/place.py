@@ -7,7 +7,7 @@ that a vector core has computed. The two vector cores of a group halve one axis 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, as
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.placing.widening import bytes_of
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.errors import UnsupportedError
@@ -27,7 +28,7 @@ from tilewright.kernel.apply import defines
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Alloc, Compute, Fill, For, Node, Pack, Rotate, Scheduled, ScheduleError, Write
 from tilewright.kernel.scope import AxisRange, Scope, step, trips
-from tilewright.kernel.tile import Kernel
+from tilewright.kernel.tile import Kernel, Param
 from tilewright.target import Target
 
 if TYPE_CHECKING:
@@ -73,9 +74,17 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
     """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
     context, local = _fitted(scheduled, target, single)
     kernel = scheduled.kernel
-    tensors = [Buffer(p.name, "gm", p.dtype, p.shape) for p in packed_params(scheduled)]
+    tensors = [_tensor(p, {pack.tensor for pack in scheduled.schedule.packs}) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
     return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
+
+
+def _tensor(param: Param, packed: Collection[str]) -> Buffer:
+    """A tensor in global memory; packed integers of 4 bits as the bytes that they lie in."""
+    dtype, per = bytes_of(param)
+    if per == 1 or param.name not in packed:
+        return Buffer(param.name, "gm", param.dtype, param.shape)
+    return Buffer(param.name, "gm", dtype, (*param.shape[:-1], param.shape[-1] // per))
 
 
 def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:

@@ -10,6 +10,7 @@ from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, flat_index
 from tilewright.backends.ascend.placing.runs import run_length, slope
+from tilewright.backends.ascend.placing.widening import Widening, slice_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, Operation, ceildiv, constant, maximum, minimum, product, symbol
 from tilewright.ir.types import DType
@@ -49,6 +50,8 @@ class OperandPart:
 
     def stage(self, factor: Factor, rows: str, columns: str, tile: str) -> Staged:
         """The operand ``rows × columns`` in L1."""
+        if factor.weights is not None:
+            return self._stage_weights(factor, rows, columns, tile)
         if isinstance(factor.value, Load):
             pack = self.context.pack_of(factor.value.tensor)
             if pack is not None:
@@ -240,6 +243,24 @@ class OperandPart:
             view = View(load.tensor, offset, ((width, step), (height, constant(lanes)), (constant(lanes), constant(1))))
             c.tree.emit(frame, "copy_nz", "cube", "MTE2", Block(name, ZERO, ZERO, height, width * lanes), view)
         return Staged(str(frame.loaded[key]), outer == columns)
+
+    def _stage_weights(self, factor: Factor, rows: str, columns: str, tile: str) -> Staged:
+        """Integers of constants that vector cores widen; packed as schedules of such products do it."""
+        c = self.context
+        assert factor.weights is not None
+        if any(c.pack_of(load.tensor) is None for load in factor.weights.loads):
+            raise UnsupportedError(
+                "ascend-weights",
+                where=f"kernel {c.scheduled.kernel.name}, tensor {factor.weights.integers.tensor}",
+                cause="integers of an operand are no constant matrix of depth by columns",
+                fix="quantize constants alone, or run this kernel on the host",
+            )
+        s = slice_of(c, rows, columns)
+        frame = c.tree.frame_of([s.first, s.planes, s.start, s.rows])
+        key = (factor.weights, rows, columns)
+        if key not in frame.loaded:
+            frame.loaded[key] = Widening(c, factor.weights, factor.dtype, tile).run(frame, s)
+        return Staged(str(frame.loaded[key]), False)
 
     # -- what vector cores computed ------------------------------------------------------------------------------
 

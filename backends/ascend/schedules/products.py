@@ -15,6 +15,7 @@ from itertools import product as combinations
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.operand import factor_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
+from tilewright.backends.ascend.schedules.weights import widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
@@ -81,7 +82,7 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
             tiling = Tiling(rows, columns, turns, depth // size)
             if _fits(kernel, roles, tiling, size, target):
                 found.append((_cycles(kernel, roles, tiling, size, target), tiling))
-    spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
+    spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     ordered = (_schedule(kernel, roles, tiling, packs, spaces) for _, tiling in sorted(found, key=lambda f: f[0]))
     told: set[tuple[Loop, ...]] = set()
     for schedule in islice(ordered, 2 * _MOST):
@@ -128,6 +129,9 @@ def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
     """The right operand in fractals, where it is a constant: columns last for 16-bit types, which are turned on the way
     to L0, else depth last."""
     factor = factor_of(roles.right)
+    if factor.weights is not None:
+        yield from widened_packs(kernel, factor.weights, roles.depth, roles.columns)
+        return
     load = factor.value
     if not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
         return
@@ -191,7 +195,7 @@ def _schedule(
     return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces)
 
 
-def _used_once(kernel: Kernel) -> Iterator[str]:
+def used_once(kernel: Kernel) -> Iterator[str]:
     """Element-wise tiles that one other statement reads, in one place: they hide what the fixpipe could do."""
     values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
     refs = [x.tile for v in values for x in walk(v) if isinstance(x, Ref)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.backends.ascend.schedules.products import product_schedules
 from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
@@ -25,6 +26,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
     if scan is None:
         define = next(d for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n)
+        yield from convolution_schedules(kernel, define, target)
         yield from product_schedules(kernel, define, products[0], target)
         return
     row = _row_axis(kernel, store, products[0].m)

@@ -94,6 +94,13 @@ def selected(mask: Array, a: Array, b: Array) -> Array:
     return np.where(bits, a, b)
 
 
+def widened(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Two signed integers of 4 bits from each byte, that of the lower half first."""
+    halves = np.stack([x & np.uint8(15), x >> np.uint8(4)], axis=-1).astype(np.int8)
+    signed = (halves ^ np.int8(8)) - np.int8(8)
+    return signed.reshape(*x.shape[:-1], -1).astype(dtype)
+
+
 def vector(op: str, sources: list[Array], dtype: np.dtype[Any], mode: str = "rint", by: int = 0) -> Array:
     """The result of a vector instruction on lanes of one shape (numbers have shape ``()``), or on rows.
 
@@ -119,6 +126,8 @@ def vector(op: str, sources: list[Array], dtype: np.dtype[Any], mode: str = "rin
                 return shifted(op, sources[0], by)
             case "cast":
                 return cast(sources[0], dtype, mode)
+            case "widen":
+                return widened(sources[0], dtype)
             case "select":
                 return selected(sources[0], sources[1], sources[2])
             case "row_sum":

@@ -79,8 +79,9 @@ class Memories:
             if p.role != "out":
                 shape = self.geometry[p.name].shape
                 value = np.asarray(inputs[p.name], order="C")
-                if value.shape != shape or value.dtype != p.dtype.numpy:
-                    raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {p.dtype}{list(shape)}")
+                dtype = self.buffers[p.name].dtype
+                if value.shape != shape or value.dtype != dtype.numpy:
+                    raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
                 state = self._state(p.name, 0, 0)
                 state.data[: value.nbytes] = value.reshape(-1).view(np.uint8)
                 if not state.fixed:

@@ -14,19 +14,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.footprint import Geometry
-from tilewright.backends.ascend.placed.form import Buffer
+from tilewright.backends.ascend.placed.form import Buffer, Instruction
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.target import Target
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes that groups of cores read and write, by tensor, their multiply-adds, and how many instructions they run."""
+    """Bytes that groups of cores read and write, by tensor, their multiply-adds, and how many instructions they run;
+    ``vectors`` are tensors that vector cores access."""
 
     read: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     macs: int = 0
     instructions: int = 0
+    vectors: set[str] = field(default_factory=set)
 
     def count(self, items: Iterable[Item], known: Mapping[str, Geometry]) -> None:
         """Add what one core does; items without a destination are flags and the like."""
@@ -43,6 +45,8 @@ class Traffic:
                     for n in t.counts:
                         size *= n
                     sums[t.buffer] = sums.get(t.buffer, 0) + size
+                    if isinstance(item.node, Instruction) and item.node.core == "vector":
+                        self.vectors.add(t.buffer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,12 @@ def rates(
     working = round(sum(used.values()))
     overflow = max(0.0, 1 - target.memory["l2"].size / working) if working else 0.0
     # Two vector cores of a group share what one group gets.
-    sharers = max(1, int(target.extra["subblocks"])) if not _cubes(buffers) else 1
-    dram = min(float(cycles["l2_read"]), cycles["dram"] * target.units / max(1, groups) / sharers)
+    sharers = max(1, int(target.extra["subblocks"]))
+    group = cycles["dram"] * target.units / max(1, groups)
     result: dict[tuple[str, str], float] = {}
     missing = 0.0
     for name, size in sizes.items():
+        dram = min(float(cycles["l2_read"]), group / (sharers if name in traffic.vectors else 1))
         known_to_l2 = buffers[name].workspace or name in warm or not total[name]
         first = 0.0 if known_to_l2 else min(1.0, size / total[name])
         miss = first + (1 - first) * overflow
@@ -91,7 +96,3 @@ def rates(
         result[name, "read"] = 1 / (miss / dram + (1 - miss) / cycles["l2_read"])
         result[name, "write"] = 1 / (overflow / min(dram, cycles["l2_write"]) + (1 - overflow) / cycles["l2_write"])
     return Rates(result, working, missing / max(1, sum(total.values())))
-
-
-def _cubes(buffers: Mapping[str, Buffer]) -> bool:
-    return any(b.scope == "l0c" for b in buffers.values())

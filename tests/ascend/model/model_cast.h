@@ -168,6 +168,20 @@ void Cast(const LocalTensor<T>& dst, const LocalTensor<U>& src, const RoundMode&
     });
 }
 
+// Two integers a byte, that of the lower half first.
+inline void Cast(const LocalTensor<half>& dst, const LocalTensor<int4b_t>& src, const RoundMode& roundMode,
+                 const uint32_t count)
+{
+    model::operand(dst, "Cast"), model::operand(src, "Cast");
+    if (__NPU_ARCH__ == 2002 || roundMode != RoundMode::CAST_NONE || count % 2 != 0) {
+        model::refuse("a cast of %u integers of 4 bits", count);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        const int code = src.at(src.byte + i / 2)->pair >> i % 2 * 4 & 15;
+        *dst.at(dst.byte + i * 2) = half(float(code < 8 ? code : code - 16));
+    }
+}
+
 template <class T, class U>
 void Compare(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const LocalTensor<T>& src1, CMPMODE cmpMode,
              uint32_t count)

@@ -41,6 +41,11 @@ inline void aligned(Hardware where, int64_t byte, int64_t to, const char* what)
 
 namespace AscendC {
 
+// A byte of two integers of 4 bits: tensors of them count bytes here.
+struct int4b_t {
+    uint8_t pair;
+};
+
 template <class T>
 class LocalTensor {
 public:

@@ -1,0 +1,101 @@
+"""Products with weights of 8 and 4 bits: vector cores widen them ahead of the cube core, or beside it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from tilewright.accuracy import TOLERANCE, compare
+from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
+from tilewright.backends.ascend.placing.place import place
+from tilewright.backends.ascend.schedules.schedule import first_fit
+from tilewright.backends.ascend.simulator.machine import check
+from tilewright.backends.ascend.synchronization.verify import unproved
+from tilewright.kernel.apply import apply
+from tilewright.kernel.interpret import run_lowered
+from tilewright.kernel.parse import parse_kernel
+
+from tests.ascend.modelled import build, same_bits
+from tests.ascend.trials import Trial, packed, targets
+
+PRODUCT = """
+@kernel
+def product(A: {t}[M, {k}], B: const[{w}[{k}, {n}]], {more}C: out[{t}[M, {n}]]):
+    where(1 <= M <= 512)
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32({operand}))
+    C[m, n] = {t}({value})
+"""
+#: What an operand is, and what is made of the sums: integers as they are, in groups, in groups with zero points.
+FORMS = {
+    "columns": ("S: const[{t}[{n}]], ", "B[k, n]", "acc[m, n] * f32(S[n])"),
+    "scaled": ("S: const[{t}[{n}]], ", "{t}(f32(B[k, n]) * f32(S[n]))", "acc[m, n]"),
+    "groups": ("S: const[{t}[{g}, {n}]], ", "{t}(f32(B[k, n]) * f32(S[k // 32, n]))", "acc[m, n]"),
+    "zeros": (
+        "Z: const[{w}[{g}, {n}]], S: const[{t}[{g}, {n}]], ",
+        "{t}((f32(B[k, n]) - f32(Z[k // 32, n])) * f32(S[k // 32, n]))",
+        "acc[m, n]",
+    ),
+}
+#: Element types, the form, and sizes: whole and ragged slices of depth, columns that end inside a fractal.
+CASES = (
+    ("f16", "i8", "columns", 320, 96),
+    ("f16", "i8", "zeros", 96, 40),
+    ("f16", "i4", "columns", 272, 136),
+    ("f16", "i4", "groups", 320, 112),
+    ("f16", "u8", "scaled", 160, 80),
+    ("bf16", "i8", "columns", 144, 48),
+    ("bf16", "i4", "zeros", 320, 72),
+)
+
+
+@lru_cache(maxsize=32)
+def placed(t: str, w: str, form: str, k: int, n: int, target: str = "ascend:910b3") -> tuple[Trial, Placed]:
+    names = {"t": t, "w": w, "k": k, "n": n, "g": k // 32}
+    more, operand, value = (part.format(**names) for part in FORMS[form])
+    kernel = parse_kernel(PRODUCT.format(more=more, operand=operand, value=value, **names))
+    schedule = first_fit(kernel, targets()[target])
+    return Trial(kernel, schedule, {"M": 40}), place(apply(kernel, schedule), targets()[target])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: " ".join(map(str, c)))
+def test_what_a_product_with_narrow_weights_is(case: tuple[str, str, str, int, int]) -> None:
+    trial, program = placed(*case)
+    assert unproved(program) is None
+    for rows in (1, 40):
+        dims = {"M": rows}
+        values = trial.values(dims)
+        got = check(program, trial.inputs(dims), dims, groups=2).outputs["C"]
+        compared = compare("C", got, run_lowered(trial.kernel, values, dims)["C"])
+        assert compared.ok and compared.relative < TOLERANCE[case[0]] / 4, str(compared)
+
+
+def test_its_ascend_c_gives_the_same_bits() -> None:
+    every = {f"product_{n}": placed(*case) for n, case in enumerate(CASES)}
+    library = build({name: program for name, (_, program) in every.items()}, level="-O0")
+    for name, (trial, program) in every.items():
+        inputs = trial.inputs()
+        got, _ = library.run(program, inputs, trial.dims, symbol=name)
+        assert same_bits(got["C"], check(program, inputs, trial.dims, groups=2).outputs["C"]), name
+
+
+def test_weights_stay_narrow_in_memory_and_are_widened_a_slice_ahead() -> None:
+    _, program = placed("f16", "i4", "groups", 320, 112)
+    assert str(program.buffer("B").dtype) == "u8" and program.buffer("B").shape[-1] == 8
+    (workspace,) = (b for b in program.buffers if b.workspace)
+    assert workspace.slots > 1 and workspace.rotates is not None
+    cores = {n.op: n.core for n in statements(program.body) if isinstance(n, Instruction)}
+    assert cores["widen"] == "vector" and cores["mmad"] == "cube"
+
+
+def test_every_integer_of_both_widths_is_exact() -> None:
+    for w, low, high in (("i8", -128, 128), ("i4", -8, 8)):
+        trial, program = placed("f16", w, "columns", 272, 136)
+        values = trial.values()
+        weights = np.resize(np.arange(low, high), (272, 136)).astype(values["B"].dtype)
+        one = {**values, "A": np.eye(40, 272, dtype=np.float16), "B": weights, "S": np.ones(136, np.float16)}
+        got = check(program, packed(trial.schedule, one), trial.dims, groups=2).outputs["C"]
+        np.testing.assert_array_equal(got.astype(np.float32), weights[:40].astype(np.float32))
