@@ -72,6 +72,22 @@ RIGHT: dict[str, tuple[str, Sizes]] = {
     Z[m] = top[m]""",
         [{"M": m} for m in (1, 9, 130)],
     ),
+    "bytes": (
+        """def k(X: i8[M, 45], Y: out[i8[M, 45]]):
+    where(1 <= M <= 200)
+    m: M
+    n: 45
+    Y[m, n] = max(X[m, n], i8(3))""",
+        [{"M": 1}, {"M": 77}],
+    ),
+    "turned": (
+        """def k(X: f16[M, N], Y: out[f16[N, M]]):
+    where(1 <= M <= 200, 1 <= N <= 200)
+    m: M
+    n: N
+    Y[n, m] = X[m, n]""",
+        [{"M": 3, "N": 40}, {"M": 130, "N": 70}],
+    ),
     "softmax": (
         """def k(X: f32[M, 75], Y: out[f32[M, 75]]):
     where(1 <= M <= 60)

@@ -21,6 +21,8 @@ from tests.ascend.trials import targets
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED = {
     ("ascend:310p3", "convolution"): "zeros into a part of",
+    ("ascend:310p3", "softmax"): "may be less than 32 bytes",
+    ("ascend:310p3", "batched"): "may be less than 32 bytes",
 }
 
 

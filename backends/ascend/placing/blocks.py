@@ -41,9 +41,9 @@ def leave_in_blocks(vector: VectorPart, strip: Strip, target: View, axes: tuple[
     if way.whole(lanes):
         way.out(target, vector.view(strip, axes))
         return
-    if strip.dtype.bits not in (16, 32):
-        raise vector.unsupported(f"a store of rows of {lanes} elements of {strip.dtype}, no whole blocks of 32 bytes,")
     low, high = bounds(lanes, way.facts)
+    if strip.dtype.bits == 64 or (strip.dtype.bits == 8 and low < way.block):
+        raise vector.unsupported(f"a store of rows of {lanes} elements of {strip.dtype}, no whole blocks of 32 bytes,")
     if low < way.block and way.single and way.whole(target.offset):
         way.patch(_ONE, high)
         return
@@ -109,11 +109,21 @@ class _Way:
         counts = [counts[0] * rest, *counts[1:]] if counts else []
         width = constant(self.block) if counts else self.block * rest
         last = v.buffer(f"{self.target.buffer}_last", spread, self.strip.dtype, c.tree.top)
-        offsets = self._offsets(rows, counts, width, lanes - self.block)
-        pitch = v.strides(Strip(last, spread, self.strip.dtype))
-        dst = View(last, ZERO, (*zip(counts, pitch[:-1], strict=False), (width, _ONE)))
+        dst = self._rows_of(last, spread, counts, width)
+        # Bytes are not gathered: f16 holds them exactly.
+        wide = self.strip if self.size > 1 else v.carry(v.lend(self.strip), DType.F16)
+        assert isinstance(wide, Strip)
+        offsets = self._offsets(wide, counts, width, lanes - self.block)
         tree = c.tree
-        tree.emit(tree.top, "gather", "vector", "V", dst, source, offsets)
+        if self.size > 1:
+            tree.emit(tree.top, "gather", "vector", "V", dst, source, offsets)
+        else:
+            halves = v.temporary(spread, DType.F16, lanes=self.block)
+            taken = self._rows_of(halves.buffer, spread, counts, width)
+            tree.emit(tree.top, "gather", "vector", "V", taken, v.view(wide, self.axes), offsets)
+            tree.emit(tree.top, "cast", "vector", "V", dst, taken)
+            v.recycle(wide)
+            v.recycle(halves)
         v.recycle(Strip(offsets.buffer, spread, DType.I32, True))
         strides = [s for _, s in self.target.dims[:-1]]
         end = View(
@@ -123,17 +133,23 @@ class _Way:
         )
         self.out(end, dst)
 
-    def _offsets(self, rows: tuple[str, ...], counts: Sequence[Expr], width: Expr, first: Expr) -> View:
-        """Byte offsets of ``width`` elements of each row from element ``first`` of it on."""
+    def _rows_of(self, buffer: str, axes: tuple[str, ...], counts: Sequence[Expr], width: Expr) -> View:
+        """The first ``width`` elements of each row of a buffer over ``axes``."""
+        pitch = self.vector.strides(Strip(buffer, axes, self.strip.dtype))
+        return View(buffer, ZERO, (*zip(counts, pitch[:-1], strict=False), (width, _ONE)))
+
+    def _offsets(self, strip: Strip, counts: Sequence[Expr], width: Expr, first: Expr) -> View:
+        """Byte offsets of ``width`` elements of each row of ``strip`` from element ``first`` of it on."""
         v, tree = self.vector, self.vector.context.tree
+        rows, size = self.axes[:-1], strip.dtype.bits // 8
         line = v.temporary((SPREAD,), DType.I32, lanes=self.block)
         run = View(line.buffer, ZERO, ((width, _ONE),))
         tree.emit(tree.top, "iota", "vector", "V", run, Scalar(ZERO))
-        tree.emit(tree.top, "mul", "vector", "V", run, run, Scalar(constant(self.size)))
-        tree.emit(tree.top, "add", "vector", "V", run, run, Scalar(first * self.size))
+        tree.emit(tree.top, "mul", "vector", "V", run, run, Scalar(constant(size)))
+        tree.emit(tree.top, "add", "vector", "V", run, run, Scalar(first * size))
         if not rows:
             return run
-        pitch = {a: s.value * self.size for a, s in zip(self.axes, v.strides(self.strip), strict=True)}
+        pitch = {a: s.value * size for a, s in zip(self.axes, v.strides(strip), strict=True)}
         starts = v.spread(v.positions(rows, dict(pitch)), (*rows, self.axes[-1]))
         assert isinstance(starts, Strip)
         made = v.temporary((*rows, SPREAD), DType.I32, lanes=self.block)

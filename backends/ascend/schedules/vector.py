@@ -48,6 +48,8 @@ def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
             if schedule not in seen:
                 seen.add(schedule)
                 yield schedule
+    if "copy_pad" not in target.features:
+        yield from _whole_stores(shape)
     for piece in _PIECES:
         schedule = _in_pieces(shape, piece)
         if schedule not in seen:
@@ -91,7 +93,7 @@ class _Shape:
         """Axes along which accesses step from one element to the next, those of most elements first."""
         votes: dict[str, int] = {}
         for access in self.accesses:
-            axis = self._near(access)
+            axis = self.along(access)
             if axis is not None:
                 size = math.prod(self.extent(a) for a in _axes_of(access) & self.names)
                 votes[axis] = votes.get(axis, 0) + size
@@ -99,7 +101,8 @@ class _Shape:
         found = [a for a in votes if 8 * votes[a] >= most]
         return tuple(sorted(found, key=lambda a: (-votes[a], a)))
 
-    def _near(self, access: Load) -> str | None:
+    def along(self, access: Load) -> str | None:
+        """The axis along which an access steps from one element to the next."""
         index = tuple(i if isinstance(i, Expr) else Expr(()) for i in access.index)
         flat = flat_index(self.kernel, access.tensor, index)
         for axis in self.kernel.axes:
@@ -170,6 +173,20 @@ def _whole_rows(shape: _Shape, goal: int, target: Target) -> Schedule:
         sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), lanes)
         room = max(1, room // sizes[axis])
     return Schedule(_blocks(shape, sizes), _reduce(shape, sizes, both))
+
+
+def _whole_stores(shape: _Shape) -> Iterator[Schedule]:
+    """Rows of the outputs whole, and no more of anything else than makes whole blocks of 32 bytes."""
+    along = {shape.along(access) for access in shape.accesses[: len(shape.stores)]}
+    last = along.pop()
+    if shape.reduced or along or last is None:
+        return
+    sizes = dict.fromkeys(shape.names, 1)
+    sizes[last] = shape.extent(last)
+    for axis in [a for a in shape.near if a != last][:1]:
+        sizes[axis] = min(shape.extent(axis), _GRANULE)
+    if sizes[last] <= _GOALS[0] // _GRANULE:
+        yield Schedule(_blocks(shape, sizes))
 
 
 def _up(lanes: int, granule: int) -> int:
