@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tilewright.backends.ascend.placed.form import Block, Loop, Operand, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.planes import stage_planes
 from tilewright.backends.ascend.placing.windows import Tile, Windows, tile_of
 from tilewright.ir.symbolic import ZERO, Expr, constant, minimum, symbol
 from tilewright.kernel.analysis import offset_of
@@ -87,8 +88,9 @@ def _stage_image(c: Context, w: Windows) -> _Image:
     tile = tile_of(w, start % w.pixels if counted else start, pixels)
     high, wide = tile.high, w.across.size
     channel = c.start(w.channel) if w.channel else ZERO
-    lanes = c.lanes(w.channel) if w.channel else w.channels
-    offset = offset_of(kernel.param(load.tensor), (number, tile.top, ZERO, channel))
+    lanes = w.few or (c.lanes(w.channel) if w.channel else w.channels)
+    place = (number, ZERO, tile.top, ZERO) if w.planar else (number, tile.top, ZERO, channel)
+    offset = offset_of(kernel.param(load.tensor), place)
     frame = c.tree.frame_of([offset])
     key = ("image", load, offset, w.rows)
     if key not in frame.loaded:
@@ -96,7 +98,9 @@ def _stage_image(c: Context, w: Windows) -> _Image:
         shape = (count * lanes,) if w.few else (count, lanes)
         layout = "ND" if w.few else "NC1HWC0"
         name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame, layout=layout)
-        if w.few:
+        if w.planar:
+            stage_planes(c, w, frame, name, offset, count)
+        elif w.few:
             run = ((constant(count * lanes), constant(1)),)
             c.tree.emit(frame, "copy_nz", "cube", "MTE2", View(name, ZERO, run), View(load.tensor, offset, run))
         else:

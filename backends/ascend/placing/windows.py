@@ -16,8 +16,10 @@ from tilewright.kernel.expr import Load, Value
 from tilewright.kernel.schedule import Pack
 from tilewright.kernel.tile import Define, Kernel
 
-#: What ``load_image`` has room for: kernel and dilation, stride, pads; pixels of one transfer into L1.
-_KERNEL, _STRIDE, _PAD, _PIXELS = 255, 63, 255, 16384
+#: What ``load_image`` has room for: kernel and dilation, stride, pads.
+_KERNEL, _STRIDE, _PAD = 255, 63, 255
+#: Pixels of one transfer into L1 (rows of Nd2NzParams).
+PIXELS = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,10 @@ def _slide(
 def _takes(w: Windows, x: Load) -> bool:
     """Whether the instruction makes these windows: channels in whole blocks or few, padding where there is some; single
     pixels are rows of a product, which strided transfers bring in without those between."""
-    if w.planar or w.taps == 1:
+    if w.taps == 1:
+        return False
+    slides = (w.down, w.across)
+    if w.planar and (w.channels > w.few or all(s.stride >= s.reach for s in slides)):
         return False
     if not w.few and w.channels % w.fine:
         return False

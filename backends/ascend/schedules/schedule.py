@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.backends.ascend.schedules.products import product_schedules
+from tilewright.backends.ascend.schedules.quickest import quickest_first
 from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
@@ -21,7 +22,7 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     store = next(s for s in kernel.body if isinstance(s, Store))
     products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
     if not products:
-        yield from vector_schedules(kernel, target)
+        yield from quickest_first(kernel, vector_schedules(kernel, target), target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
     if scan is None:

@@ -213,7 +213,9 @@ class Memories:
             message = f"{t.buffer} was overwritten in the name of {self.placed.buffers[owner].name}"
             raise Refused("overlap", message, self.describe(pipe, tick), item.text)
         if state.unwritten(where, part):
-            raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", "", item.text)
+            last = state.spoiler(where, part)
+            first = "" if last is None else self.describe(*last)
+            raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", first, item.text)
 
     def _check_write(self, item: Item, t: Touch, state: State, where: Where, now: Moment) -> None:
         if state.fixed:

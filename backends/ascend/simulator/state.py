@@ -106,6 +106,13 @@ class State:
         wanted = _ALL if part is None else part
         return bool(((self.valid[where] & wanted) != wanted).any())
 
+    def spoiler(self, where: Where, part: Array | None) -> tuple[int, int] | None:
+        """Who wrote last where bytes are undefined, if anybody did: (pipe, statement number)."""
+        wanted = _ALL if part is None else part
+        at = int(np.argmax((self.valid[where] & wanted) != wanted))
+        pipe = int(self.writer[where][at])
+        return None if pipe < 0 else (pipe, int(self.tick[where][at]))
+
     def foreign(self, where: Where, owner: int) -> tuple[int, int, int] | None:
         """A block that is another buffer's, if there is one: its owner, and who wrote it (pipe, statement number)."""
         owners = self.owner[where]
