@@ -187,7 +187,7 @@ class _Way:
         """A run in one buffer: whole blocks, then the last one over what is in memory there."""
         v, tree = self.vector, self.vector.context.tree
         rest, at = lanes % self.block, lanes // self.block * self.block
-        end = v.buffer(f"{self.target.buffer}_end", (SPREAD,), self.strip.dtype, tree.top)
+        end = tree.add(f"{self.target.buffer}_end", "ub", self.strip.dtype, (self.block,), "vector")
         width = minimum(1, rest) * self.block
         there, here = (
             View(b, o, ((width, _ONE),)) for b, o in ((self.target.buffer, self.target.offset + at), (end, ZERO))

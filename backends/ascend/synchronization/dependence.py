@@ -146,8 +146,11 @@ class _Finder:
         #: two statements write one place of an output.
         twice = {b for b in tensors if "copy_pad" not in placed.target.features and written.count(b) > 1}
         self.skipped = tensors - both - twice
-        #: Each place of an output is one iteration's.
+        #: Each place of an output is one iteration's. What is read of an output is its last block, in one iteration of
+        #: all that there are: every other run of a store ends where the next one begins, at a block.
         self.once = {p.name for p in placed.kernel.params if p.role == "out"} & tensors
+        fetched = [s.node for s in everything if s.node.op == "copy_in"]
+        self.once |= {n.dst.buffer for n in fetched if any(a.buffer in self.once for a in n.reads)}
 
     def between(self, p: int, q: int) -> Iterator[Dependence]:
         """Dependences between sites ``p <= q``."""
