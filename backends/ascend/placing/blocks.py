@@ -185,7 +185,7 @@ class _Way:
 
     def _patch_end(self, run: str, lanes: Expr) -> None:
         """A run in one buffer: whole blocks, then the last one over what is in memory there."""
-        v, tree = self.vector, self.vector.context.tree
+        tree = self.vector.context.tree
         rest, at = lanes % self.block, lanes // self.block * self.block
         end = tree.add(f"{self.target.buffer}_end", "ub", self.strip.dtype, (self.block,), "vector")
         width = minimum(1, rest) * self.block
