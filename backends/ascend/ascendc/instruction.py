@@ -11,6 +11,7 @@ from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.ascendc.transfer import TRANSFERS
 from tilewright.backends.ascend.ascendc.vector import VECTOR
 from tilewright.backends.ascend.placed.form import Block, Instruction
+from tilewright.ir.symbolic import ZERO, Expr, Operation
 
 SPELLINGS: Mapping[str, Callable[[Program, Instruction], None]] = {**TRANSFERS, **CUBE, **VECTOR, **MASKS}
 
@@ -30,7 +31,8 @@ def spell(program: Program, node: Instruction) -> None:
 
 
 def _present(program: Program, node: Instruction) -> str:
-    """The condition under which a piece that a pipeline's variables speak of is there at all, or nothing."""
+    """The condition under which a piece is there at all that a pipeline's variables speak of, or that a block may end
+    before; or nothing."""
     dst = node.dst
     hints = [program.rows_of(dst.buffer), program.columns_of(dst.buffer)]
     counts = [dst.rows, dst.columns] if isinstance(dst, Block) else [n for n, _ in dst.dims]
@@ -39,6 +41,14 @@ def _present(program: Program, node: Instruction) -> str:
         hints.append(f"{program.tensor[node.reads[0].buffer]}_depth")
     code = program.code
     open_ones = {
-        n: hint for n, hint in zip(counts, hints, strict=False) if n.symbols & program.given and code.low(n) < 1
+        n: hint
+        for n, hint in zip(counts, hints, strict=False)
+        if code.low(n) < 1 and (n.symbols & program.given or (node.op != "nd2nz" and _is_cut_off(n)))
     }
     return " && ".join(f"{code.value(n, hint)} > 0" for n, hint in open_ones.items())
+
+
+def _is_cut_off(count: Expr) -> bool:
+    """Whether a count is cut off at 0."""
+    atoms = [a for m, _ in count.terms for a, _ in m]
+    return any(isinstance(a, Operation) and a.op == "max" and ZERO in a.args for a in atoms)
