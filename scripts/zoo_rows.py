@@ -41,7 +41,9 @@ def prepared(name: str, precision: str, target: str, folder: Path) -> Prepared:
     feeds = [model.make_feed(batch, length, seed) for seed, (batch, length) in enumerate(model.checks[:2])]
     for method in precision.split("+") if precision != "fp32" else ():
         data = feeds if method in _CALIBRATED else None
-        quantized = tw.quantize(path, method=method, calibration=data, settings=_SETTINGS.get(method), targets=(target,))
+        quantized = tw.quantize(
+            path, method=method, calibration=data, settings=_SETTINGS.get(method), targets=(target,)
+        )
         path = folder / f"{method}.onnx"
         quantized.save(path)
     return Prepared(model, original, path, feeds)

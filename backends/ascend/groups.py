@@ -2,7 +2,8 @@
 
     part[m, n, b] = sum(j, x[m, g·b + j] * f32(W[g·b + j, n]))
     acc[m, n] = sum(b, (part[m, n, b] - row[m, b] * f32(Z[b, n])) * f32(S[b, n]))
-                                →   acc[m, n] = sum(k, x[m, k] * f32(T((f32(W[k, n]) - f32(Z[k // g, n])) * f32(S[k // g, n]))))
+  →
+    acc[m, n] = sum(k, x[m, k] * f32(T((f32(W[k, n]) - f32(Z[k // g, n])) * f32(S[k // g, n]))))
 
 ``T`` is the type of ``x``: weights are rounded to it, as DequantizeLinear of that type does. The cube unit has no
 sums over groups that something multiplies before they are added.
@@ -50,12 +51,14 @@ def _group_of(kernel: Kernel, define: Define, made: dict[str, Define]) -> _Group
             pass
         case _:
             return None
-    zero, row = None, None
+    part: Ref
+    zero: Value | None = None
+    row: Ref | None = None
     match inner:
-        case Binary(op="sub", a=Ref() as part, b=Binary(op="mul", a=Ref() as row, b=zero)):
-            pass
-        case Ref() as part:
-            pass
+        case Binary(op="sub", a=Ref() as sums_of, b=Binary(op="mul", a=Ref() as rows, b=points)):
+            part, row, zero = sums_of, rows, points
+        case Ref() as sums_of:
+            part = sums_of
         case _:
             return None
     sums = made.get(part.tile)

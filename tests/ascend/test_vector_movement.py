@@ -107,6 +107,19 @@ MOVES: dict[str, Case] = {
     Y[b, h, w, c] = t[b, h, w, c]""",
         [{"B": 2, "C": 20}],
     ),
+    "largest of windows of bytes": (
+        """def k(X: i8[B, 9, 10, C], Y: out[i8[B, 5, 5, C]]):
+    where(1 <= B <= 3, 1 <= C <= 40)
+    b: B
+    h: 5
+    w: 5
+    c: C
+    k: 3
+    l: 3
+    t[b, h, w, c] = max((k, l), (X[b, 2*h + k - 1, 2*w + l - 1, c] or -128))
+    Y[b, h, w, c] = t[b, h, w, c]""",
+        [{"B": 2, "C": 20}],
+    ),
     "depthwise convolution": (
         """def k(X: f32[B, 8, 8, C], W: const[f32[C, 1, 3, 3]], Y: out[f32[B, 8, 8, C]]):
     where(1 <= B <= 3, 1 <= C <= 40)
@@ -200,6 +213,25 @@ def test_an_index_outside_the_tensor_is_a_fault(bad: int) -> None:
     _, program = made(EMBEDDING)
     result = check(program, rows_of([1, bad, 2], 20), {"M": 3, "N": 20})
     assert result.fault
+
+
+QUANTIZED_TABLE = """def table(W: const[i8[50, N]], I: i64[M], S: const[f32[50]], Y: out[f32[M, N]]):
+    where(1 <= M <= 100, 1 <= N <= 300)
+    m: M
+    n: N
+    t[m] = select(I[m] < i64(0), I[m] + i64(50), I[m])
+    Y[m, n] = f32(W[t[m], n]) * S[t[m]]"""
+
+
+def test_rows_and_their_scales_through_one_index() -> None:
+    random = np.random.default_rng(0)
+    for indices in ([3], [0, 49, -1, -50, 7, 7, 12, 31, 2, 48, 5]):
+        inputs = {
+            "W": random.integers(-128, 128, (50, 40)).astype(np.int8),
+            "I": np.array(indices, np.int64),
+            "S": random.random(50).astype(np.float32),
+        }
+        assert not assert_right(QUANTIZED_TABLE, {"M": len(indices), "N": 40}, inputs, exact=True).fault
 
 
 def test_an_index_that_is_computed_is_refused() -> None:

@@ -50,6 +50,7 @@ Arithmetic:
   float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
   largest finite number is infinity. A result of zero has the sign of the operand. Between integers bits are cut. A
   cast of f32 to f32 rounds to whole numbers.
+- ``duplicate`` of 8-bit elements fills runs of an even number of them, as pairs.
 - ``widen`` turns each byte of its source into two elements: signed integers of 4 bits, that of the lower half first
   (Ascend C, ``int4b_t``). Source and destination are views of equal rows, those of the destination twice as long.
 - ``iota`` gives first + i, exact, rounded once to the element type.
@@ -190,7 +191,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
     "copy": _vector(1, _MOVED, "Adds", "Copy"),
     # A scalar operand into every lane.
-    "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
+    "duplicate": Kind("V", _ways("ub"), _MOVED | {"i8", "u8"}, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
     "iota": Kind("V", _ways("ub"), frozenset(["f32", "f16", "i32"]), ("CreateVecIndex",)),
     # One element a row into a block of 32 bytes a row.

@@ -15,7 +15,7 @@ from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
-from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Select, Value
+from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Ref, Select, Value
 
 #: The longest stride along which a whole span is read rather than single elements.
 _SPAN = 4
@@ -232,17 +232,26 @@ class Loads(Casts):
         """A tile of the fill value, and in it what lies inside the tensor."""
         c = self.context
         dtype = held(load.dtype)
-        if dtype.bits not in (16, 32):
-            raise self.unsupported(f"a padded read of {load.dtype}")
         last = axes[-1] if axes else ""
-        if axes and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True))):
+        parts = bool(axes) and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True)))
+        if dtype.bits not in (16, 32) and (dtype.bits != 8 or parts):
+            raise self.unsupported(f"a padded read of {load.dtype}{', some lanes of a row' if parts else ''}")
+        if parts:
             return self._filled_lanes(load, flat, axes, frame, spans, strides)
         strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
         fill = Scalar(float(load.fill if load.fill is not None else 0))
-        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), fill)
+        whole = self.view(strip, axes) if dtype.bits > 8 else self._everything(strip)
+        c.tree.emit(frame, "duplicate", "vector", "V", whole, fill)
         dst, source = self._inside(load, flat, axes, spans, strides, strip)
         c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
         return strip
+
+    def _everything(self, strip: Strip) -> View:
+        """Every lane of a strip, padding included: bytes are filled in pairs."""
+        lanes = 1
+        for size in self.context.tree.buffers[strip.buffer].shape:
+            lanes *= size.value
+        return View(strip.buffer, ZERO, ((constant(lanes), constant(1)),))
 
     def _inside(
         self,
@@ -312,7 +321,11 @@ class Loads(Casts):
         if axes != (*rows, *inner):
             raise self.unsupported(f"a gathered read of {load.tensor} with an index along its rows")
         dtype = held(load.dtype)
-        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
+        single = bool(rows) and not inner
+        if single and dtype.bits not in (16, 32):
+            raise self.unsupported(f"a gathered read of single elements of {load.tensor}")
+        lying = (*axes, SPREAD) if single else axes  # an element that is by itself has a block of 32 bytes
+        strip = Strip(self.buffer(f"{load.tensor}_ub", lying, dtype, frame), lying, dtype)
         frames: list[tuple[Frame, Expr]] = []
         lanes: dict[str, Expr] = {}
         for axis in rows:
@@ -333,8 +346,6 @@ class Loads(Casts):
         source = self._in_memory(load.tensor, flat, inner, strides)
         own = self.strides(strip)
         offset = sum((lanes[a] * s for a, s in zip(rows, own, strict=False)), ZERO)
-        if not inner and rows:
-            raise self.unsupported(f"a gathered read of single elements of {load.tensor}")
         dims = tuple((c.count(a, True), s) for a, s in zip(axes, own, strict=False) if a in inner)
         dst = View(strip.buffer, offset, dims or ((constant(1), constant(1)),))
         c.tree.emit(here, "copy_in", "vector", "MTE2", dst, source)
@@ -342,7 +353,11 @@ class Loads(Casts):
             c.tree.frames.pop()
             loop = Loop(made.var, ZERO, count, constant(1), tuple(made.nodes))
             c.tree.top.nodes.append(loop)
-        return strip
+        if not single:
+            return strip
+        size = dtype.bits // 8
+        pitch = {a: s.value * size for a, s in zip(axes, self.strides(strip), strict=False)}
+        return self.gathered(strip, axes, self.positions(axes, dict(pitch)))
 
     def _scalar(self, value: Value, lanes: dict[str, Expr], size: Expr, frame: Frame) -> Expr:
         """A symbol for an index that the scalar unit reads, checked to be below ``size``."""
@@ -367,6 +382,8 @@ class Loads(Casts):
         match value:
             case Load():
                 return value, None
+            case Ref(tile=tile) if tile in self.numbers.made and self.numbers.made[tile].reduce is None:
+                return self._wrapped(self.numbers.made[tile].value)
             case Cast(x=x) if value.dtype in (DType.I32, DType.I64) and x.dtype.is_integer:
                 return self._wrapped(x)
             case Select(cond=Binary(op="lt", a=a, b=Const(value=0)), a=Binary(op="add", a=x, b=size), b=y):

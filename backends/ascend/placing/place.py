@@ -74,17 +74,21 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
     """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
     context, local = _fitted(scheduled, target, single)
     kernel = scheduled.kernel
-    tensors = [_tensor(p, {pack.tensor for pack in scheduled.schedule.packs}) for p in packed_params(scheduled)]
+    packed = {pack.tensor for pack in scheduled.schedule.packs}
+    tensors = [_tensor(p, packed, target) for p in packed_params(scheduled)]
     buffers = {b.name: b for b in (*tensors, *local.values())}
     return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
 
 
-def _tensor(param: Param, packed: Collection[str]) -> Buffer:
-    """A tensor in global memory; packed integers of 4 bits as the bytes that they lie in."""
-    dtype, per = bytes_of(param)
+def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
+    """A tensor in global memory; packed integers of 4 bits as the bytes or words that they lie in."""
+    dtype, per = bytes_of(param, target)
     if per == 1 or param.name not in packed:
         return Buffer(param.name, "gm", param.dtype, param.shape)
-    return Buffer(param.name, "gm", dtype, (*param.shape[:-1], param.shape[-1] // per))
+    *outer, last = param.shape
+    if last.value % per == 0:
+        return Buffer(param.name, "gm", dtype, (*outer, last // per))
+    raise ScheduleError(param.name, f"rows of {last} integers of 4 bits are no whole {dtype}")
 
 
 def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:

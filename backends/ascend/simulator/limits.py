@@ -83,6 +83,8 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
     if op in _PLAIN and any(t.counts != dst.counts for t in item.reads):
         shapes = " and ".join(str(t.counts) for t in item.reads)
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
+    if op == "duplicate" and known[dst.buffer].element_bytes == 1 and dst.counts[-1] % 2:
+        raise Refused("shape", f"an odd number of bytes of {dst.buffer} is filled", "", item.text)
     if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
         raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
     if op.startswith("row_"):
