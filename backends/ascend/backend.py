@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-from tilewright.backends.ascend.ascendc.emit import Form, kernel_source
+from tilewright.backends.ascend.ascendc.emit import Form, Spelling, spelled
 from tilewright.backends.ascend.ascendc.emit import emit as emit_sources
 from tilewright.backends.ascend.ascendc.signature import signature
 from tilewright.backends.ascend.build import build_sources
@@ -39,10 +39,11 @@ _TRIED = 16
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The first schedule of a kernel that a target can run, and the kernel under it."""
+    """The first schedule of a kernel that a target can run, and the kernel under it, also in Ascend C."""
 
     schedule: Schedule
     placed: Placed
+    spelling: Spelling
 
 
 class AscendBackend(KernelBackend):
@@ -98,11 +99,13 @@ class AscendBackend(KernelBackend):
     def emit(self, kernels: Sequence[Code], target: Target) -> Source:
         """Ascend C in both forms that CANN builds, how each kernel is launched, and its placed form, for people."""
         scheduled = [code for code in kernels if isinstance(code, Scheduled)]
-        placed = [self._placed(code, target) for code in scheduled]
+        made = [self._made(code, target) for code in scheduled]
+        placed = [m.placed for m in made]
         launches = [launch_of(p, s.schedule) for p, s in zip(placed, scheduled, strict=True)]
         files = {f"{p.kernel.name}.placed.txt": text_of(p) for p in placed}
+        done = {m.placed.kernel.name: m.spelling for m in made}
         for form in FORMS:
-            files |= emit_sources(placed, form).files
+            files |= emit_sources(placed, form, done).files
         files[LAUNCHES] = to_json(launches)
         return Source(files, {x.kernel: x.kernel for x in launches})
 
@@ -111,10 +114,15 @@ class AscendBackend(KernelBackend):
         return build_sources(source, target)
 
     def _placed(self, scheduled: Scheduled, target: Target) -> Placed:
+        return self._made(scheduled, target).placed
+
+    def _made(self, scheduled: Scheduled, target: Target) -> Placement:
+        """The placement of a kernel under its own name; of another schedule than ours, made anew."""
         found = self._placement(scheduled.kernel, target)
         if isinstance(found, Support) or found.schedule != scheduled.schedule:
-            return place(scheduled, target)
-        return replace(found.placed, kernel=scheduled.kernel, target=target)
+            placed = place(scheduled, target)
+            return Placement(scheduled.schedule, placed, spelled(placed))
+        return replace(found, placed=replace(found.placed, kernel=scheduled.kernel, target=target))
 
     def _placement(self, kernel: Kernel, target: Target) -> Placement | Support:
         """The same for kernels whose own names alone differ, and for hosts of every kind; placing takes its time."""
@@ -130,20 +138,9 @@ def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
     for schedule in islice(schedules(kernel, target), _TRIED):
         try:
             placed = place(apply(kernel, schedule), target)
-            _require_source(placed)
-            return Placement(schedule, placed)
+            return Placement(schedule, placed, spelled(placed))
         except (UnsupportedError, ScheduleError) as error:
             reason = error.cause
         except Refused as error:
             reason = str(error).partition("\n")[0]
-        except ValueError as error:  # an index or a size of a form that no rule of placing knows
-            reason = f"no rule places it: {error}"
     return Support(False, reason)
-
-
-def _require_source(placed: Placed) -> None:
-    """Raise :class:`ScheduleError` for what cannot be said in Ascend C."""
-    try:
-        kernel_source(placed, FORMS[0])
-    except (AssertionError, KeyError) as error:
-        raise ScheduleError(placed.kernel.name, f"no Ascend C for it: {type(error).__name__} {error}") from error

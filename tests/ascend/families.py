@@ -91,6 +91,18 @@ def quantized(A: i8[M, 64], B: const[i8[64, 64]], scale: const[f32[64]], C: out[
     C[m, n] = i8(min(max(round(f32(acc[m, n]) * scale[n] * f32(0.01)), f32(-128.0)), f32(127.0)))
 """
 
+# Its buffers fit together only because temporaries share bytes.
+GELU = """
+@kernel
+def gelu(X: f16[M, 3072], Y: out[f16[M, 3072]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: 3072
+    x[m, n] = f32(X[m, n])
+    Y[m, n] = f16(x[m, n] * f32(0.5)
+        * (tanh((x[m, n] + x[m, n] * x[m, n] * x[m, n] * f32(0.044715)) * f32(0.7978845608)) + f32(1.0)))
+"""
+
 Sizes = Mapping[str, int]
 #: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
 #: first schedule that is placed is taken.
@@ -101,6 +113,7 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "gather": (GATHER, ({"V": 20, "M": 130},)),
     "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
     "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
+    "gelu": (GELU, ({"M": 11},)),
     "quantized": (QUANTIZED, ({"M": 330},)),
 }
 #: Sizes of trial kernels beside their own.
@@ -108,6 +121,16 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "de
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
+
+
+def kernels() -> Mapping[str, Kernel]:
+    """The kernel of each family."""
+    return {name: trial.kernel for name, trial in TRIALS.items()} | {n: parsed(text) for n, (text, _) in TEXTS.items()}
+
+
+@lru_cache(maxsize=16)
+def parsed(text: str) -> Kernel:
+    return parse_kernel(text)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
@@ -125,7 +148,7 @@ def _trial(name: str) -> Subject:
 @lru_cache(maxsize=8)
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
-    kernel = parse_kernel(text)
+    kernel = parsed(text)
     trial, done = _first(kernel, sizes[0])
     runs = []
     for dims in sizes:

@@ -25,6 +25,8 @@ from tilewright.errors import InternalError, TilewrightError
 
 Array = np.ndarray[Any, Any]
 MODEL = Path(__file__).parent / "model"
+#: What every byte behind the end of a tensor is.
+_BEHIND = 0x5A
 _CPP = {"tensor": "void*", "workspace": "void*", "fault": "void*", "dimension": "int64_t"}
 _SHAPES = {"mix": "Mix", "cube": "Cube", "vector": "Vector", "fused": "Fused"}
 
@@ -62,7 +64,8 @@ def launcher(sources: Sources) -> str:
 def compile_library(
     files: Mapping[str, str], main: str, architecture: int, command: Sequence[str] = (), level: str = "-O1"
 ) -> Path:
-    """A shared library of ``main`` among ``files``, beside the model's headers; made once for the same text."""
+    """A shared library of ``main`` among ``files``, beside the model's headers; made once for the same text. It is
+    empty where ``level`` is ``-fsyntax-only``: that judges the text."""
     command = list(command) or compiler()
     flags = ["-std=c++17", level, "-shared", "-fPIC", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", f"-D__NPU_ARCH__={architecture}"]
@@ -79,6 +82,7 @@ def compile_library(
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{main} does not compile:\n{done.stderr[:4000]}")
+        made.touch()
         made.replace(library)
     return library
 
@@ -98,12 +102,10 @@ class Modelled:
         sig = self.signatures[symbol]
         memory: dict[str, Array] = {}
         for p in placed.kernel.params:
-            if p.alias is not None:
-                memory[p.name] = inputs[p.alias].copy()
-            elif p.role == "out":
-                memory[p.name] = np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy)
+            if p.role == "out" and p.alias is None:
+                memory[p.name] = _allocated(np.zeros([e.evaluate(dims) for e in p.shape], p.dtype.numpy))
             else:
-                memory[p.name] = np.ascontiguousarray(inputs[p.name])
+                memory[p.name] = _allocated(inputs[p.alias or p.name])
         memory["\0workspace"] = np.full(max(1, sig.workspace * groups), 0xFF, np.uint8)
         memory["\0fault"] = np.zeros(1, np.int32)
         values: list[Any] = []
@@ -117,6 +119,9 @@ class Modelled:
         launch.restype = ctypes.c_uint32
         if launch(ctypes.c_uint32(groups * sig.cores_a_block), None, *values):
             raise ModelRefusedError(self.error())
+        for name, array in memory.items():
+            if array.base is not None and (array.base[array.nbytes :] != _BEHIND).any():
+                raise ModelRefusedError(f"bytes behind the end of {name} are changed")
         outputs = {p.name: memory[p.name] for p in placed.kernel.params if p.role == "out"}
         return outputs, bool(memory["\0fault"][0])
 
@@ -125,6 +130,13 @@ class Modelled:
         said = self.library.model_error
         said.restype = ctypes.c_char_p
         return bytes(said()).decode()
+
+
+def _allocated(values: Array) -> Array:
+    """``values`` as aclrtMalloc gives memory: rounded up to 32 bytes, and 32 more."""
+    room = np.full(-(-values.nbytes // 32) * 32 + 32, _BEHIND, np.uint8)
+    room[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return np.ndarray(values.shape, values.dtype, room)
 
 
 def build(
@@ -149,7 +161,8 @@ def build(
 def load(sources: Sources, architecture: int, command: Sequence[str] = (), level: str = "-O1") -> Modelled:
     """Compile ``sources`` together, and load them."""
     files = {**sources.files, "launcher.cpp": launcher(sources)}
-    return Modelled(ctypes.CDLL(str(compile_library(files, "launcher.cpp", architecture, command))), sources.signatures)
+    library = compile_library(files, "launcher.cpp", architecture, command, level)
+    return Modelled(ctypes.CDLL(str(library)), sources.signatures)
 
 
 def build_each(kernels: Sequence[Placed], parts: int = 2) -> dict[str, Modelled | str]:

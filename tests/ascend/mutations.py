@@ -61,11 +61,23 @@ def shrunk(placed: Placed) -> Iterator[Mutant]:
 
 
 def overlapped(placed: Placed) -> Iterator[Mutant]:
-    """Each buffer moved onto the one before it in the same memory."""
+    """Each buffer moved onto the one before it in the same memory, the last that is not there already."""
     for n, b in enumerate(placed.buffers):
-        before = [o for o in placed.buffers[:n] if o.scope == b.scope and o.core == b.core]
-        if b.scope != "gm" and before:
-            yield f"{b.name} over {before[-1].name}", _with_buffer(placed, n, replace(b, address=before[-1].address))
+        others = [o for o in placed.buffers[:n] if o.scope == b.scope and o.core == b.core and o.address != b.address]
+        if b.scope != "gm" and others:
+            yield f"{b.name} over {others[-1].name}", _with_buffer(placed, n, replace(b, address=others[-1].address))
+
+
+def halfway(placed: Placed) -> Iterator[Mutant]:
+    """Each buffer moved down into the upper half of what ends in front of it."""
+    for n, b in enumerate(placed.buffers):
+        others = [o for o in placed.buffers if o.scope == b.scope != "gm" and o.core == b.core]
+        below = [o for o in others if o.end <= b.address]
+        if not below:
+            continue
+        align, last = int(placed.target.extra["alignment"][b.scope]), max(below, key=lambda o: (o.end, o.name))
+        half = (last.end - last.address) // 2 // align * align
+        yield f"{b.name} over half of {last.name}", _with_buffer(placed, n, replace(b, address=last.address + half))
 
 
 def misaligned(placed: Placed) -> Iterator[Mutant]:
@@ -93,6 +105,7 @@ MUTATIONS: dict[str, Callable[[Placed], Iterator[Mutant]]] = {
     "swap": swapped,
     "shrink": shrunk,
     "overlap": overlapped,
+    "half": halfway,
     "misalign": misaligned,
     "shift": shifted,
 }

@@ -305,6 +305,16 @@ def test_windows_of_an_image(stride: int, dilation: int) -> None:
     np.testing.assert_array_equal(got, want[2:, 16:96])
 
 
+def test_windows_of_an_image_of_few_channels_with_a_value_outside() -> None:
+    image = np.random.default_rng(9).integers(-9, 9, (5, 6, 4)).astype(np.int8)
+    padded = np.pad(image, ((1, 1), (2, 0), (0, 0)), constant_values=-3)
+    rows = [padded[y : y + 3, x : x + 2].reshape(-1) for y in range(5) for x in range(7)]
+    got = columns_of_image(
+        image, (3, 2), (1, 1), (1, 1), (1, 2, 1, 0), block=4, rows=(3, 32), columns=(0, 24), value=-3
+    )
+    np.testing.assert_array_equal(got, np.stack(rows)[3:35])
+
+
 def test_numbers_among_operands_and_positions() -> None:
     assert number(0.1, F16) == np.float16(0.1)
     assert number((1 << 24) + 1, F32) == 1 << 24

@@ -19,7 +19,7 @@ from tests.ascend.trials import TRIALS
 from tests.ascend.verdicts import Subject, verdicts
 
 #: Of these kinds only one mutant in so many is tried in the fast tests; scripts/mutate_ascend.py tries all.
-THINNED = {"swap": 24, "statement": 9, "shift": 9, "edge": 4, "shrink": 11, "misalign": 5, "overlap": 5}
+THINNED = {"swap": 24, "statement": 9, "shift": 9, "edge": 4, "shrink": 11, "misalign": 5, "overlap": 5, "half": 7}
 
 
 @lru_cache(maxsize=16)
@@ -45,7 +45,7 @@ def assert_judged(s: Subject, kind: str, every: int) -> None:
     for v in verdicts(s, kind, every):
         assert v.ok, f"{s.name}: {v.what} is accepted, and nothing proves it right"
         found[v.refused or v.proof] += 1
-    if every == 1:
+    if every == 1 and kind != "half":  # a kernel may have nothing in that half, or nothing that still lives
         assert any(v in found for v in ("race", "bounds", "overlap", "alignment", "unwritten", "deadlock")), found
 
 

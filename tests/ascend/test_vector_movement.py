@@ -120,6 +120,14 @@ MOVES: dict[str, Case] = {
     Y[b, h, w, c] = t[b, h, w, c]""",
         [{"B": 2, "C": 20}],
     ),
+    "padded rows of bytes": (
+        """def k(X: u8[M, N], Y: out[u8[M + 3, N]]):
+    where(1 <= M <= 70, 1 <= N <= 40)
+    m: M + 3
+    n: N
+    Y[m, n] = (X[m - 2, n] or 200)""",
+        [{"M": 1, "N": 1}, {"M": 30, "N": 20}],
+    ),
     "depthwise convolution": (
         """def k(X: f32[B, 8, 8, C], W: const[f32[C, 1, 3, 3]], Y: out[f32[B, 8, 8, C]]):
     where(1 <= B <= 3, 1 <= C <= 40)
@@ -165,7 +173,13 @@ MOVES: dict[str, Case] = {
 
 QUICK = (
     *("three axes turned", "slice with a step", "every second element written", "concatenation", "padded columns"),
-    *("largest of windows", "interleaved rotary embedding", "positions"),
+    *(
+        "largest of windows",
+        "largest of windows of bytes",
+        "padded rows of bytes",
+        "interleaved rotary embedding",
+        "positions",
+    ),
 )
 
 

@@ -236,33 +236,41 @@ def drain(program: Program, node: Instruction) -> None:
 def load_image(program: Program, node: Instruction) -> None:
     """Windows of an image as rows of L0A (the image to columns of a convolution), packed as the product reads them."""
     dst, src = node.dst, node.reads[0]
-    assert isinstance(dst, Block) and isinstance(src, Block)
+    assert isinstance(dst, Block)
     code, b = program.code, program.buffer(dst.buffer)
-    if dst.row != 0 or dst.column != 0 or src.row != 0:
+    if dst.row != 0 or dst.column != 0 or (isinstance(src, Block) and src.row != 0):
         raise program.refuse(f"a part of {dst.buffer}, whose fractals the product reads without gaps")
-
-    def sizes(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        given = node.parameter(name, default)
-        return given if isinstance(given, tuple) else default
-
-    top, left, bottom, right = sizes("pads", (0, 0, 0, 0))
-    kernel, stride, dilation = (sizes(n, (1, 1)) for n in ("kernel", "stride", "dilation"))
-    height, width = sizes("image", (1, 1))
+    (left, right), (top, bottom) = ([_sizes(node, "pads", (0,) * 4)[n] for n in at] for at in ((1, 3), (0, 2)))
+    kernel, stride, dilation = (_sizes(node, n, (1, 1)) for n in ("kernel", "stride", "dilation"))
+    height, width = _sizes(node, "image", (1, 1))
     given = [node.parameter(n, 0) for n in ("column", "first")]
     at = [e if isinstance(e, Expr) else as_expr(int(str(e))) for e in given]
-    channels = code.value(src.columns, program.columns_of(src.buffer))
+    lanes = node.parameter("channels", 0)
+    channels = str(lanes) if lanes else code.value(_columns(src), program.columns_of(src.buffer))
     depth = code.value(dst.columns, program.columns_of(dst.buffer))
     rows = code.value(dst.rows, program.rows_of(dst.buffer))
     first = [code.value(e, n) for e, n in zip(at, ("window_column", "window"), strict=True)]
-    cpp = CPP_TYPES[b.dtype]
+    around = [code.value(as_expr(e), "pad") for e in (left, right, top, bottom)]
+    cpp, value = CPP_TYPES[b.dtype], node.parameter("value", 0)
     pads = f"{program.tensor[dst.buffer]}_pads"
     with code.block(""):
-        code.line(f"const uint8_t {pads}[4] = {{{left}, {right}, {top}, {bottom}}};")
+        listed = ", ".join(p if p.isdigit() else f"static_cast<uint8_t>({p})" for p in around)
+        code.line(f"const uint8_t {pads}[4] = {{{listed}}};")
         shape = f"{pads}, {height}, {width}, {channels}, {depth}, {rows}, {first[0]}, {first[1]}"
         window = ", ".join(map(str, (*reversed(stride), *reversed(kernel), *reversed(dilation))))
-        image = program.at(src, fractal_offset(program, src))
-        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}(0))"
+        image = program.at(src, fractal_offset(program, src) if isinstance(src, Block) else src.offset)
+        params = f"LoadData3DParamsV2<{cpp}>({shape}, {window}, false, false, {cpp}({value or ''}))"
         code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
+
+
+def _sizes(node: Instruction, name: str, default: tuple[int, ...]) -> tuple[int | Expr, ...]:
+    given = node.parameter(name, default)
+    return given if isinstance(given, tuple) else default
+
+
+def _columns(src: Block | View) -> Expr:
+    assert isinstance(src, Block)
+    return src.columns
 
 
 CUBE: dict[str, Callable[[Program, Instruction], None]] = {

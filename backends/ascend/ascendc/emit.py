@@ -8,7 +8,7 @@ a function for ``ACLRT_LAUNCH_KERNEL``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,11 @@ Form = Literal["asc", "launch"]
 HEADER = "tile_math.h"
 
 _TASK = {"mix": "KERNEL_TYPE_MIX_AIC_1_2", "cube": "KERNEL_TYPE_AIC_ONLY", "vector": "KERNEL_TYPE_AIV_ONLY"}
+_WHAT = {
+    "cube": "What the cube core of a group does.",
+    "vector": "What each vector core of a group does.",
+    "fused": "What a core does.",
+}
 _SPACE = {"mix": "__mix__(1, 2)", "cube": "__cube__", "vector": "__vector__", "fused": "__aicore__"}
 
 
@@ -36,37 +41,59 @@ class Sources:
     signatures: Mapping[str, Signature]
 
 
-def emit(kernels: Sequence[Placed], form: Form = "asc") -> Sources:
-    """Sources of ``kernels``, a file each under the kernel's name, and the header they share.
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What a kernel does in Ascend C, whatever it is called and however it is launched: the names of its arguments,
+    and the lines of the function of each kind of core."""
 
-    Raises :class:`ScheduleError` for what cannot be said in Ascend C, :class:`UnsupportedError` for what the target
-    lacks.
-    """
+    signature: Signature
+    arguments: Mapping[Argument, str]
+    functions: Mapping[str, tuple[str, ...]]
+
+
+def spelled(placed: Placed, taken: Collection[str] = ()) -> Spelling:
+    """The statements of ``placed`` in Ascend C; no argument is called as one of ``taken``. Raises
+    :class:`UnsayableError` for what cannot be said there."""
+    sig = signature(placed)
+    names = Names(taken)
+    arguments = {a: names.give(a.name) if a.kind in ("tensor", "dimension") else a.name for a in sig.arguments}
+    functions: dict[str, tuple[str, ...]] = {}
+    for core, body in _programs(placed, sig).items():
+        program = new_program(placed, body, sig, arguments, Names(arguments.values()))
+        program.declare()
+        program.statements(body)
+        functions[core] = tuple(program.code.text())
+    return Spelling(sig, arguments, functions)
+
+
+def emit(kernels: Sequence[Placed], form: Form = "asc", done: Mapping[str, Spelling] | None = None) -> Sources:
+    """Sources of ``kernels``, a file each under the kernel's name, and the header they share. ``done``: what is spelled
+    already, by name. Raises like :func:`spelled`."""
     files: dict[str, str] = {}
     for placed in kernels:
-        files |= emit_kernel(placed, placed.kernel.name, form)
+        name = placed.kernel.name
+        files |= emit_kernel(placed, name, form, (done or {}).get(name))
     return Sources(files, {placed.kernel.name: signature(placed) for placed in kernels})
 
 
-def emit_kernel(placed: Placed, symbol: str, form: Form = "asc") -> dict[str, str]:
+def emit_kernel(placed: Placed, symbol: str, form: Form = "asc", done: Spelling | None = None) -> dict[str, str]:
     """The source of one kernel, called ``symbol`` (a C++ identifier), and the header it includes. Raises like
-    :func:`emit`."""
+    :func:`spelled`."""
     suffix = "asc" if form == "asc" else "cpp"
     header = (Path(__file__).parent / HEADER).read_text(encoding="utf-8")
-    return {HEADER: header, f"{symbol}.{suffix}": kernel_source(placed, symbol, form)}
+    return {HEADER: header, f"{symbol}.{suffix}": kernel_source(placed, symbol, form, done)}
 
 
-def kernel_source(placed: Placed, symbol: str, form: Form = "asc") -> str:
-    """The source of one kernel. Raises like :func:`emit`."""
-    sig = signature(placed)
-    names = Names()
-    name = names.give(symbol)
-    arguments = {a: names.give(a.name) if a.kind in ("tensor", "dimension") else a.name for a in sig.arguments}
+def kernel_source(placed: Placed, symbol: str, form: Form = "asc", done: Spelling | None = None) -> str:
+    """The source of one kernel. Raises like :func:`spelled`."""
+    name = Names().give(symbol)
+    own = (name, *(f"{name}_{core}" for core in _WHAT))
+    said = done if done is not None and not set(own) & set(done.arguments.values()) else spelled(placed, own)
     lines = [*_heading(placed), f'#include "{HEADER}"', "", "using namespace AscendC;", ""]
-    programs = _programs(placed, sig)
-    for core, body in programs.items():
-        lines += [*_function(placed, core, body, sig, arguments, name), ""]
-    lines += _entry(form, sig, arguments, name, list(programs))
+    for core, body in said.functions.items():
+        head = f"__aicore__ inline void {name}_{core}({_parameters(said.arguments)})"
+        lines += [f"// {_WHAT[core]}", *folded(head, ""), "{", *body, "}", ""]
+    lines += _entry(form, said.signature, said.arguments, name, list(said.functions))
     return "\n".join(lines) + "\n"
 
 
@@ -82,24 +109,6 @@ def _heading(placed: Placed) -> list[str]:
     lines += [f"//     {line}".rstrip() for line in print_kernel(placed.kernel).splitlines()]
     lines += ["//", f"// {placed.blocks} blocks, which groups of cores take in turn."]
     return lines
-
-
-def _function(
-    placed: Placed, core: str, body: tuple[Node, ...], sig: Signature, arguments: Mapping[Argument, str], name: str
-) -> list[str]:
-    names = Names()
-    for text in (name, *arguments.values()):
-        names.give(text)
-    program = new_program(placed, body, sig, arguments, names)
-    program.declare()
-    program.statements(body)
-    what: dict[str, str] = {
-        "cube": "What the cube core of a group does.",
-        "vector": "What each vector core of a group does.",
-        "fused": "What a core does.",
-    }
-    head = f"__aicore__ inline void {name}_{core}({_parameters(arguments)})"
-    return [f"// {what[core]}", *folded(head, ""), "{", *program.code.text(), "}"]
 
 
 def _parameters(arguments: Mapping[Argument, str]) -> str:

@@ -15,7 +15,7 @@ SPELLINGS: Mapping[str, Callable[[Program, Instruction], None]] = {**TRANSFERS, 
 
 
 def spell(program: Program, node: Instruction) -> None:
-    """Write ``node``. Raises :class:`ScheduleError` for what no call of Ascend C does."""
+    """Write ``node``. Raises :class:`UnsayableError` for what no call of Ascend C does."""
     spelling = SPELLINGS.get(node.op)
     if spelling is None:
         raise program.refuse(f"{node.op} has no spelling in Ascend C")

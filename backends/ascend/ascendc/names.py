@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from tilewright.ir.types import DType
@@ -38,10 +39,10 @@ _WORDS = frozenset(
 
 
 class Names:
-    """Identifiers of one source, each given once."""
+    """Identifiers of one source, each given once; ``taken`` are there already."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set(_WORDS)
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken: set[str] = {*_WORDS, *taken}
 
     def give(self, wish: str) -> str:
         """An identifier as close to ``wish`` as may be."""

@@ -32,6 +32,11 @@ from tilewright.kernel.schedule import ScheduleError
 _POSITIONS = {"l1": "A1", "l0a": "A2", "l0b": "B2", "l0c": "CO1", "bt": "C2", "fb": "C2PIPE2GM"}
 
 
+class UnsayableError(ScheduleError):
+    """No call of Ascend C does what an instruction says; another schedule may be sayable. Anything else that spelling
+    raises is a bug of ours."""
+
+
 @dataclass(slots=True)
 class Program:
     """Spells the statements of one program. ``tensor`` names buffers in C++, ``arguments`` those of the kernel."""
@@ -46,9 +51,9 @@ class Program:
     def buffer(self, name: str) -> Buffer:
         return self.placed.buffer(name)
 
-    def refuse(self, why: str) -> ScheduleError:
-        """The error for what cannot be said in Ascend C; another schedule may be sayable."""
-        return ScheduleError(self.placed.kernel.name, why)
+    def refuse(self, why: str) -> UnsayableError:
+        """The error for what cannot be said in Ascend C."""
+        return UnsayableError(self.placed.kernel.name, why)
 
     # -- accesses ------------------------------------------------------------------------------------------------
 

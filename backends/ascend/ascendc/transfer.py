@@ -10,12 +10,13 @@ from tilewright.backends.ascend.ascendc.names import CPP_TYPES
 from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.placed.form import Block, Buffer, Instruction, View
 from tilewright.backends.ascend.placed.layout import fractal_columns, padded_shape
-from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import divisor
-from tilewright.ir.symbolic import Expr, as_expr
+from tilewright.ir.symbolic import Expr, as_expr, ceildiv
 
 #: Limits of one transfer (Ascend C reference: DataCopyExtParams, Nd2NzParams).
 MAX_BLOCKS, MAX_GAP = 4095, (1 << 32) - 1
+#: The same of DataCopyParams, whose gaps are 16-bit numbers of blocks.
+MAX_BLOCK_GAP = 65535 * BLOCK_BYTES
 MAX_ND_ROWS, MAX_ND_STRIDE = 16384, 65535
 
 Dims = list[tuple[Expr, Expr, Expr]]
@@ -51,6 +52,7 @@ def copy_out(program: Program, node: Instruction) -> None:
 
 def _rows(program: Program, node: Instruction, local: object, memory: object, *, inward: bool) -> None:
     assert isinstance(local, View) and isinstance(memory, View)
+    padded = "copy_pad" in program.placed.target.features
     size = program.buffer(local.buffer).element_bytes
     if len(local.dims) != len(memory.dims):
         raise program.refuse(f"{node.op} between {len(local.dims)} and {len(memory.dims)} dimensions")
@@ -60,7 +62,7 @@ def _rows(program: Program, node: Instruction, local: object, memory: object, *,
         raise program.refuse(f"{node.op} of elements that are no run in {local.buffer} and {memory.buffer}")
     code = program.code
     rows: tuple[Expr, Expr, Expr] | None = None
-    if len(dims) > 1 and _rows_in_one(program, dims[-2], lanes, size):
+    if len(dims) > 1 and _rows_in_one(program, dims[-2], lanes, size, padded):
         rows = dims[-2]
     loops = dims[: -2 if rows else -1]
     with ExitStack() as stack:
@@ -93,11 +95,11 @@ def _call(
     code, (local, lanes) = program.code, run
     b = program.buffer(local.buffer)
     size, cpp = b.element_bytes, CPP_TYPES[b.dtype]
-    length = _times(code.factor(lanes, run_name(program, local)), size, lanes)
     single = rows[0] == 1
-    if int(program.placed.target.extra["architecture"]) == 2002:
-        _whole_blocks(program, ends, count, rows, lanes * size, inward=inward)
+    if "copy_pad" not in program.placed.target.features:
+        _whole_blocks(program, ends, count, rows, run, inward=inward)
         return
+    length = _times(code.factor(lanes, run_name(program, local)), size, lanes)
     gap = "0" if single else code.value((rows[2] - lanes) * size, f"{program.tensor[local.buffer]}_gap")
     pitch = rows[1].value * size if rows[1].is_constant else 0
     if not single and pitch % BLOCK_BYTES:
@@ -116,35 +118,36 @@ def _call(
 
 
 def _whole_blocks(
-    program: Program, ends: tuple[str, str], count: str, rows: tuple[Expr, Expr, Expr], run: Expr, *, inward: bool
+    program: Program,
+    ends: tuple[str, str],
+    count: str,
+    rows: tuple[Expr, Expr, Expr],
+    run: tuple[View, Expr],
+    *,
+    inward: bool,
 ) -> None:
-    """On a fused core: DataCopy, which moves whole blocks of 32 bytes and has no padding."""
-    code, size = program.code, 1
-    known = program.code.ranges
-    if divisor(run, known) % BLOCK_BYTES or divisor(rows[2] * size, known) == -1:
-        raise UnsupportedError(
-            "ascend-ragged-transfer",
-            where=f"kernel {program.placed.kernel.name} on {program.placed.target.spelling}",
-            cause=f"rows of {run} bytes are not known to be multiples of {BLOCK_BYTES}, and DataCopyPad is not there",
-            fix="run this kernel on the host",
-        )
-    blocks = code.value(run // BLOCK_BYTES, "blocks")
-    if rows[0] == 1:
-        gaps = ("0", "0")
-    else:
-        raw = (rows[1], rows[2])
-        per = program.buffer(_name_of(program, ends[0])).element_bytes
-        if any(divisor(g * per, known) % BLOCK_BYTES for g in raw):
-            raise program.refuse("rows on a fused core begin at multiples of 32 bytes")
-        near, far = (code.value((g * per - run) // BLOCK_BYTES, "gap") for g in raw)
+    """Without DataCopyPad: DataCopy, which moves whole blocks of 32 bytes, to and from any element of global memory.
+
+    On the way in the last block of a row may hold more than the row ("redundant data", Ascend C guide, unaligned
+    transfers); on the way out rows are whole blocks.
+    """
+    code, (local, lanes) = program.code, run
+    size, known = program.buffer(local.buffer).element_bytes, program.code.ranges
+    whole = divisor(lanes * size, known) % BLOCK_BYTES == 0
+    if not whole and not inward:
+        raise program.refuse(f"rows of {lanes * size} bytes are not known to be multiples of {BLOCK_BYTES}")
+    length = lanes * size // BLOCK_BYTES if whole else ceildiv(lanes * size, BLOCK_BYTES)
+    blocks = code.value(length, f"{program.tensor[local.buffer]}_blocks")
+    gaps = ("0", "0")
+    if rows[0] != 1:
+        near, far = (code.value(g * size // BLOCK_BYTES - length, "gap") for g in rows[1:])
         gaps = (far, near) if inward else (near, far)
-    to, source = (ends[0], ends[1]) if inward else (ends[1], ends[0])
-    code.line(f"DataCopy({to}, {source}, DataCopyParams({count}, {blocks}, {gaps[0]}, {gaps[1]}));")
-
-
-def _name_of(program: Program, text: str) -> str:
-    name = text.partition("[")[0]
-    return next(b for b, cpp in program.tensor.items() if cpp == name)
+    to, source = ends if inward else ends[::-1]
+    call = f"DataCopy({to}, {source}, DataCopyParams({count}, {blocks}, {gaps[0]}, {gaps[1]}));"
+    with ExitStack() as stack:
+        if empty := [text for text, n in ((count, rows[0]), (blocks, lanes)) if code.low(n) < 1]:
+            stack.enter_context(code.block(f"if ({' && '.join(f'{text} > 0' for text in empty)})"))
+        code.line(call)
 
 
 def _times(text: str, size: int, lanes: Expr) -> str:
@@ -163,10 +166,13 @@ def _joined(dims: Dims) -> Dims:
     return kept
 
 
-def _rows_in_one(program: Program, dim: tuple[Expr, Expr, Expr], lanes: Expr, size: int) -> bool:
-    """Whether rows go in one transfer: they do not overlap in memory and lie at most 4 GiB apart."""
+def _rows_in_one(program: Program, dim: tuple[Expr, Expr, Expr], lanes: Expr, size: int, padded: bool) -> bool:
+    """Whether rows go in one transfer: they do not overlap in memory and lie at most 4 GiB apart; without DataCopyPad
+    whole blocks apart, less than 2 MiB."""
     gap = (dim[2] - lanes) * size
-    return program.code.low(gap) >= 0 and program.code.high(gap) <= MAX_GAP
+    if not padded and any(divisor(d * size, program.code.ranges) % BLOCK_BYTES for d in dim[1:]):
+        return False
+    return program.code.low(gap) >= 0 and program.code.high(gap) <= (MAX_GAP if padded else MAX_BLOCK_GAP)
 
 
 def _most(program: Program, view: View, rows: Expr, pitch: Expr) -> int:
@@ -313,11 +319,18 @@ def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:
 
 
 def ub2l1(program: Program, node: Instruction) -> None:
-    """Rows of the unified buffer of a fused core into fractals of L1: a column of blocks at a time."""
+    """Rows of the unified buffer of a fused core into fractals of L1, by columns of blocks; or a run of blocks."""
     dst, src = node.dst, node.reads[0]
-    assert isinstance(dst, Block)
     code, b = program.code, program.buffer(dst.buffer)
     c0 = BLOCK_BYTES // b.element_bytes
+    if isinstance(dst, View) and isinstance(src, View):
+        if len(dst.dims) > 1 or len(src.dims) > 1 or divisor(dst.dims[0][0], code.ranges) % c0:
+            raise program.refuse(f"{src.buffer} to {dst.buffer} in blocks of 32 bytes")
+        blocks = code.value(dst.dims[0][0] // c0, f"{program.tensor[dst.buffer]}_blocks")
+        to, source = program.at(dst, dst.offset), program.at(src, src.offset)
+        code.line(f"DataCopy({to}, {source}, DataCopyParams(1, {blocks}, 0, 0));")
+        return
+    assert isinstance(dst, Block)
     if isinstance(src, View) and len(src.dims) == 3 and src.dims[-1][0] == c0 and src.dims[-2][1] == c0:
         _planes_to_l1(program, dst, src, c0)
         return

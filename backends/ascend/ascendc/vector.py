@@ -148,25 +148,12 @@ def _strides(r: Repeats) -> str:
 def duplicate(program: Program, node: Instruction) -> None:
     """A number into every lane."""
     tensors, scalars = views(program, node)
-    if program.buffer(node.dst.buffer).element_bytes == 1:
-        _fill_bytes(program, tensors[0], scalars[0])
-        return
     value = number(program, scalars[0], program.buffer(node.dst.buffer).dtype)
 
     def call(o: Sequence[str], mask: str, repeat: str, r: Repeats) -> str:
         return f"Duplicate({o[0]}, {value}, {mask}, {repeat}, {_strides(r)})"
 
     spell_lanes(program, tensors, call, lambda o, count: f"Duplicate({o[0]}, {value}, {count})")
-
-
-def _fill_bytes(program: Program, view: View, scalar: Scalar) -> None:
-    """A byte into every lane, as pairs."""
-    lanes, code = lanes_of(program, [view]), program.code
-    if not lanes.contiguous or divisor(lanes.counts[-1], code.ranges) % 2 or isinstance(scalar.value, Expr):
-        raise program.refuse(f"bytes of {view.buffer} that are no run of pairs")
-    pair = (int(scalar.value) & 0xFF) * 0x101
-    count = code.value(lanes.counts[-1] // 2, run_name(program, view))
-    code.line(f"Duplicate({program.at(view, view.offset)}.ReinterpretCast<uint16_t>(), uint16_t({pair:#x}), {count});")
 
 
 def copy(program: Program, node: Instruction) -> None:

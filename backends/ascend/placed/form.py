@@ -103,8 +103,8 @@ Access = Union[View, Block]
 Operand = Union[View, Block, Scalar]
 
 
-#: A number, a choice, several numbers, or a size that is known at run time.
-Parameter = Union[int, float, str, tuple[int, ...], Expr]
+#: A number, a choice, a size that is known at run time, or several of these.
+Parameter = Union[int, float, str, tuple[Union[int, Expr], ...], Expr]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ Arithmetic:
   float it rounds to the destination's significand as if the exponent had no upper end, and what is then beyond the
   largest finite number is infinity. A result of zero has the sign of the operand. Between integers bits are cut. A
   cast of f32 to f32 rounds to whole numbers.
-- ``duplicate`` of 8-bit elements fills runs of an even number of them, as pairs.
 - ``widen`` turns each byte of its source into two elements: signed integers of 4 bits, that of the lower half first
   (Ascend C, ``int4b_t``). Source and destination are views of equal rows, those of the destination twice as long.
 - ``iota`` gives first + i, exact, rounded once to the element type.
@@ -68,15 +67,23 @@ Arithmetic:
   rounds to nearest even; i32 → f16 takes ``scale``, rounded to f16, as ``deq`` does.
 - ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block, or a
   view to a view of an ND buffer.
+- ``ub2l1`` goes from rows of a view to a block, or from a run of whole blocks of 32 bytes to one in an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
   into L0A with it, each fractal is turned, which only 16-bit types can do.
 - ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
   the sum goes on (``init`` is not zero).
-- ``load_image`` reads ``image`` = (height, width) rows of a block, all channels of its columns, and writes rows of
-  windows: row i is the window of output pixel ``first`` + i, counted along the width first; column ``(c1·kh·kw + y·kw
-  + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel c1·c0 + c at (oy·stride + y·dilation - top, ox·stride +
-  x·dilation - left). Counting starts at ``column`` (a multiple of c0 = 32 / size). ``pads`` = (top, left, bottom,
-  right); outside is 0.
+- ``load_image`` reads an image of ``image`` = (height, width) pixels and writes rows of windows: row i is the window
+  of output pixel p = ``first`` + i, where oy = p div wide, ox = p mod wide and wide = (width + left + right -
+  dilation·(kw - 1) - 1) div stride + 1; column ``(c1·kh·kw + y·kw + x)·c0 + c`` with ``kernel`` = (kh, kw) is channel
+  c1·c0 + c at (oy·stride + y·dilation - top, ox·stride + x·dilation - left). Columns are counted from ``column`` (a
+  multiple of 32 / size), rows of the destination are whole fractals: those below the last window are computed by the
+  same rule. ``stride`` and ``dilation`` are (down, across), ``pads`` = (top, left, bottom, right). Where that is
+  outside the image, in any direction, stands ``value``, 0 if there is none; ``bottom`` alone changes nothing.
+  The image lies in one of two ways. In NC1HWC0, c0 = 32 / size: a block from row 0 on with height·width rows, a pixel
+  each, over whole c0 columns; the buffer has exactly these rows, since planes of channels are height·width·32 bytes
+  apart. With ``channels`` (4 or 8, of 8-bit types also 16) it is a view of an ND buffer, pixel by pixel of so many
+  channels; c0 = channels then, there is one plane, and columns end at kh·kw·c0 (Ascend C reference, Load3D:
+  channelSize, padValue).
 - ``gather``: dst[i] is the element at byte offsets[i], a multiple of its size and not negative, from the beginning of
   the source's slot; the source's view covers every byte that may be taken. ``transpose`` swaps the last two
   dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source. Its views name the
@@ -134,13 +141,13 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",), frozenset(["value"])),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
     "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
-    # Image to columns on the way to L0A: the source is an image in NC1HWC0 in L1.
+    # Image to columns on the way to L0A: the source is an image in L1, in NC1HWC0 or with few channels a pixel.
     "load_image": Kind(
         "MTE1",
         _ways("l1 l0a"),
         frozenset(["f16", "bf16", "i8", "f32"]),
         ("LoadData(LoadData3DParamsV2)",),
-        frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "column"]),
+        frozenset(["kernel", "stride", "dilation", "pads", "image", "first", "column", "value", "channels"]),
     ),
     # A row of f32, f16 (or i32) into the bias table, where ``mmad`` starts its sums from.
     "load_bias": Kind("MTE1", _ways("l1 bt"), frozenset(["f32", "i32"]), ("DataCopy",)),
@@ -191,7 +198,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
     "copy": _vector(1, _MOVED, "Adds", "Copy"),
     # A scalar operand into every lane.
-    "duplicate": Kind("V", _ways("ub"), _MOVED | {"i8", "u8"}, ("Duplicate",)),
+    "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
     "iota": Kind("V", _ways("ub"), frozenset(["f32", "f16", "i32"]), ("CreateVecIndex",)),
     # One element a row into a block of 32 bytes a row.

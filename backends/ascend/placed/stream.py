@@ -25,7 +25,7 @@ from tilewright.backends.ascend.placed.form import (
     program_of,
 )
 from tilewright.backends.ascend.placed.text import statement_text
-from tilewright.ir.symbolic import Expr
+from tilewright.ir.symbolic import Expr, as_expr
 
 PIPE_ORDER = ("S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX")
 Statement = Instruction | Flag | CrossFlag | Barrier | Read
@@ -225,7 +225,10 @@ def _value(value: Parameter, take: Callable[[Expr], int]) -> Callable[[tuple[int
     if isinstance(value, Expr):
         at = take(value)
         return lambda n: n[at]
-    known: Value = value
+    if isinstance(value, tuple) and any(isinstance(v, Expr) for v in value):
+        places = [take(as_expr(v)) for v in value]
+        return lambda n: tuple(n[at] for at in places)
+    known: Value = value  # type: ignore[assignment]
     return lambda n: known
 
 

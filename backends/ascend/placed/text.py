@@ -14,6 +14,7 @@ from tilewright.backends.ascend.placed.form import (
     Loop,
     Node,
     Operand,
+    Parameter,
     Placed,
     Read,
     Scalar,
@@ -94,10 +95,14 @@ def statement_text(node: Instruction | Flag | CrossFlag | Barrier | Read, name: 
         parts.append(f"start if {node.init} == 0")
     if node.transpose:
         parts.append("transpose")
-    parts += [f"{key}={value}" for key, value in node.parameters]
+    parts += [f"{key}={_parameter(value)}" for key, value in node.parameters]
     if node.scratch is not None:
         parts.append(f"scratch {_operand(node.scratch, name)}")
     return f"{node.pipe:<4} {node.op} " + ", ".join(parts)
+
+
+def _parameter(value: Parameter) -> str:
+    return f"({', '.join(map(str, value))})" if isinstance(value, tuple) else str(value)
 
 
 def _operand(operand: Operand, name: Callable[[Expr], str]) -> str:

@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
+from tilewright.backends.ascend.placing.convolution import convolve
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
+from tilewright.backends.ascend.placing.windows import Windows, windows_of
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, used_symbols
+from tilewright.kernel.apply import defines
 from tilewright.kernel.expr import Binary, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
@@ -24,7 +27,7 @@ _ROW = 16
 
 
 @dataclass(slots=True)
-class _Sum:
+class Sum:
     """An accumulator tile: its buffer in L0C, its two wide axes, the loop in which it starts, its way out."""
 
     buffer: str
@@ -40,27 +43,31 @@ class _Sum:
 class CubePart(OperandPart):
     """Places contractions. ``sums``: accumulator tiles by name."""
 
-    sums: dict[str, _Sum] = field(default_factory=dict)
+    sums: dict[str, Sum] = field(default_factory=dict)
 
     def contract(self, node: Compute) -> None:
         """One step of a sum of products: bring both operands to L0 piece by piece and multiply."""
         assert isinstance(node.value, Binary) and node.reduce is not None
         c = self.context
+        if (windows := self._windows(node)) is not None:
+            self._check_dtype(node, *factors_of(node.value.a, node.value.b))
+            convolve(self, node, windows)
+            return
         row, column, inner = self._roles(node)
         a, b = factors_of(node.value.a, node.value.b)
         if row not in a.axes:
             a, b = b, a
         self._check_dtype(node, a, b)
-        total = self._accumulator(node, row, column)
+        total = self.accumulator(node, row, column)
         if isinstance(a.value, Load):
             left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
         else:
             # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
             right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
-        k1, k0 = c.lanes(inner), self._inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
+        k1, k0 = c.lanes(inner), self.inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
         left, right = self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
-        start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self._reduction_loops(node)), ZERO)
+        start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self.reduction_loops(node)), ZERO)
         if k1 <= k0:
             self._multiply(c.tree.top, total, node, left, right, at=ZERO, piece=valid, start=start)
             return
@@ -69,6 +76,16 @@ class CubePart(OperandPart):
         piece = minimum(k0, valid - at)
         self._multiply(frame, total, node, left, right, at=at, piece=piece, start=start + at)
         c.tree.top.nodes.append(Loop(frame.var, ZERO, valid, constant(k0), tuple(frame.nodes)))
+
+    def _windows(self, node: Compute) -> Windows | None:
+        """The convolution that ``node`` is, where the schedule leaves windows whole."""
+        c = self.context
+        define = next(d for d in defines(c.scheduled.kernel) if d.tile == node.tile)
+        found = windows_of(c.scheduled.kernel, define)
+        if found is None or c.pack_of(found.weights.tensor) != found.pack(found.weights.tensor, c.scheduled.kernel):
+            return None
+        slides = (found.down, found.across)
+        return found if all(s.axis is None or c.lanes(s.axis) == s.taps for s in slides) else None
 
     def _roles(self, node: Compute) -> tuple[str, str, str]:
         """Row, column and reduced axis; every other axis has one lane here."""
@@ -97,18 +114,18 @@ class CubePart(OperandPart):
                 fix="quantize or cast the operands, or run the kernel on the host",
             )
 
-    def _accumulator(self, node: Compute, row: str, column: str) -> _Sum:
+    def accumulator(self, node: Compute, row: str, column: str) -> Sum:
         if node.tile not in self.sums or not node.accumulate:
             c = self.context
             frame = c.tree.top
-            loops = {f.var for f, _ in self._reduction_loops(node)}
+            loops = {f.var for f, _ in self.reduction_loops(node)}
             while frame.var in loops:
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
             shape = (round_up(c.lanes(row), FRACTAL), round_up(c.lanes(column), FRACTAL))
             name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=frame)
             tile = Ref(node.tile, node.axes, node.value.dtype)
             exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
-            total = self.sums[node.tile] = _Sum(name, (row, column), frame, tile, exit)
+            total = self.sums[node.tile] = Sum(name, (row, column), frame, tile, exit)
             if exit.bias is not None:
                 total.bias = self._stage_bias(exit.bias, column, node.value.dtype)
         return self.sums[node.tile]
@@ -149,14 +166,14 @@ class CubePart(OperandPart):
             value = rewritten(value, total.tile, total.exit)
         return value
 
-    def _reduction_loops(self, node: Compute) -> list[tuple[Frame, For]]:
+    def reduction_loops(self, node: Compute) -> list[tuple[Frame, For]]:
         """Open loops over which this sum runs on: those of its reduced axes, where it adds to what is there."""
         if not node.accumulate or node.reduce is None:
             return []
         loops = {loop.var: loop for a in node.reduce.axes for loop in self.context.scope.ranges[a].loops}
         return [(f, loops[f.var]) for f in self.context.tree.frames if f.var in loops]
 
-    def _inner_piece(self, rows: int, columns: int, inner: int, dtype: DType) -> int:
+    def inner_piece(self, rows: int, columns: int, inner: int, dtype: DType) -> int:
         """Reduced lanes whose operands fit half of L0A and half of L0B, in whole fractals."""
         size = max(1, dtype.bits // 8)
         half = min(self.context.target.memory[s].size for s in ("l0a", "l0b")) // 2
@@ -167,7 +184,7 @@ class CubePart(OperandPart):
     def _multiply(
         self,
         frame: Frame,
-        total: _Sum,
+        total: Sum,
         node: Compute,
         left: Staged,
         right: Staged,
@@ -184,7 +201,7 @@ class CubePart(OperandPart):
         row, column = total.axes
         rows, columns = c.count(row), c.count(column)
         k = c.lanes(self._roles(node)[2])
-        k0 = self._inner_piece(c.lanes(row), c.lanes(column), k, a.dtype)
+        k0 = self.inner_piece(c.lanes(row), c.lanes(column), k, a.dtype)
         l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (c.lanes(row), k0), frame)
         l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, c.lanes(column)), frame)
         for buffer, staged, r, n, corner in (
@@ -289,7 +306,7 @@ class CubePart(OperandPart):
         self._fixpipe(total.frame, total, dst)
         return True
 
-    def _fixpipe(self, frame: Frame, total: _Sum, dst: View) -> None:
+    def _fixpipe(self, frame: Frame, total: Sum, dst: View) -> None:
         c = self.context
         rows, columns = (c.count(a) for a in total.axes)
         parameters = (("relu", 1),) if total.exit.relu else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from tilewright.backends.ascend.placed.form import (
@@ -20,11 +20,9 @@ from tilewright.backends.ascend.placed.form import (
     View,
     counter,
 )
-from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT, round_up
+from tilewright.backends.ascend.placed.layout import SCOPE_LAYOUT
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.schedule import ScheduleError
-from tilewright.target import Target
 
 #: The loop over the blocks of a kernel that one group of cores takes.
 BLOCK_LOOP = "_block"
@@ -123,31 +121,6 @@ class Tree:
             unique, scope, dtype, sizes, layout or SCOPE_LAYOUT[scope], 0, slots, rotates, core, workspace
         )
         return unique
-
-
-def assign_addresses(
-    kernel: str, buffers: Iterable[Buffer], target: Target, kept: Collection[str] = ()
-) -> dict[str, Buffer]:
-    """Addresses one behind the other in every scope; where they do not fit, the largest buffers lose their second
-    slot first, those in ``kept`` never. Raises :class:`ScheduleError` when even that does not fit."""
-    result = {b.name: b for b in buffers}
-    for scope in sorted({b.scope for b in result.values()} - {"gm"}):
-        align = int(target.extra["alignment"][scope])
-        size = target.memory[scope].size
-        while True:
-            end = 0
-            for name in [n for n, b in result.items() if b.scope == scope]:
-                start = round_up(end, align)
-                result[name] = replace(result[name], address=start)
-                end = result[name].end
-            if end <= size:
-                break
-            double = [b for b in result.values() if b.scope == scope and b.slots > 1 and b.name not in kept]
-            if not double:
-                raise ScheduleError(kernel, f"{end} bytes of {scope} are needed, {target.spelling} has {size}")
-            largest = max(double, key=lambda b: b.slot_bytes)
-            result[largest.name] = replace(largest, slots=1, rotates=None)
-    return result
 
 
 def with_slots(body: Iterable[Node], buffers: dict[str, Buffer]) -> tuple[Node, ...]:

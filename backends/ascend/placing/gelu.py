@@ -46,7 +46,7 @@ def gelu(vector: Arithmetic, x: Piece) -> Piece:
         below = vector.apply("mul", vector.apply("add", below, Scalar(c)), vector.lend(size))
     below = vector.apply("add", below, Scalar(1.0))
     for _ in range(4):
-        below = vector.apply("mul", vector.lend(below), vector.lend(below))
+        below = vector.apply("mul", vector.lend(below), below)
     tail = vector.apply("div", vector.apply("mul", size, Scalar(0.5)), below)
     return vector.apply("sub", vector.apply("max", vector.lend(x), Scalar(0.0)), tail)
 

@@ -233,25 +233,39 @@ class Loads(Casts):
         c = self.context
         dtype = held(load.dtype)
         last = axes[-1] if axes else ""
-        parts = bool(axes) and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True)))
-        if dtype.bits not in (16, 32) and (dtype.bits != 8 or parts):
-            raise self.unsupported(f"a padded read of {load.dtype}{', some lanes of a row' if parts else ''}")
-        if parts:
+        broken = axes and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True)))
+        if load.dtype in (DType.I8, DType.U8) and not broken:
+            return self._filled_bytes(load, flat, axes, frame, spans, strides)
+        if dtype.bits not in (16, 32):
+            raise self.unsupported(f"a padded read of {load.dtype}")
+        if broken:
             return self._filled_lanes(load, flat, axes, frame, spans, strides)
         strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
         fill = Scalar(float(load.fill if load.fill is not None else 0))
-        whole = self.view(strip, axes) if dtype.bits > 8 else self._everything(strip)
-        c.tree.emit(frame, "duplicate", "vector", "V", whole, fill)
+        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), fill)
         dst, source = self._inside(load, flat, axes, spans, strides, strip)
         c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
         return strip
 
-    def _everything(self, strip: Strip) -> View:
-        """Every lane of a strip, padding included: bytes are filled in pairs."""
-        lanes = 1
-        for size in self.context.tree.buffers[strip.buffer].shape:
-            lanes *= size.value
-        return View(strip.buffer, ZERO, ((constant(lanes), constant(1)),))
+    def _filled_bytes(
+        self,
+        load: Load,
+        flat: Expr,
+        axes: tuple[str, ...],
+        frame: Frame,
+        spans: dict[str, tuple[Expr, Expr]],
+        strides: dict[str, Expr],
+    ) -> Strip:
+        """The same for bytes, which no instruction fills: they are brought in apart, and cast into a tile of f16."""
+        c = self.context
+        strip = Strip(self.buffer(f"{load.tensor}_wide", axes, DType.F16, frame), axes, DType.F16)
+        raw = Strip(self.buffer(f"{load.tensor}_ub", axes, load.dtype, frame), axes, load.dtype)
+        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), Scalar(float(load.fill or 0)))
+        near, source = self._inside(load, flat, axes, spans, strides, raw)
+        inside, _ = self._inside(load, flat, axes, spans, strides, strip)
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", near, source)
+        c.tree.emit(frame, "cast", "vector", "V", inside, near)
+        return strip
 
     def _inside(
         self,

@@ -11,10 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tilewright.backends.ascend.memory.addresses import with_addresses
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
-from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, assign_addresses, with_slots
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.operand import is_contraction
@@ -72,12 +73,8 @@ def _least(placed: Placed, message: str, refused: Refused) -> str:
 
 def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
     """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
-    context, local = _fitted(scheduled, target, single)
-    kernel = scheduled.kernel
-    packed = {pack.tensor for pack in scheduled.schedule.packs}
-    tensors = [_tensor(p, packed, target) for p in packed_params(scheduled)]
-    buffers = {b.name: b for b in (*tensors, *local.values())}
-    return Placed(kernel, target, tuple(buffers.values()), with_slots(context.loops, buffers), context.blocks)
+    draft = _fitted(scheduled, target, single)
+    return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
@@ -91,24 +88,25 @@ def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
     raise ScheduleError(param.name, f"rows of {last} integers of 4 bits are no whole {dtype}")
 
 
-def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> tuple[Context, dict[str, Buffer]]:
+def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> Placed:
     """The walked tree and its buffers with addresses: vector work in as few strips as keep every second slot."""
-    fallback: tuple[Context, dict[str, Buffer]] | None = None
+    fallback: Placed | None = None
     problem: ScheduleError | None = None
     for strips in _STRIPS:
         context = Context(scheduled, target, strips)
         context.run()
         for name in single & context.tree.buffers.keys():
             context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
+        draft = context.draft()
         try:
-            local = assign_addresses(scheduled.kernel.name, context.tree.buffers.values(), target, context.tree.kept)
+            placed = with_addresses(draft, context.tree.kept)
         except ScheduleError as error:
             problem = error
         else:
-            kept = all(local[b.name].slots == b.slots for b in context.tree.buffers.values() if b.scope == "ub")
-            if kept:
-                return context, local
-            fallback = fallback or (context, local)
+            pairs = zip(draft.buffers, placed.buffers, strict=True)
+            if all(before.slots == after.slots for before, after in pairs if before.scope == "ub"):
+                return placed
+            fallback = fallback or placed
         if not context.stripped:
             break
     if fallback is None:
@@ -145,6 +143,13 @@ class Context:
     def pack_of(self, tensor: str) -> Pack | None:
         """The packed layout of a constant, if the schedule gives it one."""
         return next((p for p in self.scheduled.schedule.packs if p.tensor == tensor), None)
+
+    def draft(self) -> Placed:
+        """What was walked, its buffers without addresses and its accesses without slots."""
+        packed = {pack.tensor for pack in self.scheduled.schedule.packs}
+        tensors = [_tensor(p, packed, self.target) for p in packed_params(self.scheduled)]
+        buffers = {b.name: b for b in (*tensors, *self.tree.buffers.values())}
+        return Placed(self.scheduled.kernel, self.target, tuple(buffers.values()), tuple(self.loops), self.blocks)
 
     # -- ranges --------------------------------------------------------------------------------------------------
 

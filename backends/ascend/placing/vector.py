@@ -117,7 +117,8 @@ class VectorPart(Reductions):
             strip = None
             if set(used) == set(axes) and used == axes and (gathers or load.fill is not None):
                 strip = self.load(load)
-            return strip if strip is not None and strip.axes == axes else None
+            kept = strip is not None and strip.axes == axes and strip.dtype == held(load.dtype)
+            return strip if kept else None
         flat = flat_index(self.context.scheduled.kernel, load.tensor, tuple(self._settled(i, axes) for i in index if i))
         strides = {a: self._stride(flat, a, load.tensor) for a in axes}
         if axes and strides[axes[-1]] != 1:

@@ -87,7 +87,7 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
             tiling = Tiling(rows, columns, turns, depth // size)
             if _fits(kernel, roles, tiling, size, target):
                 found.append((_cycles(kernel, roles, tiling, size, target), tiling))
-    spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
+    spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     ordered = (_schedule(kernel, roles, tiling, packs, spaces) for _, tiling in sorted(found, key=lambda f: f[0]))
     told: set[tuple[Loop, ...]] = set()
     for schedule in islice(ordered, 2 * _MOST):
@@ -107,7 +107,7 @@ def _widened(
     plain = isinstance(store.value, Cast) and isinstance(store.value.x, Ref)
     rows, columns = _usual(kernel, roles.rows), _usual(kernel, roles.columns)
     sizes = Sizes(rows, columns, depth, others, max(1, left.bits // 8), not plain)
-    spaces = tuple((tile, INLINE) for tile in _used_once(kernel))
+    spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     blocks = widened_blocks(sizes, weights, target)
     by_shifts = weights.integers.dtype is DType.I4 and "cast_i4" not in target.features
     if by_shifts:  # words hold lanes of one slice
@@ -221,7 +221,7 @@ def _schedule(
     return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces)
 
 
-def _used_once(kernel: Kernel) -> Iterator[str]:
+def used_once(kernel: Kernel) -> Iterator[str]:
     """Element-wise tiles that one other statement reads, in one place: they hide what the fixpipe could do."""
     values = [s.value for s in kernel.body if isinstance(s, Define | Store)]
     refs = [x.tile for v in values for x in walk(v) if isinstance(x, Ref)]

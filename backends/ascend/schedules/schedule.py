@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.backends.ascend.schedules.products import product_schedules
+from tilewright.backends.ascend.schedules.quickest import quickest_first
 from tilewright.backends.ascend.schedules.vector import vector_schedules
 from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
@@ -20,11 +22,12 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     store = next(s for s in kernel.body if isinstance(s, Store))
     products = [p for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n]
     if not products:
-        yield from vector_schedules(kernel, target)
+        yield from quickest_first(kernel, vector_schedules(kernel, target), target)
         return
     scan = next((s for s in kernel.body if isinstance(s, Scan)), None)
     if scan is None:
         define = next(d for d in _defines(kernel) if (p := as_product(d)) is not None and p.m and p.n)
+        yield from convolution_schedules(kernel, define, target)
         yield from product_schedules(kernel, define, products[0], target)
         return
     row = _row_axis(kernel, store, products[0].m)

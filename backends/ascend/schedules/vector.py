@@ -1,4 +1,4 @@
-"""Schedules of kernels without products: blocks for the vector cores whose tiles fill half of the unified buffer.
+"""Schedules of kernels without products: blocks for the vector cores, of many sizes.
 
 What such kernels cost is transfers, so tiles go along memory: the axis that most accesses are contiguous along comes
 first, then what is reduced, then the other axes of the outputs. Rows too long for the buffer are taken in pieces, and
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.schedules.estimate import usual_dims
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
 from tilewright.kernel.analysis import loads_of, used_symbols
@@ -22,8 +23,10 @@ from tilewright.kernel.schedule import INLINE, Loop, LoopKind, Schedule
 from tilewright.kernel.tile import Kernel, Scan, Store
 from tilewright.target import Target
 
-#: Elements of a tile, best guess first: 4096 of f32 are one transfer of 16 KB, from where on they run at full speed.
-_GOALS = (12288, 8192, 6144, 4096, 2048, 1024, 256)
+#: Elements of a tile: 4096 of f32 are one transfer of 16 KB, from where on they run at full speed.
+_GOALS = (16384, 12288, 8192, 4096, 2048, 1024, 256)
+#: In how many turns a core may do its part, all cores having as much to do: tiles are as large as that makes them, too.
+_ROUNDS = (1, 2, 3, 4, 6)
 #: Elements of a piece of a row that does not fit whole.
 _PIECES = (4096, 1024, 128)
 #: The longest rows that are tried whole.
@@ -35,14 +38,15 @@ _LEAST = 512
 
 
 def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
-    """Candidates, best guess first."""
+    """Candidates, those with the largest tiles first."""
     shape = _Shape(kernel)
     scanned = [s.axis for s in kernel.body if isinstance(s, Scan)]
     whole = math.prod(shape.extent(a) for a in (shape.reduced & shape.stored) | set(scanned))
     seen: set[Schedule] = set()
     if whole <= _WHOLE:
-        for goal in _GOALS:
-            schedule = _whole_rows(shape, goal, int(target.extra["vector_cores"]))
+        cores = int(target.extra["vector_cores"])
+        for goal in sorted({*_GOALS, *_even(shape, cores)}, reverse=True):
+            schedule = _whole_rows(shape, goal, cores)
             if schedule not in seen:
                 seen.add(schedule)
                 yield schedule
@@ -62,6 +66,15 @@ class _Shape:
     def extent(self, axis: str) -> int:
         """The largest extent of ``axis``."""
         return max(1, bounds(self.kernel.extent(axis), dict(self.kernel.facts))[1])
+
+    def usual(self, axis: str) -> int:
+        """The extent of ``axis``, or what it is taken to be where the run decides."""
+        extent = self.kernel.extent(axis)
+        return extent.value if extent.is_constant else max(1, extent.evaluate(self.dims))
+
+    @cached_property
+    def dims(self) -> dict[str, int]:
+        return usual_dims(self.kernel)
 
     @cached_property
     def stores(self) -> list[Store]:
@@ -145,7 +158,7 @@ def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
     """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks."""
     kernel = shape.kernel
     both = shape.reduced & shape.stored
-    total = math.prod(shape.extent(a) for a in shape.names)
+    total = math.prod(shape.usual(a) for a in shape.names)
     goal = min(goal, max(_LEAST, -(-total // cores)))
     sizes: dict[str, int] = {a: shape.extent(a) for a in both}
     room = max(1, goal // math.prod(sizes.values()))
@@ -162,6 +175,13 @@ def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
         sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), room)
         room = max(1, room // sizes[axis])
     return Schedule(_blocks(shape, sizes), _reduce(shape, sizes, both))
+
+
+def _even(shape: _Shape, cores: int) -> Iterator[int]:
+    """Elements of tiles of whole rows that are dealt out to cores evenly."""
+    row = math.prod(shape.extent(a) for a in shape.reduced & shape.stored or shape.near[:1])
+    rows = math.prod(shape.usual(a) for a in shape.names) // row
+    yield from (row * -(-rows // (cores * rounds)) for rounds in _ROUNDS if rows >= cores * rounds)
 
 
 def _rounded(lanes: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from tilewright.backends.ascend.placed.footprint import Geometry, Touch, covered
 from tilewright.backends.ascend.placed.form import Buffer, Instruction
 from tilewright.backends.ascend.placed.layout import FRACTAL
-from tilewright.backends.ascend.placed.stream import Item
+from tilewright.backends.ascend.placed.stream import Item, Value
 from tilewright.target import Target
 
 _REPEAT, _REPEATS = 256, 255
@@ -101,7 +101,8 @@ class Costs:
         latency = self.cycles["image_latency" if node.op == "load_image" else "load_latency"]
         across, along = -(-rows // FRACTAL), -(-columns * to.element_bytes // 32)
         calls = 1 if to.scope == "bt" or node.op == "load_image" else min(across, along)
-        return Cost(size / rate + calls, latency, calls)
+        taken = _image_cycles(item) * along if node.op == "load_image" else size / rate
+        return Cost(taken + calls, latency, calls)
 
     def _fixpipe(self, item: Item, node: Instruction) -> Cost:
         rows, columns = item.reads[0].counts
@@ -155,6 +156,34 @@ class Costs:
         calls = outer * min(rows, along) * -(-max(rows, along) // _REPEATS)
         cycles = narrow if size <= 2 else wide
         return Cost(repeats * cycles, self.cycles["vector_latency"] + own, calls)
+
+
+def _image_cycles(item: Item) -> float:
+    """Cycles of one column of fractals of windows: of each fractal by its rows of the output and the stride across.
+
+    Ascend C best practices, "theoretical performance of LoadData" (2201, L1 to L0A), in bytes a cycle: stride 1 within
+    one row of the output 256, over n rows 512 / (n + 2); strides 2, 4 and 8 512 / (2·stride), over n rows 512 /
+    (2·stride + n); other strides, and the least of all, 32. A fractal has 512 bytes, so the denominators are its
+    cycles; that n is counted within a fractal is read from the least: 16 windows are at most 16 rows.
+    """
+    values = dict(item.values)
+    (_, width), (_, across), (_, stride) = (_pair(values, n) for n in ("image", "kernel", "stride"))
+    dilation, pads = _pair(values, "dilation")[1], values.get("pads", (0, 0, 0, 0))
+    first = values.get("first", 0)
+    assert isinstance(pads, tuple) and isinstance(first, int)
+    wide = max(1, (width + pads[1] + pads[3] - dilation * (across - 1) - 1) // stride + 1)
+    total = 0
+    for top in range(first, first + item.dst.counts[0], FRACTAL):
+        rows = (top + FRACTAL - 1) // wide - top // wide + 1
+        cycles = (0 if stride == 1 else 2 * stride) + (rows if rows > 1 else 0) + (2 if stride == 1 and rows > 1 else 0)
+        total += min(FRACTAL, max(2, cycles)) if stride in (1, 2, 4, 8) else FRACTAL
+    return total
+
+
+def _pair(values: Mapping[str, Value], name: str) -> tuple[int, int]:
+    pair = values.get(name, (1, 1))
+    assert isinstance(pair, tuple)
+    return pair[0], pair[1]
 
 
 def _size(counts: tuple[int, ...]) -> int:

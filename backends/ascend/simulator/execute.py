@@ -127,18 +127,26 @@ def _pair(values: dict[str, Value], name: str, default: int) -> tuple[int, int]:
 def _windows(item: Item, source: Array, values: dict[str, Value], g: Geometry) -> Array:
     height, width = _pair(values, "image", 1)
     pads = values.get("pads", (0, 0, 0, 0))
-    first, column = values.get("first", 0), values.get("column", 0)
+    first, column, value = values.get("first", 0), values.get("column", 0), values.get("value", 0)
     assert isinstance(pads, tuple) and isinstance(first, int) and isinstance(column, int)
+    assert isinstance(value, int | float)
     return columns_of_image(
         source.reshape(height, width, -1),
         _pair(values, "kernel", 1),
         _pair(values, "stride", 1),
         _pair(values, "dilation", 1),
         (pads[0], pads[1], pads[2], pads[3]),
-        block=32 // g.element_bytes,
+        block=_lanes_of_pixel(values) or 32 // g.element_bytes,
         rows=(first, item.dst.counts[0]),
         columns=(column, item.dst.counts[1]),
+        value=value,
     )
+
+
+def _lanes_of_pixel(values: dict[str, Value]) -> int:
+    lanes = values.get("channels", 0)
+    assert isinstance(lanes, int)
+    return lanes
 
 
 def _gathered(offsets: Array, load: Load, item: Item, dtype: np.dtype[Any]) -> Array:

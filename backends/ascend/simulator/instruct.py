@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tilewright.backends.ascend.placed.footprint import Geometry, Touch, geometry, last_byte, runs, touch, value_of
 from tilewright.backends.ascend.placed.form import Instruction, Placed, Read
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.placed.stream import Item
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator import lanes
@@ -31,6 +32,8 @@ class Moment:
     clock: Clock
 
 
+#: What every byte behind the end of a tensor is.
+BEHIND = 0xA5
 #: Blocks of a memory, and which bytes of each (``None``: all).
 Place = tuple[Where, Array | None]
 
@@ -67,6 +70,8 @@ class Memories:
         # The destination is kept with its plan, so that its identity stays its own.
         self._plans: dict[tuple[int, int], tuple[Touch, _Plan]] = {}
         self.fault = False
+        #: Tensors end with whole blocks where transfers move nothing else; what lies behind them is somebody else's.
+        self.tail = 1 if "copy_pad" in placed.target.features else BLOCK_BYTES
 
     def load(self, inputs: Mapping[str, Array]) -> None:
         """Put the inputs in global memory. Raises ``ValueError`` for a wrong shape or dtype."""
@@ -78,16 +83,19 @@ class Memories:
                 if value.shape != shape or value.dtype != dtype.numpy:
                     raise ValueError(f"{p.name}: {value.dtype}{list(value.shape)}, expected {dtype}{list(shape)}")
                 state = self._state(p.name, 0, 0)
-                state.data[:] = value.reshape(-1).view(np.uint8)
+                state.data[: value.nbytes] = value.reshape(-1).view(np.uint8)
                 if not state.fixed:
                     state.owner[:], state.valid[:] = self.owners[p.name], 0xFFFFFFFF
 
     def output(self, name: str) -> Array:
-        """The final contents of an output. Raises :class:`Refused` where nobody wrote."""
+        """The final contents of an output. Raises :class:`Refused` where nobody wrote, or behind its end."""
         state, p = self._state(name, 0, 0), self.placed.kernel.param(name)
         if state.unwritten(slice(None), None):
             raise Refused("unwritten", f"output {name} has bytes that nobody wrote")
-        return state.data.view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
+        size = self.geometry[name].slot_bytes
+        if (state.data[size:] != BEHIND).any():
+            raise Refused("bounds", f"bytes behind the end of output {name} are changed")
+        return state.data[:size].view(p.dtype.numpy).reshape(self.geometry[name].shape).copy()
 
     def read(self, node: Read, env: Mapping[str, int]) -> int:
         """What the scalar unit reads from an input. Raises :class:`Refused` for anything but an input's element."""
@@ -154,7 +162,11 @@ class Memories:
             g = self.geometry[buffer]
             local = b.scope != "gm"
             size = self.placed.target.memory[b.scope].size if local else g.slot_bytes * g.slots
-            state = self.states[key] = State(size, core=local, fixed=not local and name not in self.written)
+            fixed = not local and name not in self.written
+            whole = size if local or b.workspace else round_up(size, self.tail)
+            state = self.states[key] = State(whole, core=local, fixed=fixed)
+            if whole > size:
+                state.behind(size, BEHIND, self.owners[buffer])
         return state
 
     def _place(self, plan: _Plan, n: int, t: Touch, state: State) -> Place:
@@ -197,7 +209,9 @@ class Memories:
             message = f"{t.buffer} was overwritten in the name of {self.placed.buffers[owner].name}"
             raise Refused("overlap", message, self.describe(pipe, tick), item.text)
         if state.unwritten(where, part):
-            raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", "", item.text)
+            last = state.spoiler(where, part)
+            first = "" if last is None else self.describe(*last)
+            raise Refused("unwritten", f"{t.buffer}: bytes that nobody wrote are read", first, item.text)
 
     def _check_write(self, item: Item, t: Touch, state: State, where: Where, now: Moment) -> None:
         if state.fixed:

@@ -1,6 +1,9 @@
 """Rules on an instruction with its numbers: bounds, alignment, shapes that belong together, limits of the hardware.
 
-Numbers without another source are from the Ascend C reference: DataCopyPad, Nd2NzParams, Mmad, Fixpipe, Brcb, Compare.
+Numbers without another source are from the Ascend C reference: DataCopyPad, Nd2NzParams, Mmad, Fixpipe, Load3D, Brcb,
+Compare. Parts of the 310 family have no DataCopyPad: DataCopy moves whole blocks of 32 bytes between any element of
+global memory and a block of the unified buffer (the same reference, DataCopy; guide, unaligned transfers), and what
+aclrtMalloc gives is rounded up to 32 bytes and has 32 more (AscendCL reference, aclrtMalloc).
 """
 
 from __future__ import annotations
@@ -31,8 +34,9 @@ def check_item(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Ge
     """Everything that the numbers of one instruction must respect. Raises :class:`Refused`."""
     node = item.node
     assert isinstance(node, Instruction)
+    blocks = node.op in ("copy_in", "copy_out") and "copy_pad" not in target.features
     for t in (*item.reads, item.dst, *([item.scratch] if item.scratch else [])):
-        _bounds(item, t, known[t.buffer])
+        _bounds(item, t, known[t.buffer], tail=BLOCK_BYTES if blocks and known[t.buffer].scope == "gm" else 1)
         _alignment(item, node, t, known[t.buffer], target)
     for t in spoiled(item, buffers, known):
         if t.block is None:
@@ -43,11 +47,12 @@ def check_item(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Ge
         _transfer(item, node, known, target)
 
 
-def _bounds(item: Item, t: Touch, g: Geometry, room: bool = False) -> None:
+def _bounds(item: Item, t: Touch, g: Geometry, room: bool = False, tail: int = 1) -> None:
+    """Every lane is inside its buffer, or in its last ``tail`` bytes, of which some may lie behind its end."""
     what = "has no room for what is written with them" if room else f"has {g.slot_bytes} bytes"
     if t.block is None:
         low, high = last_byte(t, g)
-        if low < 0 or (high + 1) * g.element_bytes > g.slot_bytes:
+        if low < 0 or (high + 1) * g.element_bytes > round_up(g.slot_bytes, tail):
             raise Refused("bounds", f"elements {low}..{high} of {t.buffer}, which {what}", "", item.text)
         return
     if len(g.shape) != 2:
@@ -83,8 +88,6 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
     if op in _PLAIN and any(t.counts != dst.counts for t in item.reads):
         shapes = " and ".join(str(t.counts) for t in item.reads)
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
-    if op == "duplicate" and known[dst.buffer].element_bytes == 1 and dst.counts[-1] % 2:
-        raise Refused("shape", f"an odd number of bytes of {dst.buffer} is filled", "", item.text)
     if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
         raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
     if op.startswith("row_"):
@@ -111,7 +114,10 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
     if op == "mmad":
         _product(item, target)
         return
-    if op in ("zero_l1", "load_image") or not item.reads:
+    if op == "load_image":
+        _image(item, known)
+        return
+    if op == "zero_l1" or not item.reads:
         return
     source = item.reads[0]
     a, b = _lanes(source, known), _lanes(dst, known)
@@ -127,6 +133,9 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
         length = dst.counts[-1] * known[dst.buffer].element_bytes
         if rows > _PAD_ROWS or length > _PAD_BYTES:
             raise Refused("transfer", f"{rows} rows of {length} bytes", "", item.text)
+        run = _run(source, dst) * known[dst.buffer].element_bytes
+        if op == "copy_out" and run % BLOCK_BYTES and "copy_pad" not in target.features:
+            raise Refused("transfer", f"runs of {run} bytes, where only whole blocks of 32 leave", "", item.text)
     elif op == "nd2nz":
         strides = [s for n, s in zip(source.counts, source.strides, strict=True) if n > 1][:-1]
         height = known[dst.buffer].shape[0]
@@ -135,10 +144,25 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
             raise Refused("transfer", f"{sizes[0]} rows {sizes[2]} elements apart into {height}", "", item.text)
     elif op == "fixpipe" and (source.counts[0] > _FIXPIPE[0] or source.counts[1] > _FIXPIPE[1]):
         raise Refused("transfer", f"{source.counts} beyond {_FIXPIPE}", "", item.text)
-    elif op == "copy_nz" and (dst.counts[-1] * known[dst.buffer].element_bytes) % BLOCK_BYTES:
+    elif (op == "copy_nz" or (op == "ub2l1" and dst.block is None)) and _broken(dst, known):
         raise Refused("transfer", f"rows of {dst.counts[-1]} elements are no blocks of 32 bytes", "", item.text)
     elif op == "drain" and (len(dst.counts) != 3 or dst.strides[1:] != (FRACTAL, 1) or dst.counts[2] != FRACTAL):
         raise Refused("transfer", "sums leave L0C in whole fractals here", "", item.text)
+
+
+def _run(a: Touch, b: Touch) -> int:
+    """Lanes that follow on one another on both sides of a transfer."""
+    lanes = 1
+    for n, *strides in reversed(list(zip(a.counts, a.strides, b.strides, strict=True))):
+        if n > 1 and strides != [lanes, lanes]:
+            break
+        lanes *= n
+    return lanes
+
+
+def _broken(t: Touch, known: Mapping[str, Geometry]) -> bool:
+    """Whether rows end inside a block of 32 bytes."""
+    return bool(t.counts[-1] * known[t.buffer].element_bytes % BLOCK_BYTES)
 
 
 def _product(item: Item, target: Target) -> None:
@@ -150,6 +174,55 @@ def _product(item: Item, target: Target) -> None:
         raise Refused("mmad size", f"{a} times {b}: beyond {limit}", "", item.text)
     if len(item.reads) > 2 and _size(item.reads[2].counts) != b[1]:
         raise Refused("shape", f"a bias of {item.reads[2].counts} for {b[1]} columns", "", item.text)
+
+
+def _image(item: Item, known: Mapping[str, Geometry]) -> None:
+    """The image lies as its way of lying wants, windows are whole fractals of rows, and every number has its range."""
+    values, source, dst = dict(item.values), item.reads[0], item.dst
+    given = {name: _numbers(values.get(name, default)) for name, default in _WINDOW.items()}
+    (height, width), kernel, pads = given["image"], given["kernel"], given["pads"]
+    first, column, lanes = values.get("first", 0), values.get("column", 0), values.get("channels", 0)
+    g = known[source.buffer]
+    fine = BLOCK_BYTES // g.element_bytes
+    assert isinstance(first, int) and isinstance(column, int) and isinstance(lanes, int)
+    if lanes:
+        flat = g.layout == "ND" and lanes in ((4, 8) if g.element_bytes == 2 else (4, 8, 16)) and lanes < fine
+        lies = flat and source.block is None and source.counts == (height * width * lanes,)
+        depth = kernel[0] * kernel[1] * lanes
+    else:
+        whole = source.block is not None and source.block[0] == 0 and g.shape[0] == height * width
+        lies = g.layout == "NC1HWC0" and whole and source.counts[0] == height * width and source.counts[1] % fine == 0
+        depth = kernel[0] * kernel[1] * source.counts[-1]
+    if not lies:
+        raise Refused("image", f"{height} x {width} pixels are not how {source.buffer} lies", "", item.text)
+    end = column + dst.counts[1]
+    if column % fine or end > depth or (end % fine and end != depth) or dst.counts[0] % FRACTAL:
+        raise Refused("image", f"windows of {dst.counts} from column {column} of {depth}", "", item.text)
+    wide = (width + pads[1] + pads[3] - given["dilation"][1] * (kernel[1] - 1) - 1) // given["stride"][1] + 1
+    ranges = (
+        ((height, width, wide), 1, 32767),
+        ((*kernel, *given["dilation"]), 1, 255),
+        (given["stride"], 1, 63),
+        (pads, 0, 255),
+        ((first,), 0, 32767),
+    )
+    if any(not low <= n <= high for numbers, low, high in ranges for n in numbers):
+        raise Refused("image", "a number that the instruction has no room for", "", item.text)
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    assert isinstance(value, tuple)
+    return value
+
+
+#: What windows are where nothing is said.
+_WINDOW: Mapping[str, tuple[int, ...]] = {
+    "image": (1, 1),
+    "kernel": (1, 1),
+    "stride": (1, 1),
+    "dilation": (1, 1),
+    "pads": (0, 0, 0, 0),
+}
 
 
 def _lanes(t: Touch, known: Mapping[str, Geometry]) -> tuple[int, ...]:

@@ -107,8 +107,11 @@ def columns_of_image(
     block: int,
     rows: tuple[int, int],
     columns: tuple[int, int],
+    value: float = 0,
 ) -> Array:
-    """Windows of an image (height, width, channels) as rows of a matrix; ``rows``, ``columns``: (first, count)."""
+    """Windows of an image (height, width, channels) as rows of a matrix; ``rows``, ``columns``: (first, count).
+
+    ``value`` is what stands outside."""
     height, width, _ = image.shape
     top, left, _, right = pads
     wide = (width + left + right - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
@@ -121,4 +124,4 @@ def columns_of_image(
     x = (pixel % wide * stride[1])[:, None] + kx * dilation[1] - left
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     picked = image[np.where(inside, y, 0), np.where(inside, x, 0), (c1 * block + c0)[None, :]]
-    return np.where(inside, picked, np.zeros((), image.dtype))
+    return np.where(inside, picked, np.asarray(value, image.dtype))

@@ -54,6 +54,14 @@ class State:
         self.tick, self.valid = np.repeat(self.tick, 2)[:count], np.repeat(self.valid, 2)[:count]
         self.readers = {pipe: np.repeat(a, 2)[:count] for pipe, a in self.readers.items()}
 
+    def behind(self, size: int, value: int, owner: int) -> None:
+        """The bytes from ``size`` on have a value from the start, in the name of ``owner``."""
+        self.data[size:] = value
+        if not self.fixed:
+            while size % self.unit:
+                self._refine()
+            self.owner[size // self.unit :], self.valid[size // self.unit :] = owner, _ALL
+
     # -- order ---------------------------------------------------------------------------------------------------
 
     def late_writer(self, where: Where, clock: Clock) -> tuple[int, int] | None:
@@ -97,6 +105,13 @@ class State:
         """Whether some of the bytes were written by nobody, or became undefined."""
         wanted = _ALL if part is None else part
         return bool(((self.valid[where] & wanted) != wanted).any())
+
+    def spoiler(self, where: Where, part: Array | None) -> tuple[int, int] | None:
+        """Who wrote last where bytes are undefined, if anybody did: (pipe, statement number)."""
+        wanted = _ALL if part is None else part
+        at = int(np.argmax((self.valid[where] & wanted) != wanted))
+        pipe = int(self.writer[where][at])
+        return None if pipe < 0 else (pipe, int(self.tick[where][at]))
 
     def foreign(self, where: Where, owner: int) -> tuple[int, int, int] | None:
         """A block that is another buffer's, if there is one: its owner, and who wrote it (pipe, statement number)."""

@@ -9,7 +9,7 @@ from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
 from tilewright.backends.ascend.placed.layout import fractal_columns
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.ir.ranges import POSITIVE_INFINITY
-from tilewright.ir.symbolic import Expr, symbol
+from tilewright.ir.symbolic import Expr, constant, symbol
 
 #: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
 Lanes = tuple[int, tuple[tuple[int, int], ...]]
@@ -48,6 +48,23 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
     if isinstance(x, Block) and isinstance(y, Block):
         return _blocks_meet(x, y, buffer, facts, shared)
     return True
+
+
+def bytes_meet(x: Access, y: Access, buffers: tuple[Buffer, Buffer], facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether accesses to two buffers that share bytes may touch one byte; ``shared`` as of :func:`may_meet`."""
+    a, b = buffers
+    if not isinstance(x, View) or not isinstance(y, View) or a.slots > 1 or b.slots > 1:
+        return True
+    unit = min(a.element_bytes, b.element_bytes)
+    return _views_meet(_in_units(x, a, unit), _in_units(y, b, unit), facts, shared)
+
+
+def _in_units(v: View, buffer: Buffer, unit: int) -> View:
+    """``v`` in units of ``unit`` bytes from the beginning of the memory."""
+    size = buffer.element_bytes // unit
+    dims = tuple((count, stride * size) for count, stride in v.dims)
+    inner = ((constant(size), constant(1)),) if size > 1 else ()
+    return View(v.buffer, v.offset * size + buffer.address // unit, (*dims, *inner))
 
 
 def apart_in_turn(x: Access, y: Access, loop: tuple[str, int], facts: Facts, shared: frozenset[str]) -> bool:

@@ -21,7 +21,13 @@ from tilewright.backends.ascend.placed.form import (
     View,
     counter,
 )
-from tilewright.backends.ascend.synchronization.conflict import apart_in_turn, may_meet, memories_meet, slot_distances
+from tilewright.backends.ascend.synchronization.conflict import (
+    apart_in_turn,
+    bytes_meet,
+    may_meet,
+    memories_meet,
+    slot_distances,
+)
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.touched import Touched, touched
 from tilewright.ir.symbolic import constant, symbol
@@ -184,8 +190,12 @@ class _Finder:
     def _met_in(self, x: Access, y: Access, loops: tuple[str, ...]) -> _Meeting | None:
         """How two accesses meet in a body within ``loops``."""
         bx, by, common = self.buffers[x.buffer], self.buffers[y.buffer], len(loops)
-        near = bx is not by or may_meet(x, y, bx, self.facts, self.fixed | set(loops))
-        depth = self._carried(x, y, loops) if bx is by else common
+        if bx is by:
+            near = may_meet(x, y, bx, self.facts, self.fixed | set(loops))
+            depth = self._carried(x, y, loops)
+        else:
+            near = bytes_meet(x, y, (bx, by), self.facts, self.fixed | set(loops))
+            depth = common if bytes_meet(x, y, (bx, by), self.facts, self.fixed) else 0
         turn = self._turn(x, y, loops)
         near = near and not turn
         if (not near and not depth) or (turn is not None and turn < 0):

@@ -401,7 +401,9 @@ struct LoadData3DParamsV2 {
           enTranspose(enTransposeIn), enSmallK(enSmallKIn), padValue(padValueIn)
     {
         std::copy(padListIn, padListIn + 4, padList);
-        if (strideW > 63 || strideH > 63 || l1H > 32767 || l1W > 32767 || mStartPt > 32767 || enTranspose || enSmallK) {
+        const bool none = l1H == 0 || l1W == 0 || strideW == 0 || strideH == 0 || filterW == 0 || filterH == 0;
+        const bool large = strideW > 63 || strideH > 63 || l1H > 32767 || l1W > 32767 || mStartPt > 32767;
+        if (none || large || mExtension % 16 != 0 || enTranspose || enSmallK) {
             model::refuse("an image of %u x %u with strides %u and %u", l1H, l1W, strideH, strideW);
         }
     }
@@ -418,24 +420,27 @@ void LoadData(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LoadDa
 {
     dst.in(Hardware::L0A, "LoadData"), src.in(Hardware::L1, "LoadData");
     dst.starts_at(512, "LoadData"), src.starts_at(32, "LoadData");
-    const int64_t size = sizeof(T), c0 = 32 / size, deep = (p.kExtension + c0 - 1) / c0;
+    // With 4, 8 or (of bytes) 16 channels a pixel is that wide, and there is one plane.
+    const int64_t size = sizeof(T), fine = 32 / size, deep = (p.kExtension + fine - 1) / fine;
+    const bool few = p.channelSize == 4 || p.channelSize == 8 || (p.channelSize == 16 && size == 1);
+    const int64_t c0 = few ? int64_t(p.channelSize) : fine;
     const int64_t reach = (p.filterW - 1) * p.dilationFilterW + 1;
     const int64_t wide = (p.l1W + p.padList[0] + p.padList[1] - reach) / p.strideW + 1;
-    if (p.kStartPt % c0 != 0 || p.channelSize % c0 != 0) {
+    if (p.kStartPt % fine != 0 || p.channelSize % c0 != 0) {
         model::refuse("windows from column %u of %u channels", p.kStartPt, p.channelSize);
     }
     for (int64_t i = 0; i < p.mExtension; ++i) {
         const int64_t pixel = p.mStartPt + i;
-        for (int64_t k = 0; k < deep * c0; ++k) {
+        for (int64_t k = 0; k < p.kExtension; ++k) {
             const int64_t column = p.kStartPt + k, point = column / c0 % (p.filterH * p.filterW);
             const int64_t y = pixel / wide * p.strideH + point / p.filterW * p.dilationFilterH - p.padList[2];
             const int64_t x = pixel % wide * p.strideW + point % p.filterW * p.dilationFilterW - p.padList[0];
             const int64_t plane = column / c0 / (p.filterH * p.filterW);
             T lane = p.padValue;
             if (y >= 0 && y < p.l1H && x >= 0 && x < p.l1W && plane * c0 < p.channelSize) {
-                lane = *src.at(src.byte + ((plane * p.l1H + y) * p.l1W + x) * 32 + column % c0 * size);
+                lane = *src.at(src.byte + ((plane * p.l1H + y) * p.l1W + x) * c0 * size + column % c0 * size);
             }
-            *dst.at(dst.byte + ((i / 16 * deep + k / c0) * 16 + i % 16) * 32 + k % c0 * size) = lane;
+            *dst.at(dst.byte + ((i / 16 * deep + k / fine) * 16 + i % 16) * 32 + k % fine * size) = lane;
         }
     }
 }

@@ -148,6 +148,16 @@ public:
         return base_ + i;
     }
 
+    // The same where a transfer moves whole blocks of 32 bytes: the last one may end behind the tensor.
+    T* in_blocks(int64_t index) const
+    {
+        const int64_t i = offset_ + index, per = 32 / static_cast<int64_t>(sizeof(T));
+        if (i < 0 || i >= (size_ + per - 1) / per * per) {
+            model::refuse("element %lld of a global tensor of %lld", (long long)i, (long long)size_);
+        }
+        return base_ + i;
+    }
+
 private:
     T* base_ = nullptr;
     int64_t size_ = 0, offset_ = 0;

@@ -143,11 +143,16 @@ void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataC
     if (dst.where != Hardware::UB) {
         dst.in(Hardware::L1, "DataCopy");
     }
+    if (dst.where == Hardware::UB && (p.blockCount < 1 || p.blockCount > 4095 || p.blockLen < 1)) {
+        model::refuse("a transfer of %u runs of %u blocks", p.blockCount, p.blockLen);
+    }
     const int64_t size = sizeof(T), per = 32 / size;
+    const bool fused = model::core().kind == model::Kind::Fused;
     for (int64_t block = 0; block < p.blockCount; ++block) {
+        const int64_t from = block * (p.blockLen + p.srcGap) * per;
         for (int64_t i = 0; i < p.blockLen * per; ++i) {
             *dst.at(dst.byte + block * (p.blockLen + p.dstGap) * 32 + i * size) =
-                *src.at(block * (p.blockLen + p.srcGap) * per + i);
+                *(fused ? src.in_blocks(from + i) : src.at(from + i));
         }
     }
 }
@@ -157,10 +162,13 @@ void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataC
 {
     src.in(Hardware::UB, "DataCopy");
     src.starts_at(32, "DataCopy");
+    if (p.blockCount < 1 || p.blockCount > 4095 || p.blockLen < 1) {
+        model::refuse("a transfer of %u runs of %u blocks", p.blockCount, p.blockLen);
+    }
     const int64_t size = sizeof(T), per = 32 / size;
     for (int64_t block = 0; block < p.blockCount; ++block) {
         for (int64_t i = 0; i < p.blockLen * per; ++i) {
-            *dst.at(block * (p.blockLen + p.dstGap) * per + i) =
+            *dst.in_blocks(block * (p.blockLen + p.dstGap) * per + i) =
                 *src.at(src.byte + block * (p.blockLen + p.srcGap) * 32 + i * size);
         }
     }
