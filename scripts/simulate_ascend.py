@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends import ascend
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
@@ -118,7 +119,8 @@ def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: in
         value = "acc[m, n]" if group else "acc[m, n] * f32(S[n])"
         shape = f"{depth // group}, {columns}" if group else str(columns)
         sizes = {"k": depth, "n": columns, "most": 16 if rows <= 16 else 65536}
-        return parse_kernel(NARROW.format(dtype=dtype, shape=shape, operand=operand, value=value, **sizes))
+        text = NARROW.format(dtype=dtype, shape=shape, operand=operand, value=value, **sizes)
+        return merged_groups(parse_kernel(text))  # as the backend prepares it
 
     by = f"groups of {group}" if group else "columns"
     return Case(name, f"{rows}x{columns}x{depth} f16 x {dtype} by {by}", kernel, {"M": rows})

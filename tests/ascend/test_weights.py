@@ -44,6 +44,15 @@ FORMS = {
         "acc[m, n]",
     ),
 }
+COLUMNS_OF_FEW_ROWS = {
+    "t": "f16",
+    "w": "i8",
+    "k": 320,
+    "n": 96,
+    "more": "S: const[f16[96]], ",
+    "operand": "B[k, n]",
+    "value": "acc[m, n] * f32(S[n])",
+}
 #: Element types, the form, and sizes: whole and ragged slices of depth, columns that end inside a fractal.
 CASES = (
     ("f16", "i8", "columns", 320, 96),
@@ -146,3 +155,14 @@ def test_words_hold_quarters_of_a_slice_on_a_fused_core() -> None:
         placed("f16", "i4", "zeros", 256, 112, "ascend:310p3")
     ops = {n.op for n in statements(program.body) if isinstance(n, Instruction)}
     assert {"shift_left", "shift_right", "ub2l1"} <= ops and "widen" not in ops
+
+
+def test_scales_of_columns_go_into_the_weights_of_many_rows() -> None:
+    trial, _ = placed("f16", "i8", "columns", 320, 96)
+    merged = merged_groups(trial.kernel)
+    assert merged != trial.kernel and merged_groups(merged) == merged
+    values, dims = trial.values(), {"M": 40}
+    compared = compare("C", run_lowered(merged, values, dims)["C"], run_lowered(trial.kernel, values, dims)["C"])
+    assert compared.ok, str(compared)
+    few = parse_kernel(PRODUCT.format(**COLUMNS_OF_FEW_ROWS).replace("M <= 512", "M <= 16"))
+    assert merged_groups(few) == few
