@@ -18,9 +18,7 @@ from models import zoo  # noqa: E402 (a folder of the checkout, not of the packa
 
 Array = np.ndarray[Any, Any]
 #: Methods that take ranges from samples.
-_CALIBRATED = frozenset(["int8", "smoothquant"])
-#: Methods that need samples but for plain rounding.
-_SETTINGS: Mapping[str, Mapping[str, Any]] = {"int4": {"algorithm": "rtn"}}
+_CALIBRATED = frozenset(["int8", "int4", "smoothquant"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +39,7 @@ def prepared(name: str, precision: str, target: str, folder: Path) -> Prepared:
     feeds = [model.make_feed(batch, length, seed) for seed, (batch, length) in enumerate(model.checks[:2])]
     for method in precision.split("+") if precision != "fp32" else ():
         data = feeds if method in _CALIBRATED else None
-        quantized = tw.quantize(
-            path, method=method, calibration=data, settings=_SETTINGS.get(method), targets=(target,)
-        )
+        quantized = tw.quantize(path, method=method, calibration=data, targets=(target,))
         path = folder / f"{method}.onnx"
         quantized.save(path)
     return Prepared(model, original, path, feeds)
