@@ -44,7 +44,8 @@ sys.path.insert(0, str(ROOT))
 
 from resumable_table import Table  # noqa: E402 (beside this file)
 
-from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu  # noqa: E402
+from tests.ascend.convolutions import Convolution  # noqa: E402
+from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu  # noqa: E402
 
 HEAD = (
     *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "busiest pipe", "from DRAM", "blocks"),
@@ -139,12 +140,17 @@ def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth:
     return Case(name, sizes, lambda: flash_attention("f16", depth=depth, mask=mask), dims)
 
 
-def convolution(name: str, batch: int, pixels: int, inputs: int, outputs: int) -> Case:
-    """A 3 x 3 convolution with residual and ReLU on channels-last images."""
-    kernel = lambda: conv3x3_residual_relu(pixels, pixels, inputs, outputs, "f16")  # noqa: E731
-    return Case(name, f"{batch}x{pixels}x{pixels}x{inputs} to {outputs} f16", kernel, {"B": batch})
+def convolution(name: str, batch: int, sizes: Convolution) -> Case:
+    """A convolution with bias and ReLU as lowering makes it; the input of a model has its channels first."""
+    image, window = "x".join(map(str, sizes.image)), "x".join(map(str, sizes.kernel))
+    stride = f" / {sizes.stride[0]}" if sizes.stride != (1, 1) else ""
+    more = " + residual" if sizes.residual else ""
+    told = f"{batch}x{image}x{sizes.channels} to {sizes.filters}, {window}{stride}{more} {sizes.dtype}"
+    return Case(name, told, sizes.build, {"batch": batch})
 
 
+#: The first layer of a ResNet, on the input of the model.
+FIRST = Convolution((224, 224), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False)
 #: Layers of known models at sizes that are run: 8 x 128 tokens of BERT, prefill and one token of Llama-7B.
 LAYERS: tuple[Case, ...] = (
     product(4096, 4096, 4096, name="matmul"),
@@ -153,8 +159,16 @@ LAYERS: tuple[Case, ...] = (
     dense("bert-up", 1024, 3072, 768),
     product(1024, 768, 3072, name="bert-down"),
     attention("bert-attention", 8, 12, 128, 128, 64, "additive"),
-    convolution("resnet50-conv", 8, 56, 64, 64),
-    convolution("resnet50-conv", 8, 14, 256, 256),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64, residual=True)),
+    convolution("resnet50-conv", 8, Convolution((28, 28), 128, 128)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256)),
+    convolution("resnet50-conv", 8, Convolution((7, 7), 512, 512)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256, dtype="i8", outside=-128)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 128, 128, stride=(2, 2))),
+    convolution("resnet50-first", 8, FIRST),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 256, (1, 1), pads=(0, 0, 0, 0), residual=True)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 1024, 256, (1, 1), pads=(0, 0, 0, 0))),
     product(512, 4096, 4096, name="llama-projection"),
     product(512, 11008, 4096, name="llama-up"),
     product(512, 4096, 11008, name="llama-down"),
