@@ -91,8 +91,11 @@ def statement_text(
         case Barrier():
             return f"barrier {node.pipe}  # edge {node.edge}"
         case Read():
+            swap = " with {} for {}".format(*reversed(node.swap)) if node.swap is not None else ""
+            add = f" plus {name(node.add)}" if node.add is not None else ""
+            bad = f" else {node.bad}" if node.bad else ""
             wrap = f" wrapping by {name(node.wrap)}" if node.wrap is not None else ""
-            return f"{node.var} = read {_operand(node.source, name)}{wrap} below {name(node.limit)}"
+            return f"{node.var} = read {_operand(node.source, name)}{swap}{add}{wrap} below {name(node.limit)}{bad}"
         case Let():
             return f"{node.var} = {name(node.value)} below {name(node.limit)}"
     parts = [_operand(node.dst, name), *(_operand(s, name) for s in node.srcs)]

@@ -56,7 +56,9 @@ def facts_of(placed: Placed) -> Facts:
                 known[node.var] = Range(low, high if high == POSITIVE_INFINITY else max(low, high - 1))
                 known[counter(node.var)] = Range(0)
                 walk(node.body)
-            elif isinstance(node, Read | Let):
+            elif isinstance(node, Read):
+                known[node.var] = Range(node.bad, max(0, bounds(node.limit, known)[1] - 1))
+            elif isinstance(node, Let):
                 known[node.var] = Range(0, max(0, bounds(node.limit, known)[1] - 1))
 
     walk(placed.body)
