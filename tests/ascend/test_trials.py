@@ -108,6 +108,7 @@ PRODUCTS = {
     "left turned": product_kernel("f16", "k, m", "n, k", wide="f32", result="f32", value="acc[m, n] * f32(2.0)"),
     "both turned": product_kernel("bf16", "k, m", "k, n", wide="f32", result="bf16", value="bf16(sigmoid(acc[m, n]))"),
     "int8": product_kernel("i8", "m, k", "n, k", wide="i32", result="i32", value="acc[m, n]"),
+    "fp32 turned": product_kernel("f32", "m, k", "k, n", wide="", result="f32", value="acc[m, n]"),
     "fp32": product_kernel("f32", "m, k", "n, k", wide="", result="f32", value="acc[m, n]"),
 }
 
