@@ -28,6 +28,8 @@ class Case:
     columns: int = 0
     batch: int = 2
     target: str = "ascend:910b3"
+    slices: int = 0
+    depth: int = 0
 
 
 FUSED = "ascend:310p3"
@@ -57,6 +59,8 @@ CASES = {
     "an axis of images": Case(Convolution((10, 8), merged=False), 16, 16),
     "residual": Case(Convolution((10, 8), residual=True), 40),
     "no padding": Case(Convolution((10, 10), pads=(0, 0, 0, 0)), 16),
+    "pieces of the weights": Case(Convolution((6, 8), channels=32), 16, 16, depth=112),
+    "slices of the channels": Case(Convolution((6, 8), channels=64), 16, 16, slices=32, depth=80),
     "int8": Case(Convolution((10, 12), channels=32, dtype="i8", outside=-128), 30),
     "int8 of 64 channels": Case(Convolution((8, 8), channels=64, filters=48, dtype="i8", outside=5), 16, 16),
     "int8 of few channels": Case(
@@ -75,7 +79,9 @@ def _placed() -> Mapping[str, tuple[Trial, Placed]]:
     """Every case, placed, under a name of its own."""
     made = {}
     for n, (name, case) in enumerate(CASES.items()):
-        trial, placed = case.convolution.placed(case.target, case.pixels, case.columns)
+        trial, placed = case.convolution.placed(
+            case.target, case.pixels, case.columns, slices=case.slices, depth=case.depth
+        )
         made[name] = trial, replace(placed, kernel=replace(placed.kernel, name=f"convolution_{n}"))
     return made
 
