@@ -218,11 +218,11 @@ class Context:
 
         kernel = self.scheduled.kernel
         for axis in kernel.axes:
-            if bounds(axis.extent, dict(kernel.facts))[0] < 1:
+            if axis.name in _never_cut(self.scheduled.body) and bounds(axis.extent, dict(kernel.facts))[0] < 1:
                 raise UnsupportedError(
                     "ascend-empty",
                     where=f"kernel {kernel.name} on {self.target.spelling}",
-                    cause=f"axis {axis.name} may be empty",
+                    cause=f"axis {axis.name}, which is reduced or taken whole, may be empty",
                     fix="give the sizes of the inputs a lower bound of 1, or run this kernel on the host",
                 )
         nests = nests_of(self.scheduled.body, kernel.name)
@@ -375,6 +375,24 @@ class Context:
         self.tree.frames.pop()
         loop = Loop(node.var, self.expr(node.lo), self.expr(node.hi), self.expr(step(node)), tuple(frame.nodes))
         self.tree.top.nodes.append(loop)
+
+
+def _never_cut(body: Sequence[Node]) -> set[str]:
+    """Axes of what is computed that no block loop goes along: where one of those that do is empty nothing runs."""
+    found: set[str] = set()
+
+    def visit(nodes: Sequence[Node], cut: frozenset[str]) -> None:
+        for node in nodes:
+            match node:
+                case For():
+                    visit(node.body, cut | {node.axis} if node.kind == "block" else cut)
+                case Compute():
+                    found.update(set(node.axes) - cut, node.reduce.axes if node.reduce is not None else ())
+                case Write():
+                    found.update(set(node.axes) - cut)
+
+    visit(body, frozenset())
+    return found
 
 
 def _valid(r: AxisRange) -> Expr:
