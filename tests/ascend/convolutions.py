@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends.ascend.placed.form import Placed
-from tilewright.backends.ascend.placing.convolution import RESIDENT
+from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.schedule import Loop
 from tilewright.kernel.tile import Define, Kernel
 
 from tests.ascend.trials import Trial, targets
@@ -105,16 +106,22 @@ class Convolution:
             )
         )
 
-    def placed(self, target: str = "ascend:910b3", pixels: int = 0, columns: int = 0) -> tuple[Trial, Placed]:
-        """Placed under the first schedule with a tile of that many ``pixels`` and ``columns`` (0: any)."""
+    def placed(
+        self, target: str = "ascend:910b3", pixels: int = 0, columns: int = 0, *, slices: int = 0, depth: int = 0
+    ) -> tuple[Trial, Placed]:
+        """Placed under the first schedule with a tile of ``pixels`` and ``columns`` (0: any), ``slices`` of so many
+        channels, and weights in pieces of ``depth``."""
         kernel = self.build()
         define = next(s for s in kernel.body if isinstance(s, Define))
         schedule = next(iter(convolution_schedules(kernel, define, targets()[target])))
         sizes = {loop.axis: loop.size for loop in schedule.loops}
         sizes |= {"m": pixels or sizes["m"], "n": columns or sizes["n"]}
         loops = tuple(replace(loop, size=sizes[loop.axis]) for loop in schedule.loops)
-        extra = tuple(e for e in schedule.extra if e[0] != RESIDENT or sizes["n"] >= self.filters)
-        schedule = replace(schedule, loops=loops, extra=extra)
+        extra = tuple(e for e in schedule.extra if e[0] != RESIDENT or (sizes["n"] >= self.filters and not depth))
+        if depth:
+            extra = ((DEPTH, depth),)
+        reduce = (Loop("c", slices, "pipeline"),) if slices else schedule.reduce
+        schedule = replace(schedule, loops=loops, extra=extra, reduce=reduce)
         return Trial(kernel, schedule, {"batch": 2}), place(apply(kernel, schedule), targets()[target])
 
     def reference(self, values: Mapping[str, Array]) -> Array:

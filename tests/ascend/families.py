@@ -15,6 +15,7 @@ from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import ScheduleError
 from tilewright.kernel.tile import Kernel
 
+from tests.ascend.convolutions import Convolution
 from tests.ascend.trials import TRIALS, Trial, placed, targets
 from tests.ascend.verdicts import Subject
 
@@ -116,6 +117,16 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "gelu": (GELU, ({"M": 11},)),
     "quantized": (QUANTIZED, ({"M": 330},)),
 }
+#: Convolutions with their tiles of pixels and columns, slices of channels, and pieces of weights: an image whose rows
+#: windows share, under slices and pieces; and one whose channels lie apart, which vector cores put together.
+WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
+    "windows": (Convolution((24, 8), 64), {"pixels": 96, "columns": 16, "slices": 32, "depth": 208}, {"batch": 2}),
+    "planes": (
+        Convolution((12, 16), 3, 16, stride=(2, 2), planar=True, merged=False),
+        {"pixels": 16},
+        {"batch": 3},
+    ),
+}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
 
@@ -136,6 +147,7 @@ def parsed(text: str) -> Kernel:
 def subjects() -> Mapping[str, Callable[[], Subject]]:
     """A maker for each family, so that one family can be had without the others. It raises what placing raises."""
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
+    made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
     return made | {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
 
 
@@ -143,6 +155,13 @@ def _trial(name: str) -> Subject:
     trial = TRIALS[name]
     sizes = (trial.dims, *MORE.get(name, ()))
     return Subject(name, placed(name), tuple((trial.inputs(dims), dims) for dims in sizes))
+
+
+@lru_cache(maxsize=2)
+def _windows(name: str) -> Subject:
+    convolution, tiles, dims = WINDOWS[name]
+    trial, done = convolution.placed("ascend:910b3", **tiles)
+    return Subject(name, done, ((trial.inputs(dims), dims),))
 
 
 @lru_cache(maxsize=8)

@@ -27,8 +27,12 @@ class Case:
     pixels: int = 0
     columns: int = 0
     batch: int = 2
+    target: str = "ascend:910b3"
+    slices: int = 0
+    depth: int = 0
 
 
+FUSED = "ascend:310p3"
 CASES = {
     "3x3": Case(Convolution()),
     "tiles of rows": Case(Convolution((14, 12), filters=48), 24, 16, 3),
@@ -55,10 +59,16 @@ CASES = {
     "an axis of images": Case(Convolution((10, 8), merged=False), 16, 16),
     "residual": Case(Convolution((10, 8), residual=True), 40),
     "no padding": Case(Convolution((10, 10), pads=(0, 0, 0, 0)), 16),
+    "pieces of the weights": Case(Convolution((6, 8), channels=32), 16, 16, depth=112),
+    "slices of the channels": Case(Convolution((6, 8), channels=64), 16, 16, slices=32, depth=80),
     "int8": Case(Convolution((10, 12), channels=32, dtype="i8", outside=-128), 30),
     "int8 of 64 channels": Case(Convolution((8, 8), channels=64, filters=48, dtype="i8", outside=5), 16, 16),
     "int8 of few channels": Case(
         Convolution((8, 8), channels=16, filters=24, dtype="i8", outside=-7, stride=(2, 2)), 4
+    ),
+    "fused core": Case(Convolution((14, 12), channels=32, residual=True), 24, target=FUSED),
+    "fused core, channels first": Case(
+        Convolution((12, 16), 3, 16, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False), 16, target=FUSED
     ),
     "bf16": Case(Convolution((10, 10), dtype="bf16"), 20),
 }
@@ -69,15 +79,17 @@ def _placed() -> Mapping[str, tuple[Trial, Placed]]:
     """Every case, placed, under a name of its own."""
     made = {}
     for n, (name, case) in enumerate(CASES.items()):
-        trial, placed = case.convolution.placed(pixels=case.pixels, columns=case.columns)
+        trial, placed = case.convolution.placed(
+            case.target, case.pixels, case.columns, slices=case.slices, depth=case.depth
+        )
         made[name] = trial, replace(placed, kernel=replace(placed.kernel, name=f"convolution_{n}"))
     return made
 
 
-@lru_cache(maxsize=1)
-def _emitted() -> modelled.Modelled:
-    """The Ascend C of all cases, compiled together."""
-    return modelled.build([placed for _, placed in _placed().values()])
+@lru_cache(maxsize=2)
+def _emitted(target: str) -> modelled.Modelled:
+    """The Ascend C of all cases of a target, compiled together."""
+    return modelled.build([p for name, (_, p) in _placed().items() if CASES[name].target == target])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -96,7 +108,7 @@ def test_simulated_proved_and_emitted(name: str) -> None:
     else:
         error = np.abs(got.reshape(want.shape).astype(np.float32) - want.astype(np.float32)).max()
         assert error <= 5e-3 * np.abs(want.astype(np.float32)).max()
-    emitted, _ = _emitted().run(placed, inputs, dims, 2)
+    emitted, _ = _emitted(case.target).run(placed, inputs, dims, 2)
     assert modelled.same_bits(emitted["y0"], got)
 
 

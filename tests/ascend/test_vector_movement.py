@@ -128,6 +128,19 @@ MOVES: dict[str, Case] = {
     Y[m, n] = (X[m - 2, n] or 200)""",
         [{"M": 1, "N": 1}, {"M": 30, "N": 20}],
     ),
+    "depthwise convolution of bytes": (
+        """def k(X: i8[B, 8, 8, C], W: const[i8[C, 1, 3, 3]], Y: out[f32[B, 8, 8, C]]):
+    where(1 <= B <= 3, 1 <= C <= 40)
+    b: B
+    h: 8
+    w: 8
+    c: C
+    k: 3
+    l: 3
+    t[b, h, w, c] = sum((k, l), i32((X[b, h + k - 1, w + l - 1, c] or -7)) * i32(W[c, 0, k, l]))
+    Y[b, h, w, c] = f32(t[b, h, w, c])""",
+        [{"B": 2, "C": 20}],
+    ),
     "depthwise convolution": (
         """def k(X: f32[B, 8, 8, C], W: const[f32[C, 1, 3, 3]], Y: out[f32[B, 8, 8, C]]):
     where(1 <= B <= 3, 1 <= C <= 40)
@@ -177,6 +190,7 @@ QUICK = (
         "largest of windows",
         "largest of windows of bytes",
         "padded rows of bytes",
+        "depthwise convolution of bytes",
         "interleaved rotary embedding",
         "positions",
     ),

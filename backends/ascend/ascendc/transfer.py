@@ -326,11 +326,18 @@ def flat_to_l1_memory(program: Program, node: Instruction, unit: int) -> None:
 
 
 def ub2l1(program: Program, node: Instruction) -> None:
-    """Rows of the unified buffer of a fused core into fractals of L1: a column of blocks at a time."""
+    """Rows of the unified buffer of a fused core into fractals of L1, by columns of blocks; or a run of blocks."""
     dst, src = node.dst, node.reads[0]
-    assert isinstance(dst, Block)
     code, b = program.code, program.buffer(dst.buffer)
     c0 = BLOCK_BYTES // b.element_bytes
+    if isinstance(dst, View) and isinstance(src, View):
+        if len(dst.dims) > 1 or len(src.dims) > 1 or divisor(dst.dims[0][0], code.ranges) % c0:
+            raise program.refuse(f"{src.buffer} to {dst.buffer} in blocks of 32 bytes")
+        blocks = code.value(dst.dims[0][0] // c0, f"{program.tensor[dst.buffer]}_blocks")
+        to, source = program.at(dst, dst.offset), program.at(src, src.offset)
+        code.line(f"DataCopy({to}, {source}, DataCopyParams(1, {blocks}, 0, 0));")
+        return
+    assert isinstance(dst, Block)
     if not isinstance(src, View) or src.dims[-1][1] != 1 or len(src.dims) > 2:
         raise program.refuse(f"{src.buffer} into L1")
     rows, pitch = src.dims[0] if len(src.dims) > 1 else (as_expr(1), as_expr(c0))

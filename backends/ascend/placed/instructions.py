@@ -67,6 +67,7 @@ Arithmetic:
   rounds to nearest even; i32 → f16 takes ``scale``, rounded to f16, as ``deq`` does.
 - ``copy_nz`` moves blocks of 32 bytes: a view of ``(columns / c, rows, c)`` with c = 32 / size into a block, or a
   view to a view of an ND buffer.
+- ``ub2l1`` goes from rows of a view to a block, or from a run of whole blocks of 32 bytes to one in an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
   into L0A with it, each fractal is turned, which only 16-bit types can do.
 - ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where

@@ -63,10 +63,10 @@ def convolve(cube: CubePart, node: Compute, w: Windows) -> None:
         return
     frame = Frame(c.tree.variable(f"{node.tile}_l1"))
     at = symbol(frame.var)
-    end = at + piece if depth % piece == 0 else minimum(at + piece, depth)
+    length = constant(piece) if depth % piece == 0 else minimum(piece, depth - at)
     c.tree.frames.append(frame)
-    weights = _stage_weights(c, w, frame, at, end - at if depth % piece else constant(piece))
-    _pieces(cube, total, w, image, weights, frame, (at, end), begun)
+    weights = _stage_weights(c, w, frame, at, length)
+    _pieces(cube, total, w, image, weights, frame, (at, length), begun)
     c.tree.frames.pop()
     c.tree.top.nodes.append(Loop(frame.var, ZERO, constant(depth), constant(piece), tuple(frame.nodes)))
 
@@ -150,21 +150,22 @@ def _pieces(
     span: tuple[Expr, Expr],
     begun: Expr,
 ) -> None:
-    """Elements ``span`` of a row of windows in pieces that fit half of L0A and of L0B."""
+    """``span`` = (first, count) of a row of windows in pieces that fit half of L0A and of L0B."""
     c = cube.context
-    length = span[1] - span[0]
+    first, length = span
     most = length.value if length.is_constant else int(c.scheduled.schedule.option(DEPTH, 0))
     rows, columns = round_up(c.lanes(w.rows), FRACTAL), c.lanes(w.columns)
     piece = _even(most, cube.inner_piece(rows, columns, most, w.load.dtype), w.fine)
-    if most <= piece and length.is_constant:
-        _product(cube, total, w, image, weights, around, (span[0], length), begun + span[0], most)
+    if most <= piece:
+        _product(cube, total, w, image, weights, around, span, begun + first, most)
         return
+    # Counted from the beginning of a piece of the weights, so that it is seen to run at least once.
     frame = Frame(c.tree.variable(f"{total.buffer}_l0"))
     at = symbol(frame.var)
     whole = length.is_constant and length.value % piece == 0
-    count = constant(piece) if whole else minimum(piece, span[1] - at)
-    _product(cube, total, w, image, weights, frame, (at, count), begun + at, piece)
-    around.nodes.append(Loop(frame.var, span[0], span[1], constant(piece), tuple(frame.nodes)))
+    count = constant(piece) if whole else minimum(piece, length - at)
+    _product(cube, total, w, image, weights, frame, (first + at, count), begun + first + at, piece)
+    around.nodes.append(Loop(frame.var, ZERO, length, constant(piece), tuple(frame.nodes)))
 
 
 def _even(length: int, most: int, fine: int) -> int:

@@ -175,6 +175,10 @@ class Loads(Casts):
         source = View(load.tensor, offset, (*zip(counts, (strides[a] for a in axes), strict=True), one))
         dst = self._rows_of(strip)
         c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+        if load.dtype in (DType.I8, DType.U8):  # bytes are gathered as f16
+            wide = Strip(self.buffer(f"{load.tensor}_wide", spread, DType.F16, frame), spread, DType.F16)
+            c.tree.emit(frame, "cast", "vector", "V", self._rows_of(wide), dst)
+            strip, dtype = wide, DType.F16
         if dtype.bits not in (16, 32):
             return strip  # for a write that goes element by element
         size = dtype.bits // 8
@@ -195,6 +199,8 @@ class Loads(Casts):
         present, outside = constant(1), False
         for original, i, size in zip(self._indices(load)[0], index, shape, strict=True):
             if original is not None:
+                if any(original == symbol(a.name) and a.extent == size for a in c.scheduled.kernel.axes):
+                    continue  # lanes that are read are those of the axis
                 low, high = bounds(original, facts)
                 if low >= 0 and bounds(size - original, facts)[0] > 0 and high < bounds(size, c.scope.facts)[0]:
                     continue

@@ -144,7 +144,7 @@ def _transfer(item: Item, node: Instruction, known: Mapping[str, Geometry], targ
             raise Refused("transfer", f"{sizes[0]} rows {sizes[2]} elements apart into {height}", "", item.text)
     elif op == "fixpipe" and (source.counts[0] > _FIXPIPE[0] or source.counts[1] > _FIXPIPE[1]):
         raise Refused("transfer", f"{source.counts} beyond {_FIXPIPE}", "", item.text)
-    elif op == "copy_nz" and (dst.counts[-1] * known[dst.buffer].element_bytes) % BLOCK_BYTES:
+    elif (op == "copy_nz" or (op == "ub2l1" and dst.block is None)) and _broken(dst, known):
         raise Refused("transfer", f"rows of {dst.counts[-1]} elements are no blocks of 32 bytes", "", item.text)
     elif op == "drain" and (len(dst.counts) != 3 or dst.strides[1:] != (FRACTAL, 1) or dst.counts[2] != FRACTAL):
         raise Refused("transfer", "sums leave L0C in whole fractals here", "", item.text)
@@ -158,6 +158,11 @@ def _run(a: Touch, b: Touch) -> int:
             break
         lanes *= n
     return lanes
+
+
+def _broken(t: Touch, known: Mapping[str, Geometry]) -> bool:
+    """Whether rows end inside a block of 32 bytes."""
+    return bool(t.counts[-1] * known[t.buffer].element_bytes % BLOCK_BYTES)
 
 
 def _product(item: Item, target: Target) -> None:
