@@ -12,7 +12,7 @@ from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import schedules
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
-from tilewright.kernel.schedule import ScheduleError
+from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Kernel
 
 from tests.ascend.convolutions import Convolution
@@ -59,6 +59,26 @@ def gather(table: f16[V, 64], ids: i64[M], Y: out[f16[M, 64]]):
     m: M
     n: 64
     Y[m, n] = table[ids[m], n]
+"""
+
+SCATTER = """
+@kernel
+def scatter(past: f16[B, 2, 48, 16], new: f16[B, 2, 3, 16], ids: i64[B], Y: out[f16[B, 2, 48, 16], past]):
+    where(1 <= B <= 512)
+    b: B
+    h: 2
+    s: 3
+    d: 16
+    Y[b, h, ids[b] + index(s), d] = f16(f32(new[b, h, s, d]) * f32(0.5))
+"""
+
+ELEMENTS = """
+@kernel
+def elements(table: f32[V, 16], ids: i64[M, 16], Y: out[f32[M, 16]]):
+    where(1 <= V <= 1024, 1 <= M <= 160)
+    m: M
+    n: 16
+    Y[m, n] = table[select(ids[m, n] < i64(0), ids[m, n] + index(V), ids[m, n]), n]
 """
 
 REDUCTION = """
@@ -112,6 +132,8 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "rms norm": (RMS_NORM, ({"M": 1750},)),
     "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
     "gather": (GATHER, ({"V": 20, "M": 130},)),
+    "scatter": (SCATTER, ({"B": 130},)),
+    "elements": (ELEMENTS, ({"V": 20, "M": 23},)),
     "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
     "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
     "gelu": (GELU, ({"M": 11},)),
@@ -127,6 +149,8 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
         {"batch": 3},
     ),
 }
+#: Blocks of those that would be slow with the blocks that a build takes.
+BLOCKS: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
 
@@ -168,21 +192,22 @@ def _windows(name: str) -> Subject:
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
     kernel = parsed(text)
-    trial, done = _first(kernel, sizes[0])
+    trial, done = _first(kernel, sizes[0], BLOCKS.get(name))
     runs = []
     for dims in sizes:
         inputs = trial.inputs(dims)
         for p in kernel.params:
             if p.name == "ids":
-                inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
+                rows = dims.get("V", 40)
+                inputs[p.name] = np.random.default_rng(0).integers(0, rows, inputs[p.name].shape)
         runs.append((inputs, dims))
     return Subject(name, done, tuple(runs))
 
 
-def _first(kernel: Kernel, dims: Sizes) -> tuple[Trial, Placed]:
+def _first(kernel: Kernel, dims: Sizes, given: Schedule | None = None) -> tuple[Trial, Placed]:
     target = targets()["ascend:910b3"]
     problem: ScheduleError | None = None
-    for schedule in islice(schedules(kernel, target), _TRIED):
+    for schedule in [given] if given else islice(schedules(kernel, target), _TRIED):
         try:
             return Trial(kernel, schedule, dims), place(apply(kernel, schedule), target)
         except ScheduleError as error:

@@ -176,7 +176,8 @@ class Program:
                         found.update(getattr(getattr(s, "value", None), "symbols", ()))
                     found.update(node.init.symbols if node.init is not None else ())
                 elif isinstance(node, Read):
-                    found.update(_access_symbols(node.source, 1))
+                    found.update(_access_symbols(node.source, 1), node.limit.symbols)
+                    found.update(*(e.symbols for e in (node.wrap, node.add) if e is not None))
 
         visit(self.body)
         return found | ({"_sub"} if any("_sub" in e.symbols for e in _bounds_of_loops(self.body)) else set())
@@ -264,6 +265,12 @@ class Program:
         cpp = CPP_TYPES[self.buffer(node.source.buffer).dtype]
         source = self.tensor[node.source.buffer]
         code.line(f"int64_t {name} = {source}.GetValue({code.value(node.source.offset, f'{source}_at')});  // {cpp}")
+        if node.swap is not None:
+            given, taken = node.swap
+            code.line(f"{name} = {name} == {given} ? {taken} : {name};")
+        if node.add is not None:
+            added = code.value(node.add, "add")  # unsigned: an index may be any number
+            code.line(f"{name} = static_cast<int64_t>(static_cast<uint64_t>({name}) + {added});")
         if node.wrap is not None:
             code.line(f"{name} += {name} < 0 ? {code.value(node.wrap, 'wrap')} : 0;  // counted from the end")
         with code.block(f"if ({name} < 0 || {name} >= {code.value(node.limit, 'limit')})"):
@@ -271,8 +278,8 @@ class Program:
             split = int(self.placed.target.extra["architecture"]) == 2201
             where = ", DcciDst::CACHELINE_OUT" if split else ""
             code.line(f"DataCacheCleanAndInvalid<int32_t, CacheLine::SINGLE_CACHE_LINE{where}>(fault_gm);")
-            code.line(f"{name} = 0;")
-        code.ranges[node.var] = Range(0, max(0, bounds(node.limit, code.ranges)[1] - 1))
+            code.line(f"{name} = {node.bad};")
+        code.ranges[node.var] = Range(node.bad, max(0, bounds(node.limit, code.ranges)[1] - 1))
         code.inline_after(node.var)
 
 
@@ -297,7 +304,7 @@ def new_program(
                 visit(node.body)
             elif isinstance(node, Read):
                 symbols[node.var] = names.give(node.var)
-                ranges[node.var] = Range(0)
+                ranges[node.var] = Range(node.bad)
 
     visit(body)
     for b in placed.buffers:

@@ -213,7 +213,9 @@ def brcb(program: Program, node: Instruction) -> None:
     if -(-high // 8) > MAX_REPEATS:
         raise program.refuse(f"a spread of {high} rows")
     outer = [(n, a, b) for (n, a), (_, b) in zip(dst.dims[:-2], src.dims[:-2], strict=True) if n != 1]
-    if outer and (divisor(rows, code.ranges) % 8 or any(divisor(b, code.ranges) * size % 32 for _, _, b in outer)):
+    apart = all(a.is_constant and a.value >= round_up(high, 8) * pitch.value for _, a, _ in outer)
+    whole = apart or divisor(rows, code.ranges) % 8 == 0
+    if outer and (not whole or any(divisor(b, code.ranges) * size % 32 for _, _, b in outer)):
         raise program.refuse(f"a spread of {src.buffer} whose groups of rows are not eight at a time")
     count = code.value(rows, program.rows_of(dst.buffer))
     repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"

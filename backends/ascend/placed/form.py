@@ -177,9 +177,11 @@ class Read:
     """The scalar unit of ``core`` reads one integer of a global tensor into the symbol ``var``.
 
     ``source`` views one element of a tensor that the kernel does not write. Later statements of the core may use
-    ``var``, up to the end of the body that the read stands in. To a negative value ``wrap`` is added first, where there
-    is one: an index that counts from the end. A value outside ``0 <= value < limit`` is then replaced by 0, and the
-    core stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
+    ``var``, up to the end of the body that the read stands in. In this order, where they are there: the first of
+    ``swap`` is replaced by the second; ``add`` is added; to a negative value ``wrap`` is added: an index that counts
+    from the end. A value outside ``0 <= value < limit`` is then replaced by ``bad`` (0, or -1, which a store makes
+    lanes of none from), and the core stores 1 into the kernel's fault word: a run that met such an index is refused
+    afterwards.
     """
 
     core: Core
@@ -187,6 +189,9 @@ class Read:
     source: View
     limit: Expr
     wrap: Expr | None = None
+    add: Expr | None = None
+    swap: tuple[int, int] | None = None
+    bad: int = 0
 
     @property
     def pipe(self) -> Pipe:

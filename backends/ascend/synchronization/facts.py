@@ -57,7 +57,7 @@ def facts_of(placed: Placed) -> Facts:
                 known[counter(node.var)] = Range(0)
                 walk(node.body)
             elif isinstance(node, Read):
-                known[node.var] = Range(0, max(0, bounds(node.limit, known)[1] - 1))
+                known[node.var] = Range(node.bad, max(0, bounds(node.limit, known)[1] - 1))
 
     walk(placed.body)
     return Facts(known)
