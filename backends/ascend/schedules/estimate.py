@@ -91,7 +91,7 @@ def _part(node: Node, env: Mapping[str, int], evaluate: Evaluator) -> _Part:
 def _items(body: tuple[Node, ...], values: dict[str, int], evaluate: Evaluator) -> list[Item]:
     found = []
     for node, env, where in turns(body, values, "", _lowest):
-        if isinstance(node, Instruction):
+        if isinstance(node, Instruction | Read):
             found.append(evaluate(node, env, where))
     return found
 
@@ -139,7 +139,11 @@ class _Clock:
         return max((self.issued, *self.ended.values()))
 
     def _step(self, item: Item) -> None:
-        cost, cycles, pipe = self.costs.of(item), self.costs.cycles, item.pipe
+        cycles, pipe = self.costs.cycles, item.pipe
+        if isinstance(item.node, Read):
+            self.issued += cycles["scalar_read"]
+            return
+        cost = self.costs.of(item)
         starts = self.starts.setdefault(pipe, deque())
         if len(starts) >= cycles["queue"] // _STATEMENTS:
             self.issued = max(self.issued, starts.popleft())
