@@ -152,7 +152,11 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
 #: Blocks of those that would be slow with the blocks that a build takes.
 BLOCKS: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
 #: Sizes of trial kernels beside their own.
-MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
+MORE: Mapping[str, tuple[Sizes, ...]] = {
+    "softmax": ({"M": 75, "N": 1024},),
+    "decode": ({"M": 40},),
+    "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8

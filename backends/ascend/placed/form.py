@@ -199,6 +199,25 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Let:
+    """The scalar unit of ``core`` gives the symbol ``var`` a new value, ``0 <= value < limit``, which it keeps
+    until the next ``Let`` of it.
+
+    The first one of each symbol stands in front of all loops; the others stand before everything else in the body of a
+    loop, so that a body sees one value. A pipeline remembers with them what the turns before it were about.
+    """
+
+    core: Core
+    var: str
+    value: Expr
+    limit: Expr
+
+    @property
+    def pipe(self) -> Pipe:
+        return "S"
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """``for var in range(lo, hi, step)``. The symbol :func:`counter` of the loop counts its iterations and is never
     reset, so slots and flags rotate on across the loops around it."""
@@ -210,7 +229,7 @@ class Loop:
     body: tuple[Node, ...]
 
 
-Node = Union[Instruction, Flag, CrossFlag, Barrier, Read, Loop]
+Node = Union[Instruction, Flag, CrossFlag, Barrier, Read, Let, Loop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +279,7 @@ def counter(loop: str) -> str:
     return f"_n_{loop}"
 
 
-def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier | Read]:
+def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier | Read | Let]:
     """Every statement below ``body`` that is not a loop, in program order."""
     for node in body:
         if isinstance(node, Loop):
@@ -290,7 +309,7 @@ def without_edge(placed: Placed, number: int) -> Placed:
         for node in body:
             if isinstance(node, Loop):
                 kept.append(replace(node, body=strip(node.body)))
-            elif isinstance(node, Instruction | Read) or node.edge != number:
+            elif isinstance(node, Instruction | Read | Let) or node.edge != number:
                 kept.append(node)
         return tuple(kept)
 
