@@ -15,6 +15,7 @@ contain one of the TEXTs; each is written as soon as it is there. ``--trace`` op
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +62,8 @@ the `[cycles]` of `backends/ascend/targets`, whose sources stand there, and from
 `backends/ascend/simulator/traffic.py`. `cube` is the share of the multiply-adds that all cube cores could have done in
 the time, with all inputs in DRAM when the launch begins; `in a model` is the same where L2 still holds the activations
 that the launch before wrote (weights stay in DRAM). One group of cores, that with the most to do, is simulated. A
-launch's own start is not counted. Waits are shares of the time of a core.
+launch's own start is not counted. Waits are shares of the time of a core. *Of what DRAM allows*: the time in which all
+cores could just read the inputs, over the time that the launch takes.
 
 """
 
@@ -75,6 +77,57 @@ def product(A: {dtype}[M, {k}], B: const[{dtype}[{k}, {n}]], C: out[{result}[M, 
     acc[m, n] = sum(k, {wide}(A[m, k]) * {wide}(B[k, n]))
     C[m, n] = {value}
 """
+
+#: What comes between products, on rows of a matrix: their time is what the memory takes, as far as schedules are good.
+ROWS = {
+    "layernorm": """
+@kernel
+def layernorm(X: f16[{m}, {n}], G: const[f16[{n}]], B: const[f16[{n}]], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    total[m] = sum(n, f32(X[m, n]))
+    centred[m, n] = f32(X[m, n]) - total[m] * f32({mean})
+    square[m] = sum(n, centred[m, n] * centred[m, n])
+    spread[m] = sqrt(square[m] * f32({mean}) + f32(0.00001))
+    Y[m, n] = f16(centred[m, n] / spread[m] * f32(G[n]) + f32(B[n]))
+""",
+    "rmsnorm": """
+@kernel
+def rmsnorm(X: f16[{m}, {n}], G: const[f16[{n}]], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    square[m] = sum(n, f32(X[m, n]) * f32(X[m, n]))
+    Y[m, n] = f16(f32(X[m, n]) / sqrt(square[m] * f32({mean}) + f32(0.00001)) * f32(G[n]))
+""",
+    "softmax": """
+@kernel
+def softmax(X: f16[{m}, {n}], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    top[m] = max(n, f32(X[m, n]))
+    shifted[m, n] = exp(f32(X[m, n]) - top[m])
+    total[m] = sum(n, shifted[m, n])
+    Y[m, n] = f16(shifted[m, n] / total[m])
+""",
+    "gelu": """
+@kernel
+def gelu(X: f16[{m}, {n}], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    x[m, n] = f32(X[m, n])
+    Y[m, n] = f16(x[m, n] * f32(0.5) * (erf(x[m, n] * f32(0.70710678)) + f32(1.0)))
+""",
+    "rotary": """
+@kernel
+def rotary(X: f16[{m}, 32, 2, {n}], C: f16[{m}, {n}], S: f16[{m}, {n}],
+           Y: out[f16[{m}, 32, {n}]], Z: out[f16[{m}, 32, {n}]]):
+    m: {m}
+    h: 32
+    n: {n}
+    Y[m, h, n] = f16(f32(X[m, h, 0, n]) * f32(C[m, n]) - f32(X[m, h, 1, n]) * f32(S[m, n]))
+    Z[m, h, n] = f16(f32(X[m, h, 1, n]) * f32(C[m, n]) + f32(X[m, h, 0, n]) * f32(S[m, n]))
+""",
+}
 
 
 NARROW = """
@@ -151,6 +204,14 @@ def convolution(name: str, batch: int, sizes: Convolution) -> Case:
 
 #: The first layer of a ResNet, on the input of the model.
 FIRST = Convolution((224, 224), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False)
+
+
+def row_wise(name: str, height: int, width: int) -> Case:
+    """A function of the rows of a matrix."""
+    text = ROWS[name].format(m=height, n=width, mean=f"{1 / width:.9g}")
+    return Case(name, f"{height}x{width} f16", lambda: parse_kernel(text))
+
+
 #: Layers of known models at sizes that are run: 8 x 128 tokens of BERT, prefill and one token of Llama-7B.
 LAYERS: tuple[Case, ...] = (
     product(4096, 4096, 4096, name="matmul"),
@@ -181,6 +242,11 @@ LAYERS: tuple[Case, ...] = (
     narrow("llama-projection", 512, 4096, 4096, "i8"),
     narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
+    row_wise("layernorm", 1024, 768),
+    row_wise("softmax", 12288, 128),
+    row_wise("gelu", 1024, 3072),
+    row_wise("rmsnorm", 512, 4096),
+    row_wise("rotary", 512, 64),
 )
 
 
@@ -355,8 +421,15 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
         f"{timing.rates.missed:.0%}",
         f"{timing.blocks} on {timing.groups}",
         waits.replace("|", "/"),
-        "",
+        "" if timing.peak else f"{from_dram(program, case.dims) / timing.cycles:.0%} of what DRAM allows",
     )
+
+
+def from_dram(program: Placed, dims: Mapping[str, int]) -> float:
+    """Cycles that reading all inputs takes at least, every core asking at once; what is written stays in L2."""
+    inputs = [program.buffer(p.name) for p in program.kernel.params if p.role != "out"]
+    size = sum(math.prod(e.evaluate(dims) for e in b.shape) * b.element_bytes for b in inputs)
+    return size / (program.target.extra["cycles"]["dram"] * program.target.units)
 
 
 def _save(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:

@@ -112,9 +112,19 @@ def _call(
         skip = f"({pitch} - RoundUp({length}, {BLOCK_BYTES})) / {BLOCK_BYTES}"
     if inward:
         pad = f"DataCopyPadExtParams<{cpp}>(false, 0, 0, 0)"
-        code.line(f"DataCopyPad({ends[0]}, {ends[1]}, DataCopyExtParams({count}, {length}, {gap}, {skip}, 0), {pad});")
+        call = f"DataCopyPad({ends[0]}, {ends[1]}, DataCopyExtParams({count}, {length}, {gap}, {skip}, 0), {pad});"
     else:
-        code.line(f"DataCopyPad({ends[1]}, {ends[0]}, DataCopyExtParams({count}, {length}, {skip}, {gap}, 0));")
+        call = f"DataCopyPad({ends[1]}, {ends[0]}, DataCopyExtParams({count}, {length}, {skip}, {gap}, 0));"
+    _unless_empty(program, ((count, rows[0]), (length, lanes)), call)
+
+
+def _unless_empty(program: Program, sizes: tuple[tuple[str, Expr], ...], call: str) -> None:
+    """``call`` where each of ``sizes`` is at least 1: blockCount and blockLen are never 0 (Ascend C reference,
+    DataCopyExtParams, DataCopyParams)."""
+    with ExitStack() as stack:
+        if empty := [text for text, n in sizes if program.code.low(n) < 1]:
+            stack.enter_context(program.code.block(f"if ({' && '.join(f'{text} > 0' for text in empty)})"))
+        program.code.line(call)
 
 
 def _whole_blocks(
@@ -144,10 +154,7 @@ def _whole_blocks(
         gaps = (far, near) if inward else (near, far)
     to, source = ends if inward else ends[::-1]
     call = f"DataCopy({to}, {source}, DataCopyParams({count}, {blocks}, {gaps[0]}, {gaps[1]}));"
-    with ExitStack() as stack:
-        if empty := [text for text, n in ((count, rows[0]), (blocks, lanes)) if code.low(n) < 1]:
-            stack.enter_context(code.block(f"if ({' && '.join(f'{text} > 0' for text in empty)})"))
-        code.line(call)
+    _unless_empty(program, ((count, rows[0]), (blocks, lanes)), call)
 
 
 def _times(text: str, size: int, lanes: Expr) -> str:

@@ -15,6 +15,7 @@ from tilewright.backends.ascend.memory.addresses import with_addresses
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placing.ahead import brought_ahead
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
@@ -79,7 +80,7 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
-    return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
+    return brought_ahead(replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers})))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
