@@ -29,6 +29,7 @@ from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
+from tilewright.backends.ascend.simulator.bound import Product, most_utilisation
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.picture import draw
 from tilewright.backends.ascend.simulator.timeline import trace_of
@@ -49,8 +50,8 @@ from tests.ascend.convolutions import Convolution  # noqa: E402
 from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu  # noqa: E402
 
 HEAD = (
-    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "busiest pipe", "from DRAM", "blocks"),
-    *("waits for", "remark"),
+    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "most possible", "busiest pipe", "from DRAM"),
+    *("blocks", "waits for", "remark"),
 )
 TABLE = Table(ROOT / "models" / "results" / "ascend-cycles.md", HEAD, 3)
 TARGETS = ("ascend:910b1", "ascend:910b3", "ascend:910b4", "ascend:310p3")
@@ -61,9 +62,11 @@ Written by `python scripts/simulate_ascend.py --table`. **Modelled, never run on
 the `[cycles]` of `backends/ascend/targets`, whose sources stand there, and from the simple model of shared memory in
 `backends/ascend/simulator/traffic.py`. `cube` is the share of the multiply-adds that all cube cores could have done in
 the time, with all inputs in DRAM when the launch begins; `in a model` is the same where L2 still holds the activations
-that the launch before wrote (weights stay in DRAM). One group of cores, that with the most to do, is simulated. A
-launch's own start is not counted. Waits are shares of the time of a core. *Of what DRAM allows*: the time in which all
-cores could just read the inputs, over the time that the launch takes.
+that the launch before wrote (weights stay in DRAM): the column that counts for a layer of a model. `most possible` is
+what the bytes that any grid of cores has to read, the products and the latencies allow in both cases
+(`backends/ascend/simulator/bound.py`), whatever the schedule. One group of cores, that with the most to do, is
+simulated. A launch's own start is not counted. Waits are shares of the time of a core. *Of what DRAM allows*: the time
+in which all cores could just read the inputs, over the time that the launch takes.
 
 """
 
@@ -141,6 +144,17 @@ def product(A: f16[M, {k}], B: const[{dtype}[{k}, {n}]], S: const[f16[{shape}]],
     C[m, n] = f16({value})
 """
 
+RESIDUAL = """
+@kernel
+def residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}], C: out[f16[M, {n}]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
+    C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -150,6 +164,7 @@ class Case:
     sizes: str
     kernel: Callable[[], Kernel]
     dims: Mapping[str, int] = field(default_factory=dict)
+    product: Product | None = None
 
 
 def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str = "product") -> Case:
@@ -162,7 +177,15 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
         text = PRODUCT.format(dtype=dtype, k=depth, n=columns, wide=wide, result=result, value=value)
         return parse_kernel(text)
 
-    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows})
+    bound = Product(rows, columns, depth, dtype, {"i8": 1, "f32": 4}.get(dtype, 2))
+    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows}, bound)
+
+
+def residual(name: str, rows: int, columns: int, depth: int) -> Case:
+    """A product with bias to whose result the input of the block is added, on the vector cores."""
+    kernel = lambda: parse_kernel(RESIDUAL.format(k=depth, n=columns))  # noqa: E731
+    bound = Product(rows, columns, depth, "f16", 2)
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, bound)
 
 
 def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: int = 0) -> Case:
@@ -183,7 +206,7 @@ def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: in
 def dense(name: str, rows: int, columns: int, depth: int) -> Case:
     """A product with bias and GELU, as the first half of a feed-forward block is."""
     kernel = lambda: matmul_bias_gelu("f16", depth, columns)  # noqa: E731
-    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows})
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, Product(rows, columns, depth, "f16", 2))
 
 
 def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth: int, mask: str) -> Case:
@@ -219,6 +242,9 @@ LAYERS: tuple[Case, ...] = (
     product(1024, 768, 768, name="bert-projection"),
     dense("bert-up", 1024, 3072, 768),
     product(1024, 768, 3072, name="bert-down"),
+    product(1024, 2304, 768, name="bert-qkv"),
+    residual("bert-output-residual", 1024, 768, 768),
+    residual("bert-down-residual", 1024, 768, 3072),
     attention("bert-attention", 8, 12, 128, 128, 64, "additive"),
     convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64)),
     convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64, residual=True)),
@@ -404,7 +430,7 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
             case.name,
             case.sizes,
             target.spelling,
-            *([""] * 8),
+            *([""] * 9),
             " ".join(str(error).split())[:160].replace("|", "/"),
         )
     (kind, pipe), share = max(timing.busy.items(), key=lambda b: b[1])
@@ -417,6 +443,7 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
         f"{timing.microseconds:,.1f}",
         f"{timing.utilisation:.1%}" if timing.peak else "",
         f"{within.utilisation:.1%}" if within.peak else "",
+        "" if case.product is None else _possible(case.product, target),
         f"{kind} {pipe} {share:.0%}",
         f"{timing.rates.missed:.0%}",
         f"{timing.blocks} on {timing.groups}",
@@ -430,6 +457,11 @@ def from_dram(program: Placed, dims: Mapping[str, int]) -> float:
     inputs = [program.buffer(p.name) for p in program.kernel.params if p.role != "out"]
     size = sum(math.prod(e.evaluate(dims) for e in b.shape) * b.element_bytes for b in inputs)
     return size / (program.target.extra["cycles"]["dram"] * program.target.units)
+
+
+def _possible(p: Product, target: Target) -> str:
+    """What is possible with everything in DRAM, and with the activations in L2."""
+    return " / ".join(f"{most_utilisation(p, target, warm):.0%}" for warm in ((), ("left",)))
 
 
 def _save(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:

@@ -39,6 +39,7 @@ OTHER_DIMS: dict[str, list[dict[str, int]]] = {
     "batched": [{"B": 1, "H": 3, "M": 1, "N": 1}, {"B": 2, "H": 2, "M": 33, "N": 64}],
     "bias": [{"M": 1}, {"M": 200}],
     "residual": [{"M": 1}, {"M": 49}],
+    "panes": [{"M": 1}, {"M": 17}, {"M": 144}],
     "decode": [{"M": 16}, {"M": 17}],
     "weights": [{"M": 1}],
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 from tilewright.backends.ascend.ascendc.lanes import BLOCK_BYTES
@@ -12,7 +13,7 @@ from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.ascendc.transfer import fractal_offset, padded_rows
 from tilewright.backends.ascend.placed.form import Block, Instruction, View, statements
 from tilewright.ir.ranges import divisor
-from tilewright.ir.symbolic import Expr, as_expr, ceildiv
+from tilewright.ir.symbolic import ZERO, Expr, Operation, as_expr, ceildiv
 from tilewright.ir.types import DType
 
 FRACTAL_BYTES, MAX_REPEATS = 512, 255
@@ -286,6 +287,27 @@ def load_image(program: Program, node: Instruction) -> None:
         code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
 
 
+def _where_any(spelling: Callable[[Program, Instruction], None]) -> Callable[[Program, Instruction], None]:
+    """``spelling`` behind a question where there may be nothing to do: calls of the cube unit take no counts of 0."""
+
+    def spelled(program: Program, node: Instruction) -> None:
+        blocks = [a for a in (node.dst, *node.reads) if isinstance(a, Block)]
+        code = program.code
+        with ExitStack() as stack:
+            for count in dict.fromkeys(n for b in blocks for n in (b.rows, b.columns)):
+                if _may_be_none(count):
+                    stack.enter_context(code.block(f"if ({code.spelled(count)} > 0)"))
+            spelling(program, node)
+
+    return spelled
+
+
+def _may_be_none(count: Expr) -> bool:
+    """Whether a count is cut off at 0, as that of what a block may end before is."""
+    atoms = [a for m, _ in count.terms for a, _ in m]
+    return any(isinstance(a, Operation) and a.op == "max" and ZERO in a.args for a in atoms)
+
+
 def _sizes(node: Instruction, name: str, default: tuple[int, ...]) -> tuple[int | Expr, ...]:
     given = node.parameter(name, default)
     return given if isinstance(given, tuple) else default
@@ -297,9 +319,9 @@ def _columns(src: Block | View) -> Expr:
 
 
 CUBE: dict[str, Callable[[Program, Instruction], None]] = {
-    "load": load,
+    "load": _where_any(load),
     "load_image": load_image,
-    "mmad": mmad,
-    "fixpipe": fixpipe,
+    "mmad": _where_any(mmad),
+    "fixpipe": _where_any(fixpipe),
     "drain": drain,
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Scalar
 from tilewright.backends.ascend.placing.angles import ANGLES
-from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand
+from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand, rounded_gelu
 from tilewright.backends.ascend.placing.integers import bitwise, inverted, positions_of, words, wrapped
 from tilewright.backends.ascend.placing.loads import Loads
 from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
@@ -175,10 +175,17 @@ class Arithmetic(Loads):
         return self._to_integer(v, x)
 
     def _to_float(self, x: Value, target: DType) -> Piece:
-        piece = self.truth(x) if x.dtype is DType.BOOL else self.value(x)
+        piece = self.truth(x) if x.dtype is DType.BOOL else self.before_rounding(x, target)
         if isinstance(piece, Scalar):
             return piece
         return self.carry(piece, target)
+
+    def before_rounding(self, v: Value, dtype: DType) -> Piece:
+        """``v``, which becomes ``dtype`` next and needs to be no more exact than that."""
+        inner = gelu_operand(v) if dtype.is_float and dtype.bits == 16 else None
+        if inner is None:
+            return self.value(v)
+        return rounded_gelu(self, self.operand(inner, DType.F32))
 
     def _to_integer(self, v: Cast, x: Value) -> Piece:
         inside = self.numbers.interval(x)

@@ -16,7 +16,7 @@ from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buff
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.ahead import brought_ahead
-from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, with_slots
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, RING, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.online import PIPELINED
@@ -102,6 +102,8 @@ def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> Pla
         context = Context(scheduled, target, strips)
         context.run()
         for name in single & context.tree.buffers.keys():
+            if name in context.tree.kept:
+                raise ScheduleError(scheduled.kernel.name, f"its flags need more events than there are: {name}")
             context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
         draft = context.draft()
         try:
@@ -145,6 +147,11 @@ class Context:
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
         self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+
+    @property
+    def ring(self) -> int:
+        """Slots of an operand in L1 that comes in piece by piece."""
+        return int(self.scheduled.schedule.option(RING, 2))
 
     def pack_of(self, tensor: str) -> Pack | None:
         """The packed layout of a constant, if the schedule gives it one."""

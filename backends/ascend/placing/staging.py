@@ -89,7 +89,7 @@ class OperandPart:
         """
         c = self.context
         again = c.tree.repeated(frame, needed)
-        slots, once = 2, constant(1)
+        slots, once = c.ring, constant(1)
         if again and frame.trips.is_constant and frame.trips.value > 1 and load.fill is None:
             slots = frame.trips.value
             for f in again:
