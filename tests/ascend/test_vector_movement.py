@@ -182,6 +182,14 @@ MOVES: dict[str, Case] = {
     Y[m, n] = select(index(n) <= index(m), X[m, n], f32(-inf))""",
         [{"M": 1, "N": 1}, {"M": 40, "N": 33}],
     ),
+    "positions in no equal steps": (
+        """def k(X: f32[M, 12], Y: out[f32[M, 12]]):
+    where(0 <= M <= 90)
+    m: M
+    n: 12
+    Y[m, n] = X[m, n] * f32(index(min(2*(n // 4) + 1, 5) - max(n % 4 - 1, 0) + (m - 7) // 3 * (n % 3)))""",
+        [{"M": 0}, {"M": 33}],
+    ),
 }
 
 
@@ -194,6 +202,7 @@ QUICK = (
         "depthwise convolution of bytes",
         "interleaved rotary embedding",
         "positions",
+        "positions in no equal steps",
     ),
 )
 
@@ -242,6 +251,25 @@ def test_an_index_outside_the_tensor_is_a_fault(bad: int) -> None:
     _, program = made(EMBEDDING)
     result = check(program, rows_of([1, bad, 2], 20), {"M": 3, "N": 20})
     assert result.fault
+
+
+QUANTIZED_TABLE = """def table(W: const[i8[50, N]], I: i64[M], S: const[f32[50]], Y: out[f32[M, N]]):
+    where(1 <= M <= 100, 1 <= N <= 300)
+    m: M
+    n: N
+    t[m] = select(I[m] < i64(0), I[m] + i64(50), I[m])
+    Y[m, n] = f32(W[t[m], n]) * S[t[m]]"""
+
+
+def test_rows_and_their_scales_through_one_index() -> None:
+    random = np.random.default_rng(0)
+    for indices in ([3], [0, 49, -1, -50, 7, 7, 12, 31, 2, 48, 5]):
+        inputs = {
+            "W": random.integers(-128, 128, (50, 40)).astype(np.int8),
+            "I": np.array(indices, np.int64),
+            "S": random.random(50).astype(np.float32),
+        }
+        assert not assert_right(QUANTIZED_TABLE, {"M": len(indices), "N": 40}, inputs, exact=True).fault
 
 
 ELEMENTS: dict[str, tuple[str, dict[str, int], dict[str, tuple[int, int]]]] = {

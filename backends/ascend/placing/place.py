@@ -15,6 +15,7 @@ from tilewright.backends.ascend.memory.addresses import with_addresses
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
+from tilewright.backends.ascend.placing.ahead import brought_ahead
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, RING, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
@@ -79,15 +80,18 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
-    return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
+    return brought_ahead(replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers})))
 
 
-def _tensor(param: Param, packed: Collection[str]) -> Buffer:
-    """A tensor in global memory; packed integers of 4 bits as the bytes that they lie in."""
-    dtype, per = bytes_of(param)
+def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
+    """A tensor in global memory; packed integers of 4 bits as the bytes or words that they lie in."""
+    dtype, per = bytes_of(param, target)
     if per == 1 or param.name not in packed:
         return Buffer(param.name, "gm", param.dtype, param.shape)
-    return Buffer(param.name, "gm", dtype, (*param.shape[:-1], param.shape[-1] // per))
+    *outer, last = param.shape
+    if last.value % per == 0:
+        return Buffer(param.name, "gm", dtype, (*outer, last // per))
+    raise ScheduleError(param.name, f"rows of {last} integers of 4 bits are no whole {dtype}")
 
 
 def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> Placed:
@@ -156,7 +160,7 @@ class Context:
     def draft(self) -> Placed:
         """What was walked, its buffers without addresses and its accesses without slots."""
         packed = {pack.tensor for pack in self.scheduled.schedule.packs}
-        tensors = [_tensor(p, packed) for p in packed_params(self.scheduled)]
+        tensors = [_tensor(p, packed, self.target) for p in packed_params(self.scheduled)]
         buffers = {b.name: b for b in (*tensors, *self.tree.buffers.values())}
         return Placed(self.scheduled.kernel, self.target, tuple(buffers.values()), tuple(self.loops), self.blocks)
 
@@ -222,11 +226,11 @@ class Context:
 
         kernel = self.scheduled.kernel
         for axis in kernel.axes:
-            if bounds(axis.extent, dict(kernel.facts))[0] < 1:
+            if axis.name in _never_cut(self.scheduled.body) and bounds(axis.extent, dict(kernel.facts))[0] < 1:
                 raise UnsupportedError(
                     "ascend-empty",
                     where=f"kernel {kernel.name} on {self.target.spelling}",
-                    cause=f"axis {axis.name} may be empty",
+                    cause=f"axis {axis.name}, which is reduced or taken whole, may be empty",
                     fix="give the sizes of the inputs a lower bound of 1, or run this kernel on the host",
                 )
         nests = nests_of(self.scheduled.body, kernel.name)
@@ -379,6 +383,24 @@ class Context:
         self.tree.frames.pop()
         loop = Loop(node.var, self.expr(node.lo), self.expr(node.hi), self.expr(step(node)), tuple(frame.nodes))
         self.tree.top.nodes.append(loop)
+
+
+def _never_cut(body: Sequence[Node]) -> set[str]:
+    """Axes of what is computed that no block loop goes along: where one of those that do is empty nothing runs."""
+    found: set[str] = set()
+
+    def visit(nodes: Sequence[Node], cut: frozenset[str]) -> None:
+        for node in nodes:
+            match node:
+                case For():
+                    visit(node.body, cut | {node.axis} if node.kind == "block" else cut)
+                case Compute():
+                    found.update(set(node.axes) - cut, node.reduce.axes if node.reduce is not None else ())
+                case Write():
+                    found.update(set(node.axes) - cut)
+
+    visit(body, frozenset())
+    return found
 
 
 def _valid(r: AxisRange) -> Expr:
