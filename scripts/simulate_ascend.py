@@ -19,7 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,16 @@ def dense(name: str, rows: int, columns: int, depth: int) -> Case:
 
 
 def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth: int, mask: str) -> Case:
-    """Attention in one kernel."""
+    """Attention in one kernel, built for sequences that are no longer than these."""
     dims = {"B": batch, "H": heads, "S": queries, "T": keys}
     sizes = f"{batch}x{heads}x{queries}x{keys}x{depth} f16 {mask}"
-    return Case(name, sizes, lambda: flash_attention("f16", depth=depth, mask=mask), dims)
+
+    def kernel() -> Kernel:
+        made = flash_attention("f16", depth=depth, mask=mask)
+        facts = tuple((n, replace(r, hi=dims[n]) if n in "ST" else r) for n, r in made.facts)
+        return replace(made, facts=facts)
+
+    return Case(name, sizes, kernel, dims)
 
 
 def convolution(name: str, batch: int, sizes: Convolution) -> Case:
@@ -268,6 +274,7 @@ LAYERS: tuple[Case, ...] = (
     narrow("llama-projection", 512, 4096, 4096, "i8"),
     narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
+    attention("llama-attention", 1, 32, 2048, 2048, 128, "causal"),
     row_wise("layernorm", 1024, 768),
     row_wise("softmax", 12288, 128),
     row_wise("gelu", 1024, 3072),
