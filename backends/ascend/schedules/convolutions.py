@@ -12,7 +12,7 @@ from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
-from tilewright.backends.ascend.placing.windows import PIXELS, Windows, windows_of
+from tilewright.backends.ascend.placing.windows import DEPTHS, PIXELS, Windows, windows_of
 from tilewright.backends.ascend.schedules.products import roles_of, row_packs, used_once
 from tilewright.ir.ranges import bounds
 from tilewright.kernel.analysis import as_product
@@ -81,7 +81,12 @@ def _tilings(kernel: Kernel, w: Windows, target: Target) -> Iterator[tuple[float
     for pixels, channels in combinations(_divisors(w.pixels), _channels(w)):
         count = w.high(pixels) * w.across.size
         image = 2 * count * (w.few or channels) * size
-        if count > PIXELS or (w.few and image // 2 % BLOCK_BYTES):
+        if (
+            count > PIXELS
+            or not w.counted(pixels)
+            or w.depth_of(channels) > DEPTHS
+            or (w.few and image // 2 % BLOCK_BYTES)
+        ):
             continue
         for columns in _columns(kernel, w):
             if 4 * round_up(pixels, FRACTAL) * columns > target.memory["l0c"].size:
