@@ -23,6 +23,10 @@ Operands:
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
   lane by lane, its last strides are 1.
+- Without DataCopyPad (no feature ``copy_pad``) whole blocks of 32 bytes move, to and from any element of global memory:
+  the runs of ``copy_out`` are multiples of 32 bytes, both may name lanes up to the next multiple of 32 bytes behind the
+  end of a tensor, and ``copy_in`` brings lanes that nobody wrote as undefined ones. What lies behind the end of a
+  tensor stays as it is.
 - An L1 buffer in layout ND is a row of bytes, for biases and scales; one in NC1HWC0 is an image of pixels × channels
   for ``load_image``, without padding between the channels' planes; other blocks go to and from NZ.
 
@@ -233,3 +237,11 @@ CASTS = frozenset(
         *(("i64", d) for d in ("i32", "f32")),
     ]
 )
+#: Pairs on the fused core of 310P, and the roundings that each has (the same page).
+_NEAREST, _EVERY = frozenset(["rint"]), frozenset(["rint", "floor", "ceil", "trunc", "round"])
+FUSED_CASTS: Mapping[tuple[str, str], frozenset[str]] = {
+    **{("f16", to): _NEAREST for to in ("f32", "i16")},
+    **{("f16", to): _EVERY for to in ("i32", "i8", "u8")},
+    **{(source, "f16"): _NEAREST for source in ("f32", "i16", "i8", "u8")},
+    **{("i32", to): _NEAREST for to in ("f32", "i16")},
+}
