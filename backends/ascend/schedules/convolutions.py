@@ -141,15 +141,9 @@ def _cycles(kernel: Kernel, w: Windows, t: _Tiling, target: Target) -> float:
     once = {"image": 1 / beside, "weights": 1 / min(target.units if t.resident else blocks, blocks // beside)}
     rates = {name: 1 / (miss / rate["gm"] + (1 - miss) / rate["l1"]) for name, miss in once.items()}
     into_l1 = rounds * image / rates["image"] + (1 if t.resident else rounds) * weights / rates["weights"]
-    if w.planar:  # the gathers of the vector cores, side by side
-        repeats = (
-            w.high(t.pixels)
-            * w.across.size
-            * channels
-            * 2
-            / max(1, int(target.extra["subblocks"]))
-            / target.vector_bytes
-        )
+    if w.planar:  # the gathers of the vector cores, side by side: an offset of four bytes a lane
+        lanes = w.high(t.pixels) * w.across.size * channels
+        repeats = lanes * 4 / max(1, int(target.extra["subblocks"])) / target.vector_bytes
         into_l1 = max(into_l1, rounds * repeats * target.extra["cycles"]["vector"]["gather"][0])
     out = 4 * rows * columns / rate["l0c"]
     exposed = out * (rounds if 8 * rows * columns > target.memory["l0c"].size else 1)
