@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends import ascend
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
@@ -76,6 +77,18 @@ def product(A: {dtype}[M, {k}], B: const[{dtype}[{k}, {n}]], C: out[{result}[M, 
 """
 
 
+NARROW = """
+@kernel
+def product(A: f16[M, {k}], B: const[{dtype}[{k}, {n}]], S: const[f16[{shape}]], C: out[f16[M, {n}]]):
+    where(1 <= M <= {most})
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32({operand}))
+    C[m, n] = f16({value})
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A layer: its name and sizes in the table, its kernel, and values of the dimension symbols."""
@@ -97,6 +110,21 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
         return parse_kernel(text)
 
     return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows})
+
+
+def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: int = 0) -> Case:
+    """A product of f16 with weights of 8 or 4 bits, scaled by columns or in groups; few rows are never more than 16."""
+
+    def kernel() -> Kernel:
+        operand = f"f16(f32(B[k, n]) * f32(S[k // {group}, n]))" if group else "B[k, n]"
+        value = "acc[m, n]" if group else "acc[m, n] * f32(S[n])"
+        shape = f"{depth // group}, {columns}" if group else str(columns)
+        sizes = {"k": depth, "n": columns, "most": 16 if rows <= 16 else 65536}
+        text = NARROW.format(dtype=dtype, shape=shape, operand=operand, value=value, **sizes)
+        return merged_groups(parse_kernel(text))  # as the backend prepares it
+
+    by = f"groups of {group}" if group else "columns"
+    return Case(name, f"{rows}x{columns}x{depth} f16 x {dtype} by {by}", kernel, {"M": rows})
 
 
 def dense(name: str, rows: int, columns: int, depth: int) -> Case:
@@ -147,6 +175,11 @@ LAYERS: tuple[Case, ...] = (
     product(1, 4096, 4096, name="llama-projection"),
     product(1, 11008, 4096, name="llama-up"),
     product(1, 4096, 11008, name="llama-down"),
+    narrow("llama-up", 1, 11008, 4096, "i8"),
+    narrow("llama-up", 1, 11008, 4096, "i8", 128),
+    narrow("llama-up", 1, 11008, 4096, "i4", 128),
+    narrow("llama-projection", 512, 4096, 4096, "i8"),
+    narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
 )
 
@@ -272,7 +305,7 @@ def sample(program: Placed, dims: Mapping[str, int]) -> dict[str, Any]:
         if p.role != "out":
             shape = [e.evaluate(dims) for e in program.buffer(p.name).shape]
             values = random.standard_normal(shape) * 0.1 if p.dtype.is_float else random.integers(0, 100, shape)
-            made[p.name] = np.asarray(values).astype(p.dtype.numpy)
+            made[p.name] = np.asarray(values).astype(program.buffer(p.name).dtype.numpy)
     return made
 
 

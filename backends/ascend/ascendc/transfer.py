@@ -331,6 +331,9 @@ def ub2l1(program: Program, node: Instruction) -> None:
         code.line(f"DataCopy({to}, {source}, DataCopyParams(1, {blocks}, 0, 0));")
         return
     assert isinstance(dst, Block)
+    if isinstance(src, View) and len(src.dims) == 3 and src.dims[-1][0] == c0 and src.dims[-2][1] == c0:
+        _planes_to_l1(program, dst, src, c0)
+        return
     if not isinstance(src, View) or src.dims[-1][1] != 1 or len(src.dims) > 2:
         raise program.refuse(f"{src.buffer} into L1")
     rows, pitch = src.dims[0] if len(src.dims) > 1 else (as_expr(1), as_expr(c0))
@@ -342,6 +345,22 @@ def ub2l1(program: Program, node: Instruction) -> None:
         to = program.at(dst, fractal_offset(program, dst), f"c * {padded_rows(b)}")
         source = program.at(src, src.offset, "c")
         code.line(f"DataCopy({to}, {source}, DataCopyParams({count}, 1, {pitch.value // c0 - 1}, 0));")
+
+
+def _planes_to_l1(program: Program, dst: Block, src: View, c0: int) -> None:
+    """Columns of fractals that lie in the unified buffer already: a run of blocks each."""
+    code, b = program.code, program.buffer(dst.buffer)
+    (count, far), (rows, _) = src.dims[:2]
+    if code.high(count) > MAX_BLOCKS or divisor(far, code.ranges) % c0:
+        raise program.refuse(f"planes of {src.buffer} into L1")
+    params = [
+        code.value(count, f"{program.tensor[dst.buffer]}_planes"),
+        code.value(rows, program.rows_of(dst.buffer)),
+        code.value((far - rows * c0) // c0, "gap"),
+        code.value(padded_rows(b) - rows, "skip"),
+    ]
+    to = program.at(dst, fractal_offset(program, dst))
+    code.line(f"DataCopy({to}, {program.at(src, src.offset)}, DataCopyParams({', '.join(params)}));")
 
 
 TRANSFERS: dict[str, Callable[[Program, Instruction], None]] = {
