@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
 from tilewright.backends.ascend.placing.windows import windows_of
+from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.synchronization.verify import unproved
+from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.tile import Define
 
 from tests.ascend import modelled
 from tests.ascend.convolutions import Convolution
-from tests.ascend.trials import Trial, packed
+from tests.ascend.trials import Trial, packed, targets
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,32 @@ def test_simulated_proved_and_emitted(name: str) -> None:
         assert error <= 5e-3 * np.abs(want.astype(np.float32)).max()
     emitted, _ = _emitted(case.target).run(placed, inputs, dims, 2)
     assert modelled.same_bits(emitted["y0"], got)
+
+
+def test_weights_of_another_form_are_no_windows() -> None:
+    text = """@kernel
+def k(x0: f16[batch, 8, 8, 16], x1: const[f16[16, 16, {weights}]], y0: out[f16[64*batch, 16]]):
+    where(1 <= batch <= 8)
+    m: 64*batch
+    n: 16
+    k: 3
+    k1: 3
+    c: 16
+    acc[m, n] = sum((k, k1, c), f32((x0[m // 64, (m // 8) % 8 + k - 1, m % 8 + k1 - 1, c] or 0)) * f32(x1[n, c, {at}]))
+    y0[m, n] = f16(acc[m, n])
+"""
+    for weights, at, taken in (("3, 3", "k, k1", True), ("3", "k", False), ("2, 3, 3", "1, k, k1", False)):
+        kernel = parse_kernel(text.format(weights=weights, at=at))
+        define = next(s for s in kernel.body if isinstance(s, Define))
+        assert (windows_of(kernel, define) is not None) == taken
+
+
+def test_what_the_instruction_cannot_count_to_is_not_scheduled() -> None:
+    target = targets()["ascend:910b3"]
+    for pads, taken in ((90, True), (200, False)):  # 181 and 401 rows of windows around three rows of the image
+        kernel = Convolution((3, 3), pads=(pads,) * 4).build()
+        define = next(s for s in kernel.body if isinstance(s, Define))
+        assert bool(list(convolution_schedules(kernel, define, target))) == taken
 
 
 @pytest.mark.parametrize(

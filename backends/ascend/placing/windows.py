@@ -18,6 +18,8 @@ from tilewright.kernel.tile import Define, Kernel
 
 #: What ``load_image`` has room for: kernel and dilation, stride, pads.
 _KERNEL, _STRIDE, _PAD = 255, 63, 255
+#: The last window that it counts to, and the length of a row of windows.
+WINDOWS, DEPTHS = 32767, 65535
 #: Pixels of one transfer into L1 (rows of Nd2NzParams).
 PIXELS = 16384
 
@@ -104,6 +106,12 @@ class Windows:
         lines = pixels // wide if pixels % wide == 0 else 1 if wide % pixels == 0 else (pixels + wide - 2) // wide + 1
         return min(self.down.size, (lines - 1) * self.down.stride + self.down.reach)
 
+    def counted(self, pixels: int) -> bool:
+        """Whether the instruction counts to every window of a tile of ``pixels``."""
+        high = self.high(pixels)
+        last = self.pixels if high == self.down.size else (high // self.down.stride + 2) * self.across.steps
+        return last <= WINDOWS
+
     def batch(self, first: Expr) -> Expr:
         """The image of output pixel ``first``, where the axis of pixels counts through a batch."""
         return first // self.pixels
@@ -187,7 +195,10 @@ def _windows(
     plain = {columns, *reduced}
     if len(x.index) != 4 or any(not isinstance(i, Expr) for i in (*x.index, *w.index)):
         return None
-    if any(not i.is_constant and str(i) not in plain for i in w.index if isinstance(i, Expr)):
+    # Each axis is one dimension of the weights, and what has no axis is one element.
+    named = [str(i) for i in w.index if isinstance(i, Expr) and not i.is_constant]
+    single = [kernel.param(w.tensor).shape[n] for n, i in enumerate(w.index) if isinstance(i, Expr) and i.is_constant]
+    if sorted(named) != sorted(plain) or any(s != 1 for s in single):
         return None
     shapes = [s for p in (x.tensor, w.tensor) for s in kernel.param(p).shape[1 if p == x.tensor else 0 :]]
     if any(not s.is_constant for s in shapes) or any(s < 1 for s in (e.value for e in shapes)):

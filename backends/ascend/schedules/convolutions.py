@@ -12,7 +12,7 @@ from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
-from tilewright.backends.ascend.placing.windows import PIXELS, Windows, windows_of
+from tilewright.backends.ascend.placing.windows import DEPTHS, PIXELS, Windows, windows_of
 from tilewright.backends.ascend.schedules.products import roles_of, row_packs, used_once
 from tilewright.ir.ranges import bounds
 from tilewright.kernel.analysis import as_product
@@ -81,7 +81,12 @@ def _tilings(kernel: Kernel, w: Windows, target: Target) -> Iterator[tuple[float
     for pixels, channels in combinations(_divisors(w.pixels), _channels(w)):
         count = w.high(pixels) * w.across.size
         image = 2 * count * (w.few or channels) * size
-        if count > PIXELS or (w.few and image // 2 % BLOCK_BYTES):
+        if (
+            count > PIXELS
+            or not w.counted(pixels)
+            or w.depth_of(channels) > DEPTHS
+            or (w.few and image // 2 % BLOCK_BYTES)
+        ):
             continue
         for columns in _columns(kernel, w):
             if 4 * round_up(pixels, FRACTAL) * columns > target.memory["l0c"].size:
@@ -136,15 +141,9 @@ def _cycles(kernel: Kernel, w: Windows, t: _Tiling, target: Target) -> float:
     once = {"image": 1 / beside, "weights": 1 / min(target.units if t.resident else blocks, blocks // beside)}
     rates = {name: 1 / (miss / rate["gm"] + (1 - miss) / rate["l1"]) for name, miss in once.items()}
     into_l1 = rounds * image / rates["image"] + (1 if t.resident else rounds) * weights / rates["weights"]
-    if w.planar:  # the gathers of the vector cores, side by side
-        repeats = (
-            w.high(t.pixels)
-            * w.across.size
-            * channels
-            * 2
-            / max(1, int(target.extra["subblocks"]))
-            / target.vector_bytes
-        )
+    if w.planar:  # the gathers of the vector cores, side by side: an offset of four bytes a lane
+        lanes = w.high(t.pixels) * w.across.size * channels
+        repeats = lanes * 4 / max(1, int(target.extra["subblocks"])) / target.vector_bytes
         into_l1 = max(into_l1, rounds * repeats * target.extra["cycles"]["vector"]["gather"][0])
     out = 4 * rows * columns / rate["l0c"]
     exposed = out * (rounds if 8 * rows * columns > target.memory["l0c"].size else 1)

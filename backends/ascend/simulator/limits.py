@@ -205,6 +205,7 @@ def _image(item: Item, known: Mapping[str, Geometry]) -> None:
         (given["stride"], 1, 63),
         (pads, 0, 255),
         ((first,), 0, 32767),
+        ((column, end), 0, 65535),
     )
     if any(not low <= n <= high for numbers, low, high in ranges for n in numbers):
         raise Refused("image", "a number that the instruction has no room for", "", item.text)
