@@ -15,6 +15,7 @@ contain one of the TEXTs; each is written as soon as it is there. ``--trace`` op
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
+from tilewright.backends.ascend.simulator.bound import Product, most_utilisation
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.picture import draw
 from tilewright.backends.ascend.simulator.timeline import trace_of
@@ -44,11 +46,12 @@ sys.path.insert(0, str(ROOT))
 
 from resumable_table import Table  # noqa: E402 (beside this file)
 
-from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu  # noqa: E402
+from tests.ascend.convolutions import Convolution  # noqa: E402
+from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu  # noqa: E402
 
 HEAD = (
-    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "busiest pipe", "from DRAM", "blocks"),
-    *("waits for", "remark"),
+    *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "most possible", "busiest pipe", "from DRAM"),
+    *("blocks", "waits for", "remark"),
 )
 TABLE = Table(ROOT / "models" / "results" / "ascend-cycles.md", HEAD, 3)
 TARGETS = ("ascend:910b1", "ascend:910b3", "ascend:910b4", "ascend:310p3")
@@ -59,8 +62,11 @@ Written by `python scripts/simulate_ascend.py --table`. **Modelled, never run on
 the `[cycles]` of `backends/ascend/targets`, whose sources stand there, and from the simple model of shared memory in
 `backends/ascend/simulator/traffic.py`. `cube` is the share of the multiply-adds that all cube cores could have done in
 the time, with all inputs in DRAM when the launch begins; `in a model` is the same where L2 still holds the activations
-that the launch before wrote (weights stay in DRAM). One group of cores, that with the most to do, is simulated. A
-launch's own start is not counted. Waits are shares of the time of a core.
+that the launch before wrote (weights stay in DRAM): the column that counts for a layer of a model. `most possible` is
+what the bytes that any grid of cores has to read, the products and the latencies allow in both cases
+(`backends/ascend/simulator/bound.py`), whatever the schedule. One group of cores, that with the most to do, is
+simulated. A launch's own start is not counted. Waits are shares of the time of a core. *Of what DRAM allows*: the time
+in which all cores could just read the inputs, over the time that the launch takes.
 
 """
 
@@ -75,6 +81,57 @@ def product(A: {dtype}[M, {k}], B: const[{dtype}[{k}, {n}]], C: out[{result}[M, 
     C[m, n] = {value}
 """
 
+#: What comes between products, on rows of a matrix: their time is what the memory takes, as far as schedules are good.
+ROWS = {
+    "layernorm": """
+@kernel
+def layernorm(X: f16[{m}, {n}], G: const[f16[{n}]], B: const[f16[{n}]], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    total[m] = sum(n, f32(X[m, n]))
+    centred[m, n] = f32(X[m, n]) - total[m] * f32({mean})
+    square[m] = sum(n, centred[m, n] * centred[m, n])
+    spread[m] = sqrt(square[m] * f32({mean}) + f32(0.00001))
+    Y[m, n] = f16(centred[m, n] / spread[m] * f32(G[n]) + f32(B[n]))
+""",
+    "rmsnorm": """
+@kernel
+def rmsnorm(X: f16[{m}, {n}], G: const[f16[{n}]], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    square[m] = sum(n, f32(X[m, n]) * f32(X[m, n]))
+    Y[m, n] = f16(f32(X[m, n]) / sqrt(square[m] * f32({mean}) + f32(0.00001)) * f32(G[n]))
+""",
+    "softmax": """
+@kernel
+def softmax(X: f16[{m}, {n}], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    top[m] = max(n, f32(X[m, n]))
+    shifted[m, n] = exp(f32(X[m, n]) - top[m])
+    total[m] = sum(n, shifted[m, n])
+    Y[m, n] = f16(shifted[m, n] / total[m])
+""",
+    "gelu": """
+@kernel
+def gelu(X: f16[{m}, {n}], Y: out[f16[{m}, {n}]]):
+    m: {m}
+    n: {n}
+    x[m, n] = f32(X[m, n])
+    Y[m, n] = f16(x[m, n] * f32(0.5) * (erf(x[m, n] * f32(0.70710678)) + f32(1.0)))
+""",
+    "rotary": """
+@kernel
+def rotary(X: f16[{m}, 32, 2, {n}], C: f16[{m}, {n}], S: f16[{m}, {n}],
+           Y: out[f16[{m}, 32, {n}]], Z: out[f16[{m}, 32, {n}]]):
+    m: {m}
+    h: 32
+    n: {n}
+    Y[m, h, n] = f16(f32(X[m, h, 0, n]) * f32(C[m, n]) - f32(X[m, h, 1, n]) * f32(S[m, n]))
+    Z[m, h, n] = f16(f32(X[m, h, 1, n]) * f32(C[m, n]) + f32(X[m, h, 0, n]) * f32(S[m, n]))
+""",
+}
+
 
 NARROW = """
 @kernel
@@ -87,6 +144,17 @@ def product(A: f16[M, {k}], B: const[{dtype}[{k}, {n}]], S: const[f16[{shape}]],
     C[m, n] = f16({value})
 """
 
+RESIDUAL = """
+@kernel
+def residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}], C: out[f16[M, {n}]]):
+    where(1 <= M <= 65536)
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
+    C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -96,6 +164,7 @@ class Case:
     sizes: str
     kernel: Callable[[], Kernel]
     dims: Mapping[str, int] = field(default_factory=dict)
+    product: Product | None = None
 
 
 def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str = "product") -> Case:
@@ -108,7 +177,15 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
         text = PRODUCT.format(dtype=dtype, k=depth, n=columns, wide=wide, result=result, value=value)
         return parse_kernel(text)
 
-    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows})
+    bound = Product(rows, columns, depth, dtype, {"i8": 1, "f32": 4}.get(dtype, 2))
+    return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows}, bound)
+
+
+def residual(name: str, rows: int, columns: int, depth: int) -> Case:
+    """A product with bias to whose result the input of the block is added, on the vector cores."""
+    kernel = lambda: parse_kernel(RESIDUAL.format(k=depth, n=columns))  # noqa: E731
+    bound = Product(rows, columns, depth, "f16", 2)
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, bound)
 
 
 def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: int = 0) -> Case:
@@ -129,7 +206,7 @@ def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: in
 def dense(name: str, rows: int, columns: int, depth: int) -> Case:
     """A product with bias and GELU, as the first half of a feed-forward block is."""
     kernel = lambda: matmul_bias_gelu("f16", depth, columns)  # noqa: E731
-    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows})
+    return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, Product(rows, columns, depth, "f16", 2))
 
 
 def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth: int, mask: str) -> Case:
@@ -139,10 +216,23 @@ def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth:
     return Case(name, sizes, lambda: flash_attention("f16", depth=depth, mask=mask), dims)
 
 
-def convolution(name: str, batch: int, pixels: int, inputs: int, outputs: int) -> Case:
-    """A 3 x 3 convolution with residual and ReLU on channels-last images."""
-    kernel = lambda: conv3x3_residual_relu(pixels, pixels, inputs, outputs, "f16")  # noqa: E731
-    return Case(name, f"{batch}x{pixels}x{pixels}x{inputs} to {outputs} f16", kernel, {"B": batch})
+def convolution(name: str, batch: int, sizes: Convolution) -> Case:
+    """A convolution with bias and ReLU as lowering makes it; the input of a model has its channels first."""
+    image, window = "x".join(map(str, sizes.image)), "x".join(map(str, sizes.kernel))
+    stride = f" / {sizes.stride[0]}" if sizes.stride != (1, 1) else ""
+    more = " + residual" if sizes.residual else ""
+    told = f"{batch}x{image}x{sizes.channels} to {sizes.filters}, {window}{stride}{more} {sizes.dtype}"
+    return Case(name, told, sizes.build, {"batch": batch})
+
+
+#: The first layer of a ResNet, on the input of the model.
+FIRST = Convolution((224, 224), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False)
+
+
+def row_wise(name: str, height: int, width: int) -> Case:
+    """A function of the rows of a matrix."""
+    text = ROWS[name].format(m=height, n=width, mean=f"{1 / width:.9g}")
+    return Case(name, f"{height}x{width} f16", lambda: parse_kernel(text))
 
 
 #: Layers of known models at sizes that are run: 8 x 128 tokens of BERT, prefill and one token of Llama-7B.
@@ -152,9 +242,20 @@ LAYERS: tuple[Case, ...] = (
     product(1024, 768, 768, name="bert-projection"),
     dense("bert-up", 1024, 3072, 768),
     product(1024, 768, 3072, name="bert-down"),
+    product(1024, 2304, 768, name="bert-qkv"),
+    residual("bert-output-residual", 1024, 768, 768),
+    residual("bert-down-residual", 1024, 768, 3072),
     attention("bert-attention", 8, 12, 128, 128, 64, "additive"),
-    convolution("resnet50-conv", 8, 56, 64, 64),
-    convolution("resnet50-conv", 8, 14, 256, 256),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64, residual=True)),
+    convolution("resnet50-conv", 8, Convolution((28, 28), 128, 128)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256)),
+    convolution("resnet50-conv", 8, Convolution((7, 7), 512, 512)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256, dtype="i8", outside=-128)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 128, 128, stride=(2, 2))),
+    convolution("resnet50-first", 8, FIRST),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 256, (1, 1), pads=(0, 0, 0, 0), residual=True)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 1024, 256, (1, 1), pads=(0, 0, 0, 0))),
     product(512, 4096, 4096, name="llama-projection"),
     product(512, 11008, 4096, name="llama-up"),
     product(512, 4096, 11008, name="llama-down"),
@@ -167,6 +268,11 @@ LAYERS: tuple[Case, ...] = (
     narrow("llama-projection", 512, 4096, 4096, "i8"),
     narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
+    row_wise("layernorm", 1024, 768),
+    row_wise("softmax", 12288, 128),
+    row_wise("gelu", 1024, 3072),
+    row_wise("rmsnorm", 512, 4096),
+    row_wise("rotary", 512, 64),
 )
 
 
@@ -324,7 +430,7 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
             case.name,
             case.sizes,
             target.spelling,
-            *([""] * 8),
+            *([""] * 9),
             " ".join(str(error).split())[:160].replace("|", "/"),
         )
     (kind, pipe), share = max(timing.busy.items(), key=lambda b: b[1])
@@ -337,12 +443,25 @@ def row_of(case: Case, target: Target) -> tuple[str, ...]:
         f"{timing.microseconds:,.1f}",
         f"{timing.utilisation:.1%}" if timing.peak else "",
         f"{within.utilisation:.1%}" if within.peak else "",
+        "" if case.product is None else _possible(case.product, target),
         f"{kind} {pipe} {share:.0%}",
         f"{timing.rates.missed:.0%}",
         f"{timing.blocks} on {timing.groups}",
         waits.replace("|", "/"),
-        "",
+        "" if timing.peak else f"{from_dram(program, case.dims) / timing.cycles:.0%} of what DRAM allows",
     )
+
+
+def from_dram(program: Placed, dims: Mapping[str, int]) -> float:
+    """Cycles that reading all inputs takes at least, every core asking at once; what is written stays in L2."""
+    inputs = [program.buffer(p.name) for p in program.kernel.params if p.role != "out"]
+    size = sum(math.prod(e.evaluate(dims) for e in b.shape) * b.element_bytes for b in inputs)
+    return size / (program.target.extra["cycles"]["dram"] * program.target.units)
+
+
+def _possible(p: Product, target: Target) -> str:
+    """What is possible with everything in DRAM, and with the activations in L2."""
+    return " / ".join(f"{most_utilisation(p, target, warm):.0%}" for warm in ((), ("left",)))
 
 
 def _save(rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:

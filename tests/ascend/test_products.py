@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import mpmath
 import numpy as np
 import pytest
 from tilewright.accuracy import TOLERANCE, compare
@@ -185,6 +186,29 @@ def gelu(X: f32[M, 64], Y: out[f32[M, 64]]):
     assert got[0] == np.inf and abs(got[1]) < 1e-30 and np.isnan(got[2]) and got[3] == 0
     want = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.reshape(-1)[4:].astype(float)])
     assert np.abs(got[4:] - want).max() < 1e-6 * 20
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_a_gelu_of_16_bits_is_off_by_its_rounding_and_a_little(dtype: str) -> None:
+    kernel = parse_kernel(f"""
+@kernel
+def gelu(X: f32[M, 64], Y: out[{dtype}[M, 64]]):
+    where(1 <= M <= 512)
+    m: M
+    n: 64
+    Y[m, n] = {dtype}(X[m, n] * f32(0.5) * (erf(X[m, n] * f32(0.7071067811865476)) + f32(1.0)))
+""")
+    x = np.linspace(-20, 20, 64 * 60, dtype=np.float32).reshape(60, 64)
+    x[0, :5] = [np.inf, 1e30, np.nan, -0.0, -1e30]
+    target = targets()["ascend:910b3"]
+    program = place(apply(kernel, first_fit(kernel, target)), target)
+    got = check(program, {"X": x}, {"M": 60}).outputs["Y"].reshape(-1).astype(np.float64)
+    assert got[0] == got[1] == np.inf or got[1] > 9e29
+    assert np.isnan(got[2]) and got[3] == got[4] == 0
+    with mpmath.workdps(30):
+        want = np.array([float(v * mpmath.ncdf(v)) for v in map(mpmath.mpf, x.reshape(-1)[5:].tolist())])
+    half = np.abs(want) * (2.0**-11 if dtype == "f16" else 2.0**-8) + 2.0**-25
+    assert (np.abs(got[5:] - want) - half).max() < 2.6e-5
 
 
 @pytest.mark.parametrize(

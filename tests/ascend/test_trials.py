@@ -39,6 +39,7 @@ OTHER_DIMS: dict[str, list[dict[str, int]]] = {
     "batched": [{"B": 1, "H": 3, "M": 1, "N": 1}, {"B": 2, "H": 2, "M": 33, "N": 64}],
     "bias": [{"M": 1}, {"M": 200}],
     "residual": [{"M": 1}, {"M": 49}],
+    "panes": [{"M": 1}, {"M": 17}, {"M": 144}],
     "decode": [{"M": 16}, {"M": 17}],
     "weights": [{"M": 1}],
 }
@@ -108,6 +109,7 @@ PRODUCTS = {
     "left turned": product_kernel("f16", "k, m", "n, k", wide="f32", result="f32", value="acc[m, n] * f32(2.0)"),
     "both turned": product_kernel("bf16", "k, m", "k, n", wide="f32", result="bf16", value="bf16(sigmoid(acc[m, n]))"),
     "int8": product_kernel("i8", "m, k", "n, k", wide="i32", result="i32", value="acc[m, n]"),
+    "fp32 turned": product_kernel("f32", "m, k", "k, n", wide="", result="f32", value="acc[m, n]"),
     "fp32": product_kernel("f32", "m, k", "n, k", wide="", result="f32", value="acc[m, n]"),
 }
 

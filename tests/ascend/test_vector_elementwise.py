@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from tilewright.backends.ascend.synchronization.verify import unproved
 from tilewright.errors import UnsupportedError
 
+from tests.ascend.single import hard
 from tests.ascend.vector import assert_right, made, operations, some, values
 
 #: Kernel text and the sizes to run it at: one element, ragged, several blocks.
@@ -159,8 +161,32 @@ REFUSED = {
     "i64 beyond 32 bits": unary("i64", "x + y"),
     "a power": unary("f32", "x ** y"),
     "f64": unary("f64", "x + y"),
-    "i8 that wraps around": unary("i8", "x + y"),
+    "u64 beyond 32 bits": unary("u64", "x + y"),
 }
+
+#: Of 8 and 16 bits: results of which the low bits stay, and bit by bit.
+SHORT = [("u8", "+"), ("i8", "-"), ("i16", "*"), ("i8", "*"), ("i16", "&"), ("u8", "|"), ("i8", "^")]
+
+
+@pytest.mark.parametrize("dtype, op", SHORT)
+def test_short_integers(dtype: str, op: str) -> None:
+    text = unary(dtype, f"x {op} y")
+    kernel, program = made(text)
+    inputs = {p.name: hard(p.dtype, [300], np.random.default_rng(0)) for p in kernel.params if p.role != "out"}
+    assert_right(text, {"N": 300}, inputs, exact=True)
+    assert unproved(program) is None
+
+
+def test_a_comparison_of_positions_with_64_bits() -> None:
+    text = """def k(X: i64[N], Y: out[bool[N]]):
+    where(0 <= N <= 900)
+    n: N
+    Y[n] = X[n] == index(n)"""
+    x = np.arange(300)
+    x[::7] -= 1
+    x[5] = 2**40 + 5
+    assert_right(text, {"N": 300}, {"X": x}, exact=True)
+    assert_right(text, {"N": 0}, {"X": x[:0]}, exact=True)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -182,6 +182,14 @@ MOVES: dict[str, Case] = {
     Y[m, n] = select(index(n) <= index(m), X[m, n], f32(-inf))""",
         [{"M": 1, "N": 1}, {"M": 40, "N": 33}],
     ),
+    "positions in no equal steps": (
+        """def k(X: f32[M, 12], Y: out[f32[M, 12]]):
+    where(0 <= M <= 90)
+    m: M
+    n: 12
+    Y[m, n] = X[m, n] * f32(index(min(2*(n // 4) + 1, 5) - max(n % 4 - 1, 0) + (m - 7) // 3 * (n % 3)))""",
+        [{"M": 0}, {"M": 33}],
+    ),
 }
 
 
@@ -194,6 +202,7 @@ QUICK = (
         "depthwise convolution of bytes",
         "interleaved rotary embedding",
         "positions",
+        "positions in no equal steps",
     ),
 )
 

@@ -211,6 +211,18 @@ TRIALS = {
         ),
         {"M": 75},
     ),
+    # Three panes of rows, the last of which is empty in the second block; rows that stay in L1 for a second, narrower
+    # tile; three slots of the columns.
+    "panes": Trial(
+        parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=96)),
+        Schedule(
+            (*_block(("m", 48), ("n", 96)), Loop("n", 64)),
+            (Loop("k", 64, "pipeline"),),
+            packs=(fractals("B", 160, 96),),
+            extra=(("ring", 3), ("panes", 3)),
+        ),
+        {"M": 70},
+    ),
     "decode": Trial(
         parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=128)),
         Schedule(_block(("m", 16), ("n", 32)), (Loop("k", 64, "pipeline"),), packs=(fractals("B", 160, 128),)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 from tilewright.backends.ascend.ascendc.lanes import BLOCK_BYTES
@@ -12,7 +13,7 @@ from tilewright.backends.ascend.ascendc.program import Program
 from tilewright.backends.ascend.ascendc.transfer import fractal_offset, padded_rows
 from tilewright.backends.ascend.placed.form import Block, Instruction, View, statements
 from tilewright.ir.ranges import divisor
-from tilewright.ir.symbolic import Expr, as_expr, ceildiv
+from tilewright.ir.symbolic import ZERO, Expr, Operation, as_expr, ceildiv
 from tilewright.ir.types import DType
 
 FRACTAL_BYTES, MAX_REPEATS = 512, 255
@@ -33,6 +34,9 @@ def load(program: Program, node: Instruction) -> None:
     high, wide = (16, c0) if left else (c0, 16)
     down, across = ceildiv(dst.rows, high), ceildiv(dst.columns, wide)
     turned_here = node.transpose if left else not node.transpose
+    if source.layout == "zZ":
+        _load_squares(program, node)
+        return
     if turned_here and target.element_bytes != 2:
         raise program.refuse(f"fractals of {target.dtype} are not turned on the way to L0")
     # In L1 fractals follow on one another down the rows, columns of them ``pitch`` fractals apart.
@@ -62,6 +66,26 @@ def load(program: Program, node: Instruction) -> None:
         return
     with code.block(f"for (int64_t i = 0; i < {loops}; ++i)"):
         code.line(f"LoadData({program.at(dst, as_expr(0), near)}, {program.at(src, base, far)}, {params});")
+
+
+def _load_squares(program: Program, node: Instruction) -> None:
+    """32-bit fractals from L1 to L0B turned: a call for every 16 rows, which takes the squares of two fractals that lie
+    there side by side and puts the halves of what becomes of each one above the other."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block) and isinstance(src, Block)
+    code, source = program.code, program.buffer(src.buffer)
+    if src.column != 0 or divisor(src.row, code.ranges) % 16:
+        raise program.refuse(f"a part of {src.buffer} that begins inside of a square")
+    hint, pitch = program.tensor[dst.buffer], source.shape[1].value
+    panels = code.value(ceildiv(dst.rows, 16), f"{hint}_panels")
+    wide = code.factor(ceildiv(dst.columns, 16), f"{hint}_wide")
+    size = FRACTAL_BYTES // source.element_bytes
+    with code.block(f"for (int64_t i = 0; i < {panels}; ++i)"):
+        code.line("LoadData2dTransposeParams squares;")
+        for name, value in (("repeatTimes", wide), ("srcStride", "1"), ("dstFracGap", f"{wide} - 1")):
+            code.line(f"squares.{name} = {value};")
+        to = program.at(dst, as_expr(0), f"i * 2 * {wide} * {size}")
+        code.line(f"LoadDataWithTranspose({to}, {program.at(src, src.row * pitch, f'i * {16 * pitch}')}, squares);")
 
 
 def mmad(program: Program, node: Instruction) -> None:
@@ -263,6 +287,27 @@ def load_image(program: Program, node: Instruction) -> None:
         code.line(f"LoadData({program.at(dst, as_expr(0))}, {image}, {params});")
 
 
+def _where_any(spelling: Callable[[Program, Instruction], None]) -> Callable[[Program, Instruction], None]:
+    """``spelling`` behind a question where there may be nothing to do: calls of the cube unit take no counts of 0."""
+
+    def spelled(program: Program, node: Instruction) -> None:
+        blocks = [a for a in (node.dst, *node.reads) if isinstance(a, Block)]
+        code = program.code
+        with ExitStack() as stack:
+            for count in dict.fromkeys(n for b in blocks for n in (b.rows, b.columns)):
+                if _may_be_none(count):
+                    stack.enter_context(code.block(f"if ({code.spelled(count)} > 0)"))
+            spelling(program, node)
+
+    return spelled
+
+
+def _may_be_none(count: Expr) -> bool:
+    """Whether a count is cut off at 0, as that of what a block may end before is."""
+    atoms = [a for m, _ in count.terms for a, _ in m]
+    return any(isinstance(a, Operation) and a.op == "max" and ZERO in a.args for a in atoms)
+
+
 def _sizes(node: Instruction, name: str, default: tuple[int, ...]) -> tuple[int | Expr, ...]:
     given = node.parameter(name, default)
     return given if isinstance(given, tuple) else default
@@ -274,9 +319,9 @@ def _columns(src: Block | View) -> Expr:
 
 
 CUBE: dict[str, Callable[[Program, Instruction], None]] = {
-    "load": load,
+    "load": _where_any(load),
     "load_image": load_image,
-    "mmad": mmad,
-    "fixpipe": fixpipe,
+    "mmad": _where_any(mmad),
+    "fixpipe": _where_any(fixpipe),
     "drain": drain,
 }

@@ -112,9 +112,19 @@ def _call(
         skip = f"({pitch} - RoundUp({length}, {BLOCK_BYTES})) / {BLOCK_BYTES}"
     if inward:
         pad = f"DataCopyPadExtParams<{cpp}>(false, 0, 0, 0)"
-        code.line(f"DataCopyPad({ends[0]}, {ends[1]}, DataCopyExtParams({count}, {length}, {gap}, {skip}, 0), {pad});")
+        call = f"DataCopyPad({ends[0]}, {ends[1]}, DataCopyExtParams({count}, {length}, {gap}, {skip}, 0), {pad});"
     else:
-        code.line(f"DataCopyPad({ends[1]}, {ends[0]}, DataCopyExtParams({count}, {length}, {skip}, {gap}, 0));")
+        call = f"DataCopyPad({ends[1]}, {ends[0]}, DataCopyExtParams({count}, {length}, {skip}, {gap}, 0));"
+    _unless_empty(program, ((count, rows[0]), (length, lanes)), call)
+
+
+def _unless_empty(program: Program, sizes: tuple[tuple[str, Expr], ...], call: str) -> None:
+    """``call`` where each of ``sizes`` is at least 1: blockCount and blockLen are never 0 (Ascend C reference,
+    DataCopyExtParams, DataCopyParams)."""
+    with ExitStack() as stack:
+        if empty := [text for text, n in sizes if program.code.low(n) < 1]:
+            stack.enter_context(program.code.block(f"if ({' && '.join(f'{text} > 0' for text in empty)})"))
+        program.code.line(call)
 
 
 def _whole_blocks(
@@ -144,10 +154,7 @@ def _whole_blocks(
         gaps = (far, near) if inward else (near, far)
     to, source = ends if inward else ends[::-1]
     call = f"DataCopy({to}, {source}, DataCopyParams({count}, {blocks}, {gaps[0]}, {gaps[1]}));"
-    with ExitStack() as stack:
-        if empty := [text for text, n in ((count, rows[0]), (blocks, lanes)) if code.low(n) < 1]:
-            stack.enter_context(code.block(f"if ({' && '.join(f'{text} > 0' for text in empty)})"))
-        code.line(call)
+    _unless_empty(program, ((count, rows[0]), (blocks, lanes)), call)
 
 
 def _times(text: str, size: int, lanes: Expr) -> str:
@@ -192,6 +199,9 @@ def nd2nz(program: Program, node: Instruction) -> None:
     c0 = BLOCK_BYTES // b.element_bytes
     if src.dims[-1][1] != 1 and src.dims[-1][0] != 1:
         raise program.refuse(f"columns of {src.buffer} are no run")
+    if b.layout == "zZ":
+        _panels(program, dst, src)
+        return
     dims = [d for d in src.dims[:-1] if d[0] != 1] or [(as_expr(1), as_expr(0))]
     columns = code.value(src.dims[-1][0], program.columns_of(dst.buffer))
     single = len(src.dims) == 1 or code.high(dims[-1][1]) > MAX_ND_STRIDE or code.high(dims[-1][0]) > MAX_ND_ROWS
@@ -214,6 +224,24 @@ def nd2nz(program: Program, node: Instruction) -> None:
                 apart = code.value(dims[-1][1], f"{program.tensor[src.buffer]}_pitch")
         to, source = program.at(dst, base, " + ".join(near)), program.at(src, src.offset, " + ".join(far))
         params = f"Nd2NzParams(1, {rows}, {columns}, 0, {apart}, {padded_rows(b)}, 1, 0)"
+        code.line(f"DataCopy({to}, {source}, {params});")
+
+
+def _panels(program: Program, dst: Block, src: View) -> None:
+    """Rows of global memory into fractals that lie along the rows: sixteen rows at a time are a matrix of their own."""
+    code, b = program.code, program.buffer(dst.buffer)
+    if dst.row != 0 or dst.column != 0 or len(src.dims) != 2 or code.high(src.dims[0][1]) > MAX_ND_STRIDE:
+        raise program.refuse(f"a part of {dst.buffer}, or rows that are too far apart")
+    rows, columns = (code.value(n, h) for (n, _), h in zip(src.dims, ("rows", "columns"), strict=True))
+    apart = code.value(src.dims[0][1], f"{program.tensor[src.buffer]}_pitch")
+    with code.block(f"for (int64_t r = 0; r < {rows}; r += 16)"):
+        to = program.at(
+            dst, as_expr(0), f"r * {padded_shape(b.layout, b.element_bytes, b.scope, 1, b.shape[1].value)[1]}"
+        )
+        source = program.at(
+            src, src.offset, f"r * {code.factor(src.dims[0][1], f'{program.tensor[src.buffer]}_pitch')}"
+        )
+        params = f"Nd2NzParams(1, Smaller(16, {rows} - r), {columns}, 0, {apart}, 16, 1, 0)"
         code.line(f"DataCopy({to}, {source}, {params});")
 
 

@@ -7,7 +7,7 @@ nothing else orders, so it must buy something. What pipes do at the same time is
 2. Buffers that a single pipe both writes and reads share bytes where they do not live at one time. The pipe takes its
    instructions in order, so this costs barriers at most.
 3. The outermost loops share as well: a later one starts when an earlier one has ended with its buffers.
-4. What still does not fit loses its second slots, the largest first, and shares by 1 to 3.
+4. What still does not fit loses slots, the largest first, and shares by 1 to 3.
 5. Everything shares: transfers wait until the bytes that they fill are free.
 """
 
@@ -61,7 +61,8 @@ def _fitted(placed: Placed, own: list[Buffer], kept: Collection[str], known: lis
         if not double:
             break
         largest = max(double, key=lambda b: b.slot_bytes)
-        own = [replace(b, slots=1, rotates=None) if b is largest else b for b in own]
+        fewer = replace(largest, slots=largest.slots - 1, rotates=largest.rotates if largest.slots > 2 else None)
+        own = [fewer if b is largest else b for b in own]
     done = shared(own, known[0], Sharing.EVERYTHING, align, kept)
     end = max(b.end for b in done)
     if end <= size:

@@ -73,7 +73,9 @@ Arithmetic:
   view to a view of an ND buffer.
 - ``ub2l1`` goes from rows of a view to a block, or from a run of whole blocks of 32 bytes to one in an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
-  into L0A with it, each fractal is turned, which only 16-bit types can do.
+  into L0A with it, each fractal is turned, which only 16-bit types can do. 32-bit ones can on the way into L0B, from a
+  buffer in zZ whose columns are a multiple of 16: squares of two fractals side by side are turned and become two that
+  lie one above the other (Ascend C reference, LoadDataWithTranspose). Such rows are taken in sixteens.
 - ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
   the sum goes on (``init`` is not zero).
 - ``load_image`` reads an image of ``image`` = (height, width) pixels and writes rows of windows: row i is the window
@@ -144,7 +146,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     # Zeros, or an integer of 8 bits that pads an image.
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",), frozenset(["value"])),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
-    "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
+    "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)", "LoadDataWithTranspose")),
     # Image to columns on the way to L0A: the source is an image in L1, in NC1HWC0 or with few channels a pixel.
     "load_image": Kind(
         "MTE1",

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import Scalar
 from tilewright.backends.ascend.placing.angles import ANGLES
-from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand
+from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand, rounded_gelu
+from tilewright.backends.ascend.placing.integers import bitwise, inverted, positions_of, words, wrapped
 from tilewright.backends.ascend.placing.loads import Loads
 from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
 from tilewright.backends.ascend.placing.rounding import rounded_by_sums
@@ -147,6 +148,9 @@ class Arithmetic(Loads):
         if not axes:
             return Scalar(index)
         dtype = self.carrier(v)
+        spelled = positions_of(index, axes, v.dtype, c.scope.facts)
+        if not isinstance(spelled, IndexValue):
+            return self.carry(self.value(spelled), dtype)
         steps = {a: self._stride(index, a, "positions") for a in axes}
         first = index.substitute({a: c.start(a, True) for a in axes})
         if len(axes) == 1 and steps[axes[0]] == 1:
@@ -171,10 +175,17 @@ class Arithmetic(Loads):
         return self._to_integer(v, x)
 
     def _to_float(self, x: Value, target: DType) -> Piece:
-        piece = self.truth(x) if x.dtype is DType.BOOL else self.value(x)
+        piece = self.truth(x) if x.dtype is DType.BOOL else self.before_rounding(x, target)
         if isinstance(piece, Scalar):
             return piece
         return self.carry(piece, target)
+
+    def before_rounding(self, v: Value, dtype: DType) -> Piece:
+        """``v``, which becomes ``dtype`` next and needs to be no more exact than that."""
+        inner = gelu_operand(v) if dtype.is_float and dtype.bits == 16 else None
+        if inner is None:
+            return self.value(v)
+        return rounded_gelu(self, self.operand(inner, DType.F32))
 
     def _to_integer(self, v: Cast, x: Value) -> Piece:
         inside = self.numbers.interval(x)
@@ -199,9 +210,9 @@ class Arithmetic(Loads):
         if v.dtype is DType.I32 and piece.dtype is DType.I64:
             return self.carry(piece, DType.I32)
         if v.dtype.bits <= 16 and piece.dtype in (DType.I32, DType.I64):
-            return self._wrapped_low(self._strip(self.carry(self.carry(piece, DType.I32), DType.I16)), v.dtype)
+            return self.wrapped_low(self._strip(self.carry(self.carry(piece, DType.I32), DType.I16)), v.dtype)
         if v.dtype.bits <= 16 and piece.dtype is DType.F32:
-            return self._wrapped_low(piece, v.dtype)
+            return self.wrapped_low(piece, v.dtype)
         raise self.unsupported(f"a cast of {x.dtype} to {v.dtype} that wraps around")
 
     def _clamped(self, piece: Strip, limits: tuple[float, float]) -> Strip:
@@ -209,7 +220,7 @@ class Arithmetic(Loads):
         self.emit("min", piece, piece.axes, piece, Scalar(limits[1]))
         return piece
 
-    def _wrapped_low(self, piece: Strip, dtype: DType) -> Piece:
+    def wrapped_low(self, piece: Strip, dtype: DType) -> Piece:
         """The low bits of whole numbers below 2^24, as ``dtype`` reads them: ``x - floor((x - low) / n) n``."""
         low, high = range_of(dtype)
         n = high - low + 1
@@ -233,6 +244,8 @@ class Arithmetic(Loads):
             return self.flags(self._test(op, x), self.last_axes)
         dtype = self.carrier(v)
         if x.dtype.is_integer:
+            if op == "bitnot":
+                return inverted(self, x, v.dtype)
             if op in _ROUNDING:
                 return self.value(x)
             if op == "neg":
@@ -275,13 +288,14 @@ class Arithmetic(Loads):
             return self.binary(op, self.operand(a, dtype), self.operand(b, dtype), dtype)
         if dtype is DType.F32 and not all(within(self.numbers.interval(x), (-EXACT, EXACT)) for x in (a, b)):
             dtype = DType.I32
-        x, y = self.operand(a, dtype), self.operand(b, dtype)
         if op in _DIRECT_BINARY and op != "div":
             if v.dtype.bits < 32 and not self._stays(v, op, a, b):
-                raise self.unsupported(f"{op} of {v.dtype} that wraps around")
-            return self.binary(op, x, y, dtype)
+                return wrapped(self, op, a, b, v.dtype)
+            return self.binary(op, self.operand(a, dtype), self.operand(b, dtype), dtype)
+        if op.startswith("bit") and dtype is DType.F32:
+            return bitwise(self, op, a, b, v.dtype)
         if op in ("div", "mod", "fmod") and dtype is DType.F32:
-            return self._quotient(op, x, y)
+            return self._quotient(op, self.operand(a, dtype), self.operand(b, dtype))
         raise self.unsupported(f"{op} of {v.dtype}")
 
     def _stays(self, v: Binary, op: str, a: Value, b: Value) -> bool:
@@ -432,6 +446,8 @@ class Arithmetic(Loads):
         piece = self.value(v)
         if isinstance(piece, Scalar):
             raise self.unsupported("a comparison of i64 with a number beyond f32")
+        if piece.dtype in (DType.F32, DType.I32) and SPREAD not in piece.axes:
+            return words(self, piece)
         if piece.dtype is not DType.I64:
             raise self.unsupported(f"a comparison of {v.dtype} held in {piece.dtype}")
         if SPREAD in piece.axes:

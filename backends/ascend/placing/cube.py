@@ -8,22 +8,41 @@ from tilewright.backends.ascend.placed.form import Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import convolve
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
-from tilewright.backends.ascend.placing.frame import Frame
+from tilewright.backends.ascend.placing.frame import PANES, Frame, inside
 from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
 from tilewright.backends.ascend.placing.windows import Windows, windows_of
 from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import as_product, used_symbols
 from tilewright.kernel.apply import defines
 from tilewright.kernel.expr import Binary, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
+from tilewright.kernel.scope import step
 
 #: Lanes that a row in L1 or the bias table is read in: 64 bytes of the table's 32-bit elements.
 _ROW = 16
+ONE = constant(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Panes:
+    """Rows of a sum that lie in ``count`` slots of L0C, at most ``height`` in each, and that a loop takes in turn.
+
+    All panes meet one piece of the right operand; each leaves while the products of the next one go on.
+    """
+
+    var: str
+    height: int
+    count: int
+
+    def rows(self, every: Expr) -> tuple[Expr, Expr]:
+        """The first row of the pane of this turn, of ``every``, and how many it has: none where a block ends before."""
+        first = symbol(self.var) * self.height
+        return first, maximum(0, minimum(self.height, every - first))
 
 
 @dataclass(slots=True)
@@ -35,6 +54,8 @@ class Sum:
     frame: Frame
     tile: Ref
     exit: Exit
+    panes: _Panes | None = None
+    last: Expr = ONE
     bias: str | None = None
     workspace: str | None = None
 
@@ -60,20 +81,22 @@ class CubePart(OperandPart):
         self._check_dtype(node, a, b)
         total = self.accumulator(node, row, column)
         if isinstance(a.value, Load):
-            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile, True)
         else:
             # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
-            right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
-        k1, k0 = c.lanes(inner), self.inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
+            right, left = self.stage(b, inner, column, node.tile, True), self.stage(a, row, inner, node.tile)
+        k1, k0 = c.lanes(inner), self.inner_piece(*self._lanes(total), c.lanes(inner), a.dtype)
         left, right = self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
         start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self.reduction_loops(node)), ZERO)
+        total.last = self._last_turn(node)
         if k1 <= k0:
             self._multiply(c.tree.top, total, node, left, right, at=ZERO, piece=valid, start=start)
             return
         frame = Frame(f"{inner}_l0_{node.tile}")
         at = symbol(frame.var)
         piece = minimum(k0, valid - at)
+        total.last = total.last * (1 - minimum(1, maximum(0, valid - k0 - at)))
         self._multiply(frame, total, node, left, right, at=at, piece=piece, start=start + at)
         c.tree.top.nodes.append(Loop(frame.var, ZERO, valid, constant(k0), tuple(frame.nodes)))
 
@@ -121,14 +144,27 @@ class CubePart(OperandPart):
             loops = {f.var for f, _ in self.reduction_loops(node)}
             while frame.var in loops:
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
-            shape = (round_up(c.lanes(row), FRACTAL), round_up(c.lanes(column), FRACTAL))
-            name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=frame)
+            panes = self._panes(row)
+            rows, columns = c.lanes(row) if panes is None else panes.height, round_up(c.lanes(column), FRACTAL)
+            around, slots = (frame, 2) if panes is None else (Frame(panes.var), panes.count)
+            shape = (round_up(rows, FRACTAL), columns)
+            name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=around, slots=slots)
+            if panes is not None:
+                c.tree.kept.add(name)
             tile = Ref(node.tile, node.axes, node.value.dtype)
             exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
-            total = self.sums[node.tile] = Sum(name, (row, column), frame, tile, exit)
+            total = self.sums[node.tile] = Sum(name, (row, column), frame, tile, exit, panes)
             if exit.bias is not None:
                 total.bias = self._stage_bias(exit.bias, column, node.value.dtype)
         return self.sums[node.tile]
+
+    def _panes(self, row: str) -> _Panes | None:
+        """The panes that the schedule asks for."""
+        c = self.context
+        count = int(c.scheduled.schedule.option(PANES, 1))
+        if count < 2 or c.fused or c.lanes(row) <= FRACTAL:
+            return None
+        return _Panes(c.tree.variable(f"{row}_pane"), round_up(-(-c.lanes(row) // count), FRACTAL), count)
 
     def _way(self, column: str) -> Way:
         """What the target does with sums of these columns; a bias has to fit the table and end with whole blocks."""
@@ -173,6 +209,14 @@ class CubePart(OperandPart):
         loops = {loop.var: loop for a in node.reduce.axes for loop in self.context.scope.ranges[a].loops}
         return [(f, loops[f.var]) for f in self.context.tree.frames if f.var in loops]
 
+    def _last_turn(self, node: Compute) -> Expr:
+        """1 in the last turn of the loops over which a sum runs on, else 0."""
+        result = constant(1)
+        for f, loop in self.reduction_loops(node):
+            last = self.context.expr(loop.lo) + (f.trips - 1) * step(loop)
+            result = result * (1 - minimum(1, last - symbol(f.var)))
+        return result
+
     def inner_piece(self, rows: int, columns: int, inner: int, dtype: DType) -> int:
         """Reduced lanes whose operands fit half of L0A and half of L0B, in whole fractals."""
         size = max(1, dtype.bits // 8)
@@ -180,6 +224,16 @@ class CubePart(OperandPart):
         most = half // (size * round_up(max(rows, columns), 16))
         step = max(16, 32 // size)
         return min(round_up(inner, step), most // step * step)
+
+    def _lanes(self, total: Sum) -> tuple[int, int]:
+        """Allocated rows and columns of one product."""
+        row, column = total.axes
+        return total.panes.height if total.panes else self.context.lanes(row), self.context.lanes(column)
+
+    def _rows(self, total: Sum) -> tuple[Expr, Expr]:
+        """The first row of the products of this turn among those of the block, and how many there are."""
+        every = self.context.count(total.axes[0])
+        return (ZERO, every) if total.panes is None else total.panes.rows(every)
 
     def _multiply(
         self,
@@ -198,23 +252,21 @@ class CubePart(OperandPart):
         c = self.context
         assert isinstance(node.value, Binary)
         a, _ = factors_of(node.value.a, node.value.b)
-        row, column = total.axes
-        rows, columns = c.count(row), c.count(column)
-        k = c.lanes(self._roles(node)[2])
-        k0 = self.inner_piece(c.lanes(row), c.lanes(column), k, a.dtype)
-        l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (c.lanes(row), k0), frame)
-        l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, c.lanes(column)), frame)
-        for buffer, staged, r, n, corner in (
-            (l0a, left, rows, piece, (ZERO, at)),
-            (l0b, right, piece, columns, (at, ZERO)),
-        ):
+        (first, rows), columns = self._rows(total), c.count(total.axes[1])
+        (high, wide), k = self._lanes(total), c.lanes(self._roles(node)[2])
+        k0 = self.inner_piece(high, wide, k, a.dtype)
+        own, slots = (frame, 2) if total.panes is None else (Frame(total.panes.var), 2 * total.panes.count)
+        l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (high, k0), own, slots)
+        l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, wide), frame)
+        loads = [(own, l0a, left, rows, piece, (first, at)), (frame, l0b, right, piece, columns, (at, ZERO))]
+        for to, buffer, staged, r, n, corner in loads:
             block = (corner[1], corner[0], n, r) if staged.turned else (*corner, r, n)
             dst = Block(buffer, ZERO, ZERO, r, n, whole=True)
             source = Block(staged.buffer, *block, whole=True)
-            c.tree.emit(frame, "load", "cube", "MTE1", dst, source, transpose=staged.turned)
+            c.tree.emit(to, "load", "cube", "MTE1", dst, source, transpose=staged.turned)
         bias = () if total.bias is None else (View(total.bias, ZERO, ((columns, constant(1)),)),)
         c.tree.emit(
-            frame,
+            own,
             "mmad",
             "cube",
             "M",
@@ -224,17 +276,21 @@ class CubePart(OperandPart):
             *bias,
             init=start if node.accumulate or start != 0 else None,
         )
+        if total.panes is not None:
+            frame.nodes.append(Loop(own.var, ZERO, constant(total.panes.count), ONE, tuple(own.nodes)))
 
-    def _operand_buffer(self, name: str, scope: str, dtype: DType, shape: tuple[int, int], frame: Frame) -> str:
-        return self.context.tree.add(name, scope, dtype, shape, "cube", frame=frame)  # type: ignore[arg-type]
+    def _operand_buffer(
+        self, name: str, scope: str, dtype: DType, shape: tuple[int, int], frame: Frame, slots: int = 2
+    ) -> str:
+        return self.context.tree.add(name, scope, dtype, shape, "cube", frame=frame, slots=slots)  # type: ignore[arg-type]
 
     def _checked(self, node: Compute, dtype: DType, left: Staged, right: Staged) -> tuple[Staged, Staged]:
-        """The operands; refused where fractals would have to be turned that are not of 16 bits."""
-        if dtype.bits != 16 and (left.turned or not right.turned):
+        """The operands; refused where fractals would have to be turned that no load turns."""
+        if dtype.bits != 16 and (left.turned or not (right.turned or right.squares)):
             raise UnsupportedError(
                 "ascend-transposed-load",
                 where=f"kernel {self.context.scheduled.kernel.name}, tile {node.tile}",
-                cause=f"fractals of {dtype} are not turned on the way to L0; only 16-bit ones are",
+                cause=f"fractals of {dtype} are not turned here on the way to L0; 16-bit ones are, 32-bit ones to L0B",
                 fix="store the left operand by rows and the right operand by columns",
             )
         return left, right
@@ -250,9 +306,7 @@ class CubePart(OperandPart):
         if total.workspace is None:
             shape = (c.lanes(row), pitch)
             total.workspace = c.tree.add(f"{tile}_out", "gm", dtype, shape, None, frame=total.frame, workspace=True)
-            rows, columns = c.count(row), c.count(column)
-            dst = View(total.workspace, ZERO, ((rows, as_expr(pitch)), (columns, constant(1))))
-            self._fixpipe(total.frame, total, dst)
+            self._leave(total, View(total.workspace, ZERO, ((ZERO, as_expr(pitch)), (c.count(column), constant(1)))))
         return total.workspace, total.axes, total.frame, pitch
 
     def drained(self, tile: str) -> tuple[str, tuple[str, ...], Frame]:
@@ -300,15 +354,21 @@ class CubePart(OperandPart):
         flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in index))
         if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
             return False
-        rows, columns = c.count(row), c.count(column)
         offset = flat.substitute({a: c.start(a) for a in total.axes})
-        dst = View(node.tensor, offset, ((rows, flat.coefficient(row)), (columns, constant(1))))
-        self._fixpipe(total.frame, total, dst)
+        dims = (ZERO, flat.coefficient(row)), (c.count(column), constant(1))
+        self._leave(total, View(node.tensor, offset, dims))
         return True
 
-    def _fixpipe(self, frame: Frame, total: Sum, dst: View) -> None:
+    def _leave(self, total: Sum, to: View) -> None:
+        """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one."""
         c = self.context
-        rows, columns = (c.count(a) for a in total.axes)
+        first, rows = self._rows(total)
+        frame = total.frame if total.panes is None else Frame(total.panes.var)
+        pitch = to.dims[0][1]
+        dst = View(to.buffer, to.offset + first * pitch, ((rows, pitch), to.dims[1]))
         parameters = (("relu", 1),) if total.exit.relu else ()
-        source = Block(total.buffer, ZERO, ZERO, rows, columns)
+        source = Block(total.buffer, ZERO, ZERO, rows, c.count(total.axes[1]))
         c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, source, parameters=parameters)
+        if total.panes is not None:
+            once = Loop(c.tree.variable("_done"), ZERO, total.last, ONE, tuple(frame.nodes))
+            total.frame.nodes[:] = inside(total.frame.nodes, total.panes.var, once)

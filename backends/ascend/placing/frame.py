@@ -27,6 +27,9 @@ from tilewright.ir.types import DType
 #: The loop over the blocks of a kernel that one group of cores takes.
 BLOCK_LOOP = "_block"
 
+#: Options of a schedule: slots of operands that come into L1 piece by piece, and panes of columns that a sum lies in.
+RING, PANES = "ring", "panes"
+
 
 @dataclass(slots=True)
 class Frame:
@@ -143,3 +146,15 @@ def with_slots(body: Iterable[Node], buffers: dict[str, Buffer]) -> tuple[Node, 
         else:
             result.append(node)
     return tuple(result)
+
+
+def inside(body: Iterable[Node], var: str, node: Node) -> list[Node]:
+    """``body`` with ``node`` as the last statement of the loop over ``var``."""
+    result: list[Node] = []
+    for n in body:
+        if isinstance(n, Loop):
+            own = [*n.body, node] if n.var == var else inside(n.body, var, node)
+            result.append(replace(n, body=tuple(own)))
+        else:
+            result.append(n)
+    return result

@@ -3,6 +3,11 @@
 ``x/2 · (1 + erf(x/√2)) = max(x, 0) − |x|/2 · erfc(|x|/√2)``, in which no sign has to be taken apart. The complement is
 the 16th power of the reciprocal of a polynomial: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.28,
 with an absolute error of at most 3e-7. Beyond 16 nothing is left of it in f32; up to there no power overflows.
+
+A gelu that is rounded to 16 bits next is ``x / (1 + exp(−x·p(x²)))``, half as many instructions: the normal
+distribution's odds are ``exp(x·p)`` with an even function ``p``, here the polynomial of degree 2 in ``x²`` whose
+greatest absolute error in the gelu is least (a linear program over 60,001 points up to 12), with ``x²`` cut off at 20:
+2.6e-5, as much as the rounding to f16 at 1/16.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 _A = (0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)
 _COEFFICIENTS = tuple(a * math.sqrt(0.5) ** (n + 1) for n, a in enumerate(_A))
 _END = 16.0
+#: ``-p``, the lowest power first, and where its argument is cut off.
+_ODDS = (-1.59501531, -7.4011883e-02, 7.03183002e-04)
+_CUT = 20.0
 #: How far a constant may be from 1/√2 to be one that was rounded to some float of 16 bits or more.
 _CLOSE = 1e-4
 
@@ -49,6 +57,15 @@ def gelu(vector: Arithmetic, x: Piece) -> Piece:
         below = vector.apply("mul", vector.lend(below), below)
     tail = vector.apply("div", vector.apply("mul", size, Scalar(0.5)), below)
     return vector.apply("sub", vector.apply("max", vector.lend(x), Scalar(0.0)), tail)
+
+
+def rounded_gelu(vector: Arithmetic, x: Piece) -> Piece:
+    """The gelu of ``x`` for a result of 16 bits; it leaves ``x`` intact."""
+    square = vector.apply("min", vector.apply("mul", vector.lend(x), vector.lend(x)), Scalar(_CUT))
+    odds = vector.apply("add", vector.apply("mul", vector.lend(square), Scalar(_ODDS[2])), Scalar(_ODDS[1]))
+    odds = vector.apply("add", vector.apply("mul", odds, square), Scalar(_ODDS[0]))
+    odds = vector.apply("exp", vector.apply("mul", odds, vector.lend(x)))
+    return vector.apply("div", vector.lend(x), vector.apply("add", odds, Scalar(1.0)))
 
 
 def _with(v: Value, op: str, number: float, within: float = 0.0) -> Value | None:

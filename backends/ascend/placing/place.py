@@ -15,7 +15,8 @@ from tilewright.backends.ascend.memory.addresses import with_addresses
 from tilewright.backends.ascend.placed.form import GROUP, GROUPS, SUBBLOCK, Buffer, Loop, Placed
 from tilewright.backends.ascend.placed.form import Node as Placing
 from tilewright.backends.ascend.placed.layout import round_up
-from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, with_slots
+from tilewright.backends.ascend.placing.ahead import brought_ahead
+from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, RING, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.online import PIPELINED
@@ -79,7 +80,7 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
-    return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
+    return brought_ahead(replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers})))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
@@ -101,6 +102,8 @@ def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> Pla
         context = Context(scheduled, target, strips)
         context.run()
         for name in single & context.tree.buffers.keys():
+            if name in context.tree.kept:
+                raise ScheduleError(scheduled.kernel.name, f"its flags need more events than there are: {name}")
             context.tree.buffers[name] = replace(context.tree.buffers[name], slots=1, rotates=None)
         draft = context.draft()
         try:
@@ -144,6 +147,11 @@ class Context:
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
         self.scope = Scope.root(self.scheduled.kernel, self.scheduled.schedule)
+
+    @property
+    def ring(self) -> int:
+        """Slots of an operand in L1 that comes in piece by piece."""
+        return int(self.scheduled.schedule.option(RING, 2))
 
     def pack_of(self, tensor: str) -> Pack | None:
         """The packed layout of a constant, if the schedule gives it one."""
@@ -218,11 +226,11 @@ class Context:
 
         kernel = self.scheduled.kernel
         for axis in kernel.axes:
-            if bounds(axis.extent, dict(kernel.facts))[0] < 1:
+            if axis.name in _never_cut(self.scheduled.body) and bounds(axis.extent, dict(kernel.facts))[0] < 1:
                 raise UnsupportedError(
                     "ascend-empty",
                     where=f"kernel {kernel.name} on {self.target.spelling}",
-                    cause=f"axis {axis.name} may be empty",
+                    cause=f"axis {axis.name}, which is reduced or taken whole, may be empty",
                     fix="give the sizes of the inputs a lower bound of 1, or run this kernel on the host",
                 )
         nests = nests_of(self.scheduled.body, kernel.name)
@@ -375,6 +383,24 @@ class Context:
         self.tree.frames.pop()
         loop = Loop(node.var, self.expr(node.lo), self.expr(node.hi), self.expr(step(node)), tuple(frame.nodes))
         self.tree.top.nodes.append(loop)
+
+
+def _never_cut(body: Sequence[Node]) -> set[str]:
+    """Axes of what is computed that no block loop goes along: where one of those that do is empty nothing runs."""
+    found: set[str] = set()
+
+    def visit(nodes: Sequence[Node], cut: frozenset[str]) -> None:
+        for node in nodes:
+            match node:
+                case For():
+                    visit(node.body, cut | {node.axis} if node.kind == "block" else cut)
+                case Compute():
+                    found.update(set(node.axes) - cut, node.reduce.axes if node.reduce is not None else ())
+                case Write():
+                    found.update(set(node.axes) - cut)
+
+    visit(body, frozenset())
+    return found
 
 
 def _valid(r: AxisRange) -> Expr:

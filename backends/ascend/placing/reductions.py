@@ -49,8 +49,8 @@ class Reductions(Arithmetic):
     def _begun(
         self, op: str, piece: Piece, axes: tuple[str, ...], cut: list[str], dtype: DType
     ) -> tuple[Strip, dict[str, Expr]]:
-        """``piece`` in a strip of its own; where that takes a copy, folded once: half of it is copied, the other half
-        combined into that. Also how many lanes are left along the folded axis."""
+        """``piece`` in a strip of its own; where that takes a copy, folded once: halves are combined on the way. Also
+        how many lanes are left along the folded axis."""
         c = self.context
         if (isinstance(piece, Strip) and piece.pooled and piece.axes == axes) or not cut:
             return self._own(piece, axes, dtype), {}
@@ -63,11 +63,19 @@ class Reductions(Arithmetic):
         valid = counts[axis]
         strip = self.temporary(axes, dtype, sizes={axis: half})
         first = minimum(valid, half)
-        low = self._part(strip, axis, 0, first, counts)
-        c.tree.emit(c.tree.top, "copy", "vector", "V", low, self._part(piece, axis, 0, first, counts))
         upper = minimum(maximum(0, valid - half), half)
-        low, high = self._part(strip, axis, 0, upper, counts), self._part(piece, axis, half, upper, counts)
-        c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", low, low, high)
+        sums = [self._part(s, axis, at, upper, counts) for s, at in ((strip, 0), (piece, 0), (piece, half))]
+        if upper.is_constant and upper.value * dtype.bits % (BLOCK_BYTES * 8) == 0:
+            # Only what has no other half is copied.
+            rest = first - upper
+            if rest != 0:
+                parts = [self._part(s, axis, upper.value, rest, counts) for s in (strip, piece)]
+                c.tree.emit(c.tree.top, "copy", "vector", "V", *parts)
+            c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", *sums)
+            return strip, {axis: first}
+        low, other = self._part(strip, axis, 0, first, counts), self._part(piece, axis, 0, first, counts)
+        c.tree.emit(c.tree.top, "copy", "vector", "V", low, other)
+        c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", sums[0], sums[0], sums[2])
         return strip, {axis: first}
 
     @staticmethod

@@ -22,7 +22,7 @@ from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
-from tilewright.kernel.expr import Cast, Load, Value
+from tilewright.kernel.expr import Cast, Load, Ref, Value
 from tilewright.kernel.schedule import Compute, Fill, For, Node, Rotate, Write
 
 if TYPE_CHECKING:
@@ -264,6 +264,10 @@ class VectorPart(Reductions):
         if isinstance(piece, Strip) and piece.dtype not in (DType.BF16, DType.I32, DType.I64):
             piece = self.carry(piece, dtype)
         strip = self.strip(piece, axes, dtype)
+        came = self.context.stripped and isinstance(value, Ref) and value.tile in self.context.cube_tiles
+        if came and strip.axes == axes:
+            self.keep(tile, Strip(strip.buffer, axes, strip.dtype))  # nobody writes what came in
+            return
         kept = strip.buffer in {s.buffer for s in self.kept_parts.values()}
         if not strip.pooled or kept or strip.axes != axes:
             copy = self.temporary(axes, strip.dtype)
@@ -279,7 +283,7 @@ class VectorPart(Reductions):
         inner = value.x if isinstance(value, Cast) and self._narrows(value) else value
         dtype = held(value.dtype)
         before = len(self.context.tree.top.nodes)
-        piece = self.value(inner)
+        piece = self.value(inner) if inner is value else self.before_rounding(inner, value.dtype)
         if isinstance(piece, Scalar):
             kind = self.numbers.carrier(inner) or dtype
             piece = self.strip(piece, axes, DType.F32 if kind is DType.F16 and dtype is DType.BF16 else kind)

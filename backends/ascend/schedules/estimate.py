@@ -20,8 +20,8 @@ from tilewright.backends.ascend.simulator.traffic import Traffic, rates
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.kernel.tile import Kernel
 
-#: A size that only the run tells is taken to be this large, where its facts allow.
-USUAL = 1024
+#: Sizes that only the run tells are taken to be as large as each of these, where their facts allow.
+USUAL = (1024, 16384)
 #: Turns of an outermost loop that are gone through, and instructions in all of them at which no other turn begins.
 _TURNS = 4
 _MOST = 1500
@@ -29,14 +29,18 @@ _MOST = 1500
 _STATEMENTS = 2
 
 
-def usual_dims(kernel: Kernel) -> dict[str, int]:
-    """Sizes that open dimensions are taken to have."""
-    return {name: max(r.lo, min(r.hi, USUAL) // r.divisor * r.divisor) for name, r in kernel.facts}
+def usual_dims(kernel: Kernel) -> tuple[dict[str, int], ...]:
+    """Sizes that open dimensions are taken to have; just one set of them where nothing is open."""
+    found: list[dict[str, int]] = []
+    for size in USUAL:
+        dims = {name: max(r.lo, min(r.hi, size) // r.divisor * r.divisor) for name, r in kernel.facts}
+        if dims not in found:
+            found.append(dims)
+    return tuple(found)
 
 
-def estimated_cycles(placed: Placed) -> float:
+def estimated_cycles(placed: Placed, dims: Mapping[str, int]) -> float:
     """Cycles of a launch of ``placed``, which needs no synchronisation yet, on the core with most blocks."""
-    dims = usual_dims(placed.kernel)
     units = int(placed.target.units)
     groups = min(units, max(1, placed.blocks.evaluate(dims)))
     env = {**dims, "_group": 0, "_groups": groups, "_sub": 0}
@@ -87,7 +91,7 @@ def _part(node: Node, env: Mapping[str, int], evaluate: Evaluator) -> _Part:
 def _items(body: tuple[Node, ...], values: dict[str, int], evaluate: Evaluator) -> list[Item]:
     found = []
     for node, env, where in turns(body, values, "", _lowest):
-        if isinstance(node, Instruction):
+        if isinstance(node, Instruction | Read):
             found.append(evaluate(node, env, where))
     return found
 
@@ -135,7 +139,11 @@ class _Clock:
         return max((self.issued, *self.ended.values()))
 
     def _step(self, item: Item) -> None:
-        cost, cycles, pipe = self.costs.of(item), self.costs.cycles, item.pipe
+        cycles, pipe = self.costs.cycles, item.pipe
+        if isinstance(item.node, Read):
+            self.issued += cycles["scalar_read"]
+            return
+        cost = self.costs.of(item)
         starts = self.starts.setdefault(pipe, deque())
         if len(starts) >= cycles["queue"] // _STATEMENTS:
             self.issued = max(self.issued, starts.popleft())

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
+from tilewright.backends.ascend.placing.frame import PANES, RING
 from tilewright.backends.ascend.placing.operand import factor_of, factors_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
+from tilewright.backends.ascend.schedules.pace import Problem, Tiling, pace
 from tilewright.backends.ascend.schedules.weights import Sizes, in_words, widened_blocks, widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
-from tilewright.kernel.expr import Cast, Load, Ref, Value
+from tilewright.kernel.expr import Binary, Cast, Load, Ref, Select, Unary, Value
 from tilewright.kernel.schedule import INLINE, Loop, Pack, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
@@ -30,28 +31,27 @@ from tilewright.target import Target
 _ROWS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
 _COLUMNS = (256, 208, 192, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16)
 #: Bytes of a row of an L1 tile: long enough for transfers at full speed, short enough for two slots of both operands.
-_DEPTH_BYTES = (512, 256)
-#: How many blocks beside each other share rows that stay in L1, and how many pieces of depth those have at most, since
-#: each has an event of its own.
-_TURNS = (1, 2, 3, 4)
-_KEPT = 4
+_DEPTH_BYTES = (512, 256, 128)
+#: How many tiles beside each other share rows that stay in L1, and how many pieces of depth those have at most.
+_TURNS = (1, 2, 3, 4, 6, 8, 12)
+_KEPT = 16
+_FUSED_TURNS, _FUSED_KEPT = 12, 4
+#: Slots of the pieces that come into L1, and panes of rows that a sum has in L0C.
+_RINGS = (2, 3, 4)
+_PANES = (1, 2, 3)
+#: How many tilings of the best estimates are looked at pipe by pipe, and how many of those with other slots.
+_REFINED = 128
+_BEST = 24
+#: Into how many blocks beside each other the columns may be dealt evenly.
+_SHARES = 24
+#: Vector instructions that a function takes beyond one.
+_COSTLY = 8
 #: A size that only the run tells is taken to be this large for estimates, where its facts allow.
 _USUAL = 1024
 #: Products a cycle of the cube unit, of f16; i8 has twice as many.
 _RATE = 4096
 #: The most candidates that are told.
 _MOST = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """``rows × columns`` sums at a time, ``turns`` times beside each other with the same rows, which stay in L1 then;
-    ``depth`` lanes of the reduced axis in an L1 tile."""
-
-    rows: int
-    columns: int
-    turns: int
-    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class Roles:
     left: Value
     right: Value
 
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """Every axis that is summed over."""
+        return self.define.reduce.axes if self.define.reduce is not None else ()
+
 
 def product_schedules(kernel: Kernel, define: Define, product: Product, target: Target) -> Iterator[Schedule]:
     """Blocks of rows and columns by rising estimate of their time."""
@@ -78,21 +83,36 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         yield from _widened(kernel, roles, weights, packs, target)
         return
     found: list[tuple[float, Tiling]] = []
-    for rows, columns, turns in combinations(
-        _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), _TURNS
+    problem, widths = _problem(kernel, define, roles, size), _widths(kernel, roles)
+    fits = _Room(kernel, roles, size, target)
+    # A fused core's vector unit takes part in each sum, which the pipes' model leaves out: few and large pieces there.
+    split = "split" in target.features
+    depths, most, widths = (_DEPTH_BYTES, max(_TURNS), widths) if split else (_DEPTH_BYTES[:2], _FUSED_TURNS, [])
+    for rows, columns, depth in combinations(
+        _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), depths
     ):
         if 4 * round_up(rows, FRACTAL) * round_up(columns, FRACTAL) > target.memory["l0c"].size:
             continue
-        for depth in _DEPTH_BYTES:
-            tiling = Tiling(rows, columns, turns, depth // size)
-            if _fits(kernel, roles, tiling, size, target):
-                found.append((_cycles(kernel, roles, tiling, size, target), tiling))
+        for width in dict.fromkeys((columns, *(columns * n for n in _TURNS), *(w for w in widths if w > columns))):
+            tiling = Tiling(rows, columns, width, depth // size)
+            if width <= columns * most and fits(tiling):
+                found.append((_cycles(problem, tiling, target), tiling))
+    found.sort(key=lambda f: f[0])
+    ordered = [t for _, t in found]
+    if not split:
+        ordered = [r for t in ordered for r in (replace(t, ring=3), t) if fits(r)]
+    if (
+        split
+        and len(roles.reduced) == 1
+        and all(isinstance(factor_of(v).value, Load) for v in (roles.left, roles.right))
+    ):
+        ordered = _refined(problem, fits, ordered[:_REFINED], target)
     spaces = tuple((tile, INLINE) for tile in used_once(kernel))
-    ordered = (_schedule(kernel, roles, tiling, packs, spaces) for _, tiling in sorted(found, key=lambda f: f[0]))
-    told: set[tuple[Loop, ...]] = set()
-    for schedule in islice(ordered, 2 * _MOST):
-        if (loops := (*schedule.loops, *schedule.reduce)) not in told and len(told) < _MOST:
-            told.add(loops)
+    told: set[Schedule] = set()
+    for tiling in ordered[: 2 * _MOST]:
+        schedule = _schedule(kernel, roles, tiling, packs, spaces)
+        if schedule not in told and len(told) < _MOST:
+            told.add(schedule)
             yield schedule
 
 
@@ -114,7 +134,18 @@ def _widened(
         blocks = [b for b in blocks if depth % b.depth == 0]
     for block in blocks[:_MOST]:
         own = tuple(in_words(p, block.depth) if by_shifts and p.tensor == weights.integers.tensor else p for p in packs)
-        yield _schedule(kernel, roles, Tiling(block.rows, block.columns, 1, block.depth), own, spaces)
+        yield _schedule(kernel, roles, Tiling(block.rows, block.columns, block.columns, block.depth), own, spaces)
+
+
+def _refined(p: Problem, fits: _Room, tilings: list[Tiling], target: Target) -> list[Tiling]:
+    """The best of ``tilings`` with slots and panes by rising cycles of the pipes, then all as they are."""
+    best = tilings
+    for rings, panes, most in ((_RINGS[:1], _PANES[:2], _BEST), (_RINGS, _PANES, _MOST)):
+        # Vector cores take a sum at once; to hand over panes would hold the cube core back before each sum.
+        variants = [replace(t, ring=r, panes=n) for t in best for r in rings for n in panes if n == 1 or not p.vector]
+        timed = [(pace(p, t, target), n, t) for n, t in enumerate(dict.fromkeys(variants)) if fits(t)]
+        best = [t for _, _, t in sorted(timed, key=lambda f: f[:2])[:most]]
+    return [*best, *tilings]
 
 
 def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
@@ -209,7 +240,7 @@ def _schedule(
     kernel: Kernel, roles: Roles, t: Tiling, packs: tuple[Pack, ...], spaces: tuple[tuple[str, str], ...]
 ) -> Schedule:
     store = next(s for s in kernel.body if isinstance(s, Store))
-    sizes = {roles.rows: t.rows, roles.columns: t.columns * t.turns}
+    sizes = {roles.rows: t.rows, roles.columns: t.width}
     loops = [Loop(a, sizes.get(a, 1), "block") for a in store.axes]
     if t.turns > 1:
         loops.append(Loop(roles.columns, t.columns))
@@ -218,7 +249,8 @@ def _schedule(
     extent = kernel.extent(roles.depth)
     whole = extent.is_constant and extent.value <= t.depth
     reduce = ones if whole else (*ones, Loop(roles.depth, t.depth, "pipeline"))
-    return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces)
+    extra = tuple((name, n) for name, n, usual in ((RING, t.ring, 2), (PANES, t.panes, 1)) if n != usual)
+    return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces, extra=extra)
 
 
 def used_once(kernel: Kernel) -> Iterator[str]:
@@ -234,19 +266,56 @@ def _sizes(kernel: Kernel, axis: str, candidates: tuple[int, ...]) -> list[int]:
     return [n for n in candidates if n <= most] or [FRACTAL]
 
 
-def _fits(kernel: Kernel, roles: Roles, t: Tiling, size: int, target: Target) -> bool:
-    """Whether L1 holds two slots of both operands, or all pieces of the rows that stay there."""
-    pieces = 2
-    if t.turns > 1:
+class _Room:
+    """Whether the memories hold a tiling: L0C the panes of a sum, L1 the slots of both operands, or those of the
+    columns and all pieces of the rows that stay there."""
+
+    def __init__(self, kernel: Kernel, roles: Roles, size: int, target: Target):
         depth = kernel.extent(roles.depth)
-        one = roles.define.reduce is not None and len(roles.define.reduce.axes) == 1
         loads = loads_of(roles.left)
-        if not one or not depth.is_constant or any(load.fill is not None for load in loads):
+        stays = len(roles.reduced) == 1 and depth.is_constant and all(load.fill is None for load in loads)
+        self.depth, self.size = depth.value if stays else 0, size
+        self.kept = _KEPT if "split" in target.features else _FUSED_KEPT
+        self.l0c, self.l1 = target.memory["l0c"].size, target.memory["l1"].size
+
+    def __call__(self, t: Tiling) -> bool:
+        high = round_up(-(-t.rows // t.panes), FRACTAL)
+        if 4 * t.panes * high * round_up(t.columns, FRACTAL) > self.l0c or (t.panes > 1 and t.rows <= FRACTAL):
             return False
-        pieces = -(-depth.value // t.depth)
-        if not 1 < pieces <= _KEPT:
+        pieces = t.ring if t.turns == 1 else -(-self.depth // t.depth)
+        if t.turns > 1 and not 1 < pieces <= self.kept:
             return False
-    return (pieces * t.rows + 2 * t.columns) * t.depth * size <= target.memory["l1"].size
+        return (pieces * t.rows + t.ring * t.columns) * t.depth * self.size <= self.l1
+
+
+def _widths(kernel: Kernel, roles: Roles) -> list[int]:
+    """Columns of a block that deal all of them out evenly."""
+    columns = _usual(kernel, roles.columns)
+    return sorted({round_up(-(-columns // n), FRACTAL) for n in range(1, _SHARES + 1)}, reverse=True)
+
+
+def _problem(kernel: Kernel, define: Define, roles: Roles, size: int) -> Problem:
+    """What there is to do, with usual sizes where the run tells."""
+    others = math.prod(_usual(kernel, a) for a in roles.ones)
+    rows, columns, depth = (_usual(kernel, a) for a in (roles.rows, roles.columns, roles.depth))
+    work = _vector_work(kernel, define)
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    out = 4 if work else max(1, kernel.param(store.tensor).dtype.bits // 8)
+    return Problem(rows, columns, depth, others, size, out, work)
+
+
+def _vector_work(kernel: Kernel, define: Define) -> float:
+    """Vector instructions behind a sum, about; 0 where the cube core does everything on the way out."""
+    values = [s.value for s in kernel.body if isinstance(s, Define | Store) and s is not define]
+    nodes = [x for v in values for x in walk(v)]
+    rows = [x for x in nodes if isinstance(x, Load) and len(x.index) == 1 and kernel.param(x.tensor).role == "const"]
+    loads = [x for x in nodes if isinstance(x, Load)]
+    steps = [x for x in nodes if isinstance(x, Unary | Binary | Select)]
+    plain = [x for x in steps if isinstance(x, Binary) and x.op in ("add", "max")]
+    if len(steps) == len(plain) <= 2 and len(loads) == len(rows) <= 1:
+        return 0.0
+    costly = sum(_COSTLY for x in steps if isinstance(x, Unary))
+    return 2.0 + len(steps) + costly
 
 
 def _usual(kernel: Kernel, axis: str) -> int:
@@ -255,32 +324,31 @@ def _usual(kernel: Kernel, axis: str) -> int:
     return extent.value if extent.is_constant else max(low, min(high, _USUAL))
 
 
-def _cycles(kernel: Kernel, roles: Roles, t: Tiling, size: int, target: Target) -> float:
+def _cycles(p: Problem, t: Tiling, target: Target) -> float:
     """Estimated cycles of the busiest core: products beside transfers, and what nothing hides.
 
     Bytes that a core is the first to read come from global memory, the others from L2.
     """
-    assert roles.define.reduce is not None
     clock = float(target.extra["clock_mhz"]) * 1e6
     per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
-    rows, columns = _usual(kernel, roles.rows), _usual(kernel, roles.columns)
-    depth = math.prod(_usual(kernel, a) for a in roles.define.reduce.axes)
-    others = math.prod(_usual(kernel, a) for a in roles.ones if a not in roles.define.reduce.axes)
-    rounds = -(-(-(-rows // t.rows) * -(-columns // (t.columns * t.turns)) * others) // target.units)
-    products = rounds * t.turns * t.rows * t.columns * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
-    read = rounds * (t.rows + t.columns * t.turns) * depth * size
+    rows, columns, depth, others, size = p.rows, p.columns, p.depth, p.others, p.size
+    rounds = -(-(-(-rows // t.rows) * -(-columns // t.width) * others) // target.units)
+    products = rounds * t.rows * t.width * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
+    read = rounds * (t.rows + t.width) * depth * size
     cold = min(read, (rows + columns) * depth * others * size / target.units)
     into_l1 = cold / per_core["gm"] + (read - cold) / per_core["l1"]
-    into_l0 = rounds * t.turns * depth * size * (t.rows / per_core["l0a"] + t.columns / per_core["l0b"])
+    into_l0 = rounds * depth * size * (t.turns * t.rows / per_core["l0a"] + t.width / per_core["l0b"])
     out = 4 * t.rows * t.columns / per_core["l0c"]
-    single = 8 * t.rows * t.columns > target.memory["l0c"].size
+    # Panes of rows can leave while others are summed.
+    single = 8 * t.rows * t.columns > target.memory["l0c"].size and "split" not in target.features
     exposed = out * (rounds * t.turns if single else 1)
     rate = into_l1 / max(1.0, read)
     first = (t.rows + t.columns) * min(depth, t.depth) * size * rate
     # The first of several turns brings the rows in, the others only columns.
     fetched = rounds * (t.rows + t.columns) * depth * size * rate
-    one = max(products, into_l0) / t.turns
-    return max(one, fetched) + max(one * (t.turns - 1), into_l1 - fetched) + exposed + first
+    every = max(products, into_l0)
+    one = every * min(1.0, t.columns / t.width)
+    return max(one, fetched) + max(every - one, into_l1 - fetched) + exposed + first
 
 
 _PATHS = ("l0a", "l0b", "l0c", "l1", "gm")

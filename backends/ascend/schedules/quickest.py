@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from tilewright.backends.ascend.placed.form import Placed
-from tilewright.backends.ascend.schedules.estimate import estimated_cycles
+from tilewright.backends.ascend.schedules.estimate import estimated_cycles, usual_dims
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
 from tilewright.kernel.apply import apply
@@ -48,19 +48,25 @@ def quickest_first(kernel: Kernel, candidates: Iterable[Schedule], target: Targe
 def _ordered(
     kernel: Kernel, candidates: Iterable[Schedule], drafts: dict[Schedule, Placed | None], target: Target
 ) -> list[Schedule]:
-    """Those that fit, by rising estimate, as far as it pays to look; ``drafts`` are placed already."""
-    found: list[tuple[float, int, Schedule]] = []
+    """Those that fit, as far as it pays to look, by how much more than the best they take over all usual sizes;
+    ``drafts`` are placed already."""
+    found: list[tuple[tuple[float, ...], Schedule]] = []
+    sizes = usual_dims(kernel)
+    best = [math.inf] * len(sizes)
     worse = 0
-    for n, schedule in enumerate(candidates):
+    for schedule in candidates:
         draft = drafts[schedule] if schedule in drafts else _draft(kernel, schedule, target)
         if draft is None:
             continue
-        cycles = estimated_cycles(draft)
-        worse = worse + 1 if found and cycles > min(found)[0] else 0
-        found.append((cycles, n, schedule))
+        cycles = tuple(estimated_cycles(draft, dims) for dims in sizes)
+        worse = 0 if any(c <= b for c, b in zip(cycles, best, strict=True)) else worse + 1
+        best = [min(c, b) for c, b in zip(cycles, best, strict=True)]
+        found.append((cycles, schedule))
         if worse == _WORSE:
             break
-    return [schedule for _, _, schedule in sorted(found, key=lambda f: f[:2])]
+    # Of equal ones the first, which has the largest tiles.
+    found.sort(key=lambda f: sum(c / b for c, b in zip(f[0], best, strict=True)))
+    return [schedule for _, schedule in found]
 
 
 def _draft(kernel: Kernel, schedule: Schedule, target: Target) -> Placed | None:

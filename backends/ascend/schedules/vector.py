@@ -71,14 +71,11 @@ class _Shape:
         """The largest extent of ``axis``."""
         return max(1, bounds(self.kernel.extent(axis), dict(self.kernel.facts))[1])
 
-    def usual(self, axis: str) -> int:
-        """The extent of ``axis``, or what it is taken to be where the run decides."""
-        extent = self.kernel.extent(axis)
-        return extent.value if extent.is_constant else max(1, extent.evaluate(self.dims))
-
     @cached_property
-    def dims(self) -> dict[str, int]:
-        return usual_dims(self.kernel)
+    def totals(self) -> tuple[int, ...]:
+        """Elements over all axes, for each of the sizes that open dimensions are taken to have."""
+        extents = [self.kernel.extent(a) for a in sorted(self.names)]
+        return tuple(math.prod(max(1, e.evaluate(dims)) for e in extents) for dims in usual_dims(self.kernel))
 
     @cached_property
     def stores(self) -> list[Store]:
@@ -165,8 +162,7 @@ def _whole_rows(shape: _Shape, goal: int, target: Target) -> Schedule:
     kernel, cores = shape.kernel, int(target.extra["vector_cores"])
     granule = 1 if "copy_pad" in target.features else _GRANULE
     both = shape.reduced & shape.stored
-    total = math.prod(shape.usual(a) for a in shape.names)
-    goal = min(goal, max(_LEAST, -(-total // cores)))
+    goal = min(goal, max(_LEAST, -(-max(shape.totals) // cores)))
     sizes: dict[str, int] = {a: shape.extent(a) for a in both}
     room = max(1, goal // math.prod(sizes.values()))
     free = [a for a in shape.near if a not in both and a not in shape.narrow]
@@ -209,8 +205,9 @@ def _up(lanes: int, granule: int) -> int:
 def _even(shape: _Shape, cores: int) -> Iterator[int]:
     """Elements of tiles of whole rows that are dealt out to cores evenly."""
     row = math.prod(shape.extent(a) for a in shape.reduced & shape.stored or shape.near[:1])
-    rows = math.prod(shape.usual(a) for a in shape.names) // row
-    yield from (row * -(-rows // (cores * rounds)) for rounds in _ROUNDS if rows >= cores * rounds)
+    for total in shape.totals:
+        rows = total // row
+        yield from (row * -(-rows // (cores * rounds)) for rounds in _ROUNDS if rows >= cores * rounds)
 
 
 def _rounded(lanes: int) -> int:

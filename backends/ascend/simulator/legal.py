@@ -130,6 +130,12 @@ def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
         case "load":
             scope = placed.buffer(node.dst.buffer).scope
             turned = node.transpose == (scope == "l0a")
-            wrong |= turned and placed.buffer(node.dst.buffer).dtype.bits != 16
+            source = placed.buffer(node.reads[0].buffer)
+            squares = source.layout == "zZ" and source.dtype.bits == 32 and source.shape[1].value % 16 == 0
+            wrong |= turned and source.dtype.bits != 16 and not (squares and scope == "l0b")
+            wrong |= source.layout == "zZ" and not (turned and squares)
+        case "nd2nz":
+            # Pairs of fractals side by side are what loads turn into L0B.
+            wrong |= placed.buffer(node.dst.buffer).layout == "zZ" and placed.buffer(node.dst.buffer).dtype.bits != 32
     if wrong:
         raise Refused("dtype", f"no {node.op} of {', '.join(dtypes)} here", statement_text(node))

@@ -102,12 +102,14 @@ def dependences(placed: Placed, facts: Facts) -> list[Dependence]:
 
 @dataclass(frozen=True, slots=True)
 class _Meeting:
-    """How two accesses may meet: ``near``, and far as the counts say; ``depth`` loops are around the body of those."""
+    """How two accesses may meet: ``near``, and far as the counts say; ``depth`` loops are around the body of those.
+    ``turns``: in which turns of a loop around the second alone they are near, where those are not all."""
 
     near: bool
     far: tuple[Count, ...] | None
     slots: int
     depth: int
+    turns: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class _Found:
     slots: int
     everywhere: bool
     depth: int
+    turns: tuple[Count, ...] = ()
 
 
 class _Finder:
@@ -137,6 +140,7 @@ class _Finder:
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
         self.steps = dict(_steps(placed.body))
+        self.outermost = {node.var for node in placed.body if isinstance(node, Loop)}
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
@@ -165,7 +169,7 @@ class _Finder:
         far: dict[tuple[bool, tuple[Count, ...]], _Found] = {}
         for x, y, kind in _pairs(self.touched[p], self.touched[q]):
             if met := self._meeting(x, y, a, b, common):
-                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b), met.depth)
+                found = _Found(f"{x.buffer} {kind}", met.slots, self._on_other_cores(x, y, a, b), met.depth, met.turns)
                 if met.near and p != q:
                     near.append(found)
                 # A path from this iteration's ``a`` orders those of earlier iterations too, if there is an ``a`` in it.
@@ -178,6 +182,8 @@ class _Finder:
                 far.setdefault((True, met.far), found)
         if near:
             same: tuple[Count, ...] = (Count(loop, 0, None),) if loop else ()
+            if len({f.turns for f in near}) == 1:
+                same += near[0].turns
             slots, everywhere = min(f.slots for f in near), any(f.everywhere for f in near)
             yield Dependence(p, q, body, loop, True, False, same, slots, everywhere, near[0].reason)
         for (back, counts), f in far.items():
@@ -211,7 +217,7 @@ class _Finder:
             return None
         slots = bx.slots if turn is not None and bx.rotates == loops[-1] else 1
         if not depth:
-            return _Meeting(near, None, slots, common)
+            return _Meeting(near, None, slots, common, self._first_turns(x, y, loops) if near else ())
         counts: tuple[Count, ...] = (Count(loops[depth - 1], 1, 1),)
         if turn is not None and bx.rotates == loops[depth - 1]:
             counts = (Count(loops[depth - 1], turn or bx.slots, bx.slots),)
@@ -245,6 +251,16 @@ class _Finder:
         if len(apart) != 1:
             return None if apart else -1
         return (turns[0].value - turns[1].value - apart.pop()) % bx.slots
+
+    def _first_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
+        """In which turns of an outermost loop ``y`` has the slot that ``x`` has in front of that loop."""
+        buffer = self.buffers[x.buffer]
+        if loops or x.buffer != y.buffer or buffer.rotates not in self.outermost or not x.slot.is_constant:
+            return ()
+        turn = y.slot - symbol(counter(str(buffer.rotates)))
+        if not turn.is_constant:
+            return ()
+        return (Count(str(buffer.rotates), (x.slot.value - turn.value) % buffer.slots, buffer.slots),)
 
     def _on_other_cores(self, x: Access, y: Access, a: Site, b: Site) -> bool:
         """Whether two vector cores of a group may meet in a workspace."""
@@ -298,7 +314,7 @@ def _immediate(found: list[Dependence], everything: list[Site]) -> list[Dependen
     far_from: dict[int, dict[int, tuple[Count, ...]]] = {}
     far_to: dict[int, dict[int, tuple[Count, ...]]] = {}
     for d in found:
-        if d.everywhere:
+        if d.everywhere or any(c.period is not None and not d.far for c in d.counts):
             continue
         if d.far:
             far_from.setdefault(d.first, {})[d.second] = d.counts

@@ -43,16 +43,20 @@ def _one_event(order: Order, edges: Edges, here: list[int], limit: int) -> Itera
 
 
 def _merged(order: Order, edges: Edges, here: list[int], limit: int) -> Iterator[Edges]:
-    """Two edges of one body as one, set where the later is and waited for where the earlier is."""
+    """Two edges of one body as one, set where the later is and waited for where the earlier is.
+
+    Within an iteration the one with fewer events lends its own: what keeps its sets behind its waits holds for both.
+    """
     found: list[tuple[int, int, int]] = []
     for a, b in combinations(here, 2):
         x, y = edges[a], edges[b]
-        alike = (x.source, x.sink, x.body, x.distance, x.slots) == (y.source, y.sink, y.body, y.distance, y.slots)
-        if alike and (x.distance or max(x.after, y.after) < min(x.before, y.before)):
+        alike = (x.source, x.sink, x.body, x.distance) == (y.source, y.sink, y.body, y.distance)
+        if alike and (x.slots == y.slots if x.distance else max(x.after, y.after) < min(x.before, y.before)):
             found.append((abs(x.after - y.after) + abs(x.before - y.before), a, b))
     for _, a, b in sorted(found):
         x, y = edges[a], edges[b]
-        one = replace(x, after=max(x.after, y.after), before=min(x.before, y.before))
+        places = max(x.after, y.after), min(x.before, y.before)
+        one = replace(x, after=places[0], before=places[1], slots=min(x.slots, y.slots))
         yield {n: one if n == a else c for n, c in edges.items() if n != b}
 
 
