@@ -95,6 +95,11 @@ class KernelBackend(Backend):
     apart: ClassVar[bool] = False
     textual: ClassVar[bool] = False
 
+    def prepared(self, kernel: Kernel, target: Target) -> Kernel:
+        """``kernel`` as the target computes it: the same parameters and results, apart from rounding, by other sums."""
+        del target
+        return kernel
+
     @abstractmethod
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
         """Whether ``target`` can run a lowered kernel or a routine, and why not."""

@@ -214,7 +214,7 @@ class _Kernels:
         return self.scheduled[key]
 
     def _scheduled(self, kernel: Kernel, key: str, last: bool) -> _Distinct | Support:
-        kernel = replace(kernel, name=f"{kernel.name}_{key[:8]}")
+        kernel = replace(self.backend.prepared(kernel, self.target), name=f"{kernel.name}_{key[:8]}")
         verify_kernel(kernel)
         reason = "no schedule"
         for schedule in islice(self.backend.schedules(kernel, self.target), 1 if last else _TRIED):

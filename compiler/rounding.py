@@ -30,8 +30,16 @@ Values = Mapping[str, Array]
 INTEGER = frozenset("MatMulInteger ConvInteger QLinearMatMul QLinearConv".split())
 #: Operators that round to steps of 8 bits.
 ROUNDING = INTEGER | {"QuantizeLinear", "DynamicQuantizeLinear"}
+#: What ONNX Runtime fuses into MatMulNBits, whose activations it rounds to 8 bits where nobody asks for that
+#: (session.qdq_matmulnbits_accuracy_level, 4 by default).
+_DEQUANTIZING = frozenset(["DequantizeLinear"])
 #: What the outputs may be apart where steps are inside of operators and cannot be left out: one of 127.
 STEP = 1 / 127
+
+
+def is_rounded(model: Path) -> bool:
+    """Whether a model rounds values to steps of 8 bits on the way."""
+    return bool(operators(model) & ROUNDING)
 
 
 def engines_for(model: Path) -> tuple[str, str] | None:
@@ -39,7 +47,7 @@ def engines_for(model: Path) -> tuple[str, str] | None:
     found = operators(model)
     if found & INTEGER:
         return "onnx.reference", "onnxruntime.plain"
-    return ("onnxruntime.plain", "onnx.reference") if found & ROUNDING else None
+    return ("onnxruntime.plain", "onnx.reference") if found & (ROUNDING | _DEQUANTIZING) else None
 
 
 @contextmanager

@@ -206,8 +206,9 @@ def verify(
 
 
 def allowed(model: Path, feeds: Sequence[Mapping[str, Array]], want: Reference) -> Mapping[str, float] | None:
-    """Tolerances of a quantized model's outputs, ``want`` on ``feeds``; ``None`` for a model that is not quantized."""
-    if rounding.engines_for(model) is None:
+    """Tolerances of a quantized model's outputs, ``want`` on ``feeds``; ``None`` for a model whose values keep their
+    precision."""
+    if not rounding.is_rounded(model):
         return None
     with rounding.unrounded(model) as path:
         plain = None if path is None else reference_outputs(path, feeds, "onnxruntime.plain").outputs

@@ -50,11 +50,21 @@ MORE = (
     ("llama-prefill", "int4", "ascend:910b3"),
     ("llama-decode", "int8-weights", "ascend:910b3"),
     ("llama-decode", "int4", "ascend:910b3"),
+    *(
+        (name, precision, target)
+        for name in ("llama-prefill", "llama-decode")
+        for precision, target in (
+            ("fp16+int8-weights", "ascend:910b3"),
+            ("fp16+int4", "ascend:910b3"),
+            ("bf16+int4", "ascend:910b3"),
+            ("fp16+int8-weights", "ascend:310p3"),
+        )
+    ),
     ("bert-base", "fp16", "ascend:910b1"),
     ("resnet50", "int8", "ascend:910b4"),
 )
 #: The element type whose tolerance a precision is held to.
-JUDGED = {"bf16": "bf16"}
+JUDGED = {"bf16": "bf16", "bf16+int4": "bf16"}
 #: An error beside f32 may be this much more than that of the graph as its reference computes it.
 _SLACK = 1.2
 

@@ -27,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 from tilewright.accuracy import compare
 from tilewright.backends import ascend
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place, place_unsynchronized
 from tilewright.backends.ascend.schedules.schedule import schedules
@@ -188,7 +189,8 @@ def _gather(
         if isinstance(step, Call):
             others[f"routine {step.routine.identity.split('_')[0]}"] += 1
         if isinstance(step, Run):
-            uses = gathered.setdefault(fingerprint(step.kernel), (step.kernel, []))[1]
+            kernel = merged_groups(step.kernel)
+            uses = gathered.setdefault(fingerprint(kernel), (kernel, []))[1]
             uses.append(f"{name}: {step.node.op_type} {step.node.name}")
 
 

@@ -35,8 +35,9 @@ TABLE = Table(
 TITLE = """# Damaged Ascend kernels
 
 Written by `python scripts/mutate_ascend.py` on the CPU model of the machine; nothing here ran on an NPU. Each kernel is
-placed for ascend:910b3. *Refused*: the simulator refuses the mutant, and which rule it breaks. *Equivalent*: it is
-accepted, and proved to compute the same by a comparison that looks at no number. *Same queues*: each pipe gets the same
+placed for ascend:910b3, or for the target behind its name where that makes another program (on 910B4 none is).
+*Refused*: the simulator refuses the mutant, and which rule it breaks. *Equivalent*: it is accepted, and proved to
+compute the same by a comparison that looks at no number. *Same queues*: each pipe gets the same
 statements in the same order. *Same sources*: happens-before of the mutant orders all that may touch one byte, for all
 trip counts, and each instruction reads each byte from where it came before, at the sizes that were run. *Neither* would
 be a hole.

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from tilewright.backends import ascend
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
@@ -43,7 +44,8 @@ sys.path.insert(0, str(ROOT))
 
 from resumable_table import Table  # noqa: E402 (beside this file)
 
-from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu  # noqa: E402
+from tests.ascend.convolutions import Convolution  # noqa: E402
+from tests.kernel.trial_kernels import flash_attention, matmul_bias_gelu  # noqa: E402
 
 HEAD = (
     *("layer", "sizes", "target", "cycles", "µs", "cube", "in a model", "busiest pipe", "from DRAM", "blocks"),
@@ -75,6 +77,18 @@ def product(A: {dtype}[M, {k}], B: const[{dtype}[{k}, {n}]], C: out[{result}[M, 
 """
 
 
+NARROW = """
+@kernel
+def product(A: f16[M, {k}], B: const[{dtype}[{k}, {n}]], S: const[f16[{shape}]], C: out[f16[M, {n}]]):
+    where(1 <= M <= {most})
+    m: M
+    n: {n}
+    k: {k}
+    acc[m, n] = sum(k, f32(A[m, k]) * f32({operand}))
+    C[m, n] = f16({value})
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A layer: its name and sizes in the table, its kernel, and values of the dimension symbols."""
@@ -98,6 +112,21 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
     return Case(name, f"{rows}x{columns}x{depth} {dtype}", kernel, {"M": rows})
 
 
+def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: int = 0) -> Case:
+    """A product of f16 with weights of 8 or 4 bits, scaled by columns or in groups; few rows are never more than 16."""
+
+    def kernel() -> Kernel:
+        operand = f"f16(f32(B[k, n]) * f32(S[k // {group}, n]))" if group else "B[k, n]"
+        value = "acc[m, n]" if group else "acc[m, n] * f32(S[n])"
+        shape = f"{depth // group}, {columns}" if group else str(columns)
+        sizes = {"k": depth, "n": columns, "most": 16 if rows <= 16 else 65536}
+        text = NARROW.format(dtype=dtype, shape=shape, operand=operand, value=value, **sizes)
+        return merged_groups(parse_kernel(text))  # as the backend prepares it
+
+    by = f"groups of {group}" if group else "columns"
+    return Case(name, f"{rows}x{columns}x{depth} f16 x {dtype} by {by}", kernel, {"M": rows})
+
+
 def dense(name: str, rows: int, columns: int, depth: int) -> Case:
     """A product with bias and GELU, as the first half of a feed-forward block is."""
     kernel = lambda: matmul_bias_gelu("f16", depth, columns)  # noqa: E731
@@ -111,12 +140,17 @@ def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth:
     return Case(name, sizes, lambda: flash_attention("f16", depth=depth, mask=mask), dims)
 
 
-def convolution(name: str, batch: int, pixels: int, inputs: int, outputs: int) -> Case:
-    """A 3 x 3 convolution with residual and ReLU on channels-last images."""
-    kernel = lambda: conv3x3_residual_relu(pixels, pixels, inputs, outputs, "f16")  # noqa: E731
-    return Case(name, f"{batch}x{pixels}x{pixels}x{inputs} to {outputs} f16", kernel, {"B": batch})
+def convolution(name: str, batch: int, sizes: Convolution) -> Case:
+    """A convolution with bias and ReLU as lowering makes it; the input of a model has its channels first."""
+    image, window = "x".join(map(str, sizes.image)), "x".join(map(str, sizes.kernel))
+    stride = f" / {sizes.stride[0]}" if sizes.stride != (1, 1) else ""
+    more = " + residual" if sizes.residual else ""
+    told = f"{batch}x{image}x{sizes.channels} to {sizes.filters}, {window}{stride}{more} {sizes.dtype}"
+    return Case(name, told, sizes.build, {"batch": batch})
 
 
+#: The first layer of a ResNet, on the input of the model.
+FIRST = Convolution((224, 224), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3), planar=True, merged=False)
 #: Layers of known models at sizes that are run: 8 x 128 tokens of BERT, prefill and one token of Llama-7B.
 LAYERS: tuple[Case, ...] = (
     product(4096, 4096, 4096, name="matmul"),
@@ -125,14 +159,27 @@ LAYERS: tuple[Case, ...] = (
     dense("bert-up", 1024, 3072, 768),
     product(1024, 768, 3072, name="bert-down"),
     attention("bert-attention", 8, 12, 128, 128, 64, "additive"),
-    convolution("resnet50-conv", 8, 56, 64, 64),
-    convolution("resnet50-conv", 8, 14, 256, 256),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 64, residual=True)),
+    convolution("resnet50-conv", 8, Convolution((28, 28), 128, 128)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256)),
+    convolution("resnet50-conv", 8, Convolution((7, 7), 512, 512)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 256, 256, dtype="i8", outside=-128)),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 128, 128, stride=(2, 2))),
+    convolution("resnet50-first", 8, FIRST),
+    convolution("resnet50-conv", 8, Convolution((56, 56), 64, 256, (1, 1), pads=(0, 0, 0, 0), residual=True)),
+    convolution("resnet50-conv", 8, Convolution((14, 14), 1024, 256, (1, 1), pads=(0, 0, 0, 0))),
     product(512, 4096, 4096, name="llama-projection"),
     product(512, 11008, 4096, name="llama-up"),
     product(512, 4096, 11008, name="llama-down"),
     product(1, 4096, 4096, name="llama-projection"),
     product(1, 11008, 4096, name="llama-up"),
     product(1, 4096, 11008, name="llama-down"),
+    narrow("llama-up", 1, 11008, 4096, "i8"),
+    narrow("llama-up", 1, 11008, 4096, "i8", 128),
+    narrow("llama-up", 1, 11008, 4096, "i4", 128),
+    narrow("llama-projection", 512, 4096, 4096, "i8"),
+    narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
 )
 
@@ -258,7 +305,7 @@ def sample(program: Placed, dims: Mapping[str, int]) -> dict[str, Any]:
         if p.role != "out":
             shape = [e.evaluate(dims) for e in program.buffer(p.name).shape]
             values = random.standard_normal(shape) * 0.1 if p.dtype.is_float else random.integers(0, 100, shape)
-            made[p.name] = np.asarray(values).astype(p.dtype.numpy)
+            made[p.name] = np.asarray(values).astype(program.buffer(p.name).dtype.numpy)
     return made
 
 

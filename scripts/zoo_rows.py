@@ -32,14 +32,15 @@ class Prepared:
 
 
 def prepared(name: str, precision: str, target: str, folder: Path) -> Prepared:
-    """A model of the small zoo in ``precision`` (``fp32``: as it is), written into ``folder``."""
+    """A model of the small zoo in ``precision`` (``fp32``: as it is; ``fp16+int4``: one behind the other), written into
+    ``folder``."""
     model = zoo.small()[name]
     original = path = model.build(folder)
     feeds = [model.make_feed(batch, length, seed) for seed, (batch, length) in enumerate(model.checks[:2])]
-    if precision != "fp32":
-        data = feeds if precision in _CALIBRATED else None
-        quantized = tw.quantize(path, method=precision, calibration=data, targets=(target,))
-        path = folder / "quantized.onnx"
+    for method in precision.split("+") if precision != "fp32" else ():
+        data = feeds if method in _CALIBRATED else None
+        quantized = tw.quantize(path, method=method, calibration=data, targets=(target,))
+        path = folder / f"{method}.onnx"
         quantized.save(path)
     return Prepared(model, original, path, feeds)
 

@@ -52,12 +52,13 @@ def test_a_wrong_one_does_not(tmp_path: Path) -> None:
     [
         ("y = Relu(x)", None),
         ("q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)", ("onnxruntime.plain", "onnx.reference")),
+        ("w = DequantizeLinear(i, s) y = MatMul(x, w)", ("onnxruntime.plain", "onnx.reference")),
         ("q, t, z = DynamicQuantizeLinear(x) p = MatMulInteger(q, q, z, z) y = Cast<to=1>(p)",
          ("onnx.reference", "onnxruntime.plain")),
     ],
 )  # fmt: skip
 def test_who_computes_what_it_means(body: str, engines: tuple[str, str] | None, tmp_path: Path) -> None:
-    signature = "net (float[4,4] x) => (float[4,4] y) <float s = {0.1}>"
+    signature = "net (float[4,4] x) => (float[4,4] y) <float s = {0.1}, int8[1] i = {1}>"
     text = f'<ir_version: 10, opset_import: ["" : 21]>\n{signature} {{ {body} }}'
     onnx.save(parser.parse_model(text), tmp_path / "m.onnx")
     assert rounding.engines_for(tmp_path / "m.onnx") == engines

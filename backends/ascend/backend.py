@@ -12,6 +12,7 @@ from tilewright.backends.ascend.ascendc.emit import Form, Spelling, spelled
 from tilewright.backends.ascend.ascendc.emit import emit as emit_sources
 from tilewright.backends.ascend.ascendc.signature import signature
 from tilewright.backends.ascend.build import build_sources
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.launch import LAUNCHES, groups_of, launch_of, to_json
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placed.text import text_of
@@ -73,6 +74,10 @@ class AscendBackend(KernelBackend):
             )
         return (replace(target, arch=f"{target.arch}+host={host}", host=f"cpu:{HOSTS[host]}"),)
 
+    def prepared(self, kernel: Kernel, target: Target) -> Kernel:
+        """Weights in groups are multiplied by their scales before the product, not after it."""
+        return merged_groups(kernel)
+
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
         """No where no schedule of the kernel can be placed and synchronised; the reason is that of the last one."""
         if isinstance(kernel, Routine):
@@ -121,10 +126,10 @@ class AscendBackend(KernelBackend):
 
     def _placement(self, kernel: Kernel, target: Target) -> Placement | Support:
         """The same for kernels whose own names alone differ, and for hosts of every kind; placing takes its time."""
-        nameless = replace(kernel, name="")
+        nameless = replace(self.prepared(kernel, target), name="")
         key = (target.arch.partition("+")[0], nameless)
         if key not in self._found:
-            self._found[key] = _first_placement(kernel, target)
+            self._found[key] = _first_placement(self.prepared(kernel, target), target)
         return self._found[key]
 
 

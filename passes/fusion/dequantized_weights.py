@@ -23,6 +23,7 @@ from tilewright.passes.fusion.region import grow_forward, keeps_shape
 from tilewright.passes.rewrite import Rewriter, candidates, required
 
 _INTEGERS = frozenset([DType.I4, DType.U4, DType.I8, DType.U8])
+_FLOATS = frozenset([DType.F32, DType.F16, DType.BF16])
 
 
 class FuseDequantizedWeights(Pass):
@@ -67,14 +68,15 @@ def _dequantizers(node: ir.Node) -> list[ir.Node] | Miss:
         return []
     rank = type_of(required(node, 0)).rank
     block = _block(weights)
-    if type_of(required(weights, 0)).dtype not in _INTEGERS or type_of(node.outputs[0]).dtype is not DType.F32:
-        return Miss.at(node, "its weights are no integers of 4 or 8 bits, or its result is no f32")
+    result = type_of(node.outputs[0]).dtype
+    if type_of(required(weights, 0)).dtype not in _INTEGERS or result not in _FLOATS:
+        return Miss.at(node, "its weights are no integers of 4 or 8 bits, or its result is no float of 16 or 32 bits")
     if type_of(required(node, 1)).rank != 2 or _axis(weights, 2) != (0 if block else 1):
         return Miss.at(node, "the scales of its weights are neither those of blocks of rows nor of columns")
     if not all(v is None or is_constant(v) for v in weights.inputs):
         return Miss.at(node, "the scales of its weights are computed")
     rows = required(node, 0).producer()
-    if rows is None or rows.op_type != "DequantizeLinear":
+    if rows is None or rows.op_type != "DequantizeLinear" or result is not DType.F32:
         return [weights]
     if not block or _block(rows) != block or _axis(rows, rank) != rank - 1 or len(rows.inputs) > 2:
         return []  # quantized otherwise: not for this pass

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 TEXT = """
 @kernel
-def convolution(x0: {t}[batch, {image}], x1: const[{t}[{n}, {c}, {kh}, {kw}]], {more}y0: out[{t}[{out}]]):
+def convolution(x0: {t}[{image}], x1: const[{t}[{n}, {c}, {kh}, {kw}]], {more}y0: out[{t}[{out}]]):
     where(1 <= batch <= 32)
     {axes}
     n: {n}
@@ -56,6 +56,12 @@ class Convolution:
         high, wide = ((n + a + b - d * (k - 1) - 1) // s + 1 for n, k, s, d, a, b in sizes)
         return high, wide
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether each pixel is a window."""
+        one = (1, 1)
+        return (self.kernel, self.stride, self.pads, self.merged, self.planar) == (one, one, (0, 0, 0, 0), True, False)
+
     def build(self) -> Kernel:
         """The kernel, with a row of biases and a relu, or for i8 the requantization."""
         (oh, ow), n, t = self.steps, self.filters, self.dtype
@@ -70,6 +76,8 @@ class Convolution:
         read = f"x0[{f'm // {p}' if self.merged else 'b'}, {', '.join(order)}] or {self.outside}"
         sizes = [self.channels, *self.image] if self.planar else [*self.image, self.channels]
         out = f"{p}*batch, {n}" if self.merged else f"batch, {p}, {n}"
+        if self.pointwise:  # rows of a product, as lowering sees them
+            read, sizes = "x0[m, c]", []
         at = "m" if self.merged else "b, m"
         axes = f"m: {p}*batch" if self.merged else f"b: batch\n    m: {p}"
         reduced = [(a, k) for a, k in zip(names, self.kernel, strict=True) if a != "0"] + [("c", self.channels)]
@@ -88,7 +96,7 @@ class Convolution:
             TEXT.format(
                 t=t,
                 w="i32" if t == "i8" else "f32",
-                image=", ".join(map(str, sizes)),
+                image=f"batch, {', '.join(map(str, sizes))}" if sizes else f"{p}*batch, {self.channels}",
                 n=n,
                 c=self.channels,
                 kh=self.kernel[0],

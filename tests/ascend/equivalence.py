@@ -179,6 +179,7 @@ class _Sources:
         key: tuple[object, ...] = ("gm", buffer) if b.scope == "gm" else (core, sub, b.scope)
         if key not in self.memories:
             size = g.slot_bytes * g.slots if b.scope == "gm" else self.placed.target.memory[b.scope].size
+            size += -size % 32  # what lies behind a tensor is there where whole blocks move
             self.memories[key] = _State(np.full(size, -1, np.int64), np.full(size, -1, np.int64))
             if b.scope == "gm" and not b.workspace:
                 self.memories[key].origin[:] = np.arange(size) - (self.numbers[buffer] + 1) * _ROOM

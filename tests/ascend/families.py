@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 import numpy as np
+from tilewright.backends.ascend.backend import AscendBackend
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import schedules
+from tilewright.backends.base import Support
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
 from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
@@ -124,7 +127,30 @@ def gelu(X: f16[M, 3072], Y: out[f16[M, 3072]]):
         * (tanh((x[m, n] + x[m, n] * x[m, n] * x[m, n] * f32(0.044715)) * f32(0.7978845608)) + f32(1.0)))
 """
 
+SHORT_ROWS = """
+@kernel
+def short_rows(X: f16[M, 10], Y: out[f16[M, 10]]):
+    where(1 <= M <= 4096)
+    m: M
+    n: 10
+    Y[m, n] = max(X[m, n], f16(0.5))
+"""
+
+LONG_ROWS = """
+@kernel
+def long_rows(X: f16[M, 45], Y: out[f16[M, 45]]):
+    where(1 <= M <= 4096)
+    m: M
+    n: 45
+    Y[m, n] = max(X[m, n], f16(0.5))
+"""
+
 Sizes = Mapping[str, int]
+#: Families of 310P alone, whose results are no whole blocks of 32 bytes.
+RAGGED: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "short rows": (SHORT_ROWS, ({"M": 1201},)),
+    "long rows": (LONG_ROWS, ({"M": 1201},)),
+}
 #: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
 #: first schedule that is placed is taken.
 TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
@@ -150,7 +176,7 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
     ),
 }
 #: Blocks of those that would be slow with the blocks that a build takes.
-BLOCKS: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
+SCHEDULES: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {
     "softmax": ({"M": 75, "N": 1024},),
@@ -164,7 +190,9 @@ _TRIED = 8
 
 def kernels() -> Mapping[str, Kernel]:
     """The kernel of each family."""
-    return {name: trial.kernel for name, trial in TRIALS.items()} | {n: parsed(text) for n, (text, _) in TEXTS.items()}
+    return {name: trial.kernel for name, trial in TRIALS.items()} | {
+        n: parsed(text) for n, (text, _) in {**TEXTS, **RAGGED}.items()
+    }
 
 
 @lru_cache(maxsize=16)
@@ -172,11 +200,55 @@ def parsed(text: str) -> Kernel:
     return parse_kernel(text)
 
 
+#: What a target's cores cannot do, by family, with the reason that a user is told.
+REFUSED: Mapping[tuple[str, str], str] = {
+    ("ascend:310p3", "convolution"): "zeros into a part of",
+    ("ascend:310p3", "softmax"): "may be less than 32 bytes",
+    ("ascend:310p3", "batched"): "may be less than 32 bytes",
+}
+#: Families whose blocks are others on 910B1, which has more cores; on 910B4 all are those of 910B3.
+_MORE_CORES = ("softmax", "decode", "layer norm", "rms norm", "broadcast", "reduction")
+
+
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """A maker for each family, so that one family can be had without the others. It raises what placing raises."""
+    """A maker for each family, so that one family can be had without the others. It raises what placing raises. Those
+    of other targets than 910B3 are called after them, and only there where they differ."""
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
     made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
-    return made | {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
+    made |= {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
+    fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED] + list(RAGGED)
+    for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", _MORE_CORES)):
+        for name in names:
+            made[f"{name}, {spelling.partition(':')[2]}"] = lambda n=name, s=spelling: _elsewhere(n, s)  # type: ignore[misc]
+    return made
+
+
+@lru_cache(maxsize=64)
+def found(name: str, spelling: str) -> tuple[Schedule, Placed] | Support:
+    """A family as the backend itself places it for a target, or why it goes to the host."""
+    backend, kernel, target = AscendBackend(), kernels()[name], targets()[spelling]
+    support = backend.supports(kernel, target)
+    if not support.ok:
+        return support
+    (schedule,) = backend.schedules(kernel, target)
+    return schedule, backend._placed(apply(kernel, schedule), target)
+
+
+def _elsewhere(name: str, spelling: str) -> Subject:
+    made = found(name, spelling)
+    assert not isinstance(made, Support), made.reason
+    sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **RAGGED}[name][1]
+    trial = Trial(kernels()[name], made[0], sizes[0])
+    return Subject(name, made[1], tuple((_inputs(trial, dims), dims) for dims in sizes))
+
+
+def _inputs(trial: Trial, dims: Sizes) -> dict[str, np.ndarray[Any, Any]]:
+    """Values for a run; indices are inside the table."""
+    inputs = trial.inputs(dims)
+    for p in trial.kernel.params:
+        if p.name == "ids":
+            inputs[p.name] = np.random.default_rng(0).integers(0, dims.get("V", 40), inputs[p.name].shape)
+    return inputs
 
 
 def _trial(name: str) -> Subject:
@@ -196,16 +268,8 @@ def _windows(name: str) -> Subject:
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
     kernel = parsed(text)
-    trial, done = _first(kernel, sizes[0], BLOCKS.get(name))
-    runs = []
-    for dims in sizes:
-        inputs = trial.inputs(dims)
-        for p in kernel.params:
-            if p.name == "ids":
-                rows = dims.get("V", 40)
-                inputs[p.name] = np.random.default_rng(0).integers(0, rows, inputs[p.name].shape)
-        runs.append((inputs, dims))
-    return Subject(name, done, tuple(runs))
+    trial, done = _first(kernel, sizes[0], SCHEDULES.get(name))
+    return Subject(name, done, tuple((_inputs(trial, dims), dims) for dims in sizes))
 
 
 def _first(kernel: Kernel, dims: Sizes, given: Schedule | None = None) -> tuple[Trial, Placed]:

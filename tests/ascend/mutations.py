@@ -15,6 +15,7 @@ from tilewright.backends.ascend.placed.form import (
     Node,
     Placed,
     View,
+    statements,
     without_edge,
 )
 
@@ -99,9 +100,33 @@ def shifted(placed: Placed) -> Iterator[Mutant]:
                 yield f"{node.op} at {path}.{i}", _with_body(placed, path, changed)
 
 
+def doubled(placed: Placed) -> Iterator[Mutant]:
+    """One set or wait twice."""
+    for path, body in _bodies(placed.body):
+        for i, node in enumerate(body):
+            if isinstance(node, Flag | CrossFlag):
+                yield f"{node.action} twice at {path}.{i}", _with_body(placed, path, (*body[:i], node, *body[i:]))
+
+
+def exchanged(placed: Placed) -> Iterator[Mutant]:
+    """One set or wait with the event of another edge between the same pipes."""
+    flags = [n for n in statements(placed.body) if isinstance(n, Flag)]
+    for path, body in _bodies(placed.body):
+        for i, node in enumerate(body):
+            if not isinstance(node, Flag):
+                continue
+            ends = (node.core, node.src, node.dst)
+            others = [f.events for f in flags if (f.core, f.src, f.dst) == ends and not {*f.events} & {*node.events}]
+            if others:
+                changed = (*body[:i], replace(node, events=others[0]), *body[i + 1 :])
+                yield f"{node.action} of {others[0]} at {path}.{i}", _with_body(placed, path, changed)
+
+
 MUTATIONS: dict[str, Callable[[Placed], Iterator[Mutant]]] = {
     "edge": without_edges,
     "statement": without_statements,
+    "double": doubled,
+    "exchange": exchanged,
     "swap": swapped,
     "shrink": shrunk,
     "overlap": overlapped,

@@ -199,7 +199,8 @@ class _Run:
         for param, buffer in zip(kernel.params, step.buffers, strict=True):
             if param.role != "out":
                 shape = [e.evaluate(dims) for e in shapes[param.name]]
-                inputs[param.name] = self._bytes(buffer).view(param.dtype.numpy).reshape(shape).copy()
+                dtype = placed.buffer(param.name).dtype
+                inputs[param.name] = self._bytes(buffer).view(dtype.numpy).reshape(shape).copy()
         started = time.perf_counter()
         result = check(placed, inputs, dims, min(groups, GROUPS))
         self.session.seconds += time.perf_counter() - started

@@ -253,6 +253,25 @@ def test_an_index_outside_the_tensor_is_a_fault(bad: int) -> None:
     assert result.fault
 
 
+QUANTIZED_TABLE = """def table(W: const[i8[50, N]], I: i64[M], S: const[f32[50]], Y: out[f32[M, N]]):
+    where(1 <= M <= 100, 1 <= N <= 300)
+    m: M
+    n: N
+    t[m] = select(I[m] < i64(0), I[m] + i64(50), I[m])
+    Y[m, n] = f32(W[t[m], n]) * S[t[m]]"""
+
+
+def test_rows_and_their_scales_through_one_index() -> None:
+    random = np.random.default_rng(0)
+    for indices in ([3], [0, 49, -1, -50, 7, 7, 12, 31, 2, 48, 5]):
+        inputs = {
+            "W": random.integers(-128, 128, (50, 40)).astype(np.int8),
+            "I": np.array(indices, np.int64),
+            "S": random.random(50).astype(np.float32),
+        }
+        assert not assert_right(QUANTIZED_TABLE, {"M": len(indices), "N": 40}, inputs, exact=True).fault
+
+
 ELEMENTS: dict[str, tuple[str, dict[str, int], dict[str, tuple[int, int]]]] = {
     "elements along columns": (
         """def k(X: f32[4, 50], I: i64[4, M], Y: out[f32[4, M]]):

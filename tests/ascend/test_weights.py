@@ -7,14 +7,18 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from tilewright.accuracy import TOLERANCE, compare
+from tilewright.backends.ascend.backend import AscendBackend
+from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.schedules.schedule import first_fit
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.synchronization.verify import unproved
+from tilewright.errors import UnsupportedError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.schedule import Schedule
 
 from tests.ascend.modelled import build, same_bits
 from tests.ascend.trials import Trial, packed, targets
@@ -40,6 +44,15 @@ FORMS = {
         "acc[m, n]",
     ),
 }
+COLUMNS_OF_FEW_ROWS = {
+    "t": "f16",
+    "w": "i8",
+    "k": 320,
+    "n": 96,
+    "more": "S: const[f16[96]], ",
+    "operand": "B[k, n]",
+    "value": "acc[m, n] * f32(S[n])",
+}
 #: Element types, the form, and sizes: whole and ragged slices of depth, columns that end inside a fractal.
 CASES = (
     ("f16", "i8", "columns", 320, 96),
@@ -49,6 +62,12 @@ CASES = (
     ("f16", "u8", "scaled", 160, 80),
     ("bf16", "i8", "columns", 144, 48),
     ("bf16", "i4", "zeros", 320, 72),
+)
+#: The same on a fused core, which has no cast of integers of 4 bits: it takes words apart by shifts.
+FUSED = (
+    ("f16", "i8", "columns", 320, 96, "ascend:310p3"),
+    ("f16", "i8", "zeros", 128, 112, "ascend:310p3"),
+    ("f16", "i4", "groups", 256, 112, "ascend:310p3"),
 )
 
 
@@ -61,8 +80,8 @@ def placed(t: str, w: str, form: str, k: int, n: int, target: str = "ascend:910b
     return Trial(kernel, schedule, {"M": 40}), place(apply(kernel, schedule), targets()[target])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: " ".join(map(str, c)))
-def test_what_a_product_with_narrow_weights_is(case: tuple[str, str, str, int, int]) -> None:
+@pytest.mark.parametrize("case", (*CASES, *FUSED), ids=lambda c: " ".join(map(str, c)))
+def test_what_a_product_with_narrow_weights_is(case: tuple[str, str, str, int, int, str]) -> None:
     trial, program = placed(*case)
     assert unproved(program) is None
     for rows in (1, 40):
@@ -73,8 +92,9 @@ def test_what_a_product_with_narrow_weights_is(case: tuple[str, str, str, int, i
         assert compared.ok and compared.relative < TOLERANCE[case[0]] / 4, str(compared)
 
 
-def test_its_ascend_c_gives_the_same_bits() -> None:
-    every = {f"product_{n}": placed(*case) for n, case in enumerate(CASES)}
+@pytest.mark.parametrize("cases", (CASES, FUSED), ids=("910B", "310P"))
+def test_its_ascend_c_gives_the_same_bits(cases: tuple[tuple[str, str, str, int, int, str], ...]) -> None:
+    every = {f"product_{n}": placed(*case) for n, case in enumerate(cases)}
     library = build({name: program for name, (_, program) in every.items()}, level="-O0")
     for name, (trial, program) in every.items():
         inputs = trial.inputs()
@@ -99,3 +119,50 @@ def test_every_integer_of_both_widths_is_exact() -> None:
         one = {**values, "A": np.eye(40, 272, dtype=np.float16), "B": weights, "S": np.ones(136, np.float16)}
         got = check(program, packed(trial.schedule, one), trial.dims, groups=2).outputs["C"]
         np.testing.assert_array_equal(got.astype(np.float32), weights[:40].astype(np.float32))
+
+
+GROUPED = """
+@kernel
+def grouped(A: f16[M, 96], B: const[i4[96, 40]], Z: const[i4[3, 40]], S: const[f16[3, 40]], C: out[f16[M, 40]]):
+    where(1 <= M <= 512)
+    m: M
+    n: 40
+    block: 3
+    j: 32
+    part[m, n, block] = sum(j, f32(A[m, 32*block + j]) * f32(B[32*block + j, n]))
+    row[m, block] = sum(j, f32(A[m, 32*block + j]))
+    acc[m, n] = sum(block, (part[m, n, block] - row[m, block] * f32(Z[block, n])) * f32(S[block, n]))
+    C[m, n] = f16(acc[m, n])
+"""
+
+
+def test_groups_become_one_sum_of_rounded_weights() -> None:
+    kernel = parse_kernel(GROUPED)
+    merged = merged_groups(kernel)
+    assert [a.name for a in merged.axes] == ["m", "n", "k"] and merged.params == kernel.params
+    assert merged_groups(merged) == merged
+    values, dims = Trial(kernel, Schedule(), {"M": 7}).values(), {"M": 7}
+    compared = compare("C", run_lowered(merged, values, dims)["C"], run_lowered(kernel, values, dims)["C"])
+    assert compared.ok, str(compared)
+    found = AscendBackend().supports(kernel, targets()["ascend:910b3"])
+    assert found.ok, found.reason
+
+
+def test_words_hold_quarters_of_a_slice_on_a_fused_core() -> None:
+    _, program = placed("f16", "i4", "groups", 256, 112, "ascend:310p3")
+    assert str(program.buffer("B").dtype) == "i16"
+    with pytest.raises(UnsupportedError, match="zero points"):
+        placed("f16", "i4", "zeros", 256, 112, "ascend:310p3")
+    ops = {n.op for n in statements(program.body) if isinstance(n, Instruction)}
+    assert {"shift_left", "shift_right", "ub2l1"} <= ops and "widen" not in ops
+
+
+def test_scales_of_columns_go_into_the_weights_of_many_rows() -> None:
+    trial, _ = placed("f16", "i8", "columns", 320, 96)
+    merged = merged_groups(trial.kernel)
+    assert merged != trial.kernel and merged_groups(merged) == merged
+    values, dims = trial.values(), {"M": 40}
+    compared = compare("C", run_lowered(merged, values, dims)["C"], run_lowered(trial.kernel, values, dims)["C"])
+    assert compared.ok, str(compared)
+    few = parse_kernel(PRODUCT.format(**COLUMNS_OF_FEW_ROWS).replace("M <= 512", "M <= 16"))
+    assert merged_groups(few) == few

@@ -71,9 +71,13 @@ def packed(schedule: Schedule, values: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def stored(value: Array) -> Array:
-    """``value`` as it lies in memory: integers of 4 bits two a byte, whose rows end with whole bytes."""
+    """``value`` as it lies in memory: integers of 4 bits two a byte, whose rows end with whole bytes; rows of four of
+    them are words."""
     dtype = DType.from_numpy(value.dtype)
-    return value if dtype.bits >= 8 else in_memory(value, dtype).reshape(*value.shape[:-1], -1)
+    if dtype.bits >= 8:
+        return value
+    rows = in_memory(value, dtype).reshape(*value.shape[:-1], -1)
+    return rows if rows.shape[-1] != 2 else rows.view(np.int16)
 
 
 def _block(*loops: tuple[str, int]) -> tuple[Loop, ...]:
@@ -125,6 +129,18 @@ def matmul_residual(A: f16[M, 64], B: const[f16[64, 80]], bias: const[f16[80]], 
     k: 64
     acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
     C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
+"""
+
+
+MATMUL_INT4 = """
+@kernel
+def matmul_int4(A: f16[M, 160], B: const[i4[160, 64]], Z: const[i4[5, 64]], S: const[f16[5, 64]], C: out[f16[M, 64]]):
+    where(1 <= M <= 4096)
+    m: M
+    n: 64
+    k: 160
+    acc[m, n] = sum(k, f32(A[m, k]) * f32(f16((f32(B[k, n]) - f32(Z[k // 32, n])) * f32(S[k // 32, n]))))
+    C[m, n] = f16(acc[m, n])
 """
 
 
@@ -184,6 +200,16 @@ TRIALS = {
         parse_kernel(MATMUL_RESIDUAL),
         Schedule(_block(("m", 48), ("n", 48)), packs=(fractals("B", 64, 80),)),
         {"M": 110},
+    ),
+    # Two pieces for each vector core, and more slices than the workspace has slots.
+    "weights": Trial(
+        parse_kernel(MATMUL_INT4),
+        Schedule(
+            _block(("m", 32), ("n", 32)),
+            (Loop("k", 32, "pipeline"),),
+            packs=(fractals("B", 160, 64), fractals("Z", 5, 64), fractals("S", 5, 64)),
+        ),
+        {"M": 75},
     ),
     "decode": Trial(
         parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=128)),

@@ -15,7 +15,7 @@ from tests.ascend.equivalence import equivalent
 from tests.ascend.mutations import MUTATIONS
 
 #: Damage that nothing can make harmless.
-ALWAYS_REFUSED = frozenset({"edge", "statement", "misalign", "shift"})
+ALWAYS_REFUSED = frozenset({"edge", "statement", "double", "exchange", "misalign", "shift"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ def load(program: Program, node: Instruction) -> None:
     high, wide = (16, c0) if left else (c0, 16)
     down, across = ceildiv(dst.rows, high), ceildiv(dst.columns, wide)
     turned_here = node.transpose if left else not node.transpose
+    if source.layout == "zZ":
+        _load_squares(program, node)
+        return
     if turned_here and target.element_bytes != 2:
         raise program.refuse(f"fractals of {target.dtype} are not turned on the way to L0")
     # In L1 fractals follow on one another down the rows, columns of them ``pitch`` fractals apart.
@@ -62,6 +65,26 @@ def load(program: Program, node: Instruction) -> None:
         return
     with code.block(f"for (int64_t i = 0; i < {loops}; ++i)"):
         code.line(f"LoadData({program.at(dst, as_expr(0), near)}, {program.at(src, base, far)}, {params});")
+
+
+def _load_squares(program: Program, node: Instruction) -> None:
+    """32-bit fractals from L1 to L0B turned: a call for every 16 rows, which takes the squares of two fractals that lie
+    there side by side and puts the halves of what becomes of each one above the other."""
+    dst, src = node.dst, node.reads[0]
+    assert isinstance(dst, Block) and isinstance(src, Block)
+    code, source = program.code, program.buffer(src.buffer)
+    if src.column != 0 or divisor(src.row, code.ranges) % 16:
+        raise program.refuse(f"a part of {src.buffer} that begins inside of a square")
+    hint, pitch = program.tensor[dst.buffer], source.shape[1].value
+    panels = code.value(ceildiv(dst.rows, 16), f"{hint}_panels")
+    wide = code.factor(ceildiv(dst.columns, 16), f"{hint}_wide")
+    size = FRACTAL_BYTES // source.element_bytes
+    with code.block(f"for (int64_t i = 0; i < {panels}; ++i)"):
+        code.line("LoadData2dTransposeParams squares;")
+        for name, value in (("repeatTimes", wide), ("srcStride", "1"), ("dstFracGap", f"{wide} - 1")):
+            code.line(f"squares.{name} = {value};")
+        to = program.at(dst, as_expr(0), f"i * 2 * {wide} * {size}")
+        code.line(f"LoadDataWithTranspose({to}, {program.at(src, src.row * pitch, f'i * {16 * pitch}')}, squares);")
 
 
 def mmad(program: Program, node: Instruction) -> None:

@@ -192,6 +192,9 @@ def nd2nz(program: Program, node: Instruction) -> None:
     c0 = BLOCK_BYTES // b.element_bytes
     if src.dims[-1][1] != 1 and src.dims[-1][0] != 1:
         raise program.refuse(f"columns of {src.buffer} are no run")
+    if b.layout == "zZ":
+        _panels(program, dst, src)
+        return
     dims = [d for d in src.dims[:-1] if d[0] != 1] or [(as_expr(1), as_expr(0))]
     columns = code.value(src.dims[-1][0], program.columns_of(dst.buffer))
     single = len(src.dims) == 1 or code.high(dims[-1][1]) > MAX_ND_STRIDE or code.high(dims[-1][0]) > MAX_ND_ROWS
@@ -214,6 +217,24 @@ def nd2nz(program: Program, node: Instruction) -> None:
                 apart = code.value(dims[-1][1], f"{program.tensor[src.buffer]}_pitch")
         to, source = program.at(dst, base, " + ".join(near)), program.at(src, src.offset, " + ".join(far))
         params = f"Nd2NzParams(1, {rows}, {columns}, 0, {apart}, {padded_rows(b)}, 1, 0)"
+        code.line(f"DataCopy({to}, {source}, {params});")
+
+
+def _panels(program: Program, dst: Block, src: View) -> None:
+    """Rows of global memory into fractals that lie along the rows: sixteen rows at a time are a matrix of their own."""
+    code, b = program.code, program.buffer(dst.buffer)
+    if dst.row != 0 or dst.column != 0 or len(src.dims) != 2 or code.high(src.dims[0][1]) > MAX_ND_STRIDE:
+        raise program.refuse(f"a part of {dst.buffer}, or rows that are too far apart")
+    rows, columns = (code.value(n, h) for (n, _), h in zip(src.dims, ("rows", "columns"), strict=True))
+    apart = code.value(src.dims[0][1], f"{program.tensor[src.buffer]}_pitch")
+    with code.block(f"for (int64_t r = 0; r < {rows}; r += 16)"):
+        to = program.at(
+            dst, as_expr(0), f"r * {padded_shape(b.layout, b.element_bytes, b.scope, 1, b.shape[1].value)[1]}"
+        )
+        source = program.at(
+            src, src.offset, f"r * {code.factor(src.dims[0][1], f'{program.tensor[src.buffer]}_pitch')}"
+        )
+        params = f"Nd2NzParams(1, Smaller(16, {rows} - r), {columns}, 0, {apart}, 16, 1, 0)"
         code.line(f"DataCopy({to}, {source}, {params});")
 
 
@@ -331,6 +352,9 @@ def ub2l1(program: Program, node: Instruction) -> None:
         code.line(f"DataCopy({to}, {source}, DataCopyParams(1, {blocks}, 0, 0));")
         return
     assert isinstance(dst, Block)
+    if isinstance(src, View) and len(src.dims) == 3 and src.dims[-1][0] == c0 and src.dims[-2][1] == c0:
+        _planes_to_l1(program, dst, src, c0)
+        return
     if not isinstance(src, View) or src.dims[-1][1] != 1 or len(src.dims) > 2:
         raise program.refuse(f"{src.buffer} into L1")
     rows, pitch = src.dims[0] if len(src.dims) > 1 else (as_expr(1), as_expr(c0))
@@ -342,6 +366,22 @@ def ub2l1(program: Program, node: Instruction) -> None:
         to = program.at(dst, fractal_offset(program, dst), f"c * {padded_rows(b)}")
         source = program.at(src, src.offset, "c")
         code.line(f"DataCopy({to}, {source}, DataCopyParams({count}, 1, {pitch.value // c0 - 1}, 0));")
+
+
+def _planes_to_l1(program: Program, dst: Block, src: View, c0: int) -> None:
+    """Columns of fractals that lie in the unified buffer already: a run of blocks each."""
+    code, b = program.code, program.buffer(dst.buffer)
+    (count, far), (rows, _) = src.dims[:2]
+    if code.high(count) > MAX_BLOCKS or divisor(far, code.ranges) % c0:
+        raise program.refuse(f"planes of {src.buffer} into L1")
+    params = [
+        code.value(count, f"{program.tensor[dst.buffer]}_planes"),
+        code.value(rows, program.rows_of(dst.buffer)),
+        code.value((far - rows * c0) // c0, "gap"),
+        code.value(padded_rows(b) - rows, "skip"),
+    ]
+    to = program.at(dst, fractal_offset(program, dst))
+    code.line(f"DataCopy({to}, {program.at(src, src.offset)}, DataCopyParams({', '.join(params)}));")
 
 
 TRANSFERS: dict[str, Callable[[Program, Instruction], None]] = {

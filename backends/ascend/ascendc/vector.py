@@ -213,10 +213,12 @@ def brcb(program: Program, node: Instruction) -> None:
     if -(-high // 8) > MAX_REPEATS:
         raise program.refuse(f"a spread of {high} rows")
     outer = [(n, a, b) for (n, a), (_, b) in zip(dst.dims[:-2], src.dims[:-2], strict=True) if n != 1]
-    apart = all(a.is_constant and a.value >= round_up(high, 8) * pitch.value for _, a, _ in outer)
-    whole = apart or divisor(rows, code.ranges) % 8 == 0
-    if outer and (not whole or any(divisor(b, code.ranges) * size % 32 for _, _, b in outer)):
+    # What a group writes beside its rows, up to eight of them, has to be its own.
+    own = all(a.is_constant and a.value >= round_up(high, 8) * pitch.value for _, a, _ in outer)
+    if outer and not own and divisor(rows, code.ranges) % 8:
         raise program.refuse(f"a spread of {src.buffer} whose groups of rows are not eight at a time")
+    if any(divisor(b, code.ranges) * size % 32 for _, _, b in outer):
+        raise program.refuse(f"a spread of {src.buffer} whose groups of rows begin inside a block")
     count = code.value(rows, program.rows_of(dst.buffer))
     repeats = str(-(-rows.value // 8)) if rows.is_constant else f"CeilDiv({count}, 8)"
     with ExitStack() as stack:

@@ -23,6 +23,10 @@ Operands:
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
   lane by lane, its last strides are 1.
+- Without DataCopyPad (no feature ``copy_pad``) whole blocks of 32 bytes move, to and from any element of global memory:
+  the runs of ``copy_out`` are multiples of 32 bytes, both may name lanes up to the next multiple of 32 bytes behind the
+  end of a tensor, and ``copy_in`` brings lanes that nobody wrote as undefined ones. What lies behind the end of a
+  tensor stays as it is.
 - An L1 buffer in layout ND is a row of bytes, for biases and scales; one in NC1HWC0 is an image of pixels × channels
   for ``load_image``, without padding between the channels' planes; other blocks go to and from NZ.
 
@@ -69,7 +73,9 @@ Arithmetic:
   view to a view of an ND buffer.
 - ``ub2l1`` goes from rows of a view to a block, or from a run of whole blocks of 32 bytes to one in an ND buffer.
 - ``load`` with ``transpose`` gives dst[q, r] = src[r, q]. Into L0B that needs no turning of fractals; without it, or
-  into L0A with it, each fractal is turned, which only 16-bit types can do.
+  into L0A with it, each fractal is turned, which only 16-bit types can do. 32-bit ones can on the way into L0B, from a
+  buffer in zZ whose columns are a multiple of 16: squares of two fractals side by side are turned and become two that
+  lie one above the other (Ascend C reference, LoadDataWithTranspose). Such rows are taken in sixteens.
 - ``load_bias`` widens f16 to f32 on the way. The bias of a ``mmad`` is its third source and counts as read also where
   the sum goes on (``init`` is not zero).
 - ``load_image`` reads an image of ``image`` = (height, width) pixels and writes rows of windows: row i is the window
@@ -140,7 +146,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     # Zeros, or an integer of 8 bits that pads an image.
     "zero_l1": Kind("MTE2", _ways("l1"), ANY, ("InitConstValue",), frozenset(["value"])),
     # L1 to the operand memories; ``transpose`` turns each fractal on the way (16-bit types).
-    "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)",)),
+    "load": Kind("MTE1", _ways("l1 l0a", "l1 l0b"), ANY, ("LoadData(LoadData2DParams)", "LoadDataWithTranspose")),
     # Image to columns on the way to L0A: the source is an image in L1, in NC1HWC0 or with few channels a pixel.
     "load_image": Kind(
         "MTE1",
@@ -233,3 +239,11 @@ CASTS = frozenset(
         *(("i64", d) for d in ("i32", "f32")),
     ]
 )
+#: Pairs on the fused core of 310P, and the roundings that each has (the same page).
+_NEAREST, _EVERY = frozenset(["rint"]), frozenset(["rint", "floor", "ceil", "trunc", "round"])
+FUSED_CASTS: Mapping[tuple[str, str], frozenset[str]] = {
+    **{("f16", to): _NEAREST for to in ("f32", "i16")},
+    **{("f16", to): _EVERY for to in ("i32", "i8", "u8")},
+    **{(source, "f16"): _NEAREST for source in ("f32", "i16", "i8", "u8")},
+    **{("i32", to): _NEAREST for to in ("f32", "i16")},
+}

@@ -17,8 +17,9 @@ BLOCK_BYTES = 32
 
 #: The layout that each scope of the cube unit is read and written in; ``gm`` and ``ub`` are row-major.
 SCOPE_LAYOUT = {"gm": "ND", "ub": "ND", "bt": "ND", "fb": "ND", "l1": "NZ", "l0a": "zZ", "l0b": "nZ", "l0c": "NZ"}
-#: What L1 also holds: rows of bias and scales, and images (pixels × channels) for ``load_image``.
-OTHER_LAYOUTS = {"l1": frozenset(["ND", "NC1HWC0"])}
+#: What L1 also holds: rows of bias and scales, images (pixels × channels) for ``load_image``, and 32-bit matrices whose
+#: fractals lie side by side in pairs, for loads that turn them.
+OTHER_LAYOUTS = {"l1": frozenset(["ND", "NC1HWC0", "zZ"])}
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -16,6 +16,7 @@ from tilewright.backends.ascend.placing.gelu import gelu, gelu_operand
 from tilewright.backends.ascend.placing.integers import bitwise, inverted, positions_of, words, wrapped
 from tilewright.backends.ascend.placing.loads import Loads
 from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
+from tilewright.backends.ascend.placing.rounding import rounded_by_sums
 from tilewright.backends.ascend.placing.special import SPECIAL, power
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
 from tilewright.ir.ranges import bounds
@@ -220,6 +221,12 @@ class Arithmetic(Loads):
         turns = self._strip(self.apply("add", self.lend(x), Scalar(-low)))
         turns = self.rounded(self._strip(self.apply("mul", turns, Scalar(1 / n))), "floor")
         return self.apply("add", x, self.apply("mul", turns, Scalar(-n)))
+
+    def rounded(self, piece: Strip, mode: str) -> Strip:
+        """A fused core has no cast that rounds f32 to whole numbers: sums do it there."""
+        if "split" in self.context.target.features:
+            return Loads.rounded(self, piece, mode)
+        return rounded_by_sums(self, piece, mode)
 
     # -- arithmetic ----------------------------------------------------------------------------------------------
 

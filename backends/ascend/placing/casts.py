@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tilewright.backends.ascend.placed.form import Scalar
-from tilewright.backends.ascend.placed.instructions import CASTS
+from tilewright.backends.ascend.placed.instructions import CASTS, FUSED_CASTS
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip, Strips
 from tilewright.ir.types import DType
 
@@ -19,19 +20,21 @@ def held(dtype: DType) -> DType:
     return _HELD.get(dtype, dtype)
 
 
-def steps(source: DType, target: DType) -> tuple[DType, ...] | None:
-    """Types on the way from one to another; none of them loses what both ends hold. ``None`` where there is no way."""
+def steps(source: DType, target: DType, features: Collection[str] = ("split",)) -> tuple[DType, ...] | None:
+    """Types on the way from one to another; none of them loses what both ends hold. ``None`` where there is no way.
+    ``features`` are the target's: a fused core has fewer pairs."""
     if source == target:
         return ()
-    if (str(source), str(target)) in CASTS:
+    pairs: Collection[tuple[str, str]] = CASTS if "split" in features else FUSED_CASTS
+    if (str(source), str(target)) in pairs:
         return (target,)
     if source in _BYTES:
-        onward = steps(DType.F16, target)
+        onward = steps(DType.F16, target, features)
         return None if onward is None else (DType.F16, *onward)
     if target in _BYTES:
-        before = steps(source, DType.F16)
+        before = steps(source, DType.F16, features)
         return None if before is None else (*before, DType.F16, target)[-len(before) - 1 :] if before else (target,)
-    if source != DType.F32 and (str(source), "f32") in CASTS and (target == DType.F32 or ("f32", str(target)) in CASTS):
+    if source != DType.F32 and (str(source), "f32") in pairs and (target == DType.F32 or ("f32", str(target)) in pairs):
         return (DType.F32, target)
     return None
 
@@ -45,9 +48,9 @@ class Casts(Strips):
         leaves the floats."""
         if isinstance(piece, Scalar) or piece.dtype == dtype:
             return piece
-        way = steps(piece.dtype, dtype)
         if SPREAD in piece.axes:
             raise self.unsupported(f"single elements of {piece.dtype} that are not only moved")
+        way = steps(piece.dtype, dtype, self.context.target.features)
         if way is None or (DType.BF16 in (piece.dtype, dtype) and "bf16" not in self.context.target.features):
             raise self.unsupported(f"a cast of {piece.dtype} to {dtype}")
         for step in way:

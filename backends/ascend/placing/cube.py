@@ -60,10 +60,10 @@ class CubePart(OperandPart):
         self._check_dtype(node, a, b)
         total = self.accumulator(node, row, column)
         if isinstance(a.value, Load):
-            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile)
+            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile, True)
         else:
             # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
-            right, left = self.stage(b, inner, column, node.tile), self.stage(a, row, inner, node.tile)
+            right, left = self.stage(b, inner, column, node.tile, True), self.stage(a, row, inner, node.tile)
         k1, k0 = c.lanes(inner), self.inner_piece(c.lanes(row), c.lanes(column), c.lanes(inner), a.dtype)
         left, right = self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
@@ -229,12 +229,12 @@ class CubePart(OperandPart):
         return self.context.tree.add(name, scope, dtype, shape, "cube", frame=frame)  # type: ignore[arg-type]
 
     def _checked(self, node: Compute, dtype: DType, left: Staged, right: Staged) -> tuple[Staged, Staged]:
-        """The operands; refused where fractals would have to be turned that are not of 16 bits."""
-        if dtype.bits != 16 and (left.turned or not right.turned):
+        """The operands; refused where fractals would have to be turned that no load turns."""
+        if dtype.bits != 16 and (left.turned or not (right.turned or right.squares)):
             raise UnsupportedError(
                 "ascend-transposed-load",
                 where=f"kernel {self.context.scheduled.kernel.name}, tile {node.tile}",
-                cause=f"fractals of {dtype} are not turned on the way to L0; only 16-bit ones are",
+                cause=f"fractals of {dtype} are not turned here on the way to L0; 16-bit ones are, 32-bit ones to L0B",
                 fix="store the left operand by rows and the right operand by columns",
             )
         return left, right

@@ -82,12 +82,15 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
     return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
 
 
-def _tensor(param: Param, packed: Collection[str]) -> Buffer:
-    """A tensor in global memory; packed integers of 4 bits as the bytes that they lie in."""
-    dtype, per = bytes_of(param)
+def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
+    """A tensor in global memory; packed integers of 4 bits as the bytes or words that they lie in."""
+    dtype, per = bytes_of(param, target)
     if per == 1 or param.name not in packed:
         return Buffer(param.name, "gm", param.dtype, param.shape)
-    return Buffer(param.name, "gm", dtype, (*param.shape[:-1], param.shape[-1] // per))
+    *outer, last = param.shape
+    if last.value % per == 0:
+        return Buffer(param.name, "gm", dtype, (*outer, last // per))
+    raise ScheduleError(param.name, f"rows of {last} integers of 4 bits are no whole {dtype}")
 
 
 def _fitted(scheduled: Scheduled, target: Target, single: frozenset[str]) -> Placed:
@@ -149,7 +152,7 @@ class Context:
     def draft(self) -> Placed:
         """What was walked, its buffers without addresses and its accesses without slots."""
         packed = {pack.tensor for pack in self.scheduled.schedule.packs}
-        tensors = [_tensor(p, packed) for p in packed_params(self.scheduled)]
+        tensors = [_tensor(p, packed, self.target) for p in packed_params(self.scheduled)]
         buffers = {b.name: b for b in (*tensors, *self.tree.buffers.values())}
         return Placed(self.scheduled.kernel, self.target, tuple(buffers.values()), tuple(self.loops), self.blocks)
 

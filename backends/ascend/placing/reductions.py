@@ -78,10 +78,10 @@ class Reductions(Arithmetic):
             half *= 2
         return half
 
-    @staticmethod
-    def _least(op: str, dtype: DType) -> int:
+    def _least(self, op: str, dtype: DType) -> int:
         """Lanes that are left of the last axis when its rows are reduced."""
         direct = op in _ROW and dtype in (DType.F32, DType.F16)
+        direct = direct and (_ROW[op] == "row_sum" or "row_max" in self.context.target.features)
         return (_REPEAT if direct else BLOCK_BYTES) * 8 // dtype.bits
 
     def _summed(self, op: str, value: Value, axes: tuple[str, ...]) -> DType:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Block, Loop, View
-from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.operand import Factor, flat_index
 from tilewright.backends.ascend.placing.runs import run_length, slope
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """An operand in L1: its buffer, whether the matrix lies there turned, and the first row and column of it."""
+    """An operand in L1: its buffer, whether the matrix lies there turned, and whether in squares that a load turns."""
 
     buffer: str
     turned: bool
+    squares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,20 @@ class OperandPart:
     context: Context
     vector: VectorPart
 
-    def stage(self, factor: Factor, rows: str, columns: str, tile: str) -> Staged:
-        """The operand ``rows × columns`` in L1."""
+    def stage(self, factor: Factor, rows: str, columns: str, tile: str, right: bool = False) -> Staged:
+        """The operand ``rows × columns`` in L1; ``right`` is the one that goes to L0B."""
         if factor.weights is not None:
             return self._stage_weights(factor, rows, columns, tile)
         if isinstance(factor.value, Load):
             pack = self.context.pack_of(factor.value.tensor)
             if pack is not None:
                 return self._stage_packed(factor.value, pack, rows, columns)
-            return self._stage_load(factor.value, rows, columns)
+            return self._stage_load(factor.value, rows, columns, right)
         return self._stage_computed(factor, rows, columns, tile)
 
     # -- tensors in row-major order ------------------------------------------------------------------------------
 
-    def _stage_load(self, load: Load, rows: str, columns: str) -> Staged:
+    def _stage_load(self, load: Load, rows: str, columns: str, right: bool) -> Staged:
         c = self.context
         source = self._source(load, rows, columns)
         outer, inner = source.outer, source.inner
@@ -69,12 +70,18 @@ class OperandPart:
         frame = c.tree.frame_of(needed)
         key = (load, source.index, rows, columns)
         if key not in frame.loaded:
-            name, once = self._operand(load, (c.lanes(outer), c.lanes(inner)), frame, needed)
+            squares = right and outer == rows and load.dtype.bits == 32 and load.fill is None and not source.run
+            # Loads take whole fractals of both memories: 16 columns, also of 32-bit elements.
+            wide = round_up(c.lanes(inner), FRACTAL) if load.dtype.bits == 32 else c.lanes(inner)
+            name, once = self._operand(load, (c.lanes(outer), wide), frame, needed, "zZ" if squares else "")
             frame.loaded[key] = name
             self._fetch(frame, name, source, once)
-        return Staged(str(frame.loaded[key]), outer == columns)
+        name = str(frame.loaded[key])
+        return Staged(name, outer == columns, c.tree.buffers[name].layout == "zZ")
 
-    def _operand(self, load: Load, shape: tuple[int, int], frame: Frame, needed: list[Expr]) -> tuple[str, Expr]:
+    def _operand(
+        self, load: Load, shape: tuple[int, int], frame: Frame, needed: list[Expr], layout: str
+    ) -> tuple[str, Expr]:
         """A buffer in L1 for an operand, and 1 where it is to be read, 0 where it is there from a former turn.
 
         Where a loop between the blocks and ``frame`` reads the same pieces in each turn, the buffer has a slot for
@@ -87,7 +94,7 @@ class OperandPart:
             slots = frame.trips.value
             for f in again:
                 once = once * (1 - minimum(1, symbol(f.var) - f.lo))
-        name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame, slots=slots)
+        name = c.tree.add(f"{load.tensor}_l1", "l1", load.dtype, shape, "cube", frame=frame, slots=slots, layout=layout)
         if once != 1:
             c.tree.kept.add(name)
         return name, once
@@ -236,7 +243,7 @@ class OperandPart:
         key = (load, index, rows, columns)
         if key not in frame.loaded:
             shape = (c.lanes(outer), round_up(c.lanes(inner), lanes))
-            name, once = self._operand(load, shape, frame, needed)
+            name, once = self._operand(load, shape, frame, needed, "")
             frame.loaded[key] = name
             offset = flat.substitute(first) + at.substitute(first) * step
             height, width = c.count(outer) * once, ceildiv(c.count(inner), lanes)
@@ -271,6 +278,8 @@ class OperandPart:
         order = c.wide(refs or self.vector.axes_of(factor.value))
         turned = order != (rows, columns)
         shape = tuple(c.lanes(a) for a in order)
+        if factor.dtype.bits == 32:
+            shape = (shape[0], round_up(shape[1], FRACTAL))
         pitch = row_pitch(shape[1], factor.dtype)
         frame = c.tree.top
         r, n = (c.count(a) for a in order)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
+from tilewright.backends.ascend.placing.blocks import leave_in_blocks
 from tilewright.backends.ascend.placing.casts import held, steps
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
@@ -163,7 +164,13 @@ class VectorPart(Reductions):
     def _leave(self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
         c = self.context
         target, source = self._in_memory(tensor, flat, axes, strides), self.view(strip, axes)
-        if strip.axes[-1:] == (SPREAD,):  # each element by itself
+        single = strip.axes[-1:] == (SPREAD,)  # each element by itself
+        if "copy_pad" not in c.target.features:
+            if single:
+                raise self.unsupported(f"single elements of {tensor} are no whole blocks")
+            leave_in_blocks(self, strip, target, axes)
+            return
+        if single:
             one = (constant(1), constant(1))
             target, source = replace(target, dims=(*target.dims, one)), replace(source, dims=(*source.dims, one))
         c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, source)
@@ -299,7 +306,7 @@ class VectorPart(Reductions):
         final = held(dtype)
         if SPREAD in piece.axes:
             raise self.unsupported(f"single elements of {dtype} that are not only moved")
-        way = steps(piece.dtype, final)
+        way = steps(piece.dtype, final, self.context.target.features)
         if way is None:
             raise self.unsupported(f"a store of {dtype} from {piece.dtype}")
         for step in way[:-1]:

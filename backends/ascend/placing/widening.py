@@ -16,10 +16,11 @@ from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round
 from tilewright.backends.ascend.placing.dequantized import Dequantized
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.errors import UnsupportedError
-from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, product, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load
 from tilewright.kernel.tile import Param
+from tilewright.target import Target
 
 if TYPE_CHECKING:
     from tilewright.backends.ascend.placing.place import Context
@@ -30,7 +31,7 @@ _ONE = constant(1)
 #: Counts and strides of a view.
 Runs = tuple[tuple[Expr, Expr], ...]
 #: Slices that may be under way between the cores: a meeting takes longer than a slice of 4-bit weights.
-_SLOTS = 4
+_SLOTS = 8
 #: Lanes of a repeat of f32.
 _REPEAT = 64
 
@@ -47,10 +48,13 @@ class Slice:
     most: tuple[int, int]
 
 
-def bytes_of(param: Param) -> tuple[DType, int]:
+def bytes_of(param: Param, target: Target) -> tuple[DType, int]:
     """The element type of a tensor in memory, and how many of the kernel's elements one of those is: integers of less
-    than 8 bits lie in bytes."""
-    return (DType.U8, 8 // param.dtype.bits) if param.dtype.bits < 8 else (param.dtype, 1)
+    than 8 bits lie in bytes, or in words where cores take them apart by shifts."""
+    if param.dtype.bits >= 8:
+        return param.dtype, 1
+    held = DType.U8 if "cast_i4" in target.features else DType.I16
+    return held, held.bits // param.dtype.bits
 
 
 @dataclass(slots=True)
@@ -65,8 +69,13 @@ class Widening:
     def __post_init__(self) -> None:
         if self.dtype not in (DType.F16, DType.BF16):
             raise self._unsupported(f"weights widened to {self.dtype}")
-        if self.weights.integers.dtype is DType.I4 and "cast_i4" not in self.context.target.features:
-            raise self._unsupported("weights of 4 bits on cores that do not widen them")
+        if self._by_shifts and self.weights.zero is not None:
+            raise self._unsupported("weights of 4 bits with zero points on these cores")
+
+    @property
+    def _by_shifts(self) -> bool:
+        """Whether integers of 4 bits are taken out of words: there is no cast of them."""
+        return self.weights.integers.dtype is DType.I4 and "cast_i4" not in self.context.target.features
 
     def run(self, frame: Frame, s: Slice) -> str:
         """Emit the widening of a slice into ``frame``; the name of the buffer in L1 where it ends."""
@@ -125,6 +134,8 @@ class Widening:
         """Bytes of the unified buffer that a plane takes."""
         bits = self.weights.integers.dtype.bits
         size = 2 * rows * FRACTAL * bits // 8 + 2 * rows * FRACTAL * 2
+        if self._by_shifts:
+            size += rows * FRACTAL // 2
         if self.dtype is DType.BF16:
             size += rows * FRACTAL * (2 + 4)
         for load in self.weights.loads[1:]:
@@ -170,6 +181,9 @@ class Widening:
         """Integers to f16, each exactly."""
         name, per = raw
         c = self.context
+        if self._by_shifts:
+            self._shifted(frame, name, here, part, pitch)
+            return
         run = rows * FRACTAL
         near = c.tree.buffers[name].shape[1].value
         to = self._runs(Slice(ZERO, part.planes, ZERO, rows, part.most), part.planes, pitch)
@@ -181,14 +195,36 @@ class Widening:
         op = "widen" if per > 1 else "cast"
         c.tree.emit(frame, op, "vector", "V", View(here, ZERO, to), View(name, ZERO, source))
 
+    def _shifted(self, frame: Frame, name: str, here: str, part: Slice, pitch: int) -> None:
+        """Four integers of each word, each of another quarter of the depth: up to the sign's place, and down again."""
+        c = self.context
+        quarter = pitch // 4
+        if not part.rows.is_constant or part.rows.value != part.most[1] or part.most[1] % 4:
+            raise self._unsupported("a depth that is no multiple of its slices, with weights of 4 bits on these cores,")
+        words = c.tree.add(f"{self.tile}_words", "ub", DType.I16, (part.most[0], quarter), "vector")
+        run = ((part.planes * quarter, _ONE),)
+        moved = View(words, ZERO, run)
+        for n in range(4):
+            source = View(name, ZERO, run)
+            if n < 3:
+                c.tree.emit(frame, "shift_left", "vector", "V", moved, source, parameters=(("by", 12 - 4 * n),))
+                source = moved
+            c.tree.emit(frame, "shift_right", "vector", "V", moved, source, parameters=(("by", 12),))
+            planes = ((part.planes, constant(pitch)), (constant(quarter), _ONE))
+            near = ((part.planes, constant(quarter)), (constant(quarter), _ONE))
+            c.tree.emit(
+                frame, "cast", "vector", "V", View(here, constant(n * quarter), planes), View(words, ZERO, near)
+            )
+
     def _read(self, frame: Frame, load: Load, part: Slice, start: Expr, count: Expr, most: int) -> tuple[str, int]:
         """Rows ``start`` … of the planes of a packed tensor; the buffer, and elements that one of its has."""
         c = self.context
         param = c.scheduled.kernel.param(load.tensor)
         pack = c.pack_of(load.tensor)
         assert pack is not None
-        dtype, per = bytes_of(param)
-        run, whole = count * (FRACTAL // per), pack.shape[-2] * (FRACTAL // per)
+        dtype, per = bytes_of(param, c.target)
+        rows = product(pack.shape[1:]) // FRACTAL
+        run, whole = count * (FRACTAL // per), rows * (FRACTAL // per)
         block = BLOCK_BYTES * 8 // dtype.bits
         lanes = round_up(most * (FRACTAL // per), block)
         name = c.tree.add(f"{load.tensor}_ub", "ub", dtype, (part.most[0], lanes), "vector", frame=frame)

@@ -13,13 +13,15 @@ from itertools import islice
 from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
-from tilewright.backends.ascend.placing.operand import factor_of
+from tilewright.backends.ascend.placing.dequantized import Dequantized
+from tilewright.backends.ascend.placing.operand import factor_of, factors_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
-from tilewright.backends.ascend.schedules.weights import widened_packs
+from tilewright.backends.ascend.schedules.weights import Sizes, in_words, widened_blocks, widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.ir.types import DType
 from tilewright.kernel.analysis import Product, loads_of, offset_of, walk
-from tilewright.kernel.expr import Load, Ref, Value
+from tilewright.kernel.expr import Cast, Load, Ref, Value
 from tilewright.kernel.schedule import INLINE, Loop, Pack, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
@@ -72,6 +74,9 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         return
     size = max(1, factor_of(roles.left).dtype.bits // 8)
     packs = (*weight_packs(kernel, roles), *row_packs(kernel, roles))
+    if (weights := factor_of(roles.right).weights) is not None:
+        yield from _widened(kernel, roles, weights, packs, target)
+        return
     found: list[tuple[float, Tiling]] = []
     for rows, columns, turns in combinations(
         _sizes(kernel, roles.rows, _ROWS), _sizes(kernel, roles.columns, _COLUMNS), _TURNS
@@ -89,6 +94,27 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         if (loops := (*schedule.loops, *schedule.reduce)) not in told and len(told) < _MOST:
             told.add(loops)
             yield schedule
+
+
+def _widened(
+    kernel: Kernel, roles: Roles, weights: Dequantized, packs: tuple[Pack, ...], target: Target
+) -> Iterator[Schedule]:
+    """Schedules of a product whose weights vector cores widen."""
+    left = factors_of(roles.left, roles.right)[0].dtype
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    depth = math.prod(_usual(kernel, a) for a in roles.define.reduce.axes) if roles.define.reduce is not None else 1
+    others = math.prod(_usual(kernel, a) for a in roles.ones)
+    plain = isinstance(store.value, Cast) and isinstance(store.value.x, Ref)
+    rows, columns = _usual(kernel, roles.rows), _usual(kernel, roles.columns)
+    sizes = Sizes(rows, columns, depth, others, max(1, left.bits // 8), not plain)
+    spaces = tuple((tile, INLINE) for tile in used_once(kernel))
+    blocks = widened_blocks(sizes, weights, target)
+    by_shifts = weights.integers.dtype is DType.I4 and "cast_i4" not in target.features
+    if by_shifts:  # words hold lanes of one slice
+        blocks = [b for b in blocks if depth % b.depth == 0]
+    for block in blocks[:_MOST]:
+        own = tuple(in_words(p, block.depth) if by_shifts and p.tensor == weights.integers.tensor else p for p in packs)
+        yield _schedule(kernel, roles, Tiling(block.rows, block.columns, 1, block.depth), own, spaces)
 
 
 def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:

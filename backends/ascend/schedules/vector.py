@@ -33,6 +33,8 @@ _PIECES = (4096, 1024, 128)
 _WHOLE = 32768
 #: Lanes of each of two axes that both have neighbours in memory.
 _SQUARE = 64
+#: Elements of 16 bits in 32 bytes.
+_GRANULE = 16
 #: Elements below which a tile is not divided for the sake of more cores: a transfer of 2 KB.
 _LEAST = 512
 
@@ -46,10 +48,12 @@ def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     if whole <= _WHOLE:
         cores = int(target.extra["vector_cores"])
         for goal in sorted({*_GOALS, *_even(shape, cores)}, reverse=True):
-            schedule = _whole_rows(shape, goal, cores)
+            schedule = _whole_rows(shape, goal, target)
             if schedule not in seen:
                 seen.add(schedule)
                 yield schedule
+    if "copy_pad" not in target.features:
+        yield from _whole_stores(shape)
     for piece in _PIECES:
         schedule = _in_pieces(shape, piece)
         if schedule not in seen:
@@ -102,7 +106,7 @@ class _Shape:
         """Axes along which accesses step from one element to the next, those of most elements first."""
         votes: dict[str, int] = {}
         for access in self.accesses:
-            axis = self._near(access)
+            axis = self.along(access)
             if axis is not None:
                 size = math.prod(self.extent(a) for a in _axes_of(access) & self.names)
                 votes[axis] = votes.get(axis, 0) + size
@@ -110,7 +114,8 @@ class _Shape:
         found = [a for a in votes if 8 * votes[a] >= most]
         return tuple(sorted(found, key=lambda a: (-votes[a], a)))
 
-    def _near(self, access: Load) -> str | None:
+    def along(self, access: Load) -> str | None:
+        """The axis along which an access steps from one element to the next."""
         index = tuple(i if isinstance(i, Expr) else Expr(()) for i in access.index)
         flat = flat_index(self.kernel, access.tensor, index)
         for axis in self.kernel.axes:
@@ -154,9 +159,11 @@ def _linear(index: Expr, axis: str) -> bool:
         return False
 
 
-def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
-    """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks."""
-    kernel = shape.kernel
+def _whole_rows(shape: _Shape, goal: int, target: Target) -> Schedule:
+    """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks. Where
+    whole blocks of 32 bytes leave, a core takes rows by the block, so that what it stores begins at one."""
+    kernel, cores = shape.kernel, int(target.extra["vector_cores"])
+    granule = 1 if "copy_pad" in target.features else _GRANULE
     both = shape.reduced & shape.stored
     total = math.prod(shape.usual(a) for a in shape.names)
     goal = min(goal, max(_LEAST, -(-total // cores)))
@@ -166,15 +173,37 @@ def _whole_rows(shape: _Shape, goal: int, cores: int) -> Schedule:
     square = len([a for a in shape.near if a not in shape.narrow]) > 1 and not shape.reduced
     for axis in free:
         most = max(_SQUARE, math.isqrt(goal) // _SQUARE * _SQUARE) if square else room
-        sizes[axis] = _rounded(min(shape.extent(axis), most, max(room, 16)))
+        sizes[axis] = _rounded(min(shape.extent(axis), most, max(room, _GRANULE)))
+        if granule > 1:  # and no piece of a row is less than 32 bytes where it need not be cut
+            whole = shape.extent(axis) <= most and axis == free[0]
+            sizes[axis] = shape.extent(axis) if whole else min(shape.extent(axis), _up(sizes[axis], granule))
         room = max(1, room // sizes[axis])
     inner = [a.name for a in reversed(kernel.axes)]
     for axis in [a for a in inner if a in shape.reduced] + [a for a in inner if a not in shape.reduced]:
         if axis in sizes:
             continue
-        sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), room)
+        lanes = _up(room, granule) if room > 1 and axis not in shape.reduced else room
+        sizes[axis] = 1 if axis in shape.narrow else min(shape.extent(axis), lanes)
         room = max(1, room // sizes[axis])
     return Schedule(_blocks(shape, sizes), _reduce(shape, sizes, both))
+
+
+def _whole_stores(shape: _Shape) -> Iterator[Schedule]:
+    """Rows of the outputs whole, and no more of anything else than makes whole blocks of 32 bytes."""
+    along = {shape.along(access) for access in shape.accesses[: len(shape.stores)]}
+    last = along.pop()
+    if shape.reduced or along or last is None:
+        return
+    sizes = dict.fromkeys(shape.names, 1)
+    sizes[last] = shape.extent(last)
+    for axis in [a for a in shape.near if a != last][:1]:
+        sizes[axis] = min(shape.extent(axis), _GRANULE)
+    if sizes[last] <= _GOALS[0] // _GRANULE:
+        yield Schedule(_blocks(shape, sizes))
+
+
+def _up(lanes: int, granule: int) -> int:
+    return -(-lanes // granule) * granule
 
 
 def _even(shape: _Shape, cores: int) -> Iterator[int]:

@@ -127,7 +127,7 @@ class Memories:
         plan = self._plan(item, node)
         if plan.empty:
             return
-        moves = node.op in MOVES
+        moves = self._moves(node)
         reads = [(t, self._at(t, now)) for t in plan.reads]
         writes = [(t, self._at(t, now)) for t in (*plan.spoils, *plan.writes)]
         placed_reads = [(t, s, *self._place(plan, n, t, s)) for n, (t, s) in enumerate(reads) if not s.fixed]
@@ -149,6 +149,10 @@ class Memories:
         lanes.store(state.data, item.dst, g, self.dtypes[item.dst.buffer], values)
         if defined is not None:
             self._define(state, placed_writes[-1][2], item.dst, g, defined)
+
+    def _moves(self, node: Instruction) -> bool:
+        """Whether undefined bytes go along: also the neighbours that a transfer of whole blocks brings in."""
+        return node.op in MOVES or (node.op == "copy_in" and self.tail > 1)
 
     # -- memories ------------------------------------------------------------------------------------------------
 
@@ -193,7 +197,7 @@ class Memories:
                 reads.append(item.dst)
             writes = (item.dst,) if item.scratch is None else (item.scratch, item.dst)
             plan = _Plan(tuple(reads), writes, spoiled(item, self.buffers, self.geometry))
-            self._check_own_overlap(item, plan, moves=node.op in MOVES)
+            self._check_own_overlap(item, plan, moves=self._moves(node))
             known = self._plans[key] = (item.dst, plan)
         return known[1]
 
@@ -252,6 +256,8 @@ class Memories:
         """Which lanes that are moved were ever written, in the shape of the destination; ``None`` where all were."""
         source = item.reads[0]
         g, state = self.geometry[source.buffer], self._at(source, now)
+        if state.fixed:
+            return None
         where, part = state.place(source, g)
         owner = self.owners[source.buffer]
         if state.foreign(where, owner) is None and not state.unwritten(where, part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilewright.backends.ascend.placed.form import CrossFlag, Flag, Instruction, Placed, Scalar, statements
-from tilewright.backends.ascend.placed.instructions import CASTS, INSTRUCTIONS, Kind
+from tilewright.backends.ascend.placed.instructions import CASTS, FUSED_CASTS, INSTRUCTIONS, Kind
 from tilewright.backends.ascend.placed.layout import OTHER_LAYOUTS, SCOPE_LAYOUT
 from tilewright.backends.ascend.placed.text import statement_text
 from tilewright.backends.ascend.simulator.memory import Refused
@@ -104,6 +104,11 @@ def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
     match node.op:
         case "cast":
             wrong |= (dtypes[0], dtypes[1]) not in CASTS or parameters.get("round", "rint") not in _ROUNDINGS
+            fused = FUSED_CASTS.get((dtypes[0], dtypes[1]), frozenset())
+            wrong |= "split" not in target.features and parameters.get("round", "rint") not in fused
+        case "row_max" | "row_min":
+            # Without it the index comes out beside the value (Ascend C reference, WholeReduceMax, ReduceOrder).
+            wrong |= "row_max" not in target.features
         case "widen":
             wrong |= dtypes[0] != "u8" or "cast_i4" not in target.features
         case "select":
@@ -125,6 +130,12 @@ def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
         case "load":
             scope = placed.buffer(node.dst.buffer).scope
             turned = node.transpose == (scope == "l0a")
-            wrong |= turned and placed.buffer(node.dst.buffer).dtype.bits != 16
+            source = placed.buffer(node.reads[0].buffer)
+            squares = source.layout == "zZ" and source.dtype.bits == 32 and source.shape[1].value % 16 == 0
+            wrong |= turned and source.dtype.bits != 16 and not (squares and scope == "l0b")
+            wrong |= source.layout == "zZ" and not (turned and squares)
+        case "nd2nz":
+            # Pairs of fractals side by side are what loads turn into L0B.
+            wrong |= placed.buffer(node.dst.buffer).layout == "zZ" and placed.buffer(node.dst.buffer).dtype.bits != 32
     if wrong:
         raise Refused("dtype", f"no {node.op} of {', '.join(dtypes)} here", statement_text(node))

@@ -128,6 +128,9 @@ class State:
 
     def defined(self, owner: int, size: int) -> Array:
         """For each element of ``size`` bytes of the memory, whether it was written in the name of ``owner``."""
+        if not self.core:
+            whole = (self.owner == owner) & (self.valid == _ALL)
+            return np.ascontiguousarray(np.repeat(whole, self.unit)[: self.size : size].astype(np.uint8))
         mine = np.where(self.owner == owner, self.valid, np.uint32(0)).astype("<u4")
         return np.ascontiguousarray(np.unpackbits(mine.view(np.uint8), bitorder="little")[::size])
 

@@ -126,6 +126,8 @@ def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
     if 0 in (c for c, _ in (*first, *second)):
         return False
     distance = y.offset - x.offset
+    if _behind(x, y, facts, shared):
+        return False
     if distance.is_constant and (x.offset.is_constant or x.offset.symbols | y.offset.symbols <= shared):
         return _lanes_meet((0, first), (distance.value, second))
     if x.offset.symbols | y.offset.symbols <= shared:
@@ -134,6 +136,16 @@ def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
         a, b = facts.bounds(x.offset), facts.bounds(y.offset)
         low, high = b[0] - a[1], b[1] - a[0]
     return not (low > _reach(first) or -high > _reach(second))
+
+
+def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether one of two runs of elements ends where the other begins, or before, whatever the sizes are."""
+    if any(len(v.dims) != 1 or v.dims[0][1] != 1 for v in (x, y)):
+        return False
+    if any(not e.symbols <= shared for v in (x, y) for e in (v.offset, v.dims[0][0])):
+        return False
+    gaps = (y.offset - x.offset - x.dims[0][0], x.offset - y.offset - y.dims[0][0])
+    return any(facts.bounds(gap)[0] >= 0 for gap in gaps)
 
 
 def _sizes(v: View, facts: Facts) -> tuple[tuple[int, int], ...] | None:

@@ -140,8 +140,17 @@ class _Finder:
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
         both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
-        #: Inputs are never written, and no two statements write one place of an output.
-        self.skipped = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - both - aliases.keys()
+        tensors = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - aliases.keys()
+        written = [s.node.dst.buffer for s in everything]
+        #: Where whole blocks leave, the end of a row may be written twice, by statements of one iteration: elsewhere no
+        #: two statements write one place of an output.
+        twice = {b for b in tensors if "copy_pad" not in placed.target.features and written.count(b) > 1}
+        self.skipped = tensors - both - twice
+        #: Each place of an output is one iteration's. What is read of an output is its last block, in one iteration of
+        #: all that there are: every other run of a store ends where the next one begins, at a block.
+        self.once = {p.name for p in placed.kernel.params if p.role == "out"} & tensors
+        fetched = [s.node for s in everything if s.node.op == "copy_in"]
+        self.once |= {n.dst.buffer for n in fetched if any(a.buffer in self.once for a in n.reads)}
 
     def between(self, p: int, q: int) -> Iterator[Dependence]:
         """Dependences between sites ``p <= q``."""
@@ -192,7 +201,7 @@ class _Finder:
         bx, by, common = self.buffers[x.buffer], self.buffers[y.buffer], len(loops)
         if bx is by:
             near = may_meet(x, y, bx, self.facts, self.fixed | set(loops))
-            depth = self._carried(x, y, loops)
+            depth = 0 if bx.name in self.once else self._carried(x, y, loops)
         else:
             near = bytes_meet(x, y, (bx, by), self.facts, self.fixed | set(loops))
             depth = common if bytes_meet(x, y, (bx, by), self.facts, self.fixed) else 0

@@ -7,8 +7,9 @@
     x · DQ(W[K, N], s[N], axis=1)
         y[m, n] = (Σ_k x[m, k] · W[k, n]) · s[n]
 
-The inner sum of the second form is one of integers and exact. A zero point of the weights is taken off a block at a
-time: Σ x·(w - z) = Σ x·w - z·Σ x.
+The inner sum of the second form is one of integers and exact; sums of 16-bit floats are in f32, and rounded once to
+their type. A zero point of the weights is taken off a block at a time:
+Σ x·(w - z) = Σ x·w - z·Σ x.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def block_product(ctx: Context, a: Operand, b: Operand) -> Operand | None:
     """The product of MatMul operands ``a`` and ``b`` on the integers of ``b``; ``None`` where ``b`` is no such matrix,
     or where ``a`` has integers that are for another rule."""
     weights = b.quantized
-    if weights is None or b.type.rank != 2 or a.type.dtype is not DType.F32:
+    if weights is None or b.type.rank != 2 or a.type.dtype not in (DType.F32, DType.F16, DType.BF16):
         return None
     if not ctx.composer.is_weight(weights.stored):
         return None
@@ -73,7 +74,8 @@ def _blocks(ctx: Context, a: Operand, rows: Quantized | None, weights: Quantized
         scale = cast(weights.scale.at((block, column)), DType.F32)
         if rows is not None:
             scale = binary("mul", cast(rows.scale.at((*left, block)), DType.F32), scale)
-        return composer.reduce("sum", [block], binary("mul", cast(part, DType.F32), scale), "acc")
+        acc = composer.reduce("sum", [block], binary("mul", cast(part, DType.F32), scale), "acc")
+        return cast(acc, a.type.dtype)
 
     return ctx.result(at)
 
@@ -83,8 +85,9 @@ def _by_column(ctx: Context, a: Operand, weights: Quantized) -> Operand:
         *left, column = index
         k = ctx.composer.axis(a.type.shape[-1], "k")
         integer = cast(weights.stored.at((k, column)), DType.F32)
-        acc = ctx.composer.reduce("sum", [k], binary("mul", a.at((*left, k)), integer), "acc")
+        element = cast(a.at((*left, k)), DType.F32)
+        acc = ctx.composer.reduce("sum", [k], binary("mul", element, integer), "acc")
         scale = weights.scale.scalar() if weights.axis is None else weights.scale.at((column,))
-        return binary("mul", acc, cast(scale, DType.F32))
+        return cast(binary("mul", acc, cast(scale, DType.F32)), a.type.dtype)
 
     return ctx.result(at)

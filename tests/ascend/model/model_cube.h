@@ -73,6 +73,36 @@ void LoadData(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LoadDa
     }
 }
 
+struct LoadData2dTransposeParams {
+    uint16_t startIndex = 0;
+    uint8_t repeatTimes = 0;
+    uint16_t srcStride = 0, dstGap = 0, dstFracGap = 0;
+    uint8_t addrMode = 0;
+};
+
+// Squares of two 16 x 8 fractals of 32-bit elements, which lie side by side, turned into two fractals.
+template <class T>
+void LoadDataWithTranspose(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LoadData2dTransposeParams& p)
+{
+    static_assert(sizeof(T) == 4, "other types are not modelled");
+    if (dst.where != Hardware::L0A) {
+        dst.in(Hardware::L0B, "LoadDataWithTranspose");
+    }
+    src.in(Hardware::L1, "LoadDataWithTranspose");
+    dst.starts_at(512, "LoadDataWithTranspose");
+    src.starts_at(32, "LoadDataWithTranspose");
+    for (int64_t repeat = 0; repeat < p.repeatTimes; ++repeat) {
+        const int64_t from = src.byte + (p.startIndex + repeat * p.srcStride) * 1024;
+        const int64_t to = dst.byte + repeat * (1 + p.dstGap) * 512;
+        for (int64_t row = 0; row < 16; ++row) {
+            for (int64_t column = 0; column < 16; ++column) {
+                const int64_t half = to + row / 8 * (1 + p.dstFracGap) * 512;
+                *dst.at(half + column * 32 + row % 8 * 4) = *src.at(from + column / 8 * 512 + row * 32 + column % 8 * 4);
+            }
+        }
+    }
+}
+
 }  // namespace AscendC
 
 namespace model {

@@ -148,11 +148,12 @@ public:
         return base_ + i;
     }
 
-    // The same where a transfer moves whole blocks of 32 bytes: the last one may end behind the tensor.
-    T* in_blocks(int64_t index) const
+    // The same where a transfer moves whole blocks of 32 bytes. What is written may fill the last block of the tensor,
+    // what is read may begin at its last element: aclrtMalloc gives that much more than was asked for.
+    T* in_blocks(int64_t index, bool read) const
     {
         const int64_t i = offset_ + index, per = 32 / static_cast<int64_t>(sizeof(T));
-        if (i < 0 || i >= (size_ + per - 1) / per * per) {
+        if (i < 0 || i >= (read ? size_ + per - 1 : (size_ + per - 1) / per * per)) {
             model::refuse("element %lld of a global tensor of %lld", (long long)i, (long long)size_);
         }
         return base_ + i;

@@ -152,7 +152,7 @@ void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataC
         const int64_t from = block * (p.blockLen + p.srcGap) * per;
         for (int64_t i = 0; i < p.blockLen * per; ++i) {
             *dst.at(dst.byte + block * (p.blockLen + p.dstGap) * 32 + i * size) =
-                *(fused ? src.in_blocks(from + i) : src.at(from + i));
+                *(fused ? src.in_blocks(from + i, true) : src.at(from + i));
         }
     }
 }
@@ -168,7 +168,7 @@ void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataC
     const int64_t size = sizeof(T), per = 32 / size;
     for (int64_t block = 0; block < p.blockCount; ++block) {
         for (int64_t i = 0; i < p.blockLen * per; ++i) {
-            *dst.in_blocks(block * (p.blockLen + p.dstGap) * per + i) =
+            *dst.in_blocks(block * (p.blockLen + p.dstGap) * per + i, false) =
                 *src.at(src.byte + block * (p.blockLen + p.srcGap) * 32 + i * size);
         }
     }
