@@ -156,6 +156,9 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
 
+#: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
+SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
+
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
 
@@ -210,8 +213,11 @@ def _elsewhere(name: str, spelling: str) -> Subject:
     made = found(name, spelling)
     assert not isinstance(made, Support), made.reason
     sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **BLOCKS}[name][1]
+    sizes = (*sizes, *SHORT.get(name, ())) if spelling == "ascend:310p3" else sizes
     trial = Trial(kernels()[name], made[0], sizes[0])
-    return Subject(name, made[1], tuple((_inputs(trial, dims), dims) for dims in sizes))
+    return Subject(
+        f"{name}, {spelling.partition(':')[2]}", made[1], tuple((_inputs(trial, dims), dims) for dims in sizes)
+    )
 
 
 def _inputs(trial: Trial, dims: Sizes) -> dict[str, np.ndarray[Any, Any]]:
