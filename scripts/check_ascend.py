@@ -13,28 +13,18 @@ where ONNX Runtime lacks an operator.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import onnxruntime
-import tilewright as tw
+from ascend_run import Compiled, Ran
 from resumable_table import Row, Table, chosen
 from tilewright.accuracy import TOLERANCE
-from tilewright.backends.ascend.placed.form import Placed
 from tilewright.verification import reference_outputs
 from zoo_rows import ROOT, Prepared, largest_error, prepared, problem, zoo
-
-sys.path.insert(0, str(ROOT))
-
-from tests.ascend import modelled
-from tests.ascend.session import GROUPS, SimulatedSession, Started, recorded
 
 HEAD = (
     "model",
@@ -50,7 +40,6 @@ HEAD = (
     "of",
 )
 TABLE = Table(ROOT / "models" / "results" / "ascend-models.md", HEAD, 3)
-HOST = "+host=x86-64"
 #: What every model is tried in, and what one of them is.
 RUNS = (
     *((p, "ascend:910b3") for p in ("fp16", "int8", "bf16")),
@@ -91,97 +80,35 @@ def _keys() -> Iterator[Row]:
         yield from (key for key in MORE if key[0] == name)
 
 
-@dataclass
-class _Bits:
-    """Compares each launch with its Ascend C. ``refused``: what the header model refused, by kernel."""
-
-    made: Mapping[str, modelled.Modelled | str]
-    same: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    differ: Counter[str] = field(default_factory=Counter)
-
-    def see(self, launch: Started) -> None:
-        name = launch.placed.kernel.name
-        kernel = self.made[name]
-        try:
-            if isinstance(kernel, str):
-                raise RuntimeError(kernel)
-            outputs, _ = kernel.run(launch.placed, launch.inputs, launch.dims, GROUPS)
-        except (modelled.ModelRefusedError, RuntimeError) as error:
-            lines = str(error).splitlines() or ["?"]
-            self.refused[name] = next((line.partition("error: ")[2] for line in lines if "error: " in line), lines[0])
-            return
-        if all(modelled.same_bits(value, launch.outputs[n]) for n, value in outputs.items()):
-            self.same += 1
-        else:
-            self.differ[name] += 1
-
-    @property
-    def told(self) -> str:
-        parts = [f"same in {self.same} launches"]
-        parts += [f"**{count} of {name} differ**" for name, count in self.differ.items()]
-        parts += [f"**{name} refused: {why}**" for name, why in self.refused.items()]
-        return "; ".join(parts).replace("|", "/")
-
-
 def _row(name: str, precision: str, target: str, known: str) -> Row | None:
     """One row; ``None`` where what it is of is ``known`` already."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = prepared(name, precision, target, Path(folder))
-            with recorded() as placed:
-                artifact = tw.compile(
-                    str(made.path),
-                    targets=(target + HOST,),
-                    input_shapes=made.model.input_shapes,
-                    states=made.model.in_place,
-                    verify=False,
-                )
-            artifact.save(Path(folder) / "model.tw")
-            of = _identity(Path(folder) / "model.tw")
-            if of == known:
+            options = {"input_shapes": made.model.input_shapes, "states": made.model.in_place}
+            compiled = Compiled(made.path, target, Path(folder), **options)
+            if compiled.identity == known:
                 return None
-            (facts,) = artifact.report.targets
-            cells = _numbers(made, Path(folder) / "model.tw", placed, precision)
+            ran = compiled.run(made.feeds)
+            errors = _errors(made, ran, precision)
         except Exception as error:  # a row says what happened, whatever it was
             return name, precision, target, problem(error), *([""] * 5), f"{time.perf_counter() - started:.0f}", ""
-    on_host = len(facts.fallback)
-    device = f"{facts.launches - on_host} of {facts.launches} launches, {facts.distinct} kernels"
-    seconds = f"{time.perf_counter() - started:.0f}"
-    return name, precision, target, device, _reasons(facts.fallback), *cells, seconds, of
+    seconds = f"{ran.seconds:.0f}", f"{time.perf_counter() - started:.0f}"
+    return name, precision, target, ran.device, ran.host, *errors, ran.bits, *seconds, compiled.identity
 
 
-def _numbers(made: Prepared, artifact: Path, placed: Mapping[str, Placed], precision: str) -> Row:
-    """Both errors, what became of the bits, and the seconds in the simulator."""
-    bits = _Bits(modelled.build_each(list(placed.values())))
-    session = SimulatedSession(artifact, placed, bits.see)
-    ours = [session.run(feed) for feed in made.feeds]
+def _errors(made: Prepared, ran: Ran, precision: str) -> Row:
+    """Beside the same graph, and beside the model in f32."""
     graph = reference_outputs(made.path, made.feeds).outputs
     f32 = reference_outputs(made.original, made.feeds).outputs
-    error = max(map(largest_error, ours, graph))
-    whole, itself = max(map(largest_error, ours, f32)), max(map(largest_error, graph, f32))
+    error = max(map(largest_error, ran.outputs, graph))
+    whole, itself = max(map(largest_error, ran.outputs, f32)), max(map(largest_error, graph, f32))
     limit = TOLERANCE[JUDGED.get(precision, "f16")]
     told = f"{error:.1e}" if error <= limit else f"{error:.1e}, table {limit:.0e}"
     if error > limit and whole > _SLACK * itself:
         told = f"**{told}**"
-    return told, f"{whole:.1e} ({itself:.1e})", bits.told, f"{session.seconds:.0f}"
-
-
-def _identity(artifact: Path) -> str:
-    """The start of a hash of an artifact and of the model of the machine that runs it."""
-    total = hashlib.sha256(artifact.read_bytes())
-    folders = ("backends/ascend/placed", "backends/ascend/simulator", "tests/ascend/model")
-    for folder in folders:
-        for path in sorted((ROOT / folder).iterdir()):
-            if path.suffix in (".py", ".h"):
-                total.update(path.read_bytes())
-    return total.hexdigest()[:8]
-
-
-def _reasons(fallback: tuple[str, ...]) -> str:
-    counts = Counter(line.partition(": ")[2] for line in fallback)
-    return "; ".join(f"{count} × {why}" for why, count in counts.most_common()).replace("|", "/") or "none"
+    return told, f"{whole:.1e} ({itself:.1e})"
 
 
 def _about() -> list[str]:

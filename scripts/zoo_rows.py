@@ -18,7 +18,7 @@ from models import zoo  # noqa: E402 (a folder of the checkout, not of the packa
 
 Array = np.ndarray[Any, Any]
 #: Methods that take ranges from samples.
-_CALIBRATED = frozenset(["int8", "smoothquant"])
+_CALIBRATED = frozenset(["int8", "int4", "smoothquant"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tilewright.backends.ascend.schedules.schedule import schedules
 from tilewright.backends.base import Support
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
-from tilewright.kernel.schedule import Schedule, ScheduleError
+from tilewright.kernel.schedule import Loop, Schedule, ScheduleError
 from tilewright.kernel.tile import Kernel
 
 from tests.ascend.convolutions import Convolution
@@ -62,6 +62,26 @@ def gather(table: f16[V, 64], ids: i64[M], Y: out[f16[M, 64]]):
     m: M
     n: 64
     Y[m, n] = table[ids[m], n]
+"""
+
+SCATTER = """
+@kernel
+def scatter(past: f16[B, 2, 48, 16], new: f16[B, 2, 3, 16], ids: i64[B], Y: out[f16[B, 2, 48, 16], past]):
+    where(1 <= B <= 512)
+    b: B
+    h: 2
+    s: 3
+    d: 16
+    Y[b, h, ids[b] + index(s), d] = f16(f32(new[b, h, s, d]) * f32(0.5))
+"""
+
+ELEMENTS = """
+@kernel
+def elements(table: f32[V, 16], ids: i64[M, 16], Y: out[f32[M, 16]]):
+    where(1 <= V <= 1024, 1 <= M <= 160)
+    m: M
+    n: 16
+    Y[m, n] = table[select(ids[m, n] < i64(0), ids[m, n] + index(V), ids[m, n]), n]
 """
 
 REDUCTION = """
@@ -127,7 +147,7 @@ def long_rows(X: f16[M, 45], Y: out[f16[M, 45]]):
 
 Sizes = Mapping[str, int]
 #: Families of 310P alone, whose results are no whole blocks of 32 bytes.
-BLOCKS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+RAGGED: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "short rows": (SHORT_ROWS, ({"M": 1201},)),
     "long rows": (LONG_ROWS, ({"M": 1201},)),
 }
@@ -138,6 +158,8 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "rms norm": (RMS_NORM, ({"M": 1750},)),
     "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
     "gather": (GATHER, ({"V": 20, "M": 130},)),
+    "scatter": (SCATTER, ({"B": 130},)),
+    "elements": (ELEMENTS, ({"V": 20, "M": 23},)),
     "reduction": (REDUCTION, ({"M": 221, "N": 512}, {"M": 60, "N": 37})),
     "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
     "gelu": (GELU, ({"M": 11},)),
@@ -153,8 +175,14 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
         {"batch": 3},
     ),
 }
+#: Blocks of those that would be slow with the blocks that a build takes.
+SCHEDULES: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
 #: Sizes of trial kernels beside their own.
-MORE: Mapping[str, tuple[Sizes, ...]] = {"softmax": ({"M": 75, "N": 1024},), "decode": ({"M": 40},)}
+MORE: Mapping[str, tuple[Sizes, ...]] = {
+    "softmax": ({"M": 75, "N": 1024},),
+    "decode": ({"M": 40},),
+    "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
+}
 
 #: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
 SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
@@ -166,7 +194,7 @@ _TRIED = 8
 def kernels() -> Mapping[str, Kernel]:
     """The kernel of each family."""
     return {name: trial.kernel for name, trial in TRIALS.items()} | {
-        n: parsed(text) for n, (text, _) in {**TEXTS, **BLOCKS}.items()
+        n: parsed(text) for n, (text, _) in {**TEXTS, **RAGGED}.items()
     }
 
 
@@ -191,7 +219,7 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
     made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
     made |= {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
-    fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED] + list(BLOCKS)
+    fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED] + list(RAGGED)
     for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", _MORE_CORES)):
         for name in names:
             made[f"{name}, {spelling.partition(':')[2]}"] = lambda n=name, s=spelling: _elsewhere(n, s)  # type: ignore[misc]
@@ -212,7 +240,7 @@ def found(name: str, spelling: str) -> tuple[Schedule, Placed] | Support:
 def _elsewhere(name: str, spelling: str) -> Subject:
     made = found(name, spelling)
     assert not isinstance(made, Support), made.reason
-    sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **BLOCKS}[name][1]
+    sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **RAGGED}[name][1]
     sizes = (*sizes, *SHORT.get(name, ())) if spelling == "ascend:310p3" else sizes
     trial = Trial(kernels()[name], made[0], sizes[0])
     return Subject(
@@ -225,7 +253,7 @@ def _inputs(trial: Trial, dims: Sizes) -> dict[str, np.ndarray[Any, Any]]:
     inputs = trial.inputs(dims)
     for p in trial.kernel.params:
         if p.name == "ids":
-            inputs[p.name] = np.random.default_rng(0).integers(0, dims["V"], inputs[p.name].shape)
+            inputs[p.name] = np.random.default_rng(0).integers(0, dims.get("V", 40), inputs[p.name].shape)
     return inputs
 
 
@@ -246,14 +274,14 @@ def _windows(name: str) -> Subject:
 def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
     kernel = parsed(text)
-    trial, done = _first(kernel, sizes[0])
+    trial, done = _first(kernel, sizes[0], SCHEDULES.get(name))
     return Subject(name, done, tuple((_inputs(trial, dims), dims) for dims in sizes))
 
 
-def _first(kernel: Kernel, dims: Sizes) -> tuple[Trial, Placed]:
+def _first(kernel: Kernel, dims: Sizes, given: Schedule | None = None) -> tuple[Trial, Placed]:
     target = targets()["ascend:910b3"]
     problem: ScheduleError | None = None
-    for schedule in islice(schedules(kernel, target), _TRIED):
+    for schedule in [given] if given else islice(schedules(kernel, target), _TRIED):
         try:
             return Trial(kernel, schedule, dims), place(apply(kernel, schedule), target)
         except ScheduleError as error:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from tilewright.backends.ascend.simulator.machine import check
+from tilewright.backends.ascend.synchronization.verify import unproved
 from tilewright.errors import UnsupportedError
 
-from tests.ascend.vector import assert_right, made, operations, some
+from tests.ascend.vector import assert_right, made, operations, some, values
 
 Case = tuple[str, list[Mapping[str, int]]]
 
@@ -241,6 +242,111 @@ def test_an_index_outside_the_tensor_is_a_fault(bad: int) -> None:
     _, program = made(EMBEDDING)
     result = check(program, rows_of([1, bad, 2], 20), {"M": 3, "N": 20})
     assert result.fault
+
+
+ELEMENTS: dict[str, tuple[str, dict[str, int], dict[str, tuple[int, int]]]] = {
+    "elements along columns": (
+        """def k(X: f32[4, 50], I: i64[4, M], Y: out[f32[4, M]]):
+    where(1 <= M <= 40)
+    m: 4
+    n: M
+    Y[m, n] = X[m, select(I[m, n] < i64(0), I[m, n] + index(50), I[m, n])] * f32(2.0)""",
+        {"M": 7},
+        {"I": (-50, 50)},
+    ),
+    "elements along rows": (
+        """def k(X: i64[9, N], I: i32[3, N], Y: out[i64[3, N]]):
+    where(1 <= N <= 40)
+    m: 3
+    n: N
+    Y[m, n] = X[I[m, n], n]""",
+        {"N": 21},
+        {"I": (0, 9)},
+    ),
+    "two indices": (
+        """def k(X: f16[7, 9], I: i64[N, 2], Y: out[f16[N]]):
+    where(1 <= N <= 40)
+    n: N
+    Y[n] = X[I[n, 0], I[n, 1]]""",
+        {"N": 21},
+        {"I": (0, 7)},
+    ),
+    "an index that is left out": (
+        """def k(X: f32[3, 5, N], I: i64[3, N], Y: out[f32[3, N]]):
+    where(1 <= N <= 40)
+    m: 3
+    n: N
+    left[m, n] = I[m, n] == i64(-1)
+    Y[m, n] = select(left[m, n], f32(0.0), X[m, select(left[m, n], i64(0), I[m, n]), n])""",
+        {"N": 12},
+        {"I": (-1, 5)},
+    ),
+    "columns through an index": (
+        """def k(X: f16[M, 30], I: i64[6], Y: out[f16[M, 6]]):
+    where(1 <= M <= 70)
+    m: M
+    n: 6
+    Y[m, n] = X[m, I[n]]""",
+        {"M": 33},
+        {"I": (0, 30)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", some(ELEMENTS, "elements along columns", "an index that is left out"))
+def test_elements_through_an_index(name: str) -> None:
+    text, dims, ranges = ELEMENTS[name]
+    kernel, program = made(text)
+    inputs = values(kernel, dims)
+    for tensor, (low, high) in ranges.items():
+        inputs[tensor] = np.random.default_rng(0).integers(low, high, inputs[tensor].shape).astype(inputs[tensor].dtype)
+    assert not assert_right(text, dims, inputs, exact=True).fault
+    assert unproved(program) is None
+
+
+#: A cache with new rows from a position on, for each row of the batch its own; elements; whole rows.
+SCATTERS: dict[str, tuple[str, dict[str, int], np.ndarray]] = {
+    "cache": (
+        """def k(P: f16[B, 2, C, 16], X: f16[B, 2, 3, 16], I: i64[B], Y: out[f16[B, 2, C, 16], P]):
+    where(1 <= B <= 32, 3 <= C <= 128)
+    b: B
+    h: 2
+    s: 3
+    d: 16
+    Y[b, h, I[b] + index(s), d] = X[b, h, s, d]""",
+        {"B": 5, "C": 20},
+        np.array([0, 17, 3, 5, 9]),
+    ),
+    "elements": (
+        """def k(P: f32[4, 50], X: f32[4, 7], I: i64[4, 7], Y: out[f32[4, 50], P]):
+    m: 4
+    n: 7
+    Y[m, select(I[m, n] < i64(0), I[m, n] + index(50), I[m, n])] = X[m, n] * f32(2.0)""",
+        {},
+        np.stack([np.random.default_rng(n).permutation(50)[:7] - 25 for n in range(4)]),
+    ),
+    "rows": (
+        """def k(P: i32[9, N], X: i32[M, N], I: i64[M, 1], Y: out[i32[9, N], P]):
+    where(1 <= M <= 9, 1 <= N <= 300)
+    m: M
+    n: N
+    Y[I[m, 0], n] = X[m, n]""",
+        {"M": 6, "N": 33},
+        np.random.default_rng(0).permutation(9)[:6, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCATTERS)
+def test_writes_through_an_index(name: str) -> None:
+    text, dims, index = SCATTERS[name]
+    kernel, program = made(text)
+    inputs = {**values(kernel, dims), "I": index}
+    assert not assert_right(text, dims, inputs, exact=True).fault
+    assert unproved(program) is None
+    first = index.copy()
+    first.flat[0] = 1000
+    assert check(program, {**inputs, "I": first}, dims).fault
 
 
 def test_an_index_that_is_computed_is_refused() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tilewright.backends import ascend
 from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placing.online import PIPELINED
 from tilewright.backends.ascend.placing.place import place
 from tilewright.ir.symbolic import constant, symbol
 from tilewright.ir.types import DType
@@ -157,6 +158,11 @@ TRIALS = {
         flash_attention("f16", depth=32, mask="causal"),
         Schedule(_block(("b", 1), ("h", 1), ("i", 32)), (Loop("t", 32, "pipeline"),)),
         {"B": 1, "H": 1, "S": 90, "T": 80},
+    ),
+    "pipelined": Trial(
+        flash_attention("f16", depth=32, mask="causal"),
+        Schedule(_block(("b", 1), ("h", 1), ("i", 32)), (Loop("t", 128, "pipeline"),), extra=((PIPELINED, 2),)),
+        {"B": 1, "H": 1, "S": 90, "T": 340},
     ),
     "int8": Trial(
         parse_kernel(MATMUL_INT8),

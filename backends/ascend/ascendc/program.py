@@ -16,6 +16,7 @@ from tilewright.backends.ascend.placed.form import (
     CrossFlag,
     Flag,
     Instruction,
+    Let,
     Loop,
     Node,
     Placed,
@@ -39,7 +40,8 @@ class UnsayableError(ScheduleError):
 
 @dataclass(slots=True)
 class Program:
-    """Spells the statements of one program. ``tensor`` names buffers in C++, ``arguments`` those of the kernel."""
+    """Spells the statements of one program. ``tensor`` names buffers in C++, ``arguments`` those of the
+    kernel; ``given``: variables of the scalar unit."""
 
     placed: Placed
     body: tuple[Node, ...]
@@ -47,6 +49,7 @@ class Program:
     code: Code
     tensor: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
 
     def buffer(self, name: str) -> Buffer:
         return self.placed.buffer(name)
@@ -176,7 +179,10 @@ class Program:
                         found.update(getattr(getattr(s, "value", None), "symbols", ()))
                     found.update(node.init.symbols if node.init is not None else ())
                 elif isinstance(node, Read):
-                    found.update(_access_symbols(node.source, 1))
+                    found.update(_access_symbols(node.source, 1), node.limit.symbols)
+                    found.update(*(e.symbols for e in (node.wrap, node.add) if e is not None))
+                elif isinstance(node, Let):
+                    found.update(node.value.symbols)
 
         visit(self.body)
         return found | ({"_sub"} if any("_sub" in e.symbols for e in _bounds_of_loops(self.body)) else set())
@@ -201,6 +207,8 @@ class Program:
                     self.code.line(f"PipeBarrier<PIPE_{node.pipe}>();{self._why(node.edge)}")
                 case Read():
                     self._read(node)
+                case Let():
+                    self._let(node)
 
     def _loop(self, node: Loop) -> None:
         code, name = self.code, self.code.symbols[node.var]
@@ -258,12 +266,25 @@ class Program:
                 return f"  // {e.reason}"
         return ""
 
+    def _let(self, node: Let) -> None:
+        """A variable of the function: declared in front of the loops, set at the beginning of a loop's body."""
+        code, name = self.code, self.code.symbols[node.var]
+        outside = len(code.levels) == 1
+        code.levels[-1].binds.add(node.var)
+        code.first(f"{'int64_t ' if outside else ''}{name} = {code.spelled(node.value)};")
+
     def _read(self, node: Read) -> None:
         code = self.code
         name = code.symbols[node.var]
         cpp = CPP_TYPES[self.buffer(node.source.buffer).dtype]
         source = self.tensor[node.source.buffer]
         code.line(f"int64_t {name} = {source}.GetValue({code.value(node.source.offset, f'{source}_at')});  // {cpp}")
+        if node.swap is not None:
+            given, taken = node.swap
+            code.line(f"{name} = {name} == {given} ? {taken} : {name};")
+        if node.add is not None:
+            added = code.value(node.add, "add")  # unsigned: an index may be any number
+            code.line(f"{name} = static_cast<int64_t>(static_cast<uint64_t>({name}) + {added});")
         if node.wrap is not None:
             code.line(f"{name} += {name} < 0 ? {code.value(node.wrap, 'wrap')} : 0;  // counted from the end")
         with code.block(f"if ({name} < 0 || {name} >= {code.value(node.limit, 'limit')})"):
@@ -271,8 +292,8 @@ class Program:
             split = int(self.placed.target.extra["architecture"]) == 2201
             where = ", DcciDst::CACHELINE_OUT" if split else ""
             code.line(f"DataCacheCleanAndInvalid<int32_t, CacheLine::SINGLE_CACHE_LINE{where}>(fault_gm);")
-            code.line(f"{name} = 0;")
-        code.ranges[node.var] = Range(0, max(0, bounds(node.limit, code.ranges)[1] - 1))
+            code.line(f"{name} = {node.bad};")
+        code.ranges[node.var] = Range(node.bad, max(0, bounds(node.limit, code.ranges)[1] - 1))
         code.inline_after(node.var)
 
 
@@ -297,7 +318,11 @@ def new_program(
                 visit(node.body)
             elif isinstance(node, Read):
                 symbols[node.var] = names.give(node.var)
-                ranges[node.var] = Range(0)
+                ranges[node.var] = Range(node.bad)
+            elif isinstance(node, Let) and node.var not in symbols:
+                symbols[node.var] = names.give(node.var)
+                ranges[node.var] = Range(0, max(0, bounds(node.limit, ranges)[1] - 1))
+                program.given.add(node.var)
 
     visit(body)
     for b in placed.buffers:

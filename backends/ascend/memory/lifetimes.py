@@ -18,6 +18,7 @@ from tilewright.backends.ascend.placed.form import (
     Block,
     Buffer,
     Instruction,
+    Let,
     Loop,
     Node,
     Placed,
@@ -130,7 +131,7 @@ class _Walk:
                     after = self._loop(item, item.node, after)
                 case Instruction():
                     after = self._instruction(item.first, item.node, after)
-                case Read():
+                case Read() | Let():
                     after = _widened(after, {item.node.var})
         return after
 

@@ -177,9 +177,11 @@ class Read:
     """The scalar unit of ``core`` reads one integer of a global tensor into the symbol ``var``.
 
     ``source`` views one element of a tensor that the kernel does not write. Later statements of the core may use
-    ``var``, up to the end of the body that the read stands in. To a negative value ``wrap`` is added first, where there
-    is one: an index that counts from the end. A value outside ``0 <= value < limit`` is then replaced by 0, and the
-    core stores 1 into the kernel's fault word: a run that met such an index is refused afterwards.
+    ``var``, up to the end of the body that the read stands in. In this order, where they are there: the first of
+    ``swap`` is replaced by the second; ``add`` is added; to a negative value ``wrap`` is added: an index that counts
+    from the end. A value outside ``0 <= value < limit`` is then replaced by ``bad`` (0, or -1, which a store makes
+    lanes of none from), and the core stores 1 into the kernel's fault word: a run that met such an index is refused
+    afterwards.
     """
 
     core: Core
@@ -187,6 +189,28 @@ class Read:
     source: View
     limit: Expr
     wrap: Expr | None = None
+    add: Expr | None = None
+    swap: tuple[int, int] | None = None
+    bad: int = 0
+
+    @property
+    def pipe(self) -> Pipe:
+        return "S"
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """The scalar unit of ``core`` gives the symbol ``var`` a new value, ``0 <= value < limit``, which it keeps
+    until the next ``Let`` of it.
+
+    The first one of each symbol stands in front of all loops; the others stand before everything else in the body of a
+    loop, so that a body sees one value. A pipeline remembers with them what the turns before it were about.
+    """
+
+    core: Core
+    var: str
+    value: Expr
+    limit: Expr
 
     @property
     def pipe(self) -> Pipe:
@@ -205,7 +229,7 @@ class Loop:
     body: tuple[Node, ...]
 
 
-Node = Union[Instruction, Flag, CrossFlag, Barrier, Read, Loop]
+Node = Union[Instruction, Flag, CrossFlag, Barrier, Read, Let, Loop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +279,7 @@ def counter(loop: str) -> str:
     return f"_n_{loop}"
 
 
-def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier | Read]:
+def statements(body: tuple[Node, ...]) -> Iterator[Instruction | Flag | CrossFlag | Barrier | Read | Let]:
     """Every statement below ``body`` that is not a loop, in program order."""
     for node in body:
         if isinstance(node, Loop):
@@ -285,7 +309,7 @@ def without_edge(placed: Placed, number: int) -> Placed:
         for node in body:
             if isinstance(node, Loop):
                 kept.append(replace(node, body=strip(node.body)))
-            elif isinstance(node, Instruction | Read) or node.edge != number:
+            elif isinstance(node, Instruction | Read | Let) or node.edge != number:
                 kept.append(node)
         return tuple(kept)
 

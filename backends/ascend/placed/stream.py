@@ -15,6 +15,7 @@ from tilewright.backends.ascend.placed.form import (
     CrossFlag,
     Flag,
     Instruction,
+    Let,
     Loop,
     Node,
     Parameter,
@@ -25,10 +26,11 @@ from tilewright.backends.ascend.placed.form import (
     program_of,
 )
 from tilewright.backends.ascend.placed.text import statement_text
+from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.ir.symbolic import Expr, as_expr
 
 PIPE_ORDER = ("S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX")
-Statement = Instruction | Flag | CrossFlag | Barrier | Read
+Statement = Instruction | Flag | CrossFlag | Barrier | Read | Let
 #: What a scalar read gives under the values of the symbols.
 Reader = Callable[[Read, Mapping[str, int]], int]
 
@@ -114,9 +116,20 @@ def turns(
                 yield from turns(node.body, env, inner, read)
                 env[count] += 1
         else:
+            if isinstance(node, Let):
+                env[node.var] = _given(node, env)
+                continue
             if isinstance(node, Read):
                 env[node.var] = read(node, env)
             yield node, env, where
+
+
+def _given(node: Let, env: Mapping[str, int]) -> int:
+    """The value of a ``Let``. Raises :class:`Refused` where it is not below its limit."""
+    value, limit = value_of(node.value, env), value_of(node.limit, env)
+    if not 0 <= value < limit:
+        raise Refused("let", f"{value} is not in 0 .. {limit - 1}", statement_text(node))
+    return value
 
 
 def item_of(node: Statement, buffers: Mapping[str, Buffer], env: Mapping[str, int], where: str) -> Item:

@@ -11,6 +11,7 @@ from tilewright.backends.ascend.placed.form import (
     CrossFlag,
     Flag,
     Instruction,
+    Let,
     Loop,
     Node,
     Operand,
@@ -75,7 +76,9 @@ def _body(body: tuple[Node, ...], lines: list[str], depth: int, name: Callable[[
             lines.append("  " * depth + statement_text(node, name))
 
 
-def statement_text(node: Instruction | Flag | CrossFlag | Barrier | Read, name: Callable[[Expr], str] = str) -> str:
+def statement_text(
+    node: Instruction | Flag | CrossFlag | Barrier | Read | Let, name: Callable[[Expr], str] = str
+) -> str:
     """One statement."""
     match node:
         case Flag():
@@ -88,8 +91,13 @@ def statement_text(node: Instruction | Flag | CrossFlag | Barrier | Read, name: 
         case Barrier():
             return f"barrier {node.pipe}  # edge {node.edge}"
         case Read():
+            swap = " with {} for {}".format(*reversed(node.swap)) if node.swap is not None else ""
+            add = f" plus {name(node.add)}" if node.add is not None else ""
+            bad = f" else {node.bad}" if node.bad else ""
             wrap = f" wrapping by {name(node.wrap)}" if node.wrap is not None else ""
-            return f"{node.var} = read {_operand(node.source, name)}{wrap} below {name(node.limit)}"
+            return f"{node.var} = read {_operand(node.source, name)}{swap}{add}{wrap} below {name(node.limit)}{bad}"
+        case Let():
+            return f"{node.var} = {name(node.value)} below {name(node.limit)}"
     parts = [_operand(node.dst, name), *(_operand(s, name) for s in node.srcs)]
     if node.init is not None:
         parts.append(f"start if {node.init} == 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.backends.ascend.placed.form import Scalar
 from tilewright.backends.ascend.placed.instructions import CASTS, FUSED_CASTS
-from tilewright.backends.ascend.placing.strips import Piece, Strip, Strips
+from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip, Strips
 from tilewright.ir.types import DType
 
 #: The type that stands for another in the unified buffer.
@@ -48,6 +48,8 @@ class Casts(Strips):
         leaves the floats."""
         if isinstance(piece, Scalar) or piece.dtype == dtype:
             return piece
+        if SPREAD in piece.axes:
+            raise self.unsupported(f"single elements of {piece.dtype} that are not only moved")
         way = steps(piece.dtype, dtype, self.context.target.features)
         if way is None or (DType.BF16 in (piece.dtype, dtype) and "bf16" not in self.context.target.features):
             raise self.unsupported(f"a cast of {piece.dtype} to {dtype}")

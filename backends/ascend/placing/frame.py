@@ -43,11 +43,12 @@ class Frame:
 @dataclass(slots=True)
 class Tree:
     """Frames from the block loop inwards, and every buffer. ``fused``: one core has all pipes. ``kept``: those whose
-    slots hold what later turns of a loop read again."""
+    slots hold what later turns of a loop read again. ``bound``: the loop whose body gives a symbol its value."""
 
     frames: list[Frame]
     buffers: dict[str, Buffer] = field(default_factory=dict)
     variables: set[str] = field(default_factory=set)
+    bound: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     fused: bool = False
 
@@ -65,7 +66,7 @@ class Tree:
 
     def frame_of(self, expressions: Iterable[Expr]) -> Frame:
         """The innermost open loop on whose variable one of ``expressions`` depends; the block loop at least."""
-        used = set().union(*(e.symbols for e in expressions))
+        used = {self.bound.get(s, s) for e in expressions for s in e.symbols}
         for frame in reversed(self.frames[1:]):
             if frame.var in used:
                 return frame
@@ -124,10 +125,10 @@ class Tree:
 
 
 def with_slots(body: Iterable[Node], buffers: dict[str, Buffer]) -> tuple[Node, ...]:
-    """``body`` with the slot of each access to a rotating buffer filled in."""
+    """``body`` with the slot of each access to a rotating buffer filled in, where it says none."""
 
     def access(a: Operand) -> Operand:
-        if isinstance(a, Scalar) or buffers[a.buffer].rotates is None:
+        if isinstance(a, Scalar) or buffers[a.buffer].rotates is None or a.slot != ZERO:
             return a
         return replace(a, slot=symbol(counter(str(buffers[a.buffer].rotates))))
 

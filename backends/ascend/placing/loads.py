@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tilewright.backends.ascend.placed.form import Loop, Read, Scalar, View
+from tilewright.backends.ascend.placed.form import Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
-from tilewright.backends.ascend.placing.casts import Casts, held
+from tilewright.backends.ascend.placing.casts import held
 from tilewright.backends.ascend.placing.frame import Frame
-from tilewright.backends.ascend.placing.numbers import Numbers, folded
+from tilewright.backends.ascend.placing.indexed import Indexed
 from tilewright.backends.ascend.placing.operand import flat_index
-from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.backends.ascend.placing.strips import SPREAD, Strip
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, maximum, minimum, symbol
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import used_symbols
-from tilewright.kernel.expr import Binary, Cast, Const, IndexValue, Load, Select, Value
+from tilewright.kernel.expr import Load
 
 #: The longest stride along which a whole span is read rather than single elements.
 _SPAN = 4
 
 
 @dataclass(slots=True)
-class Loads(Casts):
-    """Brings tensors in, each as far out of the loops as what it depends on allows. ``scalars``: symbols that the
-    scalar unit has read, by loop and element."""
-
-    numbers: Numbers = field(init=False)
+class Loads(Indexed):
+    """Brings tensors in, each as far out of the loops as what it depends on allows."""
 
     def load(self, load: Load) -> Strip:
         """The elements of ``load`` over those of its axes that have lanes here, in the type of the tensor."""
@@ -63,39 +59,6 @@ class Loads(Casts):
             return frame
         return self.context.front
 
-    # -- indices -------------------------------------------------------------------------------------------------
-
-    def _indices(self, load: Load) -> tuple[list[Expr | None], dict[int, Value]]:
-        """Index expressions by dimension, and the values of those that only a run tells."""
-        index: list[Expr | None] = []
-        gathers: dict[int, Value] = {}
-        for n, i in enumerate(load.index):
-            value = i if isinstance(i, Expr) else folded(i, self.context.scope.facts, self.numbers.made)
-            if isinstance(value, IndexValue):
-                value = value.index
-            index.append(value if isinstance(value, Expr) else None)
-            if not isinstance(value, Expr):
-                gathers[n] = value
-        return index, gathers
-
-    def _used(self, gathers: dict[int, Value]) -> set[str]:
-        names: set[str] = set()
-        for value in gathers.values():
-            names |= used_symbols(value)
-        return names & self.context.scope.ranges.keys()
-
-    def _settled(self, index: Expr, axes: tuple[str, ...]) -> Expr:
-        """``index`` with every axis that has one lane here at that lane."""
-        c = self.context
-        others = {a: c.start(a, True) for a in c.scope.ranges if a in index.symbols and a not in axes}
-        return c.expr(index.substitute(others))
-
-    def _stride(self, flat: Expr, axis: str, tensor: str) -> Expr:
-        try:
-            return flat.coefficient(axis)
-        except ValueError:
-            raise self.unsupported(f"an access to {tensor} that does not go along {axis} in equal steps") from None
-
     # -- plain reads ---------------------------------------------------------------------------------------------
 
     def _strip_of(
@@ -127,12 +90,6 @@ class Loads(Casts):
         source = self._in_memory(load.tensor, flat, axes, strides)
         c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
         return strip
-
-    def _in_memory(self, tensor: str, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> View:
-        c = self.context
-        offset = flat.substitute({a: c.start(a, True) for a in axes})
-        dims = tuple((c.count(a, True), strides[a]) for a in axes)
-        return View(tensor, offset, dims or ((constant(1), constant(1)),))
 
     def _strided(self, load: Load, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr], frame: Frame) -> Strip:
         """Elements that are not neighbours: where they are near, the span they lie in, else one transfer each."""
@@ -326,88 +283,3 @@ class Loads(Casts):
         size = dtype.bits // 8
         pitch = {a: s.value * size for a, s in zip(axes, inner, strict=True)}
         return self.gathered(strip, axes, self.positions(axes, dict(pitch)))
-
-    # -- reads through an index ----------------------------------------------------------------------------------
-
-    def _gathered_rows(
-        self, load: Load, axes: tuple[str, ...], index: list[Expr | None], gathers: dict[int, Value], frame: Frame
-    ) -> Strip:
-        """Rows whose numbers the scalar unit reads: one transfer for each position of the index."""
-        c = self.context
-        if load.fill is not None:
-            raise self.unsupported(f"a gathered read of {load.tensor} that may be outside")
-        rows = self.wide(self._used(gathers))
-        inner = tuple(a for a in axes if a not in rows)
-        if axes != (*rows, *inner):
-            raise self.unsupported(f"a gathered read of {load.tensor} with an index along its rows")
-        dtype = held(load.dtype)
-        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
-        frames: list[tuple[Frame, Expr]] = []
-        lanes: dict[str, Expr] = {}
-        for axis in rows:
-            var = c.tree.variable(f"{axis}_row")
-            frames.append((Frame(var), c.count(axis, True)))
-            lanes[axis] = symbol(var)
-            c.tree.frames.append(frames[-1][0])
-        here = c.tree.top
-        chosen: list[Expr] = []
-        shape = c.scheduled.kernel.param(load.tensor).shape
-        for n, i in enumerate(index):
-            chosen.append(i if i is not None else self._scalar(gathers[n], lanes, shape[n], here))
-        flat = flat_index(c.scheduled.kernel, load.tensor, tuple(chosen))
-        flat = flat.substitute({a: c.start(a, True) + lane for a, lane in lanes.items()})
-        strides = {a: self._stride(flat, a, load.tensor) for a in inner}
-        if inner and strides[inner[-1]] != 1:
-            raise self.unsupported(f"a gathered read of {load.tensor} along {inner[-1]}")
-        source = self._in_memory(load.tensor, flat, inner, strides)
-        own = self.strides(strip)
-        offset = sum((lanes[a] * s for a, s in zip(rows, own, strict=False)), ZERO)
-        if not inner and rows:
-            raise self.unsupported(f"a gathered read of single elements of {load.tensor}")
-        dims = tuple((c.count(a, True), s) for a, s in zip(axes, own, strict=False) if a in inner)
-        dst = View(strip.buffer, offset, dims or ((constant(1), constant(1)),))
-        c.tree.emit(here, "copy_in", "vector", "MTE2", dst, source)
-        for made, count in reversed(frames):
-            c.tree.frames.pop()
-            loop = Loop(made.var, ZERO, count, constant(1), tuple(made.nodes))
-            c.tree.top.nodes.append(loop)
-        return strip
-
-    def _scalar(self, value: Value, lanes: dict[str, Expr], size: Expr, frame: Frame) -> Expr:
-        """A symbol for an index that the scalar unit reads, checked to be below ``size``."""
-        c = self.context
-        load, wrap = self._wrapped(value)
-        if load is None or load.dtype not in (DType.I32, DType.I64) or load.fill is not None:
-            raise self.unsupported("an index that is computed from anything but one element of a tensor")
-        index, inner = self._indices(load)
-        if inner:
-            raise self.unsupported("an index that is itself read through an index")
-        at = {a: c.start(a, True) + lane for a, lane in lanes.items()}
-        where = [self._settled(i.substitute(at), ()) for i in index if i is not None]
-        flat = flat_index(c.scheduled.kernel, load.tensor, tuple(where))
-        var = c.tree.variable(f"{load.tensor}_at")
-        source = View(load.tensor, flat, ((constant(1), constant(1)),))
-        wraps = None if wrap is None else c.expr(wrap)
-        frame.nodes.append(Read("vector", var, source, c.expr(size), wraps))
-        return symbol(var)
-
-    def _wrapped(self, value: Value) -> tuple[Load | None, Expr | None]:
-        """The element that ``value`` is, and what is added to it where it is negative."""
-        match value:
-            case Load():
-                return value, None
-            case Cast(x=x) if value.dtype in (DType.I32, DType.I64) and x.dtype.is_integer:
-                return self._wrapped(x)
-            case Select(cond=Binary(op="lt", a=a, b=Const(value=0)), a=Binary(op="add", a=x, b=size), b=y):
-                if not a == x == y:
-                    return None, None
-                inner, wrap = self._wrapped(a)
-                if wrap is None and isinstance(size, IndexValue):
-                    return inner, size.index
-                if wrap is None and isinstance(size, Const):
-                    return inner, constant(int(size.value))
-        return None, None
-
-    def _strip(self, piece: Piece) -> Strip:
-        assert isinstance(piece, Strip)
-        return piece

@@ -18,6 +18,7 @@ from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import BLOCK_LOOP, Frame, Tree, with_slots
 from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_order, nests_of, tiles_used
 from tilewright.backends.ascend.placing.numbers import Numbers
+from tilewright.backends.ascend.placing.online import PIPELINED
 from tilewright.backends.ascend.placing.operand import is_contraction
 from tilewright.backends.ascend.placing.widening import bytes_of
 from tilewright.backends.ascend.simulator.memory import Refused
@@ -73,6 +74,10 @@ def _least(placed: Placed, message: str, refused: Refused) -> str:
 
 def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
     """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+    if scheduled.schedule.option(PIPELINED, 0):
+        from tilewright.backends.ascend.placing.pipelined import place_pipelined
+
+        return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
     return replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
 

@@ -88,7 +88,8 @@ class VectorPart(Reductions):
         """Store to global memory, the last operation going straight into the outgoing buffer."""
         c = self.context
         if any(not isinstance(i, Expr) for i in node.index):
-            raise self.unsupported(f"a scatter to {node.tensor}")
+            self._write_at(node)
+            return
         axes = self.wide(node.axes)
         index = tuple(self._settled(i, axes) for i in node.index if isinstance(i, Expr))
         flat = flat_index(c.scheduled.kernel, node.tensor, index)
@@ -110,6 +111,40 @@ class VectorPart(Reductions):
             self._scatter(node, value, flat, axes, strides)
         self.finish()
 
+    def _write_at(self, node: Write) -> None:
+        """Store where an index points that only a run tells."""
+        c = self.context
+        index, gathers = self._indices(Load(node.tensor, node.index, node.value.dtype))
+        axes = self.wide(node.axes)
+        rows = self.wide(self._used(gathers))
+        settled = [None if i is None else self._settled(i, axes) for i in index]
+        strides = self._strides_beside(node.tensor, settled, axes, rows)
+        near = next((a for a in reversed(axes) if strides.get(a) == 1), None)
+        inner = (*(a for a in axes if a not in rows and a != near), *((near,) if near else ()))
+        order, dtype = (*rows, *inner), held(node.value.dtype)
+        value = folded(node.value, c.scope.facts, self.numbers.made)
+        self.begin(value)
+        strip = self._moved(value, order) if isinstance(value, Load) and near else None
+        if strip is None and near is None and axes:
+            strip = self._apart(value, axes, node.tensor, dtype)
+        elif strip is None and order == axes:
+            strip = self.converted(value, axes, f"{node.tensor}_out")
+        elif strip is None:
+            out = self.converted(value, axes, f"{node.tensor}_out", narrow=False)
+            strip = self._outgoing(self.turned(out, order), order, node.value.dtype, node.tensor)
+        self._left_at(node.tensor, strip, settled, gathers, inner)
+        self.finish()
+
+    def _apart(self, value: Value, axes: tuple[str, ...], tensor: str, dtype: DType) -> Strip:
+        """``value`` with each element at the beginning of a block of 32 bytes, from where it can leave alone."""
+        if dtype.bits not in (16, 32):
+            raise self.unsupported(f"a store of single elements of {dtype}")
+        piece = self.converted(value, axes, f"{tensor}_single")
+        spread = (*axes, SPREAD)
+        wide = Strip(self.buffer(f"{tensor}_out", spread, dtype, self.context.tree.top), spread, dtype)
+        self._brcb(piece, wide, 32 * 8 // dtype.bits)
+        return wide
+
     def _moved(self, load: Load, axes: tuple[str, ...]) -> Strip | None:
         """What is only moved, in the order in which it leaves; ``None`` where it has to be turned or spread."""
         index, gathers = self._indices(load)
@@ -118,7 +153,7 @@ class VectorPart(Reductions):
             strip = None
             if set(used) == set(axes) and used == axes and (gathers or load.fill is not None):
                 strip = self.load(load)
-            kept = strip is not None and strip.axes == axes and strip.dtype == held(load.dtype)
+            kept = strip is not None and strip.axes in (axes, (*axes, SPREAD)) and strip.dtype == held(load.dtype)
             return strip if kept else None
         flat = flat_index(self.context.scheduled.kernel, load.tensor, tuple(self._settled(i, axes) for i in index if i))
         strides = {a: self._stride(flat, a, load.tensor) for a in axes}
@@ -128,22 +163,22 @@ class VectorPart(Reductions):
 
     def _leave(self, tensor: str, strip: Strip, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
         c = self.context
-        target = self._in_memory(tensor, flat, axes, strides)
+        target, source = self._in_memory(tensor, flat, axes, strides), self.view(strip, axes)
+        single = strip.axes[-1:] == (SPREAD,)  # each element by itself
         if "copy_pad" not in c.target.features:
+            if single:
+                raise self.unsupported(f"single elements of {tensor} are no whole blocks")
             leave_in_blocks(self, strip, target, axes)
             return
-        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(strip, axes))
+        if single:
+            one = (constant(1), constant(1))
+            target, source = replace(target, dims=(*target.dims, one)), replace(source, dims=(*source.dims, one))
+        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, source)
 
     def _scatter(self, node: Write, value: Value, flat: Expr, axes: tuple[str, ...], strides: dict[str, Expr]) -> None:
         """Elements that are no neighbours in memory: one transfer each, from blocks of 32 bytes."""
         c = self.context
-        dtype = held(node.value.dtype)
-        if dtype.bits not in (16, 32):
-            raise self.unsupported(f"a store of single elements of {node.value.dtype}")
-        piece = self.converted(value, axes, f"{node.tensor}_single")
-        spread = (*axes, SPREAD)
-        wide = Strip(self.buffer(f"{node.tensor}_out", spread, dtype, c.tree.top), spread, dtype)
-        self._brcb(piece, wide, 32 * 8 // dtype.bits)
+        wide = self._apart(value, axes, node.tensor, held(node.value.dtype))
         one = (constant(1), constant(1))
         offset = flat.substitute({a: c.start(a, True) for a in axes})
         target = View(node.tensor, offset, (*((c.count(a, True), strides[a]) for a in axes), one))
@@ -269,6 +304,8 @@ class VectorPart(Reductions):
     def _outgoing(self, piece: Strip, axes: tuple[str, ...], dtype: DType, name: str, before: int = 0) -> Strip:
         """``piece`` as ``dtype`` in a double buffer: the instruction that made it writes there where it can."""
         final = held(dtype)
+        if SPREAD in piece.axes:
+            raise self.unsupported(f"single elements of {dtype} that are not only moved")
         way = steps(piece.dtype, final, self.context.target.features)
         if way is None:
             raise self.unsupported(f"a store of {dtype} from {piece.dtype}")

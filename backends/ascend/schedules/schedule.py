@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tilewright.backends.ascend.placing.online import online_of
+from tilewright.backends.ascend.schedules.attention import attention_schedules
 from tilewright.backends.ascend.schedules.convolutions import convolution_schedules
 from tilewright.backends.ascend.schedules.products import product_schedules
 from tilewright.backends.ascend.schedules.quickest import quickest_first
@@ -30,6 +32,8 @@ def schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
         yield from convolution_schedules(kernel, define, target)
         yield from product_schedules(kernel, define, products[0], target)
         return
+    if "split" in target.features and (online := online_of(kernel)) is not None:
+        yield from attention_schedules(kernel, online)
     row = _row_axis(kernel, store, products[0].m)
     for rows, columns in _BLOCKS:
         loops: list[Loop] = []

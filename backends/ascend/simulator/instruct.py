@@ -109,12 +109,16 @@ class Memories:
         if low < 0 or (high + 1) * (param.dtype.bits // 8) > self.geometry[param.name].slot_bytes:
             raise Refused("bounds", f"element {low} of {param.name}", statement_text(node))
         value = int(self._state(param.name, 0, 0).data.view(param.dtype.numpy)[low])
+        if node.swap is not None and value == node.swap[0]:
+            value = node.swap[1]
+        if node.add is not None:
+            value += value_of(node.add, env)
         if value < 0 and node.wrap is not None:
             value += value_of(node.wrap, env)
         if 0 <= value < value_of(node.limit, env):
             return value
         self.fault = True
-        return 0
+        return node.bad
 
     def execute(self, item: Item, now: Moment) -> None:
         """Check one instruction against everything before it, then compute it. Raises :class:`Refused`."""

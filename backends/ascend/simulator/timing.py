@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 from tilewright.backends.ascend.placed.footprint import geometry
-from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Loop, Node, Placed, Read
+from tilewright.backends.ascend.placed.form import Barrier, CrossFlag, Flag, Instruction, Let, Loop, Node, Placed, Read
 from tilewright.backends.ascend.placed.stream import PIPE_ORDER, Evaluator, Item, Reader, lowest, programs, turns
 from tilewright.backends.ascend.simulator.cost import Costs
 from tilewright.backends.ascend.simulator.memory import Refused
@@ -83,7 +83,8 @@ def _is_uneven(body: tuple[Node, ...]) -> bool:
             while inner:
                 below = inner.pop()
                 if isinstance(below, Loop):
-                    if node.var in below.lo.symbols | below.hi.symbols:
+                    given = {n.var for n in (*body, *node.body) if isinstance(n, Let)}
+                    if ({node.var} | given) & (below.lo.symbols | below.hi.symbols):
                         return True
                     inner += below.body
     return False

@@ -8,7 +8,7 @@ import numpy as np
 from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
 from tilewright.backends.ascend.placed.layout import fractal_columns
 from tilewright.backends.ascend.synchronization.facts import Facts
-from tilewright.ir.ranges import POSITIVE_INFINITY
+from tilewright.ir.ranges import POSITIVE_INFINITY, divisor
 from tilewright.ir.symbolic import Expr, constant, symbol
 
 #: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
@@ -67,7 +67,9 @@ def _in_units(v: View, buffer: Buffer, unit: int) -> View:
     return View(v.buffer, v.offset * size + buffer.address // unit, (*dims, *inner))
 
 
-def apart_in_turn(x: Access, y: Access, loop: tuple[str, int], facts: Facts, shared: frozenset[str]) -> bool:
+def apart_in_turn(
+    x: Access, y: Access, buffer: Buffer, loop: tuple[str, int], facts: Facts, shared: frozenset[str]
+) -> bool:
     """Whether two accesses never meet in different iterations of one run of ``loop`` (its variable and step).
 
     ``shared`` symbols have one value in both, the loop's variable has two different ones.
@@ -77,12 +79,22 @@ def apart_in_turn(x: Access, y: Access, loop: tuple[str, int], facts: Facts, sha
         if dims[0] is None or dims[1] is None:
             return False
         return _steps_apart((x.offset, _reach(dims[0])), (y.offset, _reach(dims[1])), loop, facts, shared)
-    if isinstance(x, Block) and isinstance(y, Block) and not x.whole and not y.whole:
-        for ends in (((x.row, x.rows), (y.row, y.rows)), ((x.column, x.columns), (y.column, y.columns))):
-            first, second = ((at, facts.bounds(count)[1] - 1) for at, count in ends)
-            if _steps_apart(first, second, loop, facts, shared):
+    if isinstance(x, Block) and isinstance(y, Block):
+        steps = fractal_columns(buffer.layout, buffer.element_bytes, buffer.scope)
+        sides = (((x.row, x.rows), (y.row, y.rows)), ((x.column, x.columns), (y.column, y.columns)))
+        for step, ends in zip(steps, sides, strict=True):
+            spans = [_span(at, n, step if w else 1, facts) for (at, n), w in zip(ends, (x.whole, y.whole), strict=True)]
+            if None not in spans and _steps_apart(spans[0], spans[1], loop, facts, shared):  # type: ignore[arg-type]
                 return True
     return False
+
+
+def _span(first: Expr, count: Expr, step: int, facts: Facts) -> tuple[Expr, int] | None:
+    """Where a block begins along an axis and how far it reaches in whole fractals of ``step``; ``None`` where it may
+    begin inside of one."""
+    if divisor(first, facts.ranges) % step:
+        return None
+    return first, -(-facts.bounds(count)[1] // step) * step - 1
 
 
 def _steps_apart(

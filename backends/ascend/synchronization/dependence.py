@@ -225,7 +225,9 @@ class _Finder:
             return 0
         for depth in range(len(loops), 0, -1):
             var, outer = loops[depth - 1], self.fixed | set(loops[: depth - 1])
-            if var not in self.steps or not apart_in_turn(x, y, (var, self.steps[var]), self.facts, outer):
+            if var not in self.steps or not apart_in_turn(
+                x, y, self.buffers[x.buffer], (var, self.steps[var]), self.facts, outer
+            ):
                 return depth
         return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tilewright.backends.ascend.placed.form import Loop, Node, Placed, Read, counter
+from tilewright.backends.ascend.placed.form import Let, Loop, Node, Placed, Read, counter
 from tilewright.ir.ranges import POSITIVE_INFINITY, Range, bounds
 from tilewright.ir.symbolic import Expr, ceildiv
 
@@ -57,6 +57,8 @@ def facts_of(placed: Placed) -> Facts:
                 known[counter(node.var)] = Range(0)
                 walk(node.body)
             elif isinstance(node, Read):
+                known[node.var] = Range(node.bad, max(0, bounds(node.limit, known)[1] - 1))
+            elif isinstance(node, Let):
                 known[node.var] = Range(0, max(0, bounds(node.limit, known)[1] - 1))
 
     walk(placed.body)
