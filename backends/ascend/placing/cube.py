@@ -334,6 +334,8 @@ class CubePart(OperandPart):
             for at, ends in ((ZERO, ((full, FRACTAL, plane), (constant(FRACTAL), 1, 1))), (full, ((rest, 1, 1),))):
                 to = ((rows, constant(pitch)), *((n, constant(d)) for n, d, _ in ends))
                 out = ((rows, constant(FRACTAL)), *((n, constant(s)) for n, _, s in ends))
+                if ends[0][0] == 0:
+                    continue
                 views = View(name, at * FRACTAL, to), View(raw, at * plane, out)
                 c.tree.emit(frame, "copy", "vector", "V", *views)
             frame.loaded["drained", tile] = name
