@@ -189,7 +189,7 @@ def _gather(
         if isinstance(step, Call):
             others[f"routine {step.routine.identity.split('_')[0]}"] += 1
         if isinstance(step, Run):
-            kernel = merged_groups(step.kernel)
+            kernel = merged_groups(step.kernel, target)
             uses = gathered.setdefault(fingerprint(kernel), (kernel, []))[1]
             uses.append(f"{name}: {step.node.op_type} {step.node.name}")
 

@@ -197,7 +197,7 @@ def narrow(name: str, rows: int, columns: int, depth: int, dtype: str, group: in
         shape = f"{depth // group}, {columns}" if group else str(columns)
         sizes = {"k": depth, "n": columns, "most": 16 if rows <= 16 else 65536}
         text = NARROW.format(dtype=dtype, shape=shape, operand=operand, value=value, **sizes)
-        return merged_groups(parse_kernel(text))  # as the backend prepares it
+        return parse_kernel(text)
 
     by = f"groups of {group}" if group else "columns"
     return Case(name, f"{rows}x{columns}x{depth} f16 x {dtype} by {by}", kernel, {"M": rows})
@@ -353,7 +353,7 @@ def kernels_of(options: argparse.Namespace, target: Target) -> Iterator[Case]:
 
 def placed(case: Case, target: Target) -> Placed:
     """The program that a build would take."""
-    kernel = case.kernel()
+    kernel = merged_groups(case.kernel(), target)  # as the backend prepares it
     return place(apply(kernel, first_fit(kernel, target)), target)
 
 

@@ -76,7 +76,7 @@ class AscendBackend(KernelBackend):
 
     def prepared(self, kernel: Kernel, target: Target) -> Kernel:
         """Weights in groups are multiplied by their scales before the product, not after it."""
-        return merged_groups(kernel)
+        return merged_groups(kernel, target)
 
     def supports(self, kernel: Kernel | Routine, target: Target) -> Support:
         """No where no schedule of the kernel can be placed and synchronised; the reason is that of the last one."""

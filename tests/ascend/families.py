@@ -208,6 +208,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("ascend:310p3", "convolution"): "zeros into a part of",
     ("ascend:310p3", "softmax"): "may be less than 32 bytes",
     ("ascend:310p3", "batched"): "may be less than 32 bytes",
+    ("ascend:310p3", "weights"): "it has no schedule",
 }
 #: Families whose blocks are others on 910B1, which has more cores; on 910B4 all are those of 910B3.
 _MORE_CORES = ("softmax", "decode", "layer norm", "rms norm", "broadcast", "reduction")
