@@ -71,7 +71,8 @@ def main() -> int:
             for what in wrong:
                 print(f"  ACCEPTED AND NOT PROVED: {what}")
         if options.every == 1:
-            write({key: row for key, row in rows.items() if key[0] in made})
+            fresh = {key: row for key, row in rows.items() if key[0] == name}
+            write({key: row for key, row in {**TABLE.read(), **fresh}.items() if key[0] in made})
     return 1 if holes else 0
 
 
