@@ -17,9 +17,10 @@ from tilewright.errors import CompileError, UnsupportedError
 from tilewright.kernel.apply import apply
 from tilewright.kernel.interpret import run_lowered
 from tilewright.kernel.parse import parse_kernel
+from tilewright.kernel.schedule import Loop, Schedule
 from tilewright.kernel.tile import Kernel
 
-from tests.ascend.trials import TRIALS, Trial, placed, targets
+from tests.ascend.trials import TRIALS, Trial, fractals, placed, targets
 from tests.kernel.trial_kernels import conv3x3_residual_relu, flash_attention, matmul_bias_gelu, row_softmax
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -213,3 +214,12 @@ def test_a_fused_core_multiplies_no_other_floats_than_f16(dtype: str) -> None:
     with pytest.raises(UnsupportedError, match="no mmad") as refused:
         first_fit(kernel, target)
     assert refused.value.code == "ascend-mmad-dtype"
+
+
+def test_pieces_of_a_sum_come_from_their_own_rows() -> None:
+    """A vector core takes the rows of a large sum piece by piece, each from its own place in the workspace."""
+    loops = (Loop("m", 208, "block"), Loop("n", 96, "block"))
+    trial = Trial(matmul_bias_gelu("f16", 64, 96), Schedule(loops, packs=(fractals("B", 64, 96),)), {"M": 208})
+    program = place(apply(trial.kernel, trial.schedule), targets()["ascend:910b3"])
+    assert "for _strip in range(0" in text_of(program), "one piece would show nothing"
+    assert_numbers(trial.kernel, check(program, trial.inputs(trial.dims), trial.dims).outputs, trial, trial.dims)

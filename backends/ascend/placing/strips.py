@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.placed.form import SUBBLOCK, Parameter, Scalar, View
+from tilewright.backends.ascend.placed.form import Parameter, Scalar, View
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.errors import UnsupportedError
@@ -157,7 +157,7 @@ class Strips:
         """This core's part of a workspace of ``axes`` whose rows are ``pitch`` elements apart."""
         c = self.context
         strides = dict(zip(axes, (constant(pitch), constant(1)), strict=True))
-        offset = SUBBLOCK * c.share() * strides[c.split] if c.split in strides else ZERO
+        offset = c.vector_offset() * strides[c.split] if c.split in strides else ZERO
         return View(name, offset, tuple((c.count(a, True), strides[a]) for a in axes))
 
     # -- results -------------------------------------------------------------------------------------------------
