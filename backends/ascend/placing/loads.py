@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from tilewright.backends.ascend.placed.form import Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
@@ -18,6 +19,24 @@ from tilewright.kernel.expr import Load
 
 #: The longest stride along which a whole span is read rather than single elements.
 _SPAN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Padded:
+    """A read of ``load`` at ``flat``, over ``axes`` with ``strides`` in the tensor, of which the lanes of ``spans`` are
+    inside; it stands in ``frame``."""
+
+    load: Load
+    flat: Expr
+    axes: tuple[str, ...]
+    frame: Frame
+    spans: Mapping[str, tuple[Expr, Expr]]
+    strides: Mapping[str, Expr]
+
+    @property
+    def fill(self) -> Scalar:
+        """The value of lanes that are outside."""
+        return Scalar(float(self.load.fill if self.load.fill is not None else 0))
 
 
 @dataclass(slots=True)
@@ -69,7 +88,7 @@ class Loads(Indexed):
         strides = {a: self._stride(flat, a, load.tensor) for a in axes}
         near = next((a for a in reversed(axes) if strides[a] == 1), None)
         if spans is not None:
-            return self._filled(load, flat, axes, frame, spans, strides)
+            return self._filled(_Padded(load, flat, axes, frame, spans, strides))
         if not axes or near == axes[-1]:
             return self._copied(load, flat, axes, strides, frame)
         if near is not None:
@@ -183,103 +202,61 @@ class Loads(Indexed):
         result[""] = (ZERO, present)
         return result
 
-    def _filled(
-        self,
-        load: Load,
-        flat: Expr,
-        axes: tuple[str, ...],
-        frame: Frame,
-        spans: dict[str, tuple[Expr, Expr]],
-        strides: dict[str, Expr],
-    ) -> Strip:
+    def _filled(self, r: _Padded) -> Strip:
         """A tile of the fill value, and in it what lies inside the tensor."""
-        c = self.context
-        dtype = held(load.dtype)
+        c, axes = self.context, r.axes
+        dtype = held(r.load.dtype)
         last = axes[-1] if axes else ""
-        broken = axes and (strides[last] != 1 or spans[last] != (ZERO, c.count(last, True)))
-        if load.dtype in (DType.I8, DType.U8) and not broken:
-            return self._filled_bytes(load, flat, axes, frame, spans, strides)
+        broken = axes and (r.strides[last] != 1 or r.spans[last] != (ZERO, c.count(last, True)))
+        if r.load.dtype in (DType.I8, DType.U8) and not broken:
+            return self._filled_bytes(r)
         if dtype.bits not in (16, 32):
-            raise self.unsupported(f"a padded read of {load.dtype}")
+            raise self.unsupported(f"a padded read of {r.load.dtype}")
         if broken:
-            return self._filled_lanes(load, flat, axes, frame, spans, strides)
-        strip = Strip(self.buffer(f"{load.tensor}_ub", axes, dtype, frame), axes, dtype)
-        fill = Scalar(float(load.fill if load.fill is not None else 0))
-        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), fill)
-        dst, source = self._inside(load, flat, axes, spans, strides, strip)
-        c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+            return self._filled_lanes(r)
+        strip = Strip(self.buffer(f"{r.load.tensor}_ub", axes, dtype, r.frame), axes, dtype)
+        c.tree.emit(r.frame, "duplicate", "vector", "V", self.view(strip, axes), r.fill)
+        dst, source = self._inside(r, strip)
+        c.tree.emit(r.frame, "copy_in", "vector", "MTE2", dst, source)
         return strip
 
-    def _filled_bytes(
-        self,
-        load: Load,
-        flat: Expr,
-        axes: tuple[str, ...],
-        frame: Frame,
-        spans: dict[str, tuple[Expr, Expr]],
-        strides: dict[str, Expr],
-    ) -> Strip:
+    def _filled_bytes(self, r: _Padded) -> Strip:
         """The same for bytes, which no instruction fills: they are brought in apart, and cast into a tile of f16."""
-        c = self.context
-        strip = Strip(self.buffer(f"{load.tensor}_wide", axes, DType.F16, frame), axes, DType.F16)
-        raw = Strip(self.buffer(f"{load.tensor}_ub", axes, load.dtype, frame), axes, load.dtype)
-        c.tree.emit(frame, "duplicate", "vector", "V", self.view(strip, axes), Scalar(float(load.fill or 0)))
-        near, source = self._inside(load, flat, axes, spans, strides, raw)
-        inside, _ = self._inside(load, flat, axes, spans, strides, strip)
-        c.tree.emit(frame, "copy_in", "vector", "MTE2", near, source)
-        c.tree.emit(frame, "cast", "vector", "V", inside, near)
+        c, axes, tensor = self.context, r.axes, r.load.tensor
+        strip = Strip(self.buffer(f"{tensor}_wide", axes, DType.F16, r.frame), axes, DType.F16)
+        raw = Strip(self.buffer(f"{tensor}_ub", axes, r.load.dtype, r.frame), axes, r.load.dtype)
+        c.tree.emit(r.frame, "duplicate", "vector", "V", self.view(strip, axes), r.fill)
+        near, source = self._inside(r, raw)
+        inside, _ = self._inside(r, strip)
+        c.tree.emit(r.frame, "copy_in", "vector", "MTE2", near, source)
+        c.tree.emit(r.frame, "cast", "vector", "V", inside, near)
         return strip
 
-    def _inside(
-        self,
-        load: Load,
-        flat: Expr,
-        axes: tuple[str, ...],
-        spans: dict[str, tuple[Expr, Expr]],
-        strides: dict[str, Expr],
-        strip: Strip,
-    ) -> tuple[View, View]:
-        c = self.context
+    def _inside(self, r: _Padded, strip: Strip) -> tuple[View, View]:
+        """What lies inside the tensor: in ``strip``, whose axes are those of the read or begin with them, and there."""
+        c, axes, spans = self.context, r.axes, r.spans
         present = spans[""][1]
-        offset = flat.substitute({a: c.start(a, True) + spans[a][0] for a in axes})
+        offset = r.flat.substitute({a: c.start(a, True) + spans[a][0] for a in axes})
         counts = [spans[a][1] for a in axes] or [constant(1)]
         counts[0] = counts[0] * present
         inner = self.strides(strip) if axes else (constant(1),)
         corner = sum((spans[a][0] * s for a, s in zip(axes, inner, strict=False)), ZERO)
         dst = View(strip.buffer, corner, tuple(zip(counts, inner, strict=False)))
-        outer = [strides[a] for a in axes] or [constant(1)]
-        return dst, View(load.tensor, offset, tuple(zip(counts, outer, strict=True)))
+        outer = [r.strides[a] for a in axes] or [constant(1)]
+        return dst, View(r.load.tensor, offset, tuple(zip(counts, outer, strict=True)))
 
-    def _filled_lanes(
-        self,
-        load: Load,
-        flat: Expr,
-        axes: tuple[str, ...],
-        frame: Frame,
-        spans: dict[str, tuple[Expr, Expr]],
-        strides: dict[str, Expr],
-    ) -> Strip:
+    def _filled_lanes(self, r: _Padded) -> Strip:
         """Where some lanes of a row are outside, or they are no neighbours: each element by itself. A transfer of part
         of a row would leave the rest of its last 32 bytes undefined."""
-        c = self.context
-        dtype = held(load.dtype)
+        c, axes, dtype = self.context, r.axes, held(r.load.dtype)
         spread = (*axes, SPREAD)
-        strip = Strip(self.buffer(f"{load.tensor}_ub", spread, dtype, frame), spread, dtype)
-        fill = Scalar(float(load.fill if load.fill is not None else 0))
-        one = (constant(1), constant(1))
-        everything = self._rows_of(strip)
+        strip = Strip(self.buffer(f"{r.load.tensor}_ub", spread, dtype, r.frame), spread, dtype)
         block = (constant(32 * 8 // dtype.bits), constant(1))
-        whole = View(strip.buffer, ZERO, (*everything.dims[:-1], block))
-        c.tree.emit(frame, "duplicate", "vector", "V", whole, fill)
-        present = spans[""][1]
-        inner = self.strides(strip)[:-1]
-        counts = [spans[a][1] for a in axes]
-        counts[0] = counts[0] * present
-        offset = flat.substitute({a: c.start(a, True) + spans[a][0] for a in axes})
-        corner = sum((spans[a][0] * s for a, s in zip(axes, inner, strict=True)), ZERO)
-        dst = View(strip.buffer, corner, (*zip(counts, inner, strict=True), one))
-        source = View(load.tensor, offset, (*zip(counts, (strides[a] for a in axes), strict=True), one))
-        c.tree.emit(frame, "copy_in", "vector", "MTE2", dst, source)
+        whole = View(strip.buffer, ZERO, (*self._rows_of(strip).dims[:-1], block))
+        c.tree.emit(r.frame, "duplicate", "vector", "V", whole, r.fill)
+        one = (constant(1), constant(1))
+        dst, source = (replace(v, dims=(*v.dims, one)) for v in self._inside(r, strip))
+        c.tree.emit(r.frame, "copy_in", "vector", "MTE2", dst, source)
         size = dtype.bits // 8
-        pitch = {a: s.value * size for a, s in zip(axes, inner, strict=True)}
+        pitch = {a: s.value * size for a, s in zip(axes, self.strides(strip)[:-1], strict=True)}
         return self.gathered(strip, axes, self.positions(axes, dict(pitch)))

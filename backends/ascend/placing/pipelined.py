@@ -136,7 +136,7 @@ class Pipeline(Context):
         if axis == self.online.keys:
             return self.item("key")
         first = self.scope.ranges[axis].start.substitute(self.placed_at(self.item("block")))
-        return first + SUBBLOCK * self.share() + self.strip if vector and axis == self.online.rows else first
+        return first + self.vector_offset() if vector and axis == self.online.rows else first
 
     def count(self, axis: str, vector: bool = False) -> Expr:
         if axis == self.online.keys:

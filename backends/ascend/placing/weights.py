@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tilewright.backends.ascend.placed.form import SUBBLOCK, Loop, Scalar, View, counter
+from tilewright.backends.ascend.placed.form import Loop, Scalar, View, counter
 from tilewright.backends.ascend.placed.layout import round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.strips import Strip
@@ -154,7 +154,7 @@ class Weights(VectorPart):
         kind, part = p.score_type(), 64
         name = t.add("scores_ub", "ub", kind, (p.piece(), p.sizes.keys), "vector", frame=self.loop)
         rows, keys = p.count(p.online.rows, True), p.item("keys")
-        first = (SUBBLOCK * p.share() + p.strip) * part
+        first = p.vector_offset() * part
         plane, pitch = p.sizes.rows * part, p.sizes.keys
         for at in range(p.sizes.keys // part):
             lanes = maximum(0, minimum(part, keys - at * part))
@@ -192,7 +192,7 @@ class Weights(VectorPart):
         self._v("cast", weights, every)
         self._added_up(s, found)
         self._v("add", total, total, mine)
-        first = (SUBBLOCK * p.share() + p.strip) * pitch
+        first = p.vector_offset() * pitch
         place = View(p.names["weights"], first, ((rows, constant(pitch)), (keys, _ONE)))
         t.emit(self.loop, "copy_out", "vector", "MTE3", place, weights)
         self.recycle(s)
@@ -255,7 +255,7 @@ class Weights(VectorPart):
         sums = t.add("sums_ub", "ub", DType.F32, (p.piece(), whole), "vector", frame=fold)
         spread = t.add("spread_late", "ub", DType.F32, (max(p.piece(), _BLOCK), _BLOCK), "vector")
         out = t.add("result_ub", "ub", p.online.dtype, (p.piece(), whole), "vector", frame=fold, slots=1)
-        mine = SUBBLOCK * p.share() + p.strip
+        mine = p.vector_offset()
         for half in range(s.halves):
             columns = constant(min(s.half, s.columns - half * s.half))
             to = View(sums, constant(half * s.half), ((rows, constant(whole)), (columns, _ONE)))

@@ -13,6 +13,7 @@ from itertools import product as combinations
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
 from tilewright.backends.ascend.placing.windows import DEPTHS, PIXELS, Windows, windows_of
+from tilewright.backends.ascend.schedules.pace import RATE
 from tilewright.backends.ascend.schedules.products import roles_of, row_packs, used_once
 from tilewright.ir.ranges import bounds
 from tilewright.kernel.analysis import as_product
@@ -32,8 +33,6 @@ _PIECES = (4096, 2048, 1024, 512, 256)
 _ROWS = 4096
 #: Bytes of global memory that are read at once.
 _LINE = 128
-#: Products a cycle of the cube unit, of f16.
-_RATE = 4096
 #: Cycles in which a piece of the weights reaches L1, where two are on the way: half of a transfer and its latency.
 _WAY = 400
 #: Cycles that the cube unit stands between pieces of the weights, and between slices of the image, in this model.
@@ -130,7 +129,7 @@ def _cycles(kernel: Kernel, w: Windows, t: _Tiling, target: Target) -> float:
     rounds = -(-blocks // target.units)
     rows, columns = round_up(t.pixels, FRACTAL), round_up(t.columns, FRACTAL)
     depth = round_up(w.depth, w.fine)
-    products = _products(w, t, rows * columns * size / 2 / _RATE, target)
+    products = _products(w, t, rows * columns * size / 2 / RATE, target)
     into_l0 = _window_cycles(w, rows) * depth / w.fine + columns * depth * size / rate["l0b"]
     channels = w.few or w.channels
     # Rows of a slice of the channels are read in whole lines.

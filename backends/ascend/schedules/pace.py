@@ -13,6 +13,8 @@ from typing import Any
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.target import Target
 
+#: Products a cycle of the cube unit, of 16 bits; i8 has twice as many.
+RATE = 4096
 #: Rounds of blocks that are gone through.
 _ROUNDS = 3
 #: Cycles until a core has issued the first transfers.

@@ -16,7 +16,7 @@ from tilewright.backends.ascend.placing.dequantized import Dequantized
 from tilewright.backends.ascend.placing.frame import PANES, RING
 from tilewright.backends.ascend.placing.operand import factor_of, factors_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
-from tilewright.backends.ascend.schedules.pace import Problem, Tiling, pace
+from tilewright.backends.ascend.schedules.pace import RATE, Problem, Tiling, pace
 from tilewright.backends.ascend.schedules.weights import Sizes, in_words, widened_blocks, widened_packs
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr, constant, symbol
@@ -48,8 +48,6 @@ _SHARES = 24
 _COSTLY = 8
 #: A size that only the run tells is taken to be this large for estimates, where its facts allow.
 _USUAL = 1024
-#: Products a cycle of the cube unit, of f16; i8 has twice as many.
-_RATE = 4096
 #: The most candidates that are told.
 _MOST = 24
 
@@ -333,7 +331,7 @@ def _cycles(p: Problem, t: Tiling, target: Target) -> float:
     per_core = {m: target.memory[m].bandwidth / target.units / clock for m in _PATHS}
     rows, columns, depth, others, size = p.rows, p.columns, p.depth, p.others, p.size
     rounds = -(-(-(-rows // t.rows) * -(-columns // t.width) * others) // target.units)
-    products = rounds * t.rows * t.width * round_up(depth, BLOCK_BYTES // size) * size / 2 / _RATE
+    products = rounds * t.rows * t.width * round_up(depth, BLOCK_BYTES // size) * size / 2 / RATE
     read = rounds * (t.rows + t.width) * depth * size
     cold = min(read, (rows + columns) * depth * others * size / target.units)
     into_l1 = cold / per_core["gm"] + (read - cold) / per_core["l1"]

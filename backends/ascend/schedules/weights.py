@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
+from tilewright.backends.ascend.schedules.pace import RATE
 from tilewright.ir.symbolic import ZERO, Expr, ceildiv, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load
@@ -34,8 +35,6 @@ _SLOTS = 8
 _PIECES = 4
 #: Estimates whose logarithms are closer than this are taken to be the same: longer runs of memory go first then.
 _CLOSE = 0.04
-#: Products a cycle of the cube unit.
-_RATE = 4096
 #: Bytes of a repeat of the vector unit.
 _REPEAT = 256
 
@@ -103,7 +102,7 @@ def _cycles(s: Sizes, b: Block, weights: Dequantized, target: Target) -> float:
     out = lanes * s.size / cores / table["ub_gm"]
     read = (lanes + b.rows * b.depth) * s.size / table["gm_l1"]
     into_l0 = b.depth * s.size * (b.rows / table["l1_l0a"] + b.columns / table["l1_l0b"])
-    products = round_up(b.rows, FRACTAL) * lanes / _RATE * s.size / 2
+    products = round_up(b.rows, FRACTAL) * lanes / RATE * s.size / 2
     latency, late = table["read_latency"], table["write_latency"]
     meeting = 2 * table["cross_latency"] + latency + late
     turns = ((into + vector + latency) / 2, (vector + out + late) / 2, (read + into_l0 + latency) / 2, meeting / _SLOTS)
