@@ -47,12 +47,13 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--update", action="store_true", help=f"write {SUMMARY.name}")
-    parser.add_argument("--target", choices=["", "xla:cpu"], default="", help="instead of the seed's own")
+    parser.add_argument("--target", choices=["", "xla:cpu", "ascend"], default="", help="instead of the seed's own")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     options = parser.parse_args()
     if options.seed is not None:
         return _one(options.seed, options.shrink, options.target)
-    path = RESULTS.with_name("results-xla.jsonl") if options.target else RESULTS
+    kept = {"": "", "xla:cpu": "-xla", "ascend": "-ascend"}[options.target]
+    path = RESULTS.with_name(f"results{kept}.jsonl")
     if options.fresh:
         path.unlink(missing_ok=True)
     wanted = range(options.first, options.first + options.seeds)
@@ -71,7 +72,7 @@ def main() -> int:
     text = summary(results)
     print(text)
     if options.update:
-        path = SUMMARY.with_name("results-xla.md") if options.target else SUMMARY
+        path = SUMMARY.with_name(f"results{kept}.md")
         path.write_text(text, encoding="utf-8")
     return 1 if any(r["status"] in BAD for r in results) else 0
 
