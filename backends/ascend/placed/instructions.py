@@ -139,7 +139,8 @@ def _vector(sources: int, dtypes: frozenset[str], *spelling: str, parameters: tu
 
 
 _BITS = frozenset(["i16", "u16"])
-_MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
+#: Types of elements that instructions move within the unified buffer.
+MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
 
 INSTRUCTIONS: Mapping[str, Kind] = {
     # -- transfers of the cube core ---------------------------------------------------------------------------------
@@ -206,9 +207,9 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "cast": _vector(1, ANY, "Cast", parameters=("round",)),
     # Two integers of 4 bits a byte (Cast of int4b_t to half, CAST_NONE).
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
-    "copy": _vector(1, _MOVED, "Adds", "Copy"),
+    "copy": _vector(1, MOVED, "Adds", "Copy"),
     # A scalar operand into every lane.
-    "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
+    "duplicate": Kind("V", _ways("ub"), MOVED, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
     "iota": Kind("V", _ways("ub"), frozenset(["f32", "f16", "i32"]), ("CreateVecIndex",)),
     # One element a row into a block of 32 bytes a row.
