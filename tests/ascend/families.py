@@ -184,8 +184,14 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
-#: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
-SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
+#: Sizes for 310P beside those. Rows of less than 32 bytes leave in another way there, and blocks are larger: sizes that
+#: fill one to its end, and that give the only core more blocks than there are slots.
+MORE_FUSED: Mapping[str, tuple[Sizes, ...]] = {
+    "transpose": ({"M": 7, "N": 330}, {"M": 15, "N": 100}, {"M": 300, "N": 40}),
+    "reduction": ({"M": 75, "N": 512},),
+    "broadcast": ({"B": 2, "M": 300},),
+    "residual": ({"M": 300},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
@@ -243,7 +249,7 @@ def _elsewhere(name: str, spelling: str) -> Subject:
     made = found(name, spelling)
     assert not isinstance(made, Support), made.reason
     sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **RAGGED}[name][1]
-    sizes = (*sizes, *SHORT.get(name, ())) if spelling == "ascend:310p3" else sizes
+    sizes = (*sizes, *MORE_FUSED.get(name, ())) if spelling == "ascend:310p3" else sizes
     trial = Trial(kernels()[name], made[0], sizes[0])
     return Subject(
         f"{name}, {spelling.partition(':')[2]}", made[1], tuple((_inputs(trial, dims), dims) for dims in sizes)
