@@ -192,6 +192,7 @@ THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
         "reduction": ({"M": 75, "N": 512},),
         "broadcast": ({"B": 2, "M": 300},),
         "residual": ({"M": 300},),
+        "softmax": ({"M": 75, "N": 7}, {"M": 75, "N": 15}),
     },
     "ascend:910b1": {
         "matmul": ({"M": 300},),
