@@ -24,8 +24,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Lone:
-    """Sizes of one, pairs (down, across). ``dtype`` is that of image and weights; of ``i8`` results are f32, or i8 where
-    it is ``requantized``."""
+    """Sizes of one, pairs (down, across). ``dtype`` is that of image and weights; of ``i8`` results are f32, or i8
+    where it is ``requantized``."""
 
     image: tuple[int, int]
     channels: int

@@ -161,8 +161,8 @@ class OperandPart:
         c = self.context
         fill = source.load.fill
         # A fused core fills whole fractals one behind the other.
-        count = c.tree.buffers[name].shape if c.fused else (c.count(source.outer), c.count(source.inner))
-        dst = Block(name, ZERO, ZERO, *count)
+        rows, columns = c.tree.buffers[name].shape if c.fused else (c.count(source.outer), c.count(source.inner))
+        dst = Block(name, ZERO, ZERO, rows, columns)
         if fill != 0 and not isinstance(fill, int):
             raise UnsupportedError(
                 "ascend-fill",
