@@ -80,6 +80,30 @@ RIGHT: dict[str, tuple[str, Sizes]] = {
     Y[m, n] = max(X[m, n], i8(3))""",
         [{"M": 1}, {"M": 77}],
     ),
+    "short rows of bytes": (
+        """def k(X: i8[M, 24], Y: out[i8[M, 24]]):
+    where(1 <= M <= 200)
+    m: M
+    n: 24
+    Y[m, n] = max(X[m, n], i8(3))""",
+        [{"M": m} for m in (1, 3, 33, 200)],
+    ),
+    "truth values of any number": (
+        """def k(X: f16[M], Z: f16[N], Y: out[bool[M, N]]):
+    where(1 <= M <= 128, 1 <= N <= 128)
+    m: M
+    n: N
+    Y[m, n] = X[m] < Z[n]""",
+        [{"M": m, "N": n} for m, n in ((1, 1), (128, 7), (33, 64), (128, 127), (70, 40))],
+    ),
+    "a cut of truth values": (
+        """def k(X: bool[N, 128], Y: out[bool[N, N]]):
+    where(1 <= N <= 128)
+    m: N
+    n: N
+    Y[m, n] = X[m, n]""",
+        [{"N": 1}, {"N": 19}, {"N": 128}],
+    ),
     "turned": (
         """def k(X: f16[M, N], Y: out[f16[N, M]]):
     where(1 <= M <= 200, 1 <= N <= 200)
