@@ -17,6 +17,7 @@ from tilewright.backends.ascend.placing.casts import held, steps
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.placing.parts import parts_of, put
 from tilewright.backends.ascend.placing.reductions import Reductions
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
 from tilewright.backends.ascend.placing.words import into_long
@@ -97,6 +98,10 @@ class VectorPart(Reductions):
         strides = {a: self._stride(flat, a, node.tensor) for a in axes}
         value = folded(node.value, c.scope.facts, self.numbers.made)
         self.begin(value)
+        if "copy_pad" not in c.target.features and (parts := parts_of(self, node)) is not None:
+            put(self, parts, node, value)
+            self.finish()
+            return
         near = next((a for a in reversed(axes) if strides[a] == 1), None)
         natural = (*(a for a in axes if a != near), near) if near is not None else axes
         moves = isinstance(value, Load) and (near is not None or not axes)
