@@ -72,7 +72,8 @@ class OperandPart:
         if key not in frame.loaded:
             squares = right and outer == rows and load.dtype.bits == 32 and load.fill is None and not source.run
             wide = self._whole(inner, load) if load.dtype.bits == 32 else c.lanes(inner)
-            name, once = self._operand(load, (c.lanes(outer), wide), frame, needed, "zZ" if squares else "")
+            high = round_up(c.lanes(outer), FRACTAL) if c.fused and self._misses(source) else c.lanes(outer)
+            name, once = self._operand(load, (high, wide), frame, needed, "zZ" if squares else "")
             frame.loaded[key] = name
             self._fetch(frame, name, source, once)
         name = str(frame.loaded[key])
@@ -162,8 +163,9 @@ class OperandPart:
     def _fill(self, frame: Frame, name: str, source: _Source) -> None:
         c = self.context
         fill = source.load.fill
-        count = (c.count(source.outer), c.count(source.inner))
-        dst = Block(name, ZERO, ZERO, *count)
+        # A fused core fills whole fractals one behind the other.
+        rows, columns = c.tree.buffers[name].shape if c.fused else (c.count(source.outer), c.count(source.inner))
+        dst = Block(name, ZERO, ZERO, rows, columns)
         if fill != 0 and not isinstance(fill, int):
             raise UnsupportedError(
                 "ascend-fill",

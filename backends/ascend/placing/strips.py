@@ -192,7 +192,8 @@ class Strips:
     ) -> None:
         """An element-wise instruction over ``axes``."""
         c = self.context
-        if op == "copy" and str(dst.dtype) not in MOVED:
+        alike = any(isinstance(s, Strip) and s.dtype == dst.dtype for s in sources)
+        if op == "copy" and alike and str(dst.dtype) not in MOVED:
             raise self.unsupported(f"a copy of {dst.dtype} within the unified buffer")
         spread = [self.spread(self.lend(s), axes) for s in sources]
         views = [self.at(s, axes) for s in spread]
