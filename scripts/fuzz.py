@@ -196,8 +196,8 @@ def _simulated(results: list[dict[str, Any]]) -> list[str]:
     reasons = collections.Counter(re.sub(r"\d+", "#", why) for r in results for why in r.get("host", ()))
     lines = [
         "",
-        f"{launches} launches of {kernels} kernels in the simulator of the cores, {compared} of them compared",
-        "with their Ascend C to the bit. Machines are those of the targets or smaller ones: `tests/ascend/machines.py`.",
+        f"{launches} launches of {kernels} kernels in the simulator of the cores, {compared} of them compared with the",
+        "bits of their Ascend C. Machines are those of the targets or smaller ones (`tests/ascend/machines.py`).",
         "",
         f"## On the host part: {sum(reasons.values())} kernels",
         "",
