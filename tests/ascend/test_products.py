@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 from tilewright.accuracy import TOLERANCE, compare
+from tilewright.backends.ascend.backend import AscendBackend
 from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.placing.runs import run_length, slope
@@ -139,6 +140,22 @@ def test_rows_stay_in_l1_for_the_columns_beside() -> None:
     turn = next(x for x in load.dst.rows.symbols if x.startswith("n"))  # type: ignore[union-attr]
     block = {"_block": 0, "M": 70, "k0": 0}
     assert [load.dst.rows.evaluate({**block, turn: n}) for n in (0, 32, 64)] == [32, 0, 0]  # type: ignore[union-attr]
+
+
+def test_a_product_of_differences_is_the_hosts() -> None:
+    """Integers less a zero point of the run, times weights that the schedules would pack."""
+    kernel = parse_kernel("""
+@kernel
+def integers(A: u8[M, 5], B: const[i8[5, 7]], Z: u8[1], C: out[i32[M, 7]]):
+    where(1 <= M <= 64)
+    m: M
+    n: 7
+    k: 5
+    acc[m, n] = sum(k, (i32(A[m, k]) - i32(Z[0])) * i32(B[k, n]))
+    C[m, n] = acc[m, n]
+""")
+    told = AscendBackend().supports(kernel, targets()["ascend:910b1"])
+    assert not told.ok and "an operand of its product is a difference" in told.reason
 
 
 @pytest.mark.parametrize("depth", [8, 24, 33])

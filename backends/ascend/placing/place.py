@@ -235,6 +235,13 @@ class Context:
                 )
         nests = nests_of(self.scheduled.body, kernel.name)
         self.cube_tiles = frozenset(_contractions(self.scheduled.body))
+        if self.scheduled.schedule.packs and not self.cube_tiles:
+            raise UnsupportedError(
+                "ascend-packed",
+                where=f"kernel {kernel.name} on {self.target.spelling}",
+                cause="an operand of its product is a difference or another value of several, not the cube unit's",
+                fix="run this kernel on the host",
+            )
         self.fused = "split" not in self.target.features
         self.tree.fused = self.fused
         if self.cube_tiles and len(nests) > 1:
