@@ -184,8 +184,14 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
-#: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
-SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
+#: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there, and blocks are larger, so that
+#: the same sizes are fewer of them.
+FUSED: Mapping[str, tuple[Sizes, ...]] = {
+    "transpose": ({"M": 7, "N": 330},),
+    "reduction": ({"M": 75, "N": 512},),
+    "attention": ({"B": 3, "H": 1, "S": 20, "T": 190}, {"B": 3, "H": 1, "S": 20, "T": 40}),
+    "decode": ({"M": 70},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
@@ -243,7 +249,7 @@ def _elsewhere(name: str, spelling: str) -> Subject:
     made = found(name, spelling)
     assert not isinstance(made, Support), made.reason
     sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **RAGGED}[name][1]
-    sizes = (*sizes, *SHORT.get(name, ())) if spelling == "ascend:310p3" else sizes
+    sizes = (*sizes, *FUSED.get(name, ())) if spelling == "ascend:310p3" else sizes
     trial = Trial(kernels()[name], made[0], sizes[0])
     return Subject(
         f"{name}, {spelling.partition(':')[2]}", made[1], tuple((_inputs(trial, dims), dims) for dims in sizes)
