@@ -73,8 +73,9 @@ def _queue(body: tuple[Node, ...], pipe: str) -> tuple[Node, ...]:
     return tuple(kept)
 
 
-def equivalent(original: Placed, changed: Placed, dims: Mapping[str, int]) -> str | None:
-    """The class of the proof that ``changed`` computes what ``original`` does, or None when there is none."""
+def equivalent(original: Placed, changed: Placed, *sizes: Mapping[str, int]) -> str | None:
+    """The class of the proof that ``changed`` computes what ``original`` does at all of ``sizes``, or None when there
+    is none."""
     if same_queues(original, changed):
         return "same queues"
     if unproved(_in_order(changed)) is not None:
@@ -82,9 +83,10 @@ def equivalent(original: Placed, changed: Placed, dims: Mapping[str, int]) -> st
     names = {id(n): i for i, n in enumerate(statements(original.body)) if isinstance(n, Instruction)}
     if any(isinstance(n, Instruction) and id(n) not in names for n in statements(changed.body)):
         return None
-    instances: dict[tuple[object, ...], int] = {}
-    if _Sources(original, dims, names, instances).all() != _Sources(changed, dims, names, instances).all():
-        return None
+    for dims in sizes:
+        instances: dict[tuple[object, ...], int] = {}
+        if _Sources(original, dims, names, instances).all() != _Sources(changed, dims, names, instances).all():
+            return None
     return "same sources, in order" if original.buffers == changed.buffers else "same sources, other addresses"
 
 

@@ -36,12 +36,8 @@ OPEN = {
     ("transpose, 310p3", "overlap"): "buffers of these two paths",
     ("transpose, 310p3", "half"): "buffers of these two paths",
     ("broadcast, 310p3", "half"): "R_ub over half of t: not looked into",
-    ("decode, 310p3", "swap"): "two swaps around a drain that may be empty: not looked into",
     ("residual, 310p3", "edge"): "not looked into",
     ("residual, 310p3", "swap"): "not looked into",
-} | {
-    ("attention, 310p3", kind): "not looked into"
-    for kind in ("edge", "statement", "swap", "shrink", "overlap", "half", "shift")
 }
 
 

@@ -155,12 +155,12 @@ def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
 def _columns_apart(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
     """Whether two views of rows of one pitch have columns of their own: those of one begin where the other's end, or
     behind, and end within the pitch, so that no row of one reaches any row of the other, however many there are."""
-    if any(not s.is_constant or s.value < 0 for v in (x, y) for _, s in v.dims):
+    if x.offset == y.offset or any(not s.is_constant or s.value < 0 for v in (x, y) for _, s in v.dims):
         return False
     for pitch in dict.fromkeys(s for _, s in x.dims if any(s == t for _, t in y.dims)):
-        (first, end), (second, last) = _columns(x, pitch), _columns(y, pitch)
-        if any(not e.symbols <= shared for e in (first, end, second, last)):
+        if any(not e.symbols <= shared for v in (x, y) for e in (v.offset, *(c for c, s in v.dims if s != pitch))):
             continue
+        (first, end), (second, last) = _columns(x, pitch), _columns(y, pitch)
         if _never_negative(second - end, facts) and _never_negative(first + pitch - last, facts):
             return True
         if _never_negative(first - last, facts) and _never_negative(second + pitch - end, facts):
