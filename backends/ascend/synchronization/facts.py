@@ -65,7 +65,7 @@ class Facts:
         found: list[int] = []
         for leaf in dict.fromkeys(_below(e)):
             low, high = self._ends(leaf)
-            alone = _in_terms_of(e, leaf) if high - low < _CASES else None
+            alone = replaced(e, {leaf: symbol(_LEAF)}) if high - low < _CASES else None
             if alone is not None and alone.symbols == {_LEAF}:
                 value = compiled((alone,))
                 try:
@@ -94,20 +94,21 @@ def _below(e: Expr) -> Iterator[Atom]:
                     yield from _below(a)
 
 
-def _in_terms_of(e: Expr, leaf: Atom) -> Expr:
-    """``e`` with the symbol ``_LEAF`` for ``leaf``."""
+def replaced(e: Expr, values: Mapping[Atom, Expr]) -> Expr:
+    """``e`` with other expressions for some of its atoms, at any depth."""
     total = ZERO
     for monomial, coefficient in e.terms:
-        term = constant(coefficient)
+        product = constant(coefficient)
         for atom, power in monomial:
-            factor = symbol(_LEAF)
-            if atom != leaf:
-                alone = Expr([(((atom, 1),), 1)])
-                args = () if isinstance(atom, Symbol) else tuple(_in_terms_of(a, leaf) for a in atom.args)
-                factor = alone if isinstance(atom, Symbol) else BUILDERS[atom.op](*args)
+            if atom in values:
+                other = values[atom]
+            elif isinstance(atom, Operation):
+                other = BUILDERS[atom.op](*(replaced(a, values) for a in atom.args))
+            else:
+                other = Expr([(((atom, 1),), 1)])
             for _ in range(power):
-                term = term * factor
-        total = total + term
+                product = product * other
+        total = total + product
     return total
 
 
