@@ -56,8 +56,8 @@ def _sources(node: Instruction) -> set[str]:
 
 
 def _chain(loop: Loop, inner: Sequence[Instruction], buffers: dict[str, Buffer]) -> list[Instruction]:
-    """The instructions directly in ``loop`` that make an operand out of inputs, in the unified buffer, and hand it over;
-    none where others have a part in it."""
+    """The instructions directly in ``loop`` that make an operand out of inputs in the unified buffer and hand it over,
+    where no others have a part in it."""
     body = [n for n in loop.body if isinstance(n, Instruction)]
     ends = [n for n in body if n.pipe == "MTE3" and (n.op == "ub2l1" or buffers[n.dst.buffer].workspace)]
     chain, wanted = list(ends), set().union(*map(_sources, ends))
