@@ -206,7 +206,7 @@ def parsed(text: str) -> Kernel:
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("ascend:310p3", "batched"): "may be less than 32 bytes",
-    ("ascend:310p3", "weights"): "it has no schedule",
+    ("ascend:310p3", "weights"): "is no multiple",
 }
 #: Families whose blocks are others on 910B1, which has more cores; on 910B4 all are those of 910B3.
 _MORE_CORES = ("softmax", "decode", "layer norm", "rms norm", "broadcast", "reduction")
