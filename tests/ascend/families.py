@@ -127,6 +127,35 @@ def gelu(X: f16[M, 3072], Y: out[f16[M, 3072]]):
         * (tanh((x[m, n] + x[m, n] * x[m, n] * x[m, n] * f32(0.044715)) * f32(0.7978845608)) + f32(1.0)))
 """
 
+SHORT_BYTES = """
+@kernel
+def short_bytes(X: i8[M, 24], Y: out[i8[M, 24]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 24
+    Y[m, n] = max(X[m, n], i8(3))
+"""
+
+PARTS = """
+@kernel
+def parts(X: f16[M, 5], Z: f16[M, 11], Y: out[f16[M, 16]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 5
+    k: 11
+    Y[m, n] = X[m, n] * f16(2.0)
+    Y[m, k + 5] = Z[m, k] + f16(1.0)
+"""
+
+WORDS = """
+@kernel
+def words(X: i64[M, 8], Y: out[f32[M, 8]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 8
+    Y[m, n] = f32(X[m, n])
+"""
+
 SHORT_ROWS = """
 @kernel
 def short_rows(X: f16[M, 10], Y: out[f16[M, 10]]):
@@ -148,6 +177,9 @@ def long_rows(X: f16[M, 45], Y: out[f16[M, 45]]):
 Sizes = Mapping[str, int]
 #: Families of 310P alone, whose results are no whole blocks of 32 bytes.
 RAGGED: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "short bytes": (SHORT_BYTES, ({"M": 1201},)),
+    "parts": (PARTS, ({"M": 1201},)),
+    "words": (WORDS, ({"M": 1201},)),
     "short rows": (SHORT_ROWS, ({"M": 1201},)),
     "long rows": (LONG_ROWS, ({"M": 1201},)),
 }
@@ -185,7 +217,11 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
 }
 
 #: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
-SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
+SHORT: Mapping[str, tuple[Sizes, ...]] = {
+    "transpose": ({"M": 7, "N": 330},),
+    "reduction": ({"M": 75, "N": 512},),
+    "softmax": ({"M": 405, "N": 9},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8

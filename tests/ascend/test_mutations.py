@@ -36,6 +36,7 @@ OPEN = {
     ("transpose, 310p3", "overlap"): "buffers of these two paths",
     ("transpose, 310p3", "half"): "buffers of these two paths",
     ("broadcast, 310p3", "half"): "R_ub over half of t: not looked into",
+    ("softmax, 310p3", "swap"): "statements of the ways out of short and of long rows",
     ("decode, 310p3", "swap"): "two swaps around a drain that may be empty: not looked into",
     ("residual, 310p3", "edge"): "not looked into",
     ("residual, 310p3", "swap"): "not looked into",

@@ -183,7 +183,7 @@ def test_some_schedule_fits_at_model_sizes(kernel: Kernel, target: str) -> None:
 
 
 #: Schedules that cut rows into pieces that may be less than the 32 bytes which leave at once.
-TOO_SHORT = {"softmax": "may be less than 32 bytes", "batched": "may be less than 32 bytes", "int8": "no whole blocks"}
+TOO_SHORT = dict.fromkeys(("softmax", "batched", "int8"), "may be less than 32 bytes")
 
 
 #: What has no such form there: attention pipelined over two kinds of core; weights of 4 bits with zero points.
