@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tilewright.backends.ascend.placed.form import Block, Loop, View
+from tilewright.backends.ascend.placed.form import SUBBLOCK, Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import convolve
-from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
+from tilewright.backends.ascend.placing.exits import Exit, Way, addend_of, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import PANES, Frame, inside
 from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
 from tilewright.backends.ascend.placing.runs import run_length
@@ -22,9 +22,12 @@ from tilewright.kernel.expr import Binary, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
 from tilewright.kernel.scope import step
+from tilewright.kernel.tile import Store
 
 #: Lanes that a row in L1 or the bias table is read in: 64 bytes of the table's 32-bit elements.
 _ROW = 16
+#: Element types that transfers to global memory add (Ascend C reference, SetAtomicAdd) and that a fixpipe makes.
+_ADDED = (DType.F32, DType.F16, DType.BF16, DType.I32)
 ONE = constant(1)
 
 
@@ -342,35 +345,82 @@ class CubePart(OperandPart):
         return str(frame.loaded["drained", tile]), total.axes, frame
 
     def write(self, node: Write) -> bool:
-        """Write a sum straight from L0C; False when it needs more than its exit or is not stored by rows."""
+        """Write a sum straight from L0C, or add it to what vector cores have copied there; False when it needs more
+        than its exit or is not stored by rows."""
         c = self.context
-        value = node.value
+        value, load = node.value, None
+        if "fixpipe_add" in c.target.features and (found := addend_of(value)) is not None:
+            value, load = found
         if not isinstance(value, Ref) or value.tile not in self.sums or "fixpipe_gm" not in c.target.features:
             return False
-        index = tuple(i for i in node.index if isinstance(i, Expr))
-        if len(index) < len(node.index):
-            return False
         total = self.sums[value.tile]
-        row, column = total.axes
-        others = {a: c.start(a) for a in node.axes if a not in total.axes}
-        flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in index))
-        if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
+        to = self._rows_of(node.tensor, node.index, node.axes, total)
+        if to is None:
             return False
-        offset = flat.substitute({a: c.start(a) for a in total.axes})
-        dims = (ZERO, flat.coefficient(row)), (c.count(column), constant(1))
-        self._leave(total, View(node.tensor, offset, dims))
+        if load is None:
+            self._leave(total, to)
+            return True
+        if node.value.dtype not in _ADDED or c.pack_of(load.tensor) is not None or self._is_shared(node.tensor):
+            return False
+        source = self._rows_of(load.tensor, load.index, node.axes, total)
+        if source is None or source.dims[0][1] == 0:
+            return False
+        self._leave(total, to, source)
         return True
 
-    def _leave(self, total: Sum, to: View) -> None:
-        """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one."""
+    def _is_shared(self, tensor: str) -> bool:
+        """Whether an output is the new contents of an input, or is written in more than one place."""
+        kernel = self.context.scheduled.kernel
+        stores = [s for s in kernel.body if isinstance(s, Store) and s.tensor == tensor]
+        return kernel.param(tensor).alias is not None or len(stores) > 1
+
+    def _rows_of(
+        self, tensor: str, indices: tuple[Expr | Value, ...], axes: tuple[str, ...], total: Sum
+    ) -> View | None:
+        """The block of a tensor in which a sum's rows lie as they are; its rows are counted where it is used."""
+        c = self.context
+        index = tuple(i for i in indices if isinstance(i, Expr))
+        if len(index) < len(indices):
+            return None
+        row, column = total.axes
+        others = {a: c.start(a) for a in axes if a not in total.axes}
+        flat = flat_index(c.scheduled.kernel, tensor, tuple(c.expr(i.substitute(others)) for i in index))
+        if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
+            return None
+        offset = flat.substitute({a: c.start(a) for a in total.axes})
+        return View(tensor, offset, ((ZERO, flat.coefficient(row)), (c.count(column), constant(1))))
+
+    def _leave(self, total: Sum, to: View, source: View | None = None) -> None:
+        """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one. With
+        ``source`` it is added to those rows, which vector cores copy there while it is computed."""
         c = self.context
         first, rows = self._rows(total)
-        frame = total.frame if total.panes is None else Frame(total.panes.var)
+        once = c.tree.variable("_done") if total.panes is not None else ""
+        frame = Frame(once) if once else total.frame
+        parameters = (("relu", 1),) if total.exit.relu else ()
+        if source is not None:
+            self._copied(frame, total, source, to)
+            parameters = (*parameters, ("add", 1))
         pitch = to.dims[0][1]
         dst = View(to.buffer, to.offset + first * pitch, ((rows, pitch), to.dims[1]))
-        parameters = (("relu", 1),) if total.exit.relu else ()
-        source = Block(total.buffer, ZERO, ZERO, rows, c.count(total.axes[1]))
-        c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, source, parameters=parameters)
+        block = Block(total.buffer, ZERO, ZERO, rows, c.count(total.axes[1]))
+        c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, block, parameters=parameters)
         if total.panes is not None:
-            once = Loop(c.tree.variable("_done"), ZERO, total.last, ONE, tuple(frame.nodes))
-            total.frame.nodes[:] = inside(total.frame.nodes, total.panes.var, once)
+            done = Loop(once, ZERO, total.last, ONE, tuple(frame.nodes))
+            total.frame.nodes[:] = inside(total.frame.nodes, total.panes.var, done)
+
+    def _copied(self, frame: Frame, total: Sum, source: View, to: View) -> None:
+        """Rows of ``source`` to those of ``to``, half of them by each vector core."""
+        c = self.context
+        first, rows = self._rows(total)
+        high, wide = self._lanes(total)
+        half = round_up(-(-high // max(1, int(c.target.extra["subblocks"]))), 8)
+        dtype = total.exit.dtype
+        shape = (half, row_pitch(wide, dtype))
+        name = c.tree.add(f"{source.buffer}_ub", "ub", dtype, shape, "vector", frame=frame)
+        count, columns = maximum(0, minimum(half, rows - SUBBLOCK * half)), source.dims[1]
+        here = View(name, ZERO, ((count, constant(shape[1])), columns))
+        at = first + SUBBLOCK * half
+        places = [View(v.buffer, v.offset + at * v.dims[0][1], ((count, v.dims[0][1]), columns)) for v in (source, to)]
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", here, places[0])
+        c.tree.emit(frame, "copy_out", "vector", "MTE3", places[1], here)

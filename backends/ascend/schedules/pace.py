@@ -46,7 +46,8 @@ class Tiling:
 class Problem:
     """What is computed: ``others`` products of ``rows × depth`` and ``depth × columns`` elements of ``size`` bytes.
 
-    ``out`` bytes a sum leave L0C; ``vector``: repeats of the vector unit for 64 sums behind it, 0 where there is none.
+    ``out`` bytes a sum leave L0C; ``vector``: repeats of the vector unit for 64 sums behind it, 0 where there is none;
+    ``adds``: whether sums are added to what global memory holds.
     """
 
     rows: int
@@ -56,6 +57,7 @@ class Problem:
     size: int
     out: int
     vector: float
+    adds: bool = False
 
 
 @dataclass(slots=True)
@@ -150,7 +152,8 @@ class _Model:
     def _leave(self, k: _Clock, slot: int, rows: int, columns: int) -> None:
         p, c = self.p, self.cycles
         line = -(-columns * p.out // c["l2_line"]) * c["l2_line"]
-        busy = max(round_up(columns, FRACTAL) * 4 / c["l0c_out"], line / c["l2_write"]) * rows + c["transfer_start"]
+        outside = line / c["l2_write"] + (line / c["l2_read"] if p.adds else 0.0)
+        busy = max(round_up(columns, FRACTAL) * 4 / c["l0c_out"], outside) * rows + c["transfer_start"]
         room = _back(k.handed, 2) + c["cross_latency"] if p.vector else 0.0
         k.fix = max(k.fix, k.cube + self.done, room) + busy
         k.sums[slot] = k.fix + self.free

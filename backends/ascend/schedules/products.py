@@ -13,6 +13,7 @@ from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
+from tilewright.backends.ascend.placing.exits import addend_of
 from tilewright.backends.ascend.placing.frame import PANES, RING
 from tilewright.backends.ascend.placing.operand import factor_of, factors_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
@@ -81,7 +82,7 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         yield from _widened(kernel, roles, weights, packs, target)
         return
     found: list[tuple[float, Tiling]] = []
-    problem, widths = _problem(kernel, define, roles, size), _widths(kernel, roles)
+    problem, widths = _problem(kernel, define, roles, size, target), _widths(kernel, roles)
     fits = _Room(kernel, roles, size, target)
     # A fused core's vector unit takes part in each sum, which the pipes' model leaves out: few and large pieces there.
     split = "split" in target.features
@@ -292,14 +293,23 @@ def _widths(kernel: Kernel, roles: Roles) -> list[int]:
     return sorted({round_up(-(-columns // n), FRACTAL) for n in range(1, _SHARES + 1)}, reverse=True)
 
 
-def _problem(kernel: Kernel, define: Define, roles: Roles, size: int) -> Problem:
+def _problem(kernel: Kernel, define: Define, roles: Roles, size: int, target: Target) -> Problem:
     """What there is to do, with usual sizes where the run tells."""
     others = math.prod(_usual(kernel, a) for a in roles.ones)
     rows, columns, depth = (_usual(kernel, a) for a in (roles.rows, roles.columns, roles.depth))
-    work = _vector_work(kernel, define)
     store = next(s for s in kernel.body if isinstance(s, Store))
+    added = addend_of(store.value) if "fixpipe_add" in target.features else None
+    left = kernel if added is None else _replaced(kernel, store, added[0])
+    work = _vector_work(left, define)
+    if work:
+        work, added = _vector_work(kernel, define), None
     out = 4 if work else max(1, kernel.param(store.tensor).dtype.bits // 8)
-    return Problem(rows, columns, depth, others, size, out, work)
+    return Problem(rows, columns, depth, others, size, out, work, added is not None)
+
+
+def _replaced(kernel: Kernel, store: Store, value: Value) -> Kernel:
+    """``kernel`` with another value in a store."""
+    return replace(kernel, body=tuple(replace(s, value=value) if s is store else s for s in kernel.body))
 
 
 def _vector_work(kernel: Kernel, define: Define) -> float:
