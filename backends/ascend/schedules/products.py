@@ -14,7 +14,7 @@ from itertools import product as combinations
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
 from tilewright.backends.ascend.placing.exits import addend_of
-from tilewright.backends.ascend.placing.frame import PANES, RING
+from tilewright.backends.ascend.placing.frame import HEIGHT, LEAD, PANES, RING
 from tilewright.backends.ascend.placing.operand import factor_of, factors_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.schedules.pace import RATE, Problem, Tiling, pace
@@ -40,6 +40,8 @@ _FUSED_TURNS, _FUSED_KEPT = 12, 4
 #: Slots of the pieces that come into L1, and panes of rows that a sum has in L0C.
 _RINGS = (2, 3, 4)
 _PANES = (1, 2, 3)
+#: Rows that may come before the columns.
+_LEADS = (16, 32, 48, 64, 96)
 #: How many tilings of the best estimates are looked at pipe by pipe, and how many of those with other slots.
 _REFINED = 128
 _BEST = 24
@@ -144,7 +146,13 @@ def _refined(p: Problem, fits: _Room, tilings: list[Tiling], target: Target) -> 
         variants = [replace(t, ring=r, panes=n) for t in best for r in rings for n in panes if n == 1 or not p.vector]
         timed = [(pace(p, t, target), n, t) for n, t in enumerate(dict.fromkeys(variants)) if fits(t)]
         best = [t for _, _, t in sorted(timed, key=lambda f: f[:2])[:most]]
-    return [*best, *tilings]
+    # More panes than these two would fill the cube unit's queue within one piece of depth.
+    led = [replace(t, lead=n, ring=2, panes=2) for t in best for n in _LEADS if not p.vector]
+    leads = list(dict.fromkeys([*best, *led]))
+    shares = [round_up(-(-(t.rows - t.lead) // t.panes), FRACTAL) + FRACTAL for t in leads]
+    uneven = [replace(t, height=h) for t, h in zip(leads, shares, strict=True) if t.panes > 1]
+    timed = [(pace(p, t, target), n, t) for n, t in enumerate((*leads, *uneven)) if fits(t)]
+    return [*(t for _, _, t in sorted(timed, key=lambda f: f[:2])[:_MOST]), *tilings]
 
 
 def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
@@ -248,7 +256,8 @@ def _schedule(
     extent = kernel.extent(roles.depth)
     whole = extent.is_constant and extent.value <= t.depth
     reduce = ones if whole else (*ones, Loop(roles.depth, t.depth, "pipeline"))
-    extra = tuple((name, n) for name, n, usual in ((RING, t.ring, 2), (PANES, t.panes, 1)) if n != usual)
+    chosen = ((RING, t.ring, 2), (PANES, t.panes, 1), (LEAD, t.lead, 0), (HEIGHT, t.height, 0))
+    extra = tuple((name, n) for name, n, usual in chosen if n != usual)
     return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces, extra=extra)
 
 
@@ -278,8 +287,13 @@ class _Room:
         self.l0c, self.l1 = target.memory["l0c"].size, target.memory["l1"].size
 
     def __call__(self, t: Tiling) -> bool:
-        high = round_up(-(-t.rows // t.panes), FRACTAL)
-        if 4 * t.panes * high * round_up(t.columns, FRACTAL) > self.l0c or (t.panes > 1 and t.rows <= FRACTAL):
+        rest = t.rows - t.lead
+        high = max(t.height, round_up(-(-rest // t.panes), FRACTAL)) if rest > 0 else 0
+        sums = (t.lead + t.panes * high) * round_up(t.columns, FRACTAL)
+        # Flags of three transfers that go on apart are more than there are events for where the slots are many.
+        if t.lead and t.ring > 2:
+            return False
+        if 4 * sums > self.l0c or (t.panes > 1 and rest <= FRACTAL) or rest <= 0:
             return False
         pieces = t.ring if t.turns == 1 else -(-self.depth // t.depth)
         if t.turns > 1 and not 1 < pieces <= self.kept:

@@ -19,7 +19,7 @@ from tilewright.backends.ascend.synchronization.order import Order, Query
 _MORE_EVENTS = 3
 #: Iterations that one core may be ahead of another where only the counter of a flag holds it back: to tell each other
 #: takes long, so several are under way; a counter holds more.
-_CROSS_AHEAD = 4
+_CROSS_AHEAD = 2
 #: The pipe of every core that runs ahead of the others.
 _EARLY: Pipe = "MTE2"
 
