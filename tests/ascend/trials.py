@@ -122,7 +122,8 @@ def matmul_bias_relu(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n
 
 MATMUL_RESIDUAL = """
 @kernel
-def matmul_residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}], C: out[f16[M, {n}]]):
+def matmul_residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}],
+                    C: out[f16[M, {n}]]):
     where(1 <= M <= 4096)
     m: M
     n: {n}

@@ -237,12 +237,25 @@ class VectorPart(Reductions):
         frame = c.tree.top if c.stripped else frame
         if ("import", tile) not in frame.loaded:
             dtype = c.tree.buffers[workspace].dtype
-            name = self.buffer(f"{tile}_ub", axes, dtype, frame)
+            turned = self.turns(axes)
+            name = self.buffer(f"{tile}_ub", axes, dtype, frame, FRACTAL if turned else 1)
             strip = Strip(name, axes, dtype)
             source = self.workspace(workspace, axes, pitch)
             c.tree.emit(frame, "copy_in", "vector", "MTE2", self.view(strip, axes), source)
-            frame.loaded["import", tile] = self._side_by_side(strip, frame)
+            strip = self._in_order(strip, frame) if turned else self._side_by_side(strip, frame)
+            frame.loaded["import", tile] = strip
         return frame.loaded["import", tile]  # type: ignore[return-value]
+
+    def turns(self, axes: tuple[str, ...]) -> bool:
+        """Whether a sum over ``axes`` (rows, columns) is turned before anything is computed from it."""
+        return self.context.lanes(axes[0]) > 1 and self.ordered(axes) != axes
+
+    def _in_order(self, strip: Strip, frame: Frame) -> Strip:
+        """A sum whose rows are the last axis of tiles, turned once for all that is computed from it."""
+        if frame is not self.context.tree.top:
+            raise self.unsupported(f"a sum over {', '.join(strip.axes)} that is read turned in an inner loop")
+        made = self.turned(strip, strip.axes[::-1])
+        return Strip(made.buffer, made.axes, made.dtype)
 
     def _side_by_side(self, strip: Strip, frame: Frame) -> Strip:
         """A column, each lane of which came in a block of its own, as lanes side by side: rows of one lane reduced."""

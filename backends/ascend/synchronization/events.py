@@ -59,7 +59,7 @@ def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict
             # says it, and a core that has no more to do does not wait for the others' last results.
             far, back = (_CROSS_AHEAD, (c.sink[0], _EARLY)) if c.crosses else (1, c.sink)
             result[max(result) + 1] = Candidate(
-                back, c.source, c.body, c.loop, c.before, c.after, far, far + (c.before < c.after), why, pinned=True
+                back, c.source, c.body, c.loop, c.before, c.after, far, far + (c.before <= c.after), why, pinned=True
             )
     return result
 
