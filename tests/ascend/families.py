@@ -181,6 +181,9 @@ SCHEDULES: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block")
 MORE: Mapping[str, tuple[Sizes, ...]] = {
     "softmax": ({"M": 75, "N": 1024},),
     "decode": ({"M": 40},),
+    # More blocks than a counter between cores may run ahead.
+    "residual": ({"M": 420},),
+    "lead": ({"M": 700},),
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 

@@ -28,6 +28,7 @@ ELSEWHERE = ("short rows, 310p3", "long rows, 310p3")
 #: Mutants that nothing refuses and nothing proves, with what is known of them; counted as neither in
 #: models/results/ascend-mutations.md.
 OPEN = {
+    ("lead", "edge"): "copies for panes stay behind those of the rows before them, which is not proved",
     ("decode, 310p3", "swap"): "two swaps around a drain that may be empty: not looked into",
 } | {
     ("attention, 310p3", kind): "not looked into"

@@ -29,6 +29,9 @@ from tilewright.kernel.tile import Store
 _ROW = 16
 #: Element types that transfers to global memory add (Ascend C reference, SetAtomicAdd) and that a fixpipe makes.
 _ADDED = (DType.F32, DType.F16, DType.BF16, DType.I32)
+#: Slots of what vector cores copy: what the cube core has waited for holds them back two copies behind, so that no flag
+#: has to say that the third slot was read.
+_COPIES = 3
 ONE = constant(1)
 
 
@@ -504,7 +507,7 @@ class CubePart(OperandPart):
         half = round_up(-(-high // max(1, int(c.target.extra["subblocks"]))), 8)
         dtype = total.exit.dtype
         shape = (half, row_pitch(wide, dtype))
-        name = c.tree.add(f"{source.buffer}_ub", "ub", dtype, shape, "vector", frame=frame)
+        name = c.tree.add(f"{source.buffer}_ub", "ub", dtype, shape, "vector", frame=frame, slots=_COPIES)
         count, columns = maximum(0, minimum(half, rows - SUBBLOCK * half)), source.dims[1]
         here = View(name, ZERO, ((count, constant(shape[1])), columns))
         at = first + SUBBLOCK * half
