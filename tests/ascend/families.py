@@ -183,7 +183,6 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
     "decode": ({"M": 40},),
     # More blocks than a counter between cores may run ahead.
     "residual": ({"M": 420},),
-    "lead": ({"M": 700},),
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
@@ -196,6 +195,8 @@ THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
         "broadcast": ({"B": 2, "M": 300},),
         "residual": ({"M": 300},),
         "softmax": ({"M": 75, "N": 7}, {"M": 75, "N": 15}),
+        "attention": ({"B": 3, "H": 1, "S": 20, "T": 190}, {"B": 3, "H": 1, "S": 20, "T": 40}),
+        "decode": ({"M": 70},),
     },
     "ascend:910b1": {
         "matmul": ({"M": 300},),

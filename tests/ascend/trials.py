@@ -122,12 +122,11 @@ def matmul_bias_relu(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n
 
 MATMUL_RESIDUAL = """
 @kernel
-def matmul_residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}],
-                    C: out[f16[M, {n}]]):
+def matmul_residual(A: f16[M, 64], B: const[f16[64, 80]], bias: const[f16[80]], R: f16[M, 80], C: out[f16[M, 80]]):
     where(1 <= M <= 4096)
     m: M
-    n: {n}
-    k: {k}
+    n: 80
+    k: 64
     acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
     C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
 """
@@ -198,7 +197,7 @@ TRIALS = {
         {"M": 75},
     ),
     "residual": Trial(
-        parse_kernel(MATMUL_RESIDUAL.format(k=64, n=80)),
+        parse_kernel(MATMUL_RESIDUAL),
         Schedule(_block(("m", 48), ("n", 48)), packs=(fractals("B", 64, 80),)),
         {"M": 110},
     ),
@@ -227,7 +226,7 @@ TRIALS = {
     # Rows that come before the columns, the others in two panes of which the first is lower; the last block ends within
     # those that come first.
     "lead": Trial(
-        parse_kernel(MATMUL_RESIDUAL.format(k=160, n=96)),
+        parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=96)),
         Schedule(
             (*_block(("m", 80), ("n", 96)), Loop("n", 64)),
             (Loop("k", 64, "pipeline"),),

@@ -319,9 +319,9 @@ def _problem(kernel: Kernel, define: Define, roles: Roles, size: int, target: Ta
     store = next(s for s in kernel.body if isinstance(s, Store))
     added = addend_of(store.value) if "fixpipe_add" in target.features else None
     left = kernel if added is None else _replaced(kernel, store, added[0])
-    work = _vector_work(left, define)
+    work = vector_work(left, define)
     if work:
-        work, added = _vector_work(kernel, define), None
+        work, added = vector_work(kernel, define), None
     out = 4 if work else max(1, kernel.param(store.tensor).dtype.bits // 8)
     return Problem(rows, columns, depth, others, size, out, work, added is not None)
 
@@ -331,7 +331,7 @@ def _replaced(kernel: Kernel, store: Store, value: Value) -> Kernel:
     return replace(kernel, body=tuple(replace(s, value=value) if s is store else s for s in kernel.body))
 
 
-def _vector_work(kernel: Kernel, define: Define) -> float:
+def vector_work(kernel: Kernel, define: Define) -> float:
     """Vector instructions behind a sum, about; 0 where the cube core does everything on the way out."""
     values = [s.value for s in kernel.body if isinstance(s, Define | Store) and s is not define]
     nodes = [x for v in values for x in walk(v)]
