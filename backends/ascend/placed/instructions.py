@@ -70,6 +70,9 @@ Arithmetic:
   ``requant`` then rounds to nearest even, adds ``offset`` (-256 to 255) and saturates; NaN becomes 0.
 - Per-channel scales are 64-bit words, one a column from the first of the view of ``fb``: the scale's f32 in bits 0 to
   31, the offset's 9 bits in 37 to 45, bit 46 set for i8 (the same page). ``scale`` and ``offset`` are absent then.
+- ``fixpipe`` with ``add`` = 1 adds what it would have written to what global memory holds, element by element, as the
+  ``add`` of that type does; sums of bf16 round once, to nearest even (Ascend C reference, SetAtomicAdd: from L0C to
+  global memory on A2, of f32, f16, bf16, i32 and smaller integers; its rounding is undocumented).
 - ``fixpipe`` with ``nz`` = 1 writes fractals to global memory: a view of ``(columns / c, rows, c)``, c = 32 for i8,
   else 16.
 - ``drain`` moves whole fractals: a view of ``(columns / 16, rows, 16)`` whose last strides are 16 and 1. f32 → f16
@@ -141,7 +144,8 @@ def _vector(sources: int, dtypes: frozenset[str], *spelling: str, parameters: tu
 
 
 _BITS = frozenset(["i16", "u16"])
-_MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
+#: Types of elements that instructions move within the unified buffer.
+MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
 
 INSTRUCTIONS: Mapping[str, Kind] = {
     # -- transfers of the cube core ---------------------------------------------------------------------------------
@@ -171,8 +175,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         "FIX",
         _ways("l0c gm", "l0c l1", "l0c fb gm", "l0c fb l1"),
         frozenset(["f32", "f16", "bf16", "i32", "i8"]),
-        ("Fixpipe(FixpipeParamsV220)",),
-        frozenset(["relu", "quant", "scale", "offset", "nz"]),
+        ("Fixpipe(FixpipeParamsV220)", "SetAtomicAdd", "SetAtomicNone"),
+        frozenset(["relu", "quant", "scale", "offset", "nz", "add"]),
     ),
     # The fused core of 310P: sums into the unified buffer by way of the vector unit.
     "drain": Kind(
@@ -209,9 +213,9 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     # Two integers of 4 bits a byte (Cast of int4b_t to half, CAST_NONE).
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
     # Integers of 64 bits on a fused core only, whose copies are of bits.
-    "copy": _vector(1, _MOVED | {"i64"}, "Adds", "Copy"),
+    "copy": _vector(1, MOVED | {"i64"}, "Adds", "Copy"),
     # A scalar operand into every lane.
-    "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
+    "duplicate": Kind("V", _ways("ub"), MOVED, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
     "iota": Kind("V", _ways("ub"), frozenset(["f32", "f16", "i32"]), ("CreateVecIndex",)),
     # One element a row into a block of 32 bytes a row.
@@ -232,7 +236,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "block_min": _vector(1, FLOATS, "BlockReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
     # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
-    "gather": _vector(2, _MOVED | {"i64"}, "Gather"),
+    "gather": _vector(2, MOVED | {"i64"}, "Gather"),
     # A matrix of 16-bit or 32-bit elements turned, in whole 16 × 16 (16 × 8) pieces.
     "transpose": _vector(1, frozenset(["f16", "bf16", "i16", "u16", "f32", "i32"]), "TransDataTo5HD"),
 }

@@ -7,9 +7,10 @@ from functools import lru_cache
 import numpy as np
 from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
 from tilewright.backends.ascend.placed.layout import fractal_columns
+from tilewright.backends.ascend.synchronization.exclusive import exclusive
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.ir.ranges import POSITIVE_INFINITY, divisor
-from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 
 #: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
 Lanes = tuple[int, tuple[tuple[int, int], ...]]
@@ -43,6 +44,8 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
 
     ``shared`` symbols have one value in both; all others may differ.
     """
+    if exclusive(x, y, facts, shared):
+        return False
     if isinstance(x, View) and isinstance(y, View):
         return _views_meet(x, y, facts, shared)
     if isinstance(x, Block) and isinstance(y, Block):
@@ -52,19 +55,21 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
 
 def bytes_meet(x: Access, y: Access, buffers: tuple[Buffer, Buffer], facts: Facts, shared: frozenset[str]) -> bool:
     """Whether accesses to two buffers that share bytes may touch one byte; ``shared`` as of :func:`may_meet`."""
-    a, b = buffers
-    if not isinstance(x, View) or not isinstance(y, View) or a.slots > 1 or b.slots > 1:
+    if exclusive(x, y, facts, shared):
+        return False
+    if not isinstance(x, View) or not isinstance(y, View):
         return True
-    unit = min(a.element_bytes, b.element_bytes)
-    return _views_meet(_in_units(x, a, unit), _in_units(y, b, unit), facts, shared)
+    unit = min(b.element_bytes for b in buffers)
+    return _views_meet(_in_units(x, buffers[0], unit), _in_units(y, buffers[1], unit), facts, shared)
 
 
 def _in_units(v: View, buffer: Buffer, unit: int) -> View:
-    """``v`` in units of ``unit`` bytes from the beginning of the memory."""
+    """``v`` in units of ``unit`` bytes from the beginning of the memory, in every slot that it may take."""
     size = buffer.element_bytes // unit
+    slots = ((constant(buffer.slots), constant(buffer.slot_bytes // unit)),) if buffer.slots > 1 else ()
     dims = tuple((count, stride * size) for count, stride in v.dims)
     inner = ((constant(size), constant(1)),) if size > 1 else ()
-    return View(v.buffer, v.offset * size + buffer.address // unit, (*dims, *inner))
+    return View(v.buffer, v.offset * size + buffer.address // unit, (*slots, *dims, *inner))
 
 
 def apart_in_turn(
@@ -119,6 +124,10 @@ def _steps_apart(
 
 
 def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    return _reaches_meet(x, y, facts, shared) and not _columns_apart(x, y, facts, shared)
+
+
+def _reaches_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
     dims = [_sizes(v, facts) for v in (x, y)]
     if any(d is None for d in dims):
         return True
@@ -133,9 +142,17 @@ def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
     if x.offset.symbols | y.offset.symbols <= shared:
         low, high = facts.bounds(distance)
     else:
-        a, b = facts.bounds(x.offset), facts.bounds(y.offset)
-        low, high = b[0] - a[1], b[1] - a[0]
+        # What both say of shared symbols cancels; the others may differ.
+        (alike, a), (same, b) = (_parted(v.offset, shared) for v in (x, y))
+        between, (least, most), (low, high) = facts.bounds(same - alike), facts.bounds(a), facts.bounds(b)
+        low, high = between[0] + low - most, between[1] + high - least
     return not (low > _reach(first) or -high > _reach(second))
+
+
+def _parted(e: Expr, shared: frozenset[str]) -> tuple[Expr, Expr]:
+    """The terms of ``e`` over shared symbols alone, and the others."""
+    inside = [t for t in e.terms if Expr([t]).symbols <= shared]
+    return Expr(inside), Expr([t for t in e.terms if t not in inside])
 
 
 def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
@@ -146,6 +163,35 @@ def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
         return False
     gaps = (y.offset - x.offset - x.dims[0][0], x.offset - y.offset - y.dims[0][0])
     return any(facts.bounds(gap)[0] >= 0 for gap in gaps)
+
+
+def _columns_apart(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether two views of rows of one pitch have columns of their own: those of one begin where the other's end, or
+    behind, and end within the pitch, so that no row of one reaches any row of the other, however many there are."""
+    if x.offset == y.offset or any(not s.is_constant or s.value < 0 for v in (x, y) for _, s in v.dims):
+        return False
+    for pitch in dict.fromkeys(s for _, s in x.dims if any(s == t for _, t in y.dims)):
+        if any(not e.symbols <= shared for v in (x, y) for e in (v.offset, *(c for c, s in v.dims if s != pitch))):
+            continue
+        (first, end), (second, last) = _columns(x, pitch), _columns(y, pitch)
+        if _never_negative(second - end, facts) and _never_negative(first + pitch - last, facts):
+            return True
+        if _never_negative(first - last, facts) and _never_negative(second + pitch - end, facts):
+            return True
+    return False
+
+
+def _columns(v: View, pitch: Expr) -> tuple[Expr, Expr]:
+    """The first element of the first row of ``v``, and the one behind its last, if rows are ``pitch`` apart and none is
+    empty: an empty view meets nothing."""
+    return v.offset, v.offset + sum(((c - 1) * s for c, s in v.dims if s != pitch), ZERO) + 1
+
+
+def _never_negative(e: Expr, facts: Facts) -> bool:
+    if facts.bounds(e)[0] >= 0:
+        return True
+    least = facts.least(e)
+    return least is not None and least >= 0
 
 
 def _sizes(v: View, facts: Facts) -> tuple[tuple[int, int], ...] | None:

@@ -30,7 +30,10 @@ from tilewright.backends.ascend.synchronization.conflict import (
 )
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.touched import Touched, touched
-from tilewright.ir.symbolic import constant, symbol
+from tilewright.ir.symbolic import ceildiv, constant, symbol
+
+#: Turns of loops with more trips are not told apart: walks keep count of them.
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +142,12 @@ class _Finder:
         aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
-        self.steps = dict(_steps(placed.body))
+        self.steps, self.trips = dict(_steps(placed.body)), dict(_trips(placed.body))
         self.outermost = {node.var for node in placed.body if isinstance(node, Loop)}
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
-        both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
+        read = {a.buffer for s in everything for a in (*s.node.reads, *((s.node.dst,) if s.node.adds else ()))}
+        both = read & {s.node.dst.buffer for s in everything}
         tensors = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - aliases.keys()
         written = [s.node.dst.buffer for s in everything]
         #: Where whole blocks leave, the end of a row may be written twice, by statements of one iteration: elsewhere no
@@ -223,6 +227,8 @@ class _Finder:
             counts = (Count(loops[depth - 1], turn or bx.slots, bx.slots),)
         elif turn is not None and bx.rotates in loops[:depth]:
             counts = (*counts, Count(str(bx.rotates), turn, bx.slots))
+        if bx is by:
+            counts += self._same_turns(x, y, loops[depth:])
         return _Meeting(near, counts, slots, depth)
 
     def _carried(self, x: Access, y: Access, loops: tuple[str, ...]) -> int:
@@ -251,6 +257,15 @@ class _Finder:
         if len(apart) != 1:
             return None if apart else -1
         return (turns[0].value - turns[1].value - apart.pop()) % bx.slots
+
+    def _same_turns(self, x: Access, y: Access, inner: tuple[str, ...]) -> tuple[Count, ...]:
+        """Loops in the body, of trips that are known, in whose same turns alone ``x`` and ``y`` meet."""
+        buffer, found = self.buffers[x.buffer], list[Count]()
+        for var in inner:
+            trips = self.trips.get(var, 0)
+            if 1 < trips <= _FEW and apart_in_turn(x, y, buffer, (var, self.steps[var]), self.facts, self.fixed):
+                found.append(Count(var, 0, trips))
+        return tuple(found)
 
     def _first_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
         """In which turns of an outermost loop ``y`` has the slot that ``x`` has in front of that loop."""
@@ -281,6 +296,17 @@ def _steps(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:
             if node.step.is_constant and node.step.value > 0:
                 yield node.var, node.step.value
             yield from _steps(node.body)
+
+
+def _trips(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:
+    """Loops that run the same number of times whenever they are reached."""
+    for node in body:
+        if isinstance(node, Loop):
+            if node.step.is_constant and node.step.value > 0:
+                trips = ceildiv(node.hi - node.lo, node.step)
+                if trips.is_constant:
+                    yield node.var, trips.value
+            yield from _trips(node.body)
 
 
 def _of_core(access: Access, sub: int) -> Access:
