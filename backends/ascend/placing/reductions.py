@@ -56,6 +56,8 @@ class Reductions(Arithmetic):
             return self._own(piece, axes, dtype), {}
         axis = cut[0]
         last = self._least(op, dtype) if axis == axes[-1] else 1
+        if isinstance(piece, Strip) and cut == [axes[-1]] and self._at_once(last, piece, axes):
+            return piece, {}
         half = self._half(c.vector_lanes(axis), last)
         if isinstance(piece, Scalar) or piece.axes != axes or half >= c.vector_lanes(axis):
             return self._own(piece, axes, dtype), {}
@@ -77,6 +79,11 @@ class Reductions(Arithmetic):
         c.tree.emit(c.tree.top, "copy", "vector", "V", low, other)
         c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", sums[0], sums[0], sums[2])
         return strip, {axis: first}
+
+    def _at_once(self, last: int, piece: Strip, axes: tuple[str, ...]) -> bool:
+        """Whether one instruction reduces each row, so that nobody writes what it reads."""
+        one = last > BLOCK_BYTES * 8 // piece.dtype.bits
+        return one and piece.axes == axes and self.context.vector_lanes(axes[-1]) <= last
 
     @staticmethod
     def _half(lanes: int, last: int) -> int:

@@ -17,6 +17,7 @@ from tilewright.target import Target
 
 _REPEAT, _REPEATS = 256, 255
 _FRACTAL_BYTES = 512
+_BRCB_ROWS = 8
 #: Instructions that cost what another one does, and those whose repeats are counted in what they write.
 _AS = {"widen": "cast"}
 _BY_RESULT = frozenset(["brcb", "duplicate", "iota", "gather", "widen"])
@@ -147,6 +148,8 @@ class Costs:
         others = [t for t in (*item.reads, item.dst) if t.counts == measured.counts]
         size = max(self.known[t.buffer].element_bytes for t in others)
         counts = list(measured.counts) or [1]
+        if node.op == "brcb":  # a repeat writes a block for each of eight rows (Ascend C reference, Brcb)
+            counts[-2:] = [-(-counts[-2] // _BRCB_ROWS), _REPEAT // size]
         while len(counts) > 1 and all(_dense(t, len(counts)) for t in others):
             counts = [*counts[:-2], counts[-2] * counts[-1]]
         along = -(-counts[-1] * size // _REPEAT)
