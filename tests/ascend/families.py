@@ -235,7 +235,6 @@ def parsed(text: str) -> Kernel:
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("ascend:310p3", "convolution"): "zeros into a part of",
-    ("ascend:310p3", "softmax"): "may be less than 32 bytes",
     ("ascend:310p3", "batched"): "may be less than 32 bytes",
     ("ascend:310p3", "weights"): "it has no schedule",
 }

@@ -102,6 +102,23 @@ RIGHT: dict[str, tuple[str, Sizes]] = {
 }
 
 
+@pytest.mark.parametrize("kind", ["max", "min", "sum"])
+def test_rows_are_reduced_by_blocks(kind: str) -> None:
+    """Halves until 32 bytes are left of each row, of which a repeat reduces eight; no index is written beside them."""
+    text = """def k(X: {dtype}[M, N], Y: out[{dtype}[M]]):
+    where(1 <= M <= 3000, 1 <= N <= {longest})
+    m: M
+    n: N
+    t[m] = {kind}(n, X[m, n])
+    Y[m] = t[m]""".format(
+        kind=kind, **{"dtype": "f16", "longest": 400} if kind != "sum" else {"dtype": "f32", "longest": 24}
+    )
+    for dims in ({"M": 1, "N": 1}, {"M": 9, "N": 16}, {"M": 77, "N": 17}, {"M": 300, "N": 24}):
+        assert_right(text, dims, target=TARGET)
+    made_of = operations(made(text, None, TARGET)[1])
+    assert made_of.count(f"block_{kind}") == 1 and not any(o.startswith("row_") for o in made_of)
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_numbers(name: str) -> None:
     text, sizes = RIGHT[name]

@@ -189,6 +189,18 @@ def test_a_comparison_of_positions_with_64_bits() -> None:
     assert_right(text, {"N": 0}, {"X": x[:0]}, exact=True)
 
 
+@pytest.mark.parametrize("op", ["<=", ">", "=="])
+def test_a_comparison_with_a_single_integer_of_64_bits(op: str) -> None:
+    text = f"""def k(X: i64[N], R: i64[1], Y: out[bool[N]]):
+    where(0 <= N <= 900)
+    n: N
+    Y[n] = X[n] {op} R[0]"""
+    for single in (7, -(2**40), 2**33 + 5):
+        x = np.arange(40) - 20 + np.resize([0, single, single & 0xFFFFFFFF], 40)
+        x[::9] = single
+        assert_right(text, {"N": 40}, {"X": x, "R": np.array([single])}, exact=True)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_instructions_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedError) as refused:

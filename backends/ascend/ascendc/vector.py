@@ -30,6 +30,7 @@ WITH_SCALAR = {"add": "Adds", "mul": "Muls", "max": "Maxs", "min": "Mins"}
 UNARY = {"exp": "Exp", "ln": "Ln", "abs": "Abs", "sqrt": "Sqrt", "relu": "Relu", "not": "Not"}
 SHIFTS = {"shift_left": "ShiftLeft", "shift_right": "ShiftRight"}
 REDUCTIONS = {"row_sum": "WholeReduceSum", "row_max": "WholeReduceMax", "row_min": "WholeReduceMin"}
+BLOCK_REDUCTIONS = {"block_sum": "BlockReduceSum", "block_max": "BlockReduceMax", "block_min": "BlockReduceMin"}
 _ROUNDS = {
     "rint": "CAST_RINT",
     "floor": "CAST_FLOOR",
@@ -299,6 +300,76 @@ def _reduce_last(program: Program, lanes: Lanes, more: list[str], spelling: str)
         code.line(call(moved, f"Smaller({MAX_REPEATS}, {rows} - r)"))
 
 
+def reduce_blocks(program: Program, node: Instruction) -> None:
+    """One number a row of at most 32 bytes, eight rows a repeat; the rows that are left have a mask of their own."""
+    (dst, src), _ = views(program, node)
+    size, code = program.buffer(src.buffer).element_bytes, program.code
+    columns = src.dims[-1][0]
+    if columns.is_constant and columns.value * size > BLOCK_BYTES:
+        raise program.refuse(f"a reduction of {columns} lanes, more than one block")
+    rows = View(src.buffer, src.offset, src.dims[:-1] or ((columns // columns, columns // columns),))
+    lanes = lanes_of(program, [dst, rows])
+    if lanes.counts[-1] != 1 and lanes.strides[0][-1] != 1:
+        raise program.refuse(f"numbers of rows of {dst.buffer} that are no neighbours")
+    pitch = lanes.strides[1][-1] * size
+    if lanes.counts[-1] != 1 and pitch % BLOCK_BYTES:
+        raise program.refuse(f"rows {pitch} bytes apart are no whole blocks")
+    width = code.value(columns, program.columns_of(src.buffer))
+    with ExitStack() as stack:
+        at_least_one(program, columns, width, stack)
+        mask = _block_mask(program, columns, width, size)
+        more = stack.enter_context(outer_loops(program, lanes, 1))
+        _eight_rows(program, lanes, more, (BLOCK_REDUCTIONS[node.op], mask, pitch // BLOCK_BYTES or 1))
+
+
+def _block_mask(program: Program, columns: Expr, width: str, size: int) -> str:
+    """The bits of the first ``width`` lanes of each block, for 64 of the lanes of a repeat."""
+    lanes = BLOCK_BYTES // size
+    each = sum(1 << n for n in range(0, 64, lanes))
+    if columns.is_constant:
+        return f"{((1 << columns.value) - 1) * each:#x}ULL"
+    name = program.code.names.give("lanes_of_blocks")
+    program.code.line(f"const uint64_t {name} = ((1ULL << {width}) - 1) * {each:#x}ULL;")
+    return name
+
+
+def _eight_rows(program: Program, lanes: Lanes, more: list[str], spelling: tuple[str, str, int]) -> None:
+    name, mask, pitch = spelling
+    code, size = program.code, lanes.sizes[1]
+    count = lanes.counts[-1]
+    rows = code.value(count, program.rows_of(lanes.views[0].buffer))
+    most, high = 8 * MAX_REPEATS, row_bound(program, lanes, -1)
+    whole = f"{{{mask}, {mask if size == 2 else 0}}}"
+
+    def call(at: str, times: str, bits: str) -> None:
+        offsets = [
+            _plus(m, f"({at}) * {s[-1]}" if at and s[-1] else "") for m, s in zip(more, lanes.strides, strict=True)
+        ]
+        dst, src = (program.at(v, v.offset, m) for v, m in zip(lanes.views, offsets, strict=True))
+        code.line(f"{name}({dst}, {src}, {times}, {bits}, 1, {pitch}, {8 * pitch});")
+
+    with ExitStack() as stack:
+        stack.enter_context(code.block(""))
+        code.line(f"const uint64_t whole[2] = {whole};")
+        if high > most:
+            with code.block(f"for (int64_t r = 0; r < {rows} / 8; r += {MAX_REPEATS})"):
+                call("r * 8", f"Smaller({MAX_REPEATS}, {rows} / 8 - r)", "whole")
+        elif high >= 8:
+            call("", str(count.value // 8) if count.is_constant else f"{rows} / 8", "whole")
+        if count.is_constant and count.value % 8 == 0:
+            return
+        if not count.is_constant:
+            stack.enter_context(code.block(f"if ({rows} % 8 != 0)"))
+        code.line(f"const int64_t bits = {rows} % 8 * {BLOCK_BYTES // size};")
+        low, up = "bits < 64 ? (1ULL << bits) - 1 : ~0ULL", "bits > 64 ? (1ULL << (bits - 64)) - 1 : 0"
+        code.line(f"const uint64_t rest[2] = {{({low}) & {mask}, {f'({up}) & {mask}' if size == 2 else 0}}};")
+        call(f"{rows} / 8 * 8", "1", "rest")
+
+
+def _plus(*terms: str) -> str:
+    return " + ".join(t for t in terms if t)
+
+
 def gather(program: Program, node: Instruction) -> None:
     """Elements at byte offsets from the beginning of the source's slot."""
     tensors, _ = views(program, node)
@@ -365,6 +436,7 @@ VECTOR: dict[str, Callable[[Program, Instruction], None]] = {
     **dict.fromkeys(UNARY, unary),
     **dict.fromkeys(SHIFTS, shift),
     **dict.fromkeys(REDUCTIONS, reduce_rows),
+    **dict.fromkeys(BLOCK_REDUCTIONS, reduce_blocks),
     "cast": cast,
     "widen": widen,
     "copy": copy,

@@ -10,7 +10,8 @@ from tilewright.backends.ascend.graph_route.accepted import PRODUCTS
 from tilewright.backends.ascend.graph_route.decompose import DecomposeForAtc
 from tilewright.backends.ascend.graph_route.ge_graph import GeGraph, Ref, Untyped
 from tilewright.backends.ascend.graph_route.ge_message import Message, Value, encoded
-from tilewright.backends.ascend.graph_route.ge_operators import FORMS, Site, Unmapped
+from tilewright.backends.ascend.graph_route.ge_operators import FORMS
+from tilewright.backends.ascend.graph_route.ge_site import Site, Unmapped
 from tilewright.backends.ascend.graph_route.ge_text import listing
 from tilewright.backends.ascend.graph_route.route import AscendRoute
 from tilewright.backends.base import GraphSource

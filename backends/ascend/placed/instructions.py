@@ -44,6 +44,10 @@ Arithmetic:
 - ``row_sum`` adds the elements of a row in a binary tree of neighbours, (0+1)+(2+3), …: an odd one out of a level
   goes up unchanged ("binary tree mode", Ascend C reference, WholeReduceSum). Each addition rounds to the element
   type.
+- ``block_sum``, ``block_max`` and ``block_min`` do to rows of at most 32 bytes what ``row_sum`` and the others do to
+  rows of at most 256, eight rows at a time: the numbers of rows that follow on one another are neighbours, and up to
+  the eighth what is behind the last one is undefined (Ascend C reference, BlockReduceMax; of 310P it does not say what
+  is written for a block without a lane). They exist on every target, and write no index.
 - ``mmad`` goes through the reduced axis in steps of 32 bytes of elements (16 of f16 or bf16, 8 of f32, 32 of i8).
   Within a step s = 0, then s = s + a·b for rising k, in f64, where each product is exact; then the accumulator
   becomes f32(f64(accumulator) + s). A sum that starts is 0, or the f32 of the bias table for its column, before the
@@ -219,6 +223,10 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "row_sum": _vector(1, FLOATS, "WholeReduceSum"),
     "row_max": _vector(1, FLOATS, "WholeReduceMax"),
     "row_min": _vector(1, FLOATS, "WholeReduceMin"),
+    # The same of at most one block (32 bytes) of each row.
+    "block_sum": _vector(1, FLOATS, "BlockReduceSum"),
+    "block_max": _vector(1, FLOATS, "BlockReduceMax"),
+    "block_min": _vector(1, FLOATS, "BlockReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
     # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
     "gather": _vector(2, frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"]), "Gather"),

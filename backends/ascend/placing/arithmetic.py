@@ -136,7 +136,8 @@ class Arithmetic(Loads):
         """The type in which ``v`` is computed. Raises :class:`UnsupportedError` where there is none."""
         dtype = self.numbers.carrier(v)
         if dtype is None:
-            what = f"integers of {v.dtype} beyond 32 bits" if v.dtype.is_integer else f"arithmetic on {v.dtype}"
+            long = f"integers of {v.dtype} beyond 32 bits (upper bounds of open sizes keep positions within)"
+            what = long if v.dtype.is_integer else f"arithmetic on {v.dtype}"
             raise self.unsupported(what)
         return dtype
 
@@ -452,11 +453,9 @@ class Arithmetic(Loads):
             raise self.unsupported(f"a comparison of {v.dtype} held in {piece.dtype}")
         if SPREAD in piece.axes:
             raise self.unsupported("a comparison of i64 that are no neighbours")
-        axes = piece.axes or (SPREAD,)
+        axes = piece.axes
         pitch = {a: s.value * 8 for a, s in zip(axes, self.strides(piece), strict=False)}
-        if not piece.axes:
-            raise self.unsupported("a comparison with a single i64")
-        source = Strip(piece.buffer, piece.axes, piece.dtype)
+        source = Strip(piece.buffer, axes, piece.dtype)
         low, high = (self.gathered(source, axes, self.positions(axes, dict(pitch), n), DType.I32) for n in (0, 4))
         return low, high
 

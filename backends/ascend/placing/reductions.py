@@ -2,11 +2,14 @@
 
 Every step is one instruction over what is there: the upper half of the lanes onto the lower one. Padding takes no part,
 since each step names only lanes that are inside. The last axis is folded to 256 bytes a row, which the instructions
-that reduce within a repeat then take; what those do not have (products, integers) is folded on by ``gather``.
+that reduce within a repeat then take, or to 32 bytes for those that reduce blocks, of which a repeat has eight; what
+neither have (products, integers) is folded on by ``gather``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.backends.ascend.placed.form import Scalar, View
@@ -20,7 +23,11 @@ from tilewright.kernel.expr import Value
 #: The instruction that combines two lanes, and the one that reduces a repeat, of each kind of reduction.
 _FOLD = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
 _ROW = {"sum": "row_sum", "max": "row_max", "min": "row_min", "any": "row_max", "all": "row_min"}
+_BLOCK = {"sum": "block_sum", "max": "block_max", "min": "block_min", "any": "block_max", "all": "block_min"}
 _REPEAT = 256
+#: Rows from which on three more halvings take less time than a repeat of each row does: halving takes a cycle a row and
+#: some forty to begin, a repeat that reduces takes seven cycles, for one row or for the blocks of eight.
+_MANY = 32
 _ONE = (constant(1), constant(1))
 
 
@@ -55,9 +62,10 @@ class Reductions(Arithmetic):
         if (isinstance(piece, Strip) and piece.pooled and piece.axes == axes) or not cut:
             return self._own(piece, axes, dtype), {}
         axis = cut[0]
-        last = self._least(op, dtype) if axis == axes[-1] else 1
-        if isinstance(piece, Strip) and cut == [axes[-1]] and self._at_once(last, piece, axes):
-            return piece, {}
+        last = self._least(op, dtype, axes[:-1]) if axis == axes[-1] else 1
+        if isinstance(piece, Strip) and piece.axes == axes and cut == [axes[-1]] and self._direct(op, dtype):
+            if c.vector_lanes(axis) <= last:  # one instruction reduces each row, and writes nothing that it reads
+                return piece, {}
         half = self._half(c.vector_lanes(axis), last)
         if isinstance(piece, Scalar) or piece.axes != axes or half >= c.vector_lanes(axis):
             return self._own(piece, axes, dtype), {}
@@ -80,11 +88,6 @@ class Reductions(Arithmetic):
         c.tree.emit(c.tree.top, _FOLD[op], "vector", "V", sums[0], sums[0], sums[2])
         return strip, {axis: first}
 
-    def _at_once(self, last: int, piece: Strip, axes: tuple[str, ...]) -> bool:
-        """Whether one instruction reduces each row, so that nobody writes what it reads."""
-        one = last > BLOCK_BYTES * 8 // piece.dtype.bits
-        return one and piece.axes == axes and self.context.vector_lanes(axes[-1]) <= last
-
     @staticmethod
     def _half(lanes: int, last: int) -> int:
         """The largest ``last · 2^n`` below ``lanes``."""
@@ -93,11 +96,18 @@ class Reductions(Arithmetic):
             half *= 2
         return half
 
-    def _least(self, op: str, dtype: DType) -> int:
-        """Lanes that are left of the last axis when its rows are reduced."""
-        direct = op in _ROW and dtype in (DType.F32, DType.F16)
-        direct = direct and (_ROW[op] == "row_sum" or "row_max" in self.context.target.features)
+    def _least(self, op: str, dtype: DType, kept: Sequence[str]) -> int:
+        """Lanes that are left of the last axis when its rows, over the axes ``kept``, are reduced."""
+        by_blocks = _ROW.get(op) != "row_sum" and "row_max" not in self.context.target.features
+        direct = self._direct(op, dtype) and not by_blocks
+        if direct and "block_reduce" in self.context.target.features:
+            direct = math.prod(self.context.vector_lanes(a) for a in kept) < _MANY
         return (_REPEAT if direct else BLOCK_BYTES) * 8 // dtype.bits
+
+    @staticmethod
+    def _direct(op: str, dtype: DType) -> bool:
+        """Whether there are instructions that reduce rows, or blocks, so."""
+        return op in _ROW and dtype in (DType.F32, DType.F16)
 
     def _summed(self, op: str, value: Value, axes: tuple[str, ...]) -> DType:
         """The type of a sum of 64-bit integers, where all terms together are known to fit."""
@@ -157,14 +167,15 @@ class Reductions(Arithmetic):
         """The last axis."""
         c = self.context
         axis, kept = strip.axes[-1], strip.axes[:-1]
-        least = self._least(op, strip.dtype)
+        least = self._least(op, strip.dtype, kept)
         valid = self._fold(op, strip, axis, least, valid)
         counts = {a: c.count(a, True) for a in strip.axes}
         block = BLOCK_BYTES * 8 // strip.dtype.bits
-        if least > block:
+        if self._direct(op, strip.dtype):
             result = self.temporary(kept, strip.dtype)
             source = self._part(strip, axis, 0, valid, counts)
-            c.tree.emit(c.tree.top, _ROW[op], "vector", "V", self.view(result, kept), source)
+            name = (_ROW if least > block else _BLOCK)[op]
+            c.tree.emit(c.tree.top, name, "vector", "V", self.view(result, kept), source)
             self.recycle(strip)
             return result
         lanes, half = min(block, c.vector_lanes(axis)), block

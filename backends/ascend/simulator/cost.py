@@ -16,10 +16,12 @@ from tilewright.backends.ascend.placed.stream import Item, Value
 from tilewright.target import Target
 
 _REPEAT, _REPEATS = 256, 255
+#: Rows of one block each that a repeat takes.
+_ROWS = 8
 _FRACTAL_BYTES = 512
-_BRCB_ROWS = 8
-#: Instructions that cost what another one does, and those whose repeats are counted in what they write.
-_AS = {"widen": "cast"}
+#: Instructions that cost what another one does (of block_max and its like no source has a rate apart: those of whole
+#: repeats write single elements, which takes them longer), and those whose repeats are counted in what they write.
+_AS = {"widen": "cast", "block_sum": "row_sum", "block_max": "row_max", "block_min": "row_min"}
 _BY_RESULT = frozenset(["brcb", "duplicate", "iota", "gather", "widen"])
 
 
@@ -148,8 +150,13 @@ class Costs:
         others = [t for t in (*item.reads, item.dst) if t.counts == measured.counts]
         size = max(self.known[t.buffer].element_bytes for t in others)
         counts = list(measured.counts) or [1]
+        if node.op.startswith("block_"):
+            groups, rows = _size(tuple(counts[:-2])), counts[-2] if len(counts) > 1 else 1
+            repeats = groups * -(-rows // _ROWS)
+            calls = groups * (-(-rows // (_ROWS * _REPEATS)) + (rows > _ROWS and rows % _ROWS > 0))
+            return Cost(repeats * (narrow if size <= 2 else wide), self.cycles["vector_latency"] + own, calls)
         if node.op == "brcb":  # a repeat writes a block for each of eight rows (Ascend C reference, Brcb)
-            counts[-2:] = [-(-counts[-2] // _BRCB_ROWS), _REPEAT // size]
+            counts[-2:] = [-(-counts[-2] // _ROWS), _REPEAT // size]
         while len(counts) > 1 and all(_dense(t, len(counts)) for t in others):
             counts = [*counts[:-2], counts[-2] * counts[-1]]
         along = -(-counts[-1] * size // _REPEAT)

@@ -130,10 +130,10 @@ def vector(op: str, sources: list[Array], dtype: np.dtype[Any], mode: str = "rin
                 return widened(sources[0], dtype)
             case "select":
                 return selected(sources[0], sources[1], sources[2])
-            case "row_sum":
+            case "row_sum" | "block_sum":
                 return row_sum(sources[0])
-            case "row_max" | "row_min":
-                return row_extreme(sources[0], op == "row_max")
+            case "row_max" | "row_min" | "block_max" | "block_min":
+                return row_extreme(sources[0], op.endswith("_max"))
             case "transpose":
                 return sources[0].swapaxes(-1, -2)
     if op.startswith("compare_"):

@@ -72,7 +72,7 @@ def _vector(
     mode, by = str(values.get("round", "rint")), values.get("by", 0)
     assert isinstance(by, int)
     result = vector(node.op, operands, dtype, mode, by)
-    if node.op.startswith("row_"):
+    if node.op.startswith(("row_", "block_")):
         return result.reshape(item.dst.counts)
     return np.broadcast_to(result, item.dst.counts)
 

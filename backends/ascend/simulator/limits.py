@@ -90,11 +90,12 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
     if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
         raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
-    if op.startswith("row_"):
+    if op.startswith(("row_", "block_")):
         source = item.reads[0]
         size = known[source.buffer].element_bytes
-        if source.counts[-1] * size > REPEAT_BYTES:
-            raise Refused("repeat", f"{op} of {source.counts[-1]} lanes, more than one repeat", "", item.text)
+        most, what = (REPEAT_BYTES, "repeat") if op.startswith("row_") else (BLOCK_BYTES, "block")
+        if source.counts[-1] * size > most:
+            raise Refused("repeat", f"{op} of {source.counts[-1]} lanes, more than one {what}", "", item.text)
         if dst.counts not in (source.counts[:-1], (*source.counts[:-1], 1)) and (len(source.counts) > 1):
             raise Refused("shape", f"{op} of {source.counts} into {dst.counts}", "", item.text)
     if op == "select" or op.startswith("compare_"):
@@ -251,6 +252,8 @@ def spoiled(item: Item, buffers: Mapping[str, Buffer], known: Mapping[str, Geome
             return (replace(t, counts=tuple(counts)),) if counts[-1] != t.counts[-1] else ()
         case "brcb" if len(counts) > 1:
             counts[-2] = round_up(counts[-2], 8)
+        case "block_sum" | "block_max" | "block_min":
+            counts[-1] = round_up(counts[-1], 8)
         case "transpose":
             counts[-2] = round_up(counts[-2], FRACTAL if g.element_bytes == 2 else 8)
             counts[-1] = round_up(counts[-1], FRACTAL)

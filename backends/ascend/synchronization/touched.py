@@ -23,7 +23,7 @@ class Touched:
 
 def touched(node: Instruction, buffers: Mapping[str, Buffer]) -> Touched:
     """What ``node`` touches: lanes in whole blocks of 32 bytes in the memories of a core, and what transfers,
-    comparisons, brcb and transpose write beside their lanes (see the page of instructions)."""
+    comparisons, brcb, transpose and sums of blocks write beside their lanes (see the page of instructions)."""
     sums = (node.dst,) if node.op == "mmad" and node.init is not None else ()
     reads = tuple(_blocks(a, buffers[a.buffer]) for a in (*node.reads, *sums))
     writes = tuple(_blocks(_beside(node, a, buffers), buffers[a.buffer]) for a in node.writes)
@@ -41,6 +41,8 @@ def _beside(node: Instruction, access: Access, buffers: Mapping[str, Buffer]) ->
     elif node.op == "transpose" and len(dims) > 1:
         dims[-2] = (_whole(dims[-2][0], FRACTAL if size == 2 else 8), dims[-2][1])
         dims[-1] = (_whole(dims[-1][0], FRACTAL), dims[-1][1])
+    elif node.op.startswith("block_") and dims:
+        dims[-1] = (_whole(dims[-1][0], 8), dims[-1][1])
     elif node.op.startswith("compare_") and dims:
         lanes = _REPEAT // buffers[node.reads[0].buffer].element_bytes
         dims[-1] = (_whole(dims[-1][0], lanes // 8), dims[-1][1])

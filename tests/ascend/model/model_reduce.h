@@ -64,6 +64,38 @@ T best(const std::vector<T>& x, bool largest)
     return found;
 }
 
+// One number for each block of 32 bytes of a repeat, by a mask of bits. For a block without a lane parts differ in what
+// they write, or whether they do: here something that nobody expects.
+template <class T, class F>
+void reduce_blocks(const AscendC::LocalTensor<T>& dst, const AscendC::LocalTensor<T>& src, const uint64_t mask[],
+                   int32_t repeats, int32_t dst_step, int32_t block_step, int32_t repeat_step, const char* what, F fold)
+{
+    static_assert(one_of<T, half, float>, "a reduction of blocks");
+    const int64_t per = 32 / int64_t(sizeof(T));
+    dst.in(Hardware::UB, what);
+    dst.starts_at(8 * sizeof(T), what);
+    operand(src, what);
+    if (repeats < 0 || repeats > 255 || dst_step < 1 || dst_step > 65535 || block_step < 0 || block_step > 65535 ||
+        repeat_step < 0 || repeat_step > 65535) {
+        refuse("%s of %d repeats, %d and %d apart", what, repeats, dst_step, repeat_step);
+    }
+    if (repeats > 0 && mask[0] == 0 && (mask[1] == 0 || sizeof(T) == 4)) {
+        refuse("%s of no lanes", what);
+    }
+    for (int64_t r = 0; r < repeats; ++r) {
+        for (int64_t block = 0; block < 8; ++block) {
+            std::vector<T> lanes;
+            for (int64_t l = block * per; l < (block + 1) * per; ++l) {
+                if (mask[l / 64] >> (l % 64) & 1) {
+                    lanes.push_back(*src.at(byte_of(src, {block_step, repeat_step}, r, l)));
+                }
+            }
+            *dst.at(dst.byte + (r * dst_step * 8 + block) * int64_t(sizeof(T))) =
+                lanes.empty() ? static_cast<T>(-777.0f) : fold(lanes);
+        }
+    }
+}
+
 inline void only_value(AscendC::ReduceOrder order)
 {
     if (order != AscendC::ReduceOrder::ORDER_ONLY_VALUE || __NPU_ARCH__ != 2201) {
@@ -102,6 +134,19 @@ void WholeReduceMin(const LocalTensor<T>& dst, const LocalTensor<T>& src, const 
     model::reduce(dst, src, mask, repeatTime, dstRepStride, srcBlkStride, srcRepStride, "WholeReduceMin",
                   [](const std::vector<T>& x) { return model::best(x, false); });
 }
+
+#define MODEL_BLOCK_REDUCTION(NAME, FOLD)                                                                              \
+    template <class T, bool isSetMask = true>                                                                          \
+    void NAME(const LocalTensor<T>& dst, const LocalTensor<T>& src, const int32_t repeatTime, const uint64_t mask[],   \
+              const int32_t dstRepStride, const int32_t srcBlkStride, const int32_t srcRepStride)                      \
+    {                                                                                                                  \
+        model::reduce_blocks(dst, src, mask, repeatTime, dstRepStride, srcBlkStride, srcRepStride, #NAME,              \
+                             [](const std::vector<T>& x) { return FOLD; });                                            \
+    }
+
+MODEL_BLOCK_REDUCTION(BlockReduceSum, model::tree_sum(x))
+MODEL_BLOCK_REDUCTION(BlockReduceMax, model::best(x, true))
+MODEL_BLOCK_REDUCTION(BlockReduceMin, model::best(x, false))
 
 }  // namespace AscendC
 
