@@ -214,7 +214,11 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
 }
 
 #: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
-SHORT: Mapping[str, tuple[Sizes, ...]] = {"transpose": ({"M": 7, "N": 330},), "reduction": ({"M": 75, "N": 512},)}
+SHORT: Mapping[str, tuple[Sizes, ...]] = {
+    "cache": ({"M": 60, "T": 9},),
+    "transpose": ({"M": 7, "N": 330},),
+    "reduction": ({"M": 75, "N": 512},),
+}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
