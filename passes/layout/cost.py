@@ -11,6 +11,21 @@ from tilewright.target import Target
 
 #: Bytes of the element by which vectors are counted.
 _ELEMENT = 4
+#: Seconds that no other cost comes near.
+_NEVER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a window operator reads: each byte ``reuse`` times, for sums (or lanes) over ``channels`` channels of
+    ``dtype``. ``product``: each filter is summed over all channels; ``pointwise``: its windows are single pixels, every
+    one of them."""
+
+    reuse: float
+    channels: float
+    dtype: str = "f32"
+    product: bool = False
+    pointwise: bool = False
 
 
 class LayoutCost(Protocol):
@@ -22,11 +37,8 @@ class LayoutCost(Protocol):
     def across(self, size: float) -> float:
         """What it costs a kernel more to read or write ``size`` bytes in another order than that of its loops."""
 
-    def window(self, size: float, reuse: float, channels: float) -> float:
-        """What it costs a window operator more that its channels are not neighbours in memory.
-
-        It reads ``size`` bytes, each ``reuse`` times, for sums (or lanes) over ``channels`` channels.
-        """
+    def window(self, size: float, window: Window) -> float:
+        """What it costs a window operator more that the channels of the ``size`` bytes it reads are no neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +51,23 @@ class Traffic:
     data. A window operator does so on each of its passes; for fewer channels than a vector has lanes there is nothing
     to gain: the neighbours in memory are no vector in either layout.
 
+    A matrix unit may have no way at all to read convolutions from planes (``[layout]`` of a target's data).
+
     Attributes:
         levels: memory, fastest first. Default: a server of 2020 with two cores on one memory channel.
         launch: seconds of a kernel that does nothing. Default: some cache misses and a barrier.
         lanes: elements of a vector. Default: 256 bits of f32.
         share: of a bandwidth, what a mere copy reaches.
+        planes: most channels of a convolution that are read from planes; ``None`` where there may be any number.
+        turned: types of which a product takes pixels from planes nevertheless.
     """
 
     levels: tuple[Level, ...] = (Level("memory", 0, 2.0e10),)
     launch: float = 2.0e-6
     lanes: int = 8
     share: float = 1.0
+    planes: int | None = None
+    turned: frozenset[str] = frozenset()
 
     def conversion(self, size: float) -> float:
         """Read and written once, one launch."""
@@ -59,9 +77,12 @@ class Traffic:
         """One more pass."""
         return size / self._bandwidth(size)
 
-    def window(self, size: float, reuse: float, channels: float) -> float:
-        """One more pass for each time a byte is read."""
-        return max(1.0, reuse) * self.across(size) if channels >= self.lanes else 0.0
+    def window(self, size: float, window: Window) -> float:
+        """One more pass for each time a byte is read; more than anything else where there is no way."""
+        passes = max(1.0, window.reuse) * self.across(size) if window.channels >= self.lanes else 0.0
+        if self.planes is None or not window.product or window.channels <= self.planes:
+            return passes
+        return passes if window.pointwise and window.dtype in self.turned else passes + _NEVER
 
     def _bandwidth(self, size: float) -> float:
         return next((v.bandwidth for v in self.levels if v.size == 0 or size <= v.size), self.levels[-1].bandwidth)
@@ -81,9 +102,9 @@ class Together:
         """See :class:`LayoutCost`."""
         return sum(p.across(size) for p in self.parts)
 
-    def window(self, size: float, reuse: float, channels: float) -> float:
+    def window(self, size: float, window: Window) -> float:
         """See :class:`LayoutCost`."""
-        return sum(p.window(size, reuse, channels) for p in self.parts)
+        return sum(p.window(size, window) for p in self.parts)
 
 
 def traffic_on(targets: Iterable[Target]) -> LayoutCost:
@@ -92,5 +113,7 @@ def traffic_on(targets: Iterable[Target]) -> LayoutCost:
     for target in targets:
         rates = rates_of(target)
         lanes = max(1, target.vector_bytes // _ELEMENT)
-        parts.append(Traffic(rates.levels, rates.launch, lanes, rates.memory.get("movement", 1.0)))
+        read = target.extra.get("layout", {})
+        planes, turned = read.get("planes"), frozenset(read.get("turned", ()))
+        parts.append(Traffic(rates.levels, rates.launch, lanes, rates.memory.get("movement", 1.0), planes, turned))
     return Together(tuple(parts))

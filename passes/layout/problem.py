@@ -16,7 +16,7 @@ from tilewright.ops.lowering.movement import reshape_groups
 from tilewright.passes.layout.candidates import FIRST, LAST, Candidate
 from tilewright.passes.layout.channels import WINDOWED
 from tilewright.passes.layout.choice import Choice
-from tilewright.passes.layout.cost import LayoutCost
+from tilewright.passes.layout.cost import LayoutCost, Window
 from tilewright.passes.views import VIEWS, reshape_target
 
 #: Operators that are no kernel: another name for the same memory.
@@ -87,13 +87,30 @@ def _add_node(model: ir.Model, node: ir.Node, candidates: Candidates, cost: Layo
         if not windows:
             choice.differ(("loop", node), port, cost.across(c.size))
         elif port[0] == "read" and c.value in windows:
-            choice.cost(port, zero=cost.window(c.size, windows[c.value], c.channels))
+            operator, reuse = windows[c.value]
+            choice.cost(port, zero=cost.window(c.size, _window(operator, reuse, c)))
         else:
             choice.cost(port, zero=cost.across(c.size))
 
 
-def _windows(node: ir.Node, body: ir.Function | None) -> Iterator[tuple[ir.Value, float]]:
-    """The values of the graph that a window of ``node`` slides over, each with how often an element is read."""
+def _window(operator: ir.Node, reuse: float, c: Candidate) -> Window:
+    product = operator.op_type == "Conv" and ("group" not in operator.attributes or _ints(operator, "group") == (1,))
+    steps = {*_ints(operator, "strides"), *_ints(operator, "kernel_shape"), *(p + 1 for p in _ints(operator, "pads"))}
+    known = "kernel_shape" in operator.attributes and steps == {1}
+    return Window(reuse, c.channels, str(type_of(c.value).dtype), product, known)
+
+
+def _ints(operator: ir.Node, name: str) -> tuple[int, ...]:
+    """Values of an attribute; none where it is left out."""
+    if name not in operator.attributes:
+        return ()
+    attribute = operator.attributes[name]
+    return (attribute.as_int(),) if attribute.type == ir.AttributeType.INT else tuple(attribute.as_ints())
+
+
+def _windows(node: ir.Node, body: ir.Function | None) -> Iterator[tuple[ir.Value, tuple[ir.Node, float]]]:
+    """The values of the graph that a window of ``node`` slides over, each with the operator and how often an element is
+    read."""
     outer = {} if body is None else dict(zip(body.inputs, node.inputs, strict=False))
     for operator in [node] if body is None else body:
         if operator.op_type not in WINDOWED:
@@ -107,7 +124,7 @@ def _windows(node: ir.Node, body: ir.Function | None) -> Iterator[tuple[ir.Value
             seen.add(value)
             argument = outer.get(value) if body is not None else value
             if argument is not None:
-                yield argument, reuse
+                yield argument, (operator, reuse)
             elif (producer := value.producer()) is not None:
                 pending += producer.inputs
 

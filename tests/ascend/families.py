@@ -213,11 +213,23 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
-#: Sizes for 310P beside those: rows of less than 32 bytes leave in another way there.
-SHORT: Mapping[str, tuple[Sizes, ...]] = {
-    "cache": ({"M": 60, "T": 9},),
-    "transpose": ({"M": 7, "N": 330},),
-    "reduction": ({"M": 75, "N": 512},),
+#: Sizes of other targets beside those: such that fill a block to its end where blocks are larger, and that give the one
+#: core more blocks than there are slots. Rows of less than 32 bytes leave in another way on 310P.
+THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
+    "ascend:310p3": {
+        "cache": ({"M": 60, "T": 9},),
+        "transpose": ({"M": 7, "N": 330}, {"M": 15, "N": 100}, {"M": 300, "N": 40}),
+        "reduction": ({"M": 75, "N": 512},),
+        "broadcast": ({"B": 2, "M": 300},),
+        "residual": ({"M": 300},),
+        "softmax": ({"M": 75, "N": 7}, {"M": 75, "N": 15}),
+    },
+    "ascend:910b1": {
+        "matmul": ({"M": 300},),
+        "bias": ({"M": 300},),
+        "panes": ({"M": 300},),
+        "weights": ({"M": 300},),
+    },
 }
 
 #: How many schedules are tried before a kernel counts as not placed.
@@ -238,12 +250,14 @@ def parsed(text: str) -> Kernel:
 
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED: Mapping[tuple[str, str], str] = {
-    ("ascend:310p3", "convolution"): "zeros into a part of",
     ("ascend:310p3", "batched"): "may be less than 32 bytes",
     ("ascend:310p3", "weights"): "it has no schedule",
 }
-#: Families whose blocks are others on 910B1, which has more cores; on 910B4 all are those of 910B3.
-_MORE_CORES = ("softmax", "decode", "layer norm", "rms norm", "broadcast", "reduction")
+#: Families that a build places otherwise for 910B1, which has more cores, than for 910B3; on 910B4 all are the same.
+MORE_CORES = (
+    *("matmul", "int8", "bias", "residual", "weights", "panes", "softmax", "decode"),
+    *("layer norm", "broadcast", "gather", "reduction", "quantized"),
+)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
@@ -254,7 +268,7 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     made |= {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
     # A fused core has no pipeline over two: that trial is there the same as the other attention.
     fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED and n != "pipelined"] + list(RAGGED)
-    for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", _MORE_CORES)):
+    for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", MORE_CORES)):
         for name in names:
             made[f"{name}, {spelling.partition(':')[2]}"] = lambda n=name, s=spelling: _elsewhere(n, s)  # type: ignore[misc]
     return made
@@ -275,7 +289,7 @@ def _elsewhere(name: str, spelling: str) -> Subject:
     made = found(name, spelling)
     assert not isinstance(made, Support), made.reason
     sizes = (TRIALS[name].dims, *MORE.get(name, ())) if name in TRIALS else {**TEXTS, **RAGGED}[name][1]
-    sizes = (*sizes, *SHORT.get(name, ())) if spelling == "ascend:310p3" else sizes
+    sizes = (*sizes, *THERE.get(spelling, {}).get(name, ()))
     trial = Trial(kernels()[name], made[0], sizes[0])
     return Subject(
         f"{name}, {spelling.partition(':')[2]}", made[1], tuple((_inputs(trial, dims), dims) for dims in sizes)

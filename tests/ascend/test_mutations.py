@@ -28,17 +28,7 @@ ELSEWHERE = ("short rows, 310p3", "long rows, 310p3")
 #: Mutants that nothing refuses and nothing proves, with what is known of them; counted as neither in
 #: models/results/ascend-mutations.md.
 OPEN = {
-    ("pipelined", "shrink"): "weights_l1 with one slot: waits for the vector cores order its uses, which is not proved",
-    ("weights", "half"): "S_ub over half of Z_wide: nothing lies there with one group a slice, which is not proved",
-    ("transpose, 310p3", "edge"): "a barrier between two paths of which one runs, which is not known",
-    ("transpose, 310p3", "statement"): "the same barrier",
-    ("transpose, 310p3", "swap"): "statements of these two paths",
-    ("transpose, 310p3", "overlap"): "buffers of these two paths",
-    ("transpose, 310p3", "half"): "buffers of these two paths",
-    ("broadcast, 310p3", "half"): "R_ub over half of t: not looked into",
     ("decode, 310p3", "swap"): "two swaps around a drain that may be empty: not looked into",
-    ("residual, 310p3", "edge"): "not looked into",
-    ("residual, 310p3", "swap"): "not looked into",
 } | {
     ("attention, 310p3", kind): "not looked into"
     for kind in ("edge", "statement", "swap", "shrink", "overlap", "half", "shift")

@@ -23,7 +23,7 @@ from tilewright.backends.ascend.placed.form import (
 from tilewright.backends.ascend.placing.frame import with_slots
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.memory import Refused
-from tilewright.backends.ascend.synchronization.conflict import may_meet, slot_distances
+from tilewright.backends.ascend.synchronization.conflict import bytes_meet, may_meet, slot_distances
 from tilewright.backends.ascend.synchronization.dependence import dependences
 from tilewright.backends.ascend.synchronization.facts import facts_of, trips_of
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
@@ -197,6 +197,64 @@ def test_lanes_that_never_meet_need_no_order() -> None:
     shifted = View("b", symbol("M"), ((constant(8), constant(1)),))
     assert not may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, fixed)
     assert may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, frozenset())
+
+
+def test_paths_of_which_one_runs_need_no_order() -> None:
+    """Rows that are no whole blocks leave in one way, all others in another: the two never both have a lane."""
+    facts, blocks = facts_of(program((), local("a", 0))), Q // 16
+    taken = minimum(1, blocks)
+
+    def rows(count: Expr) -> View:
+        return View("Y", ZERO, ((count, constant(LANES)), (constant(LANES), constant(1))))
+
+    here = frozenset({"P", "Q"})
+    cases = (
+        (blocks, Q * (1 - taken), here, False),
+        (blocks * P, (Q - Q * taken + 15) // 16, here, False),
+        (taken, 1 - taken, here, False),
+        (taken, 1 - taken, frozenset(), True),  # Q may be two numbers
+        (minimum(1, Q // 8), 1 - taken, here, True),  # both run for 8 rows
+        (taken, 2 - taken, here, True),
+        (minimum(1, Q - 16), 1 - minimum(1, Q - 16), here, True),  # -16 rows are not one of the two values
+    )
+    for x, y, shared, meet in cases:
+        assert may_meet(rows(x), rows(y), TENSORS[1], facts, shared) == meet, (str(x), str(y))
+        assert may_meet(rows(y), rows(x), TENSORS[1], facts, shared) == meet, (str(y), str(x))
+    near, other = (replace(store("a"), dst=rows(c)) for c in (blocks, Q - Q * taken))
+    assert not synchronize(program((near, other), local("a", 0))).edges
+    assert pairs(synchronize(program((near, replace(near, dst=rows(Q))), local("a", 0))), "barrier")
+
+
+def test_lanes_of_two_buffers_with_slots_meet_in_any_slot() -> None:
+    facts = facts_of(program((), local("a", 0)))
+    wide = replace(local("a", 0), shape=(constant(4 * LANES),))
+    over = replace(local("b", 0, 2, "q"), address=64, shape=(constant(8),))
+    shown = View("b", ZERO, ((constant(8), constant(1)),), symbol("_n_q"))
+    for lanes_of_a, address, meet in ((16, 64, False), (17, 64, True), (24, 64, True), (16, 32, True), (32, 96, True)):
+        x = View("a", ZERO, ((constant(lanes_of_a), constant(1)),))
+        assert bytes_meet(x, shown, (wide, replace(over, address=address)), facts, frozenset()) == meet
+    second = View("a", constant(24), ((constant(8), constant(1)),))
+    assert bytes_meet(second, shown, (wide, over), facts, frozenset()), "slot 1 lies there"
+    assert not bytes_meet(second, shown, (wide, replace(over, slots=1)), facts, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("trips", "pitch", "ordered"),
+    [(2, LANES, True), (4, LANES, True), (1, LANES, False), (2, 8, False), (Q, 16, False)],
+)
+def test_turns_of_a_short_loop_meet_in_the_next_run_of_it(trips: int | Expr, pitch: int, ordered: bool) -> None:
+    """``a`` is taken in parts, each by a turn of the inner loop. A flag of distance two around that loop, there for
+    another buffer, orders them where a part comes again two turns later and not sooner."""
+    part = View("a", symbol("q") * pitch, ((constant(LANES), constant(1)),))
+    use = replace(add("c", "b", "b"), srcs=(part, lanes("b")))
+    body = loop("p", P, loop("q", trips, load("b"), replace(load("a"), dst=part), use))
+    wide = replace(local("a", 0), shape=(constant(64 * LANES),))
+    done = synchronize(program((body,), wide, local("b", 64, 2, "q"), local("c", 68)))
+    assert unproved(done) is None
+    back = {(loop, d) for s, t, loop, d in pairs(done) if (s, t) == ("V", "MTE2")}
+    assert (back == {("q", 2)}) == ordered and (1 in {d for _, d in back}) != ordered
+    for edge in done.edges:
+        assert unproved(without_edge(done, edge.number)) is not None
 
 
 def test_trip_counts_of_loops() -> None:

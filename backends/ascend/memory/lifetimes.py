@@ -140,7 +140,8 @@ class _Walk:
         behind = after
         while True:
             before = self.body(item.body, behind)
-            again = _bounded(after | _widened(before, varying))
+            # Together with what was open already: what is followed only grows, so this ends.
+            again = _bounded(behind | _widened(before, varying))
             if again == behind:
                 break
             behind = again

@@ -9,7 +9,7 @@ from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import convolve
 from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import PANES, Frame, inside
-from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index
+from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index, sides_of
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
 from tilewright.backends.ascend.placing.windows import Windows, windows_of
@@ -112,8 +112,9 @@ class CubePart(OperandPart):
 
     def _roles(self, node: Compute) -> tuple[str, str, str]:
         """Row, column and reduced axis; every other axis has one lane here."""
-        c, product = self.context, as_product(node)
-        assert product is not None
+        c, found = self.context, as_product(node)
+        assert found is not None
+        product = sides_of(c.scheduled.kernel, found)
         wide = [c.wide(axes) for axes in (product.m, product.n, product.k)]
         if c.wide(product.batch) or any(len(axes) > 1 for axes in wide):
             names = ", ".join((*c.wide(product.batch), *(a for axes in wide for a in axes)))
@@ -313,7 +314,7 @@ class CubePart(OperandPart):
         """The finished sum in the unified buffer of a fused core, by rows: its buffer, axes and loop.
 
         It comes out of L0C in whole fractals; two instructions put their rows in order, one for the whole fractals of
-        a row and one for its end.
+        a row and one for its end. Where tiles have its rows last, one instruction turns the fractals instead.
         """
         c, total = self.context, self.sums[tile]
         row, column = total.axes
@@ -329,6 +330,9 @@ class CubePart(OperandPart):
             fine = (constant(FRACTAL), constant(1))
             dst = View(raw, ZERO, ((across, constant(plane)), (down, constant(FRACTAL)), fine))
             c.tree.emit(frame, "drain", "cube", "V", dst, whole)
+            if self.vector.turns(total.axes):
+                frame.loaded["drained", tile] = self._turned(frame, raw, (lanes[row], pitch), rows, columns)
+                return self.drained(tile)
             name = c.tree.add(f"{tile}_ub", "ub", dtype, (lanes[row], pitch), "cube")
             full, rest = columns // FRACTAL, columns % FRACTAL
             for at, ends in ((ZERO, ((full, FRACTAL, plane), (constant(FRACTAL), 1, 1))), (full, ((rest, 1, 1),))):
@@ -339,7 +343,25 @@ class CubePart(OperandPart):
                 views = View(name, at * FRACTAL, to), View(raw, at * plane, out)
                 c.tree.emit(frame, "copy", "vector", "V", *views)
             frame.loaded["drained", tile] = name
-        return str(frame.loaded["drained", tile]), total.axes, frame
+        axes = (column, row) if self.vector.turns(total.axes) else total.axes
+        return str(frame.loaded["drained", tile]), axes, frame
+
+    def _turned(self, frame: Frame, raw: str, shape: tuple[int, int], rows: Expr, columns: Expr) -> str:
+        """``rows`` and ``columns`` of the fractals in ``raw``, which has room for ``shape``: each column as a row. The
+        lanes beside them that fill up the last fractal are nobody's."""
+        c, fine, (high, wide) = self.context, constant(FRACTAL), shape
+        name = c.tree.add(f"{raw}_turned", "ub", c.tree.buffers[raw].dtype, (wide, high), "cube")
+        plane, full, rest = constant(FRACTAL * high), columns // FRACTAL, columns % FRACTAL
+        some = rows * minimum(1, rest)
+        if full != 0:
+            dst = View(name, ZERO, ((full, plane), (fine, constant(high)), (rows, ONE)))
+            source = View(raw, ZERO, ((full, plane), (rows, fine), (fine, ONE)))
+            c.tree.emit(frame, "transpose", "vector", "V", dst, source)
+        if rest != 0:
+            dst = View(name, full * plane, ((rest, constant(high)), (some, ONE)))
+            source = View(raw, full * plane, ((some, fine), (rest, ONE)))
+            c.tree.emit(frame, "transpose", "vector", "V", dst, source)
+        return name
 
     def write(self, node: Write) -> bool:
         """Write a sum straight from L0C; False when it needs more than its exit or is not stored by rows."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tilewright.backends.ascend.placing.dequantized import Dequantized, dequantized
+from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
-from tilewright.kernel.analysis import as_product, offset_of, used_symbols
+from tilewright.kernel.analysis import Product, as_product, offset_of, used_symbols
 from tilewright.kernel.expr import Cast, Load, Ref, Value
 from tilewright.kernel.schedule import Compute
-from tilewright.kernel.tile import Kernel
+from tilewright.kernel.tile import Kernel, Scan, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,19 @@ def factors_of(a: Value, b: Value) -> tuple[Factor, Factor]:
 def _alike(factor: Factor, other: DType) -> Factor:
     plain = factor.weights is not None and factor.weights.scale is None
     return replace(factor, dtype=other) if plain and other in (DType.F16, DType.BF16) else factor
+
+
+def sides_of(kernel: Kernel, product: Product) -> Product:
+    """``product`` with its operands in the order of the cube unit: the columns are what results are neighbours in
+    memory along, so that sums leave by rows."""
+    stores = [s for s in kernel.body if isinstance(s, Store)]
+    if any(isinstance(s, Scan) for s in kernel.body) or any(not isinstance(i, Expr) for i in stores[0].index):
+        return product
+    flat = offset_of(kernel.param(stores[0].tensor), tuple(i for i in stores[0].index if isinstance(i, Expr)))
+    near = {a for a in (*product.m, *product.n) if run_length((flat,), a) == 0 and slope(flat, a) == 1}
+    if not near & set(product.m) or near & set(product.n):
+        return product
+    return replace(product, a=product.b, b=product.a, m=product.n, n=product.m)
 
 
 def _widens(value: Cast) -> bool:

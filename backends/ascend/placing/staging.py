@@ -73,7 +73,8 @@ class OperandPart:
             squares = right and outer == rows and load.dtype.bits == 32 and load.fill is None and not source.run
             # Loads take whole fractals of both memories: 16 columns, also of 32-bit elements.
             wide = round_up(c.lanes(inner), FRACTAL) if load.dtype.bits == 32 else c.lanes(inner)
-            name, once = self._operand(load, (c.lanes(outer), wide), frame, needed, "zZ" if squares else "")
+            high = round_up(c.lanes(outer), FRACTAL) if c.fused and self._misses(source) else c.lanes(outer)
+            name, once = self._operand(load, (high, wide), frame, needed, "zZ" if squares else "")
             frame.loaded[key] = name
             self._fetch(frame, name, source, once)
         name = str(frame.loaded[key])
@@ -159,8 +160,9 @@ class OperandPart:
     def _fill(self, frame: Frame, name: str, source: _Source) -> None:
         c = self.context
         fill = source.load.fill
-        count = (c.count(source.outer), c.count(source.inner))
-        dst = Block(name, ZERO, ZERO, *count)
+        # A fused core fills whole fractals one behind the other.
+        rows, columns = c.tree.buffers[name].shape if c.fused else (c.count(source.outer), c.count(source.inner))
+        dst = Block(name, ZERO, ZERO, rows, columns)
         if fill != 0 and not isinstance(fill, int):
             raise UnsupportedError(
                 "ascend-fill",

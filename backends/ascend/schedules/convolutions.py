@@ -14,9 +14,8 @@ from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round
 from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
 from tilewright.backends.ascend.placing.windows import DEPTHS, PIXELS, Windows, windows_of
 from tilewright.backends.ascend.schedules.pace import RATE
-from tilewright.backends.ascend.schedules.products import roles_of, row_packs, used_once
+from tilewright.backends.ascend.schedules.products import row_packs, used_once
 from tilewright.ir.ranges import bounds
-from tilewright.kernel.analysis import as_product
 from tilewright.kernel.schedule import INLINE, Loop, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
@@ -55,13 +54,10 @@ class _Tiling:
 
 def convolution_schedules(kernel: Kernel, define: Define, target: Target) -> Iterator[Schedule]:
     """Tiles of output pixels by rising estimate of their time; none where the cube core has no such windows."""
-    w, product = windows_of(kernel, define), as_product(define)
-    if w is None or product is None:
+    w = windows_of(kernel, define)
+    if w is None:
         return
-    roles = roles_of(kernel, define, product)
-    if roles is None or roles.rows != w.rows or roles.columns != w.columns:
-        return
-    packs = (w.pack(w.weights.tensor, kernel), *row_packs(kernel, roles))
+    packs = (w.pack(w.weights.tensor, kernel), *row_packs(kernel, w.columns))
     spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     store = next(s for s in kernel.body if isinstance(s, Store))
     ordered = sorted(_tilings(kernel, w, target), key=lambda f: f[0])

@@ -14,7 +14,7 @@ from itertools import product as combinations
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
 from tilewright.backends.ascend.placing.frame import PANES, RING
-from tilewright.backends.ascend.placing.operand import factor_of, factors_of
+from tilewright.backends.ascend.placing.operand import Factor, factor_of, factors_of, sides_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.schedules.pace import RATE, Problem, Tiling, pace
 from tilewright.backends.ascend.schedules.weights import Sizes, in_words, widened_blocks, widened_packs
@@ -76,7 +76,7 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
     if roles is None:
         return
     size = max(1, factor_of(roles.left).dtype.bits // 8)
-    packs = (*weight_packs(kernel, roles), *row_packs(kernel, roles))
+    packs = (*weight_packs(kernel, roles), *row_packs(kernel, roles.columns))
     if (weights := factor_of(roles.right).weights) is not None:
         yield from _widened(kernel, roles, weights, packs, target)
         return
@@ -152,12 +152,11 @@ def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
     indices = tuple(i for i in store.index if isinstance(i, Expr))
     if len(indices) < len(store.index):
         return None
-    flat = offset_of(kernel.param(store.tensor), indices)
+    product = sides_of(kernel, product)
     left, right, m, n = product.a, product.b, product.m, product.n
-    contiguous = {a for a in (*m, *n) if run_length((flat,), a) == 0 and slope(flat, a) == 1}
-    if contiguous & set(m) and not contiguous & set(n):
-        left, right, m, n = right, left, n, m
-    rows, columns = m[-1], next((a for a in n if a in contiguous), n[-1])
+    flat = offset_of(kernel.param(store.tensor), indices)
+    rows = m[-1]
+    columns = next((a for a in n if run_length((flat,), a) == 0 and slope(flat, a) == 1), n[-1])
     depth = _depth_axis(kernel, product.k, left, right)
     every = (*product.batch, *m, *n, *product.k)
     ones = tuple(a for a in every if a not in (rows, columns, depth))
@@ -181,23 +180,29 @@ def _depth_axis(kernel: Kernel, axes: tuple[str, ...], left: Value, right: Value
 
 
 def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
-    """The right operand in fractals, where it is a constant: columns last for 16-bit types, which are turned on the way
-    to L0, else depth last."""
+    """The operands that are constants in fractals: of the right one columns last for 16-bit types, which are turned on
+    the way to L0, else depth last, as in the left one."""
     factor = factor_of(roles.right)
     if factor.weights is not None:
         yield from widened_packs(kernel, factor.weights, roles.depth, roles.columns)
         return
+    half = factor.dtype.bits == 16
+    yield from _matrix_pack(kernel, factor, *((roles.columns, roles.depth) if half else (roles.depth, roles.columns)))
+    yield from _matrix_pack(kernel, factor_of(roles.left), roles.depth, roles.rows)
+
+
+def _matrix_pack(kernel: Kernel, factor: Factor, fine: str, coarse: str) -> Iterator[Pack]:
+    """A constant in fractals whose rows go along ``fine``, one below the other along ``coarse``."""
     load = factor.value
-    if not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
+    if factor.weights is not None or not isinstance(load, Load) or load.fill is not None or factor.dtype.bits < 8:
         return
     param = kernel.param(load.tensor)
     if param.role != "const" or not all(s.is_constant for s in param.shape) or _readers(kernel, load.tensor) > 1:
         return
-    place = {axis: n for n, i in enumerate(load.index) for axis in (roles.columns, roles.depth) if i == symbol(axis)}
+    place = {axis: n for n, i in enumerate(load.index) for axis in (fine, coarse) if i == symbol(axis)}
     if len(place) < 2:
         return
     lanes = BLOCK_BYTES * 8 // factor.dtype.bits
-    fine, coarse = (roles.columns, roles.depth) if factor.dtype.bits == 16 else (roles.depth, roles.columns)
     d = [symbol(f"d{n}") for n in range(len(param.shape))]
     others = [n for n in range(len(param.shape)) if n not in place.values()]
     across, along = place[fine], place[coarse]
@@ -211,13 +216,13 @@ def weight_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
     yield Pack(param.name, index, shape)
 
 
-def row_packs(kernel: Kernel, roles: Roles) -> Iterator[Pack]:
+def row_packs(kernel: Kernel, columns: str) -> Iterator[Pack]:
     """Rows along the columns, as biases are, filled up to whole fractals."""
     for p in kernel.params:
-        plain = p.role == "const" and len(p.shape) == 1 and p.shape[0] == kernel.extent(roles.columns)
+        plain = p.role == "const" and len(p.shape) == 1 and p.shape[0] == kernel.extent(columns)
         if not plain or not p.shape[0].is_constant or p.shape[0].value % FRACTAL == 0 or p.dtype.bits < 16:
             continue
-        if all(load.index == (symbol(roles.columns),) for load in _loads(kernel) if load.tensor == p.name):
+        if all(load.index == (symbol(columns),) for load in _loads(kernel) if load.tensor == p.name):
             yield Pack(p.name, (symbol("d0"),), (constant(round_up(p.shape[0].value, FRACTAL)),))
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from tilewright.backends.ascend.placed.form import Access, Block, Buffer, View
 from tilewright.backends.ascend.placed.layout import fractal_columns
+from tilewright.backends.ascend.synchronization.exclusive import exclusive
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.ir.ranges import POSITIVE_INFINITY, divisor
 from tilewright.ir.symbolic import Expr, constant, symbol
@@ -43,6 +44,8 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
 
     ``shared`` symbols have one value in both; all others may differ.
     """
+    if exclusive(x, y, facts, shared):
+        return False
     if isinstance(x, View) and isinstance(y, View):
         return _views_meet(x, y, facts, shared)
     if isinstance(x, Block) and isinstance(y, Block):
@@ -52,19 +55,21 @@ def may_meet(x: Access, y: Access, buffer: Buffer, facts: Facts, shared: frozens
 
 def bytes_meet(x: Access, y: Access, buffers: tuple[Buffer, Buffer], facts: Facts, shared: frozenset[str]) -> bool:
     """Whether accesses to two buffers that share bytes may touch one byte; ``shared`` as of :func:`may_meet`."""
-    a, b = buffers
-    if not isinstance(x, View) or not isinstance(y, View) or a.slots > 1 or b.slots > 1:
+    if exclusive(x, y, facts, shared):
+        return False
+    if not isinstance(x, View) or not isinstance(y, View):
         return True
-    unit = min(a.element_bytes, b.element_bytes)
-    return _views_meet(_in_units(x, a, unit), _in_units(y, b, unit), facts, shared)
+    unit = min(b.element_bytes for b in buffers)
+    return _views_meet(_in_units(x, buffers[0], unit), _in_units(y, buffers[1], unit), facts, shared)
 
 
 def _in_units(v: View, buffer: Buffer, unit: int) -> View:
-    """``v`` in units of ``unit`` bytes from the beginning of the memory."""
+    """``v`` in units of ``unit`` bytes from the beginning of the memory, in every slot that it may take."""
     size = buffer.element_bytes // unit
+    slots = ((constant(buffer.slots), constant(buffer.slot_bytes // unit)),) if buffer.slots > 1 else ()
     dims = tuple((count, stride * size) for count, stride in v.dims)
     inner = ((constant(size), constant(1)),) if size > 1 else ()
-    return View(v.buffer, v.offset * size + buffer.address // unit, (*dims, *inner))
+    return View(v.buffer, v.offset * size + buffer.address // unit, (*slots, *dims, *inner))
 
 
 def apart_in_turn(

@@ -31,7 +31,10 @@ from tilewright.backends.ascend.synchronization.conflict import (
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.touched import Touched, touched
 from tilewright.ir.ranges import Range, bounds
-from tilewright.ir.symbolic import constant, symbol
+from tilewright.ir.symbolic import ceildiv, constant, symbol
+
+#: Turns of loops with more trips are not told apart: walks keep count of them.
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class _Finder:
         steps = {name: loop.step for name, loop in self.around.items()}
         #: Loops with a constant positive step.
         self.steps = {name: n.value for name, n in steps.items() if n.is_constant and n.value > 0}
+        self.trips = dict(_trips(placed.body))
         self.outermost = {node.var for node in placed.body if isinstance(node, Loop)}
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
@@ -230,6 +234,8 @@ class _Finder:
             counts = (Count(loops[depth - 1], turn or bx.slots, bx.slots),)
         elif bx.rotates in loops[:depth]:
             counts = (*counts, Count(str(bx.rotates), turn, bx.slots))
+        if bx is by:
+            counts += self._same_turns(x, y, loops[depth:])
         return _Meeting(near, counts, slots, depth, inner if near else ())
 
     def _carried(self, x: Access, y: Access, loops: tuple[str, ...]) -> int:
@@ -258,6 +264,15 @@ class _Finder:
         if len(apart) != 1:
             return None if apart else -1
         return (turns[0].value - turns[1].value - apart.pop()) % bx.slots
+
+    def _same_turns(self, x: Access, y: Access, inner: tuple[str, ...]) -> tuple[Count, ...]:
+        """Loops in the body, of trips that are known, in whose same turns alone ``x`` and ``y`` meet."""
+        buffer, found = self.buffers[x.buffer], list[Count]()
+        for var in inner:
+            trips = self.trips.get(var, 0)
+            if 1 < trips <= _FEW and apart_in_turn(x, y, buffer, (var, self.steps[var]), self.facts, self.fixed):
+                found.append(Count(var, 0, trips))
+        return tuple(found)
 
     def _inner_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
         """How many turns of the rotating loop, which is inside of ``loops``, end between two accesses to one slot."""
@@ -311,6 +326,17 @@ def _loops(body: tuple[Node, ...]) -> Iterator[Loop]:
         if isinstance(node, Loop):
             yield node
             yield from _loops(node.body)
+
+
+def _trips(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:
+    """Loops that run the same number of times whenever they are reached."""
+    for node in body:
+        if isinstance(node, Loop):
+            if node.step.is_constant and node.step.value > 0:
+                trips = ceildiv(node.hi - node.lo, node.step)
+                if trips.is_constant:
+                    yield node.var, trips.value
+            yield from _trips(node.body)
 
 
 def _of_core(access: Access, sub: int) -> Access:

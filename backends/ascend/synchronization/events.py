@@ -51,7 +51,7 @@ def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict
             why = "keeps the sets of an event behind its waits"
             result[n] = replace(c, slots=c.distance + 1)
             result[max(result) + 1] = Candidate(
-                c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1 + (c.before < c.after), why, pinned=True
+                c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1 + (c.before <= c.after), why, pinned=True
             )
     return result
 
