@@ -45,6 +45,31 @@ def rms_norm(X: f16[M, 64], G: const[f32[64]], Y: out[f16[M, 64]]):
     Y[m, n] = f16(f32(X[m, n]) / sqrt(square[m] * f32(0.015625) + f32(0.00001)) * G[n])
 """
 
+#: One query a head over a cache: an inner loop whose transfers come a turn ahead.
+CACHE = """
+@kernel
+def cache(Q: f16[M, 32], K: f16[M, T, 32], V: f16[M, T, 32], O: out[f16[M, 32]]):
+    where(1 <= M <= 64, 1 <= T <= 64)
+    m: M
+    n: 32
+    t: T
+    k: 32
+    for t in scan(top=f32(-inf)[m], total=f32(0.0)[m], acc=f32(0.0)[m, n]):
+        raw[m, t] = sum(k, f32(Q[m, k]) * f32(K[m, t, k]))
+        s[m, t] = raw[m, t] * f32(0.25)
+        new[m] = max(t, s[m, t])
+        next[m] = max(top[m], new[m])
+        base[m] = select(next[m] == f32(-inf), f32(0.0), next[m])
+        p[m, t] = exp(s[m, t] - base[m])
+        shrink[m] = exp(top[m] - base[m])
+        part[m] = sum(t, p[m, t])
+        pv[m, n] = sum(t, f32(f16(p[m, t])) * f32(V[m, t, n]))
+        sums[m] = total[m] * shrink[m] + part[m]
+        more[m, n] = acc[m, n] * shrink[m] + pv[m, n]
+        yield_(top=next, total=sums, acc=more)
+    O[m, n] = f16(acc[m, n] / total[m])
+"""
+
 BROADCAST = """
 @kernel
 def broadcast(X: f16[B, M, 48], R: f16[M, 48], S: f32[48], Y: out[f16[B, M, 48]]):
@@ -186,6 +211,7 @@ RAGGED: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
 #: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
 #: first schedule that is placed is taken.
 TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "cache": (CACHE, ({"M": 7, "T": 40}, {"M": 3, "T": 7})),
     "layer norm": (LAYER_NORM, ({"M": 1170},)),
     "rms norm": (RMS_NORM, ({"M": 1750},)),
     "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
@@ -208,7 +234,10 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
     ),
 }
 #: Blocks of those that would be slow with the blocks that a build takes.
-SCHEDULES: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
+SCHEDULES: Mapping[str, Schedule] = {
+    "elements": Schedule((Loop("m", 2, "block"),)),
+    "cache": Schedule((Loop("m", 1, "block"),), (Loop("t", 16, "pipeline"),)),
+}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {
     "softmax": ({"M": 75, "N": 1024},),
@@ -222,6 +251,7 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
 #: core more blocks than there are slots. Rows of less than 32 bytes leave in another way on 310P.
 THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
     "ascend:310p3": {
+        "cache": ({"M": 60, "T": 9},),
         "transpose": ({"M": 7, "N": 330}, {"M": 15, "N": 100}, {"M": 300, "N": 40}),
         "reduction": ({"M": 75, "N": 512},),
         "broadcast": ({"B": 2, "M": 300},),

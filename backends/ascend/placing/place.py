@@ -55,13 +55,18 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     memory is too small for the schedule's tiles.
     """
     single: frozenset[str] = frozenset()
+    inner = True
     while True:
-        placed = place_unsynchronized(scheduled, target, single)
+        placed = place_unsynchronized(scheduled, target, single, inner)
         try:
             return synchronize(placed)
         except Refused as refused:
             if refused.kind != "event ids":
                 raise
+            # What inner loops bring in a turn ahead takes more events than what comes in its own turn.
+            if inner and placed != place_unsynchronized(scheduled, target, single, inner=False):
+                inner = False
+                continue
             single |= {_least(placed, str(refused), refused)}
 
 
@@ -75,15 +80,18 @@ def _least(placed: Placed, message: str, refused: Refused) -> str:
     return min(double, key=lambda b: b.slot_bytes).name
 
 
-def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
-    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+def place_unsynchronized(
+    scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset(), inner: bool = True
+) -> Placed:
+    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot;
+    ``inner``: whether inner loops too bring in rows a turn ahead."""
     if scheduled.schedule.option(PIPELINED, 0):
         from tilewright.backends.ascend.placing.pipelined import place_pipelined
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
     slotted = replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
-    return prepared_ahead(brought_ahead(slotted))
+    return prepared_ahead(brought_ahead(slotted, inner))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:

@@ -160,6 +160,8 @@ class Costs:
             repeats = groups * -(-rows // _ROWS)
             calls = groups * (-(-rows // (_ROWS * _REPEATS)) + (rows > _ROWS and rows % _ROWS > 0))
             return Cost(repeats * (narrow if size <= 2 else wide), self.cycles["vector_latency"] + own, calls)
+        if node.op == "brcb":  # a repeat writes a block for each of eight rows (Ascend C reference, Brcb)
+            counts[-2:] = [-(-counts[-2] // _ROWS), _REPEAT // size]
         while len(counts) > 1 and all(_dense(t, len(counts)) for t in others):
             counts = [*counts[:-2], counts[-2] * counts[-1]]
         along = -(-counts[-1] * size // _REPEAT)

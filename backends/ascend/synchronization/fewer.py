@@ -81,7 +81,10 @@ def _one_slot(order: Order, edges: Edges, here: list[int], limit: int) -> Iterat
     for n in here:
         c = edges[n]
         if c.distance and c.slots > 1:
-            yield {**edges, n: replace(c, distance=1 if c.after >= c.before else 0, slots=1)}
+            one = replace(c, distance=1 if c.after >= c.before else 0, slots=1)
+            # What is brought in a turn ahead is set once more before the wait.
+            if not one.distance or all(order.proof(q) is not None for q in takeovers(n, one, 1)):
+                yield {**edges, n: one}
         elif c.slots > 1:
             why = "keeps the sets of one event behind its waits"
             back = Candidate(c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1, why, pinned=True)
