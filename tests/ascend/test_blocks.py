@@ -80,6 +80,53 @@ RIGHT: dict[str, tuple[str, Sizes]] = {
     Y[m, n] = max(X[m, n], i8(3))""",
         [{"M": 1}, {"M": 77}],
     ),
+    "short rows of bytes": (
+        """def k(X: i8[M, 24], Y: out[i8[M, 24]]):
+    where(1 <= M <= 200)
+    m: M
+    n: 24
+    Y[m, n] = max(X[m, n], i8(3))""",
+        [{"M": m} for m in (1, 3, 33, 200)],
+    ),
+    "truth values of any number": (
+        """def k(X: f16[M], Z: f16[N], Y: out[bool[M, N]]):
+    where(1 <= M <= 128, 1 <= N <= 128)
+    m: M
+    n: N
+    Y[m, n] = X[m] < Z[n]""",
+        [{"M": m, "N": n} for m, n in ((1, 1), (128, 7), (33, 64), (128, 127), (70, 40))],
+    ),
+    "a cut of truth values": (
+        """def k(X: bool[N, 128], Y: out[bool[N, N]]):
+    where(1 <= N <= 128)
+    m: N
+    n: N
+    Y[m, n] = X[m, n]""",
+        [{"N": 1}, {"N": 19}, {"N": 128}],
+    ),
+    "halves of a rotation": (
+        """def k(X: f16[B, S, 3, 16], C: f16[B, S, 8], Z: f16[B, S, 8], Y: out[f16[B, 3, S, 16]]):
+    where(1 <= B <= 32, 1 <= S <= 128)
+    a: B
+    b: 3
+    m: S
+    n: 8
+    Y[a, b, m, n] = X[a, m, b, n] * C[a, m, n] - X[a, m, b, n + 8] * Z[a, m, n]
+    Y[a, b, m, n + 8] = X[a, m, b, n + 8] * C[a, m, n] + X[a, m, b, n] * Z[a, m, n]""",
+        [{"B": 1, "S": 1}, {"B": 3, "S": 37}],
+    ),
+    "parts of a row": (
+        """def k(X: f16[M, 5], Z: f16[M, 7], W: f32[M, 4], Y: out[f16[M, 16]]):
+    where(1 <= M <= 200)
+    m: M
+    n: 5
+    k: 7
+    j: 4
+    Y[m, n] = X[m, n]
+    Y[m, j + 12] = f16(W[m, j] * f32(2.0))
+    Y[m, k + 5] = Z[m, k]""",
+        [{"M": 1}, {"M": 33}, {"M": 200}],
+    ),
     "turned": (
         """def k(X: f16[M, N], Y: out[f16[N, M]]):
     where(1 <= M <= 200, 1 <= N <= 200)
@@ -158,12 +205,13 @@ def test_ways_out() -> None:
 
 
 def test_pieces_that_may_be_too_short_are_refused() -> None:
-    text = """def k(X: f16[M, 8], Z: f16[M, 8], Y: out[f16[M, 16]]):
+    text = """def k(X: f16[M, 8], Z: f16[M, 4], Y: out[f16[M, 12]]):
     where(1 <= M <= 200)
     m: M
     n: 8
+    k: 4
     Y[m, n] = X[m, n]
-    Y[m, n + 8] = Z[m, n]"""
+    Y[m, k + 8] = Z[m, k]"""
     with pytest.raises(ScheduleError, match="less than 32 bytes, which is the least"):
         made(text, None, TARGET)
 

@@ -374,6 +374,9 @@ def gather(program: Program, node: Instruction) -> None:
     """Elements at byte offsets from the beginning of the source's slot."""
     tensors, _ = views(program, node)
     dst, src, index = tensors
+    if program.buffer(dst.buffer).element_bytes == 8:
+        _gather_words(program, dst, src, index)
+        return
     lanes = lanes_of(program, [dst, index])
     if any(s[-1] != 1 for s in lanes.strides):
         raise program.refuse("a gather whose lanes are no runs")
@@ -386,6 +389,20 @@ def gather(program: Program, node: Instruction) -> None:
         count = program.code.value(lanes.counts[-1], program.columns_of(dst.buffer))
         to, by = (program.at(v, v.offset, m) for v, m in zip(lanes.views, more, strict=True))
         program.code.line(f"Gather({to}, {base}, {by}{words}, 0, {count});")
+
+
+def _gather_words(program: Program, dst: View, src: View, index: View) -> None:
+    """The same for integers of 64 bits, word by word."""
+    words = View(dst.buffer, dst.offset, (*((n, s * 2) for n, s in dst.dims[:-1]), index.dims[-1]))
+    lanes = lanes_of(program, [words, index])
+    if any(s[-1] != 1 for s in lanes.strides):
+        raise program.refuse("a gather whose lanes are no runs")
+    base, to = (f"{program.at(v, o)}.ReinterpretCast<int32_t>()" for v, o in ((src, src.offset * 0), (dst, dst.offset)))
+    with outer_loops(program, lanes, 1) as more:
+        count = program.code.value(lanes.counts[-1], program.columns_of(dst.buffer))
+        by = program.at(index, index.offset, more[1])
+        there = f"{to}[{more[0]}]" if more[0] else to
+        program.code.line(f"Gather({there}, {base}, {by}.ReinterpretCast<uint32_t>(), 0, {count});")
 
 
 def transpose(program: Program, node: Instruction) -> None:

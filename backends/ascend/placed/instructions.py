@@ -18,7 +18,8 @@ Operands:
 - A number among the operands is the last one. It is first rounded to the type of the instruction, to nearest even.
 - A truth value (bool) is a byte of 0 or 1: a tensor of them is u8 to every instruction.
 - All operands have one element type, apart from masks (u8), ``cast``, ``gather`` (whose offsets are i32,
-  and whose source may have another type than its destination: bytes are taken) and the cube unit.
+  and whose source may have another type than its destination: bytes are taken), ``copy`` on a fused core (whose types
+  have one size) and the cube unit.
 - Where a block of a matrix meets a view of three dimensions ``(columns / c, rows, c)``, element (r, q) is ``[q // c,
   r, q % c]``; of two dimensions, ``[r, q]``.
 - ``copy_in`` and ``nd2nz`` leave the rest of the last 32 bytes of each row undefined. A transfer between views goes
@@ -95,7 +96,8 @@ Arithmetic:
   channels; c0 = channels then, there is one plane, and columns end at kh·kw·c0 (Ascend C reference, Load3D:
   channelSize, padValue).
 - ``gather``: dst[i] is the element at byte offsets[i], a multiple of its size and not negative, from the beginning of
-  the source's slot; the source's view covers every byte that may be taken. ``transpose`` swaps the last two
+  the source's slot; the source's view covers every byte that may be taken. A destination of 64-bit integers takes two
+  offsets a lane, of its lower and of its upper 32 bits. ``transpose`` swaps the last two
   dimensions: 16 × 16 pieces of 16-bit elements; of 32-bit ones 16 × 8 pieces of the source. Its views name the
   elements; both buffers have room for whole pieces, what lies between is moved unseen.
 """
@@ -206,7 +208,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "cast": _vector(1, ANY, "Cast", parameters=("round",)),
     # Two integers of 4 bits a byte (Cast of int4b_t to half, CAST_NONE).
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
-    "copy": _vector(1, _MOVED, "Adds", "Copy"),
+    # Integers of 64 bits on a fused core only, whose copies are of bits.
+    "copy": _vector(1, _MOVED | {"i64"}, "Adds", "Copy"),
     # A scalar operand into every lane.
     "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
@@ -229,7 +232,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "block_min": _vector(1, FLOATS, "BlockReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
     # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
-    "gather": _vector(2, frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"]), "Gather"),
+    "gather": _vector(2, _MOVED | {"i64"}, "Gather"),
     # A matrix of 16-bit or 32-bit elements turned, in whole 16 × 16 (16 × 8) pieces.
     "transpose": _vector(1, frozenset(["f16", "bf16", "i16", "u16", "f32", "i32"]), "TransDataTo5HD"),
 }

@@ -19,6 +19,7 @@ from tilewright.backends.ascend.placing.numbers import EXACT, range_of, within
 from tilewright.backends.ascend.placing.rounding import rounded_by_sums
 from tilewright.backends.ascend.placing.special import SPECIAL, power
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.backends.ascend.placing.words import from_long, to_word, words_of
 from tilewright.ir.ranges import bounds
 from tilewright.ir.symbolic import Expr
 from tilewright.ir.types import DType
@@ -128,9 +129,9 @@ class Arithmetic(Loads):
         piece = self.value(v)
         if isinstance(piece, Scalar) or piece.dtype == dtype:
             return piece
-        if piece.dtype == DType.F32 and dtype == DType.I32:
+        if piece.dtype == DType.F32 and dtype == DType.I32 and "split" in self.context.target.features:
             return self.carry(piece, dtype, "trunc")
-        return self.carry(piece, dtype)
+        return self.carry(piece, dtype)  # a whole number is what any rounding leaves
 
     def carrier(self, v: Value) -> DType:
         """The type in which ``v`` is computed. Raises :class:`UnsupportedError` where there is none."""
@@ -229,6 +230,15 @@ class Arithmetic(Loads):
         turns = self._strip(self.apply("add", self.lend(x), Scalar(-low)))
         turns = self.rounded(self._strip(self.apply("mul", turns, Scalar(1 / n))), "floor")
         return self.apply("add", x, self.apply("mul", turns, Scalar(-n)))
+
+    def carry(self, piece: Piece, dtype: DType, rounding: str = "") -> Piece:
+        """A fused core casts neither 64-bit integers nor f32 to i32: words and sums do it there."""
+        if isinstance(piece, Strip) and piece.dtype != dtype and "split" not in self.context.target.features:
+            if piece.dtype is DType.I64:
+                return from_long(self, piece, dtype)
+            if piece.dtype is DType.F32 and dtype is DType.I32:
+                return to_word(self, piece, rounding)
+        return Loads.carry(self, piece, dtype, rounding)
 
     def rounded(self, piece: Strip, mode: str) -> Strip:
         """A fused core has no cast that rounds f32 to whole numbers: sums do it there."""
@@ -451,13 +461,7 @@ class Arithmetic(Loads):
             return words(self, piece)
         if piece.dtype is not DType.I64:
             raise self.unsupported(f"a comparison of {v.dtype} held in {piece.dtype}")
-        if SPREAD in piece.axes:
-            raise self.unsupported("a comparison of i64 that are no neighbours")
-        axes = piece.axes
-        pitch = {a: s.value * 8 for a, s in zip(axes, self.strides(piece), strict=False)}
-        source = Strip(piece.buffer, axes, piece.dtype)
-        low, high = (self.gathered(source, axes, self.positions(axes, dict(pitch), n), DType.I32) for n in (0, 4))
-        return low, high
+        return words_of(self, piece)
 
     def _compare(self, op: str, left: Piece, right: Piece) -> Strip:
         """The mask of a comparison of two pieces of one float type; uses both up. Sets ``last_axes``."""

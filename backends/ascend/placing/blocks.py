@@ -5,9 +5,9 @@ into a block of their own and written over the end of what has left, the same by
 Ascend C guide on unaligned transfers). No byte outside the row is touched, so it does not matter where rows begin.
 
 A shorter row has no 32 bytes to borrow. Where rows follow on one another in memory they are gathered into one run
-first. The last block of a run that begins at a block is read, the lanes of the run are put over it, and it is written
-back: what lies behind the run stays as it is. Nobody else writes into that block, since every run of the tensor begins
-at a block of its own; that is required here.
+first, bytes as f16, which holds them exactly. The last block of a run that begins at a block is read, the lanes of
+the run are put over it, and it is written back: what lies behind the run stays as it is. Nobody else writes into that
+block, since every run of the tensor begins at a block of its own; that is required here.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ def leave_in_blocks(vector: VectorPart, strip: Strip, target: View, axes: tuple[
         way.out(target, vector.view(strip, axes))
         return
     low, high = bounds(lanes, way.facts)
-    if strip.dtype.bits == 64 or (strip.dtype.bits == 8 and low < way.block):
-        raise vector.unsupported(f"a store of rows of {lanes} elements of {strip.dtype}, no whole blocks of 32 bytes,")
-    if low < way.block and way.single and way.whole(target.offset):
+    alone = way.single and way.whole(target.offset) and (low < way.block or strip.dtype.bits == 64)
+    if alone or (low < way.block and strip.dtype.bits == 8):
         way.patch(_ONE, high)
         return
+    if strip.dtype.bits == 64:
+        raise vector.unsupported(f"a store of rows of {lanes} elements of {strip.dtype}, no whole blocks of 32 bytes,")
     long = minimum(1, lanes // way.block)
     if high >= way.block:
         way.borrow(_ONE if low >= way.block else long)
@@ -172,11 +173,15 @@ class _Way:
         rows = product([n for n, _ in dims[:-1]])
         if not (following or self.single) or not self.whole(self.target.offset) or self._stores() > 1:
             raise self._unaligned()
-        lanes = dims[-1][0] * some
-        if self.single:
-            self._patch_end(v.view(self.strip, self.axes).buffer, lanes)
-            return
-        self._patch_end(self._joined(rows, dims[-1][0], lanes * rows, most), lanes * rows)
+        lanes = dims[-1][0] * some * rows
+        wide = self.strip if self.size > 1 else v.carry(v.lend(self.strip), DType.F16)
+        assert isinstance(wide, Strip)
+        run = wide.buffer if self.single else self._joined(wide, rows, dims[-1][0], lanes, most)
+        if self.size > 1:
+            self._patch_end(run, lanes)
+        else:
+            self._patch_bytes(run, lanes)
+            v.recycle(wide)
 
     def _stores(self) -> int:
         """Statements of the kernel that write the tensor."""
@@ -186,6 +191,17 @@ class _Way:
     def _patch_end(self, run: str, lanes: Expr) -> None:
         """A run in one buffer: whole blocks, then the last one over what is in memory there."""
         tree = self.vector.context.tree
+        there, here, rest, at = self._end(lanes)
+        lanes_of = ((rest, _ONE),)
+        tree.emit(tree.top, "copy", "vector", "V", replace(here, dims=lanes_of), View(run, at, lanes_of))
+        whole = ((at, _ONE),)
+        self.out(View(self.target.buffer, self.target.offset, whole), View(run, ZERO, whole))
+        self.out(there, here)
+
+    def _end(self, lanes: Expr) -> tuple[View, View, Expr, Expr]:
+        """The last block of a run of ``lanes``, in memory and, read, here; how many lanes of it are the run's, and
+        where in the run it begins. It is empty where the run ends with a block."""
+        tree = self.vector.context.tree
         rest, at = lanes % self.block, lanes // self.block * self.block
         end = tree.add(f"{self.target.buffer}_end", "ub", self.strip.dtype, (self.block,), "vector")
         width = minimum(1, rest) * self.block
@@ -193,27 +209,37 @@ class _Way:
             View(b, o, ((width, _ONE),)) for b, o in ((self.target.buffer, self.target.offset + at), (end, ZERO))
         )
         tree.emit(tree.top, "copy_in", "vector", "MTE2", here, there)
-        lanes_of = ((rest, _ONE),)
-        tree.emit(tree.top, "copy", "vector", "V", replace(here, dims=lanes_of), View(run, at, lanes_of))
-        whole = ((at, _ONE),)
-        self.out(View(self.target.buffer, self.target.offset, whole), View(run, ZERO, whole))
+        return there, here, rest, at
+
+    def _patch_bytes(self, run: str, lanes: Expr) -> None:
+        """The same for bytes, which ``run`` holds as f16: the cast that makes them puts them over what is there."""
+        tree = self.vector.context.tree
+        there, here, rest, at = self._end(lanes)
+        room = tree.buffers[run].shape
+        size = room[-1].value if self.single else int(product(list(room)).value)
+        name = f"{self.target.buffer}_bytes"
+        out = tree.add(name, "ub", self.strip.dtype, (round_up(size, self.block),), "vector", frame=tree.top)
+        lanes_of, whole = ((rest, _ONE),), ((at, _ONE),)
+        tree.emit(tree.top, "cast", "vector", "V", replace(here, dims=lanes_of), View(run, at, lanes_of))
+        tree.emit(tree.top, "cast", "vector", "V", View(out, ZERO, whole), View(run, ZERO, whole))
+        self.out(View(self.target.buffer, self.target.offset, whole), View(out, ZERO, whole))
         self.out(there, here)
 
-    def _joined(self, rows: Expr, width: Expr, lanes: Expr, most: int) -> str:
+    def _joined(self, strip: Strip, rows: Expr, width: Expr, lanes: Expr, most: int) -> str:
         """The rows one behind the other in a buffer: element i of it is element i % width of row i // width."""
         v, tree = self.vector, self.vector.context.tree
-        shape = [s.value for s in tree.buffers[self.strip.buffer].shape]
+        shape = [s.value for s in tree.buffers[strip.buffer].shape]
         pitch, room = shape[-1], int(product([constant(n) for n in shape[:-1]]).value) * most
         room = round_up(room, self.block)
         shift = (room * most).bit_length()
-        least = max(1, bounds(width, self.facts)[0])
         # Elements lie rows apart by one distance: where more axes are rows, the strip has all of them without a gap.
         counts = [n for n, _ in self.target.dims[:-1]]
         even = all(n == size for n, size in zip(counts[1:], shape[1:-1], strict=True))
-        if not even or room * -(-(1 << shift) // least) >= _LARGEST:
+        if not even or (room // most) * ((1 << shift) + most) >= _LARGEST:  # rows * width * (2^s / width + 1)
             raise self._unaligned()
         number, row = (tree.add("t", "ub", DType.I32, (room,), "vector") for _ in range(2))
-        joined = tree.add(f"{self.target.buffer}_run", "ub", self.strip.dtype, (room,), "vector", frame=tree.top)
+        frame = tree.top if self.size > 1 else None  # what leaves rotates
+        joined = tree.add(f"{self.target.buffer}_run", "ub", strip.dtype, (room,), "vector", frame=frame)
         run = ((lanes, _ONE),)
         at, by, to = (View(b, ZERO, run) for b in (number, row, joined))
 
@@ -226,8 +252,8 @@ class _Way:
         emit("shift_right", by, by, by=shift)
         emit("mul", by, by, Scalar(pitch - width))
         emit("add", at, at, by)
-        emit("mul", at, at, Scalar(constant(self.size)))
-        emit("gather", to, v.view(self.strip, self.axes), at)
+        emit("mul", at, at, Scalar(constant(strip.dtype.bits // 8)))
+        emit("gather", to, v.view(strip, self.axes), at)
         return joined
 
     def _unaligned(self) -> ScheduleError:

@@ -17,8 +17,10 @@ from tilewright.backends.ascend.placing.casts import held, steps
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.backends.ascend.placing.numbers import folded
 from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.placing.parts import parts_of, put
 from tilewright.backends.ascend.placing.reductions import Reductions
 from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.backends.ascend.placing.words import into_long
 from tilewright.ir.symbolic import Expr, constant
 from tilewright.ir.types import DType
 from tilewright.kernel.analysis import used_symbols
@@ -96,6 +98,10 @@ class VectorPart(Reductions):
         strides = {a: self._stride(flat, a, node.tensor) for a in axes}
         value = folded(node.value, c.scope.facts, self.numbers.made)
         self.begin(value)
+        if "copy_pad" not in c.target.features and (parts := parts_of(self, node)) is not None:
+            put(self, parts, node, value)
+            self.finish()
+            return
         near = next((a for a in reversed(axes) if strides[a] == 1), None)
         natural = (*(a for a in axes if a != near), near) if near is not None else axes
         moves = isinstance(value, Load) and (near is not None or not axes)
@@ -324,6 +330,13 @@ class VectorPart(Reductions):
         if SPREAD in piece.axes:
             raise self.unsupported(f"single elements of {dtype} that are not only moved")
         way = steps(piece.dtype, final, self.context.target.features)
+        if (
+            way is None
+            and final in (DType.I32, DType.I64)
+            and piece.dtype.bits <= 32
+            and "split" not in self.context.target.features
+        ):
+            return self._outgoing_words(piece, axes, final, name)
         if way is None:
             raise self.unsupported(f"a store of {dtype} from {piece.dtype}")
         for step in way[:-1]:
@@ -344,6 +357,15 @@ class VectorPart(Reductions):
         else:
             self.emit("copy", out, axes, piece)
         self.recycle(piece)
+        return out
+
+    def _outgoing_words(self, piece: Strip, axes: tuple[str, ...], final: DType, name: str) -> Strip:
+        """The same for integers that no cast makes of ``piece``."""
+        words = self._whole(self._strip(self.carry(piece, DType.I32)), axes)
+        if final is DType.I32:
+            return self._outgoing(words, axes, final, name)
+        out = Strip(self.buffer(f"{name}_out", axes, final, self.context.tree.top), axes, final)
+        into_long(self, words, out)
         return out
 
     def _redirected(self, piece: Strip, out: Strip, before: int) -> bool:

@@ -35,6 +35,8 @@ _WHOLE = 32768
 _SQUARE = 64
 #: Elements of 16 bits in 32 bytes.
 _GRANULE = 16
+#: Bits in as many bytes.
+_BLOCK_BITS = 256
 #: Elements below which a tile is not divided for the sake of more cores: a transfer of 2 KB.
 _LEAST = 512
 
@@ -80,6 +82,12 @@ class _Shape:
     @cached_property
     def stores(self) -> list[Store]:
         return [s for s in self.kernel.body if isinstance(s, Store)]
+
+    @cached_property
+    def granule(self) -> int:
+        """Rows, or elements, of any number of which the outputs have whole blocks of 32 bytes."""
+        narrow = min((max(8, self.kernel.param(s.tensor).dtype.bits) for s in self.stores), default=16)
+        return max(_GRANULE, _BLOCK_BITS // narrow)
 
     @cached_property
     def stored(self) -> frozenset[str]:
@@ -160,7 +168,7 @@ def _whole_rows(shape: _Shape, goal: int, target: Target) -> Schedule:
     """Reduced axes whole where they are stored too, else as far as ``goal`` elements go; the rest in blocks. Where
     whole blocks of 32 bytes leave, a core takes rows by the block, so that what it stores begins at one."""
     kernel, cores = shape.kernel, int(target.extra["vector_cores"])
-    granule = 1 if "copy_pad" in target.features else _GRANULE
+    granule = 1 if "copy_pad" in target.features else shape.granule
     both = shape.reduced & shape.stored
     goal = min(goal, max(_LEAST, -(-max(shape.totals) // cores)))
     sizes: dict[str, int] = {a: shape.extent(a) for a in both}
@@ -193,8 +201,8 @@ def _whole_stores(shape: _Shape) -> Iterator[Schedule]:
     sizes = dict.fromkeys(shape.names, 1)
     sizes[last] = shape.extent(last)
     for axis in [a for a in shape.near if a != last][:1]:
-        sizes[axis] = min(shape.extent(axis), _GRANULE)
-    if sizes[last] <= _GOALS[0] // _GRANULE:
+        sizes[axis] = min(shape.extent(axis), shape.granule)
+    if sizes[last] <= _GOALS[0] // shape.granule:
         yield Schedule(_blocks(shape, sizes))
 
 

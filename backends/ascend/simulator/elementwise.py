@@ -138,6 +138,8 @@ def vector(op: str, sources: list[Array], dtype: np.dtype[Any], mode: str = "rin
                 return sources[0].swapaxes(-1, -2)
     if op.startswith("compare_"):
         return packed_bits(COMPARE[op[8:]](*np.broadcast_arrays(*sources)))
+    if op == "copy" and sources[0].dtype != dtype:
+        return np.ascontiguousarray(sources[0]).view(dtype)  # the bits
     if op in _MOVED:
         return sources[0]
     raise KeyError(op)

@@ -153,13 +153,14 @@ def _gathered(offsets: Array, load: Load, item: Item, dtype: np.dtype[Any]) -> A
     """Elements at byte offsets from the beginning of the source's slot; refuses those outside it."""
     source = item.reads[0]
     row = load(_flat(source))
-    low, size = source.offset * row.dtype.itemsize, dtype.itemsize
+    low, size = source.offset * row.dtype.itemsize, min(4, dtype.itemsize)
     row = np.ascontiguousarray(row).view(np.uint8)
     first = offsets.astype(np.int64)
     if (first < low).any() or (first + size > low + row.size).any() or (first % size).any():
         raise Refused("bounds", f"an offset outside {source.buffer}, or between its elements", "", item.text)
     at = first[..., None] - low + np.arange(size)
-    return np.ascontiguousarray(row[at]).view(dtype)[..., 0]
+    taken = np.ascontiguousarray(row[at])
+    return taken.reshape(*item.dst.counts, -1).view(dtype)[..., 0]
 
 
 def _flat(t: Touch) -> Touch:

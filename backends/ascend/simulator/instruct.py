@@ -17,6 +17,7 @@ from tilewright.backends.ascend.simulator.execute import MOVES, compute, shaped
 from tilewright.backends.ascend.simulator.limits import check_item, spoiled
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.simulator.state import Clock, State, Where
+from tilewright.ir.types import DType
 
 Array = np.ndarray[Any, Any]
 
@@ -57,7 +58,8 @@ class Memories:
         self.placed, self.describe = placed, describe
         self.buffers = {b.name: b for b in placed.buffers}
         self.geometry = {b.name: geometry(b, dims) for b in placed.buffers}
-        self.dtypes = {b.name: b.dtype.numpy for b in placed.buffers}
+        #: A truth value is a byte here, so that whatever else lies in a block beside it goes through unchanged.
+        self.dtypes = {b.name: (DType.U8 if b.dtype is DType.BOOL else b.dtype).numpy for b in placed.buffers}
         aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         #: The name under which a buffer's memory is known: an output that is an input's new contents shares its memory.
         self.names = {b.name: aliases.get(b.name, b.name) for b in placed.buffers}

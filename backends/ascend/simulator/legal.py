@@ -71,7 +71,7 @@ _WITH_NUMBER = frozenset(["add", "mul", "max", "min", "select"]) | {
     op for op in INSTRUCTIONS if op.startswith("compare")
 }
 #: Instructions whose operands may differ in type, each with a rule of its own.
-_MIXED = frozenset(["mmad", "fixpipe", "cast", "widen", "select", "gather", "drain", "load_bias"])
+_MIXED = frozenset(["mmad", "fixpipe", "cast", "widen", "select", "gather", "drain", "load_bias", "copy"])
 #: What leaves L0C: sums, destination, and what multiplies them.
 _WAYS_OUT = frozenset(
     [
@@ -109,6 +109,10 @@ def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
         case "row_max" | "row_min":
             # Without it the index comes out beside the value (Ascend C reference, WholeReduceMax, ReduceOrder).
             wrong |= "row_max" not in target.features
+        case "copy":
+            size = {placed.buffer(a.buffer).dtype.bits for a in (*node.reads, node.dst)}
+            of_bits = "split" not in target.features and len(size) == 1
+            wrong |= (len(set(dtypes)) > 1 or "i64" in dtypes) and not of_bits
         case "widen":
             wrong |= dtypes[0] != "u8" or "cast_i4" not in target.features
         case "select":

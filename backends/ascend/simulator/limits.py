@@ -90,6 +90,10 @@ def _vector(item: Item, node: Instruction, known: Mapping[str, Geometry]) -> Non
         raise Refused("shape", f"{op} of {shapes} into {dst.counts}", "", item.text)
     if op == "widen" and (*item.reads[0].counts[:-1], 2 * item.reads[0].counts[-1]) != dst.counts:
         raise Refused("shape", f"widen of {item.reads[0].counts} bytes into {dst.counts}", "", item.text)
+    if op == "gather":
+        words = 2 if known[dst.buffer].element_bytes == 8 else 1
+        if item.reads[1].counts != (*dst.counts[:-1], words * dst.counts[-1]):
+            raise Refused("shape", f"gather by {item.reads[1].counts} offsets into {dst.counts}", "", item.text)
     if op.startswith(("row_", "block_")):
         source = item.reads[0]
         size = known[source.buffer].element_bytes
