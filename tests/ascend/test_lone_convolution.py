@@ -57,7 +57,7 @@ CASES: Mapping[str, Lone] = {
     "3x3, residual": Lone((6, 10), 16, 48, residual=True),
     "padding on one side, stride": Lone((9, 8), 16, 24, stride=2, pads=(1, 0, 0, 1)),
     "dilation": Lone((10, 9), 16, 16, dilation=2, pads=(2, 2, 2, 2)),
-    "first": Lone((16, 18), 3, 16, **STEM),  # type: ignore[arg-type]
+    "first": Lone((24, 30), 3, 16, **STEM),  # type: ignore[arg-type]
     "1x1": Lone((7, 9), 32, 48, **POINT),  # type: ignore[arg-type]
     "1x1, residual": Lone((6, 7), 24, 40, residual=True, **POINT),  # type: ignore[arg-type]
     "1x1, stride": Lone((8, 8), 32, 16, stride=2, **POINT),  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ BYTES: Mapping[str, Lone] = {
     "3x3, int8": Lone((8, 8), 32, 32, dtype="i8"),
     "3x3, int8, channels that fill no fractal": Lone((7, 9), 40, 20, dtype="i8"),
     "3x3, int8, to int8": Lone((8, 8), 32, 16, dtype="i8", requantized=True),
-    "first, int8": Lone((16, 18), 3, 16, dtype="i8", **STEM),  # type: ignore[arg-type]
+    "first, int8": Lone((24, 30), 3, 16, dtype="i8", **STEM),  # type: ignore[arg-type]
     "1x1, int8": Lone((7, 9), 32, 48, dtype="i8", **POINT),  # type: ignore[arg-type]
     "1x1, int8, residual": Lone((6, 8), 64, 32, dtype="i8", residual=True, **POINT),  # type: ignore[arg-type]
 }
@@ -226,10 +226,10 @@ TARGETS = tuple(USUAL)
 @pytest.mark.parametrize("target", TARGETS)
 def test_on_the_device(target: str, tmp_path: Path) -> None:
     every = {**CASES, **BYTES}
-    _run({name: every[name] for name in USUAL[target]}, target, tmp_path, (2,))
+    _run({name: every[name] for name in USUAL[target]}, target, tmp_path, (3,))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kind_on_the_device(target: str, tmp_path: Path) -> None:
-    _run({**CASES, **BYTES}, target, tmp_path, (1, 2))
+    _run({**CASES, **BYTES}, target, tmp_path, (1, 2, 4))

@@ -138,7 +138,7 @@ def _makes(statement: object, buffer: str) -> bool:
 
 
 def _sum_offset(program: Program, block: Block) -> Expr:
-    if block.column != 0 and (not block.column.is_constant or block.column.value % 16):
+    if block.column != 0 and divisor(block.column, program.code.ranges) % 16:
         raise program.refuse(f"a part of {block.buffer} inside a fractal")
     offset = block.row * 16
     return offset if block.column == 0 else offset + block.column * _sum_pitch(program, block.buffer)

@@ -350,7 +350,8 @@ def _eight_rows(program: Program, lanes: Lanes, more: list[str], spelling: tuple
 
     with ExitStack() as stack:
         stack.enter_context(code.block(""))
-        code.line(f"const uint64_t whole[2] = {whole};")
+        if high >= 8:
+            code.line(f"const uint64_t whole[2] = {whole};")
         if high > most:
             with code.block(f"for (int64_t r = 0; r < {rows} / 8; r += {MAX_REPEATS})"):
                 call("r * 8", f"Smaller({MAX_REPEATS}, {rows} / 8 - r)", "whole")

@@ -21,6 +21,7 @@ from tilewright.backends.ascend.placing.nests import flat, index_tiles, lane_ord
 from tilewright.backends.ascend.placing.numbers import Numbers
 from tilewright.backends.ascend.placing.online import PIPELINED
 from tilewright.backends.ascend.placing.operand import is_contraction
+from tilewright.backends.ascend.placing.prepared import prepared_ahead
 from tilewright.backends.ascend.placing.widening import bytes_of
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
@@ -80,7 +81,8 @@ def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
-    return brought_ahead(replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers})))
+    slotted = replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
+    return prepared_ahead(brought_ahead(slotted))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:

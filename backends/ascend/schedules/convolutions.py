@@ -12,10 +12,13 @@ from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import DEPTH, RESIDENT
+from tilewright.backends.ascend.placing.operand import flat_index
+from tilewright.backends.ascend.placing.runs import slope
 from tilewright.backends.ascend.placing.windows import DEPTHS, PIXELS, Windows, windows_of
 from tilewright.backends.ascend.schedules.pace import RATE
-from tilewright.backends.ascend.schedules.products import row_packs, used_once
+from tilewright.backends.ascend.schedules.products import row_packs, used_once, vector_work
 from tilewright.ir.ranges import bounds
+from tilewright.ir.symbolic import Expr
 from tilewright.kernel.schedule import INLINE, Loop, Schedule
 from tilewright.kernel.tile import Define, Kernel, Store
 from tilewright.target import Target
@@ -38,6 +41,10 @@ _WAY = 400
 _PIECE, _SLICE = 60, 200
 #: Cycles between one product and the next that adds to the same sums: latency, flags and a barrier.
 _EACH = 30
+#: Vector instructions, about, that turning a sum and bringing it in and out are.
+_TURNED = 4
+#: Cycles that vector cores stand between one sum and the next, in this model: latencies of a turn that nothing hides.
+_HANDED = 600
 _MOST = 12
 
 
@@ -60,7 +67,8 @@ def convolution_schedules(kernel: Kernel, define: Define, target: Target) -> Ite
     packs = (w.pack(w.weights.tensor, kernel), *row_packs(kernel, w.columns))
     spaces = tuple((tile, INLINE) for tile in used_once(kernel))
     store = next(s for s in kernel.body if isinstance(s, Store))
-    ordered = sorted(_tilings(kernel, w, target), key=lambda f: f[0])
+    after = _instructions(kernel, define, w)
+    ordered = sorted(_tilings(kernel, w, after, target), key=lambda f: f[0])
     for _, t in ordered[:_MOST]:
         sizes = {w.rows: t.pixels, w.columns: t.columns}
         loops = tuple(Loop(a, sizes.get(a, 1), "block") for a in store.axes)
@@ -70,7 +78,7 @@ def convolution_schedules(kernel: Kernel, define: Define, target: Target) -> Ite
         yield Schedule(loops, reduce, packs=packs, spaces=spaces, extra=extra)
 
 
-def _tilings(kernel: Kernel, w: Windows, target: Target) -> Iterator[tuple[float, _Tiling]]:
+def _tilings(kernel: Kernel, w: Windows, after: float, target: Target) -> Iterator[tuple[float, _Tiling]]:
     """What fits L0C and L1: two slots of the image and of a piece of the weights, or all weights once."""
     size, room = w.load.dtype.bits // 8, target.memory["l1"].size - _ROWS
     for pixels, channels in combinations(_divisors(w.pixels), _channels(w)):
@@ -92,7 +100,7 @@ def _tilings(kernel: Kernel, w: Windows, target: Target) -> Iterator[tuple[float
             tilings = [_Tiling(pixels, columns, channels, n, False) for n in pieces]
             if whole and image + depth * one <= room:
                 tilings.append(_Tiling(pixels, columns, channels, depth, True))
-            yield from ((_cycles(kernel, w, t, target), t) for t in tilings)
+            yield from ((_cycles(kernel, w, t, after, target), t) for t in tilings)
 
 
 def _channels(w: Windows) -> list[int]:
@@ -115,8 +123,16 @@ def _divisors(pixels: int) -> list[int]:
     return large or found
 
 
-def _cycles(kernel: Kernel, w: Windows, t: _Tiling, target: Target) -> float:
-    """Estimated cycles of the busiest core."""
+def _instructions(kernel: Kernel, define: Define, w: Windows) -> float:
+    """Vector instructions behind a sum, about; 0 where it leaves L0C by rows as it is."""
+    store = next(s for s in kernel.body if isinstance(s, Store))
+    flat = flat_index(kernel, store.tensor, tuple(i for i in store.index if isinstance(i, Expr)))
+    turned = slope(flat, w.columns) != 1
+    return vector_work(kernel, define) + (_TURNED if turned else 0)
+
+
+def _cycles(kernel: Kernel, w: Windows, t: _Tiling, after: float, target: Target) -> float:
+    """Estimated cycles of the busiest core. ``after``: vector instructions behind each sum."""
     size = w.load.dtype.bits // 8
     clock = float(target.extra["clock_mhz"]) * 1e6
     rate = {m: target.memory[m].bandwidth / target.units / clock for m in ("l0a", "l0b", "l0c", "l1", "gm")}
@@ -136,11 +152,14 @@ def _cycles(kernel: Kernel, w: Windows, t: _Tiling, target: Target) -> float:
     once = {"image": 1 / beside, "weights": 1 / min(target.units if t.resident else blocks, blocks // beside)}
     rates = {name: 1 / (miss / rate["gm"] + (1 - miss) / rate["l1"]) for name, miss in once.items()}
     into_l1 = rounds * image / rates["image"] + (1 if t.resident else rounds) * weights / rates["weights"]
+    sides = max(1, int(target.extra["subblocks"]))
+    last = after * rows * columns * 4 / sides / target.vector_bytes
+    vector = last + (_HANDED if after else 0)
     if w.planar:  # the gathers of the vector cores, side by side: an offset of four bytes a lane
-        lanes = w.high(t.pixels) * w.across.size * channels
-        repeats = lanes * 4 / max(1, int(target.extra["subblocks"])) / target.vector_bytes
-        into_l1 = max(into_l1, rounds * repeats * target.extra["cycles"]["vector"]["gather"][0])
-    out = 4 * rows * columns / rate["l0c"]
+        repeats = w.high(t.pixels) * w.across.size * channels * 4 / sides / target.vector_bytes
+        vector += repeats * target.extra["cycles"]["vector"]["gather"][0]
+    into_l1 = max(into_l1, rounds * vector)
+    out = 4 * rows * columns / rate["l0c"] + last
     exposed = out * (rounds if 8 * rows * columns > target.memory["l0c"].size else 1)
     # What the first product waits for: a slice of the image, and the weights that come with it.
     first = image * t.channels / w.channels / rates["image"] + columns * t.depth * size / rates["weights"]

@@ -301,13 +301,13 @@ def _problem(kernel: Kernel, define: Define, roles: Roles, size: int) -> Problem
     """What there is to do, with usual sizes where the run tells."""
     others = math.prod(_usual(kernel, a) for a in roles.ones)
     rows, columns, depth = (_usual(kernel, a) for a in (roles.rows, roles.columns, roles.depth))
-    work = _vector_work(kernel, define)
+    work = vector_work(kernel, define)
     store = next(s for s in kernel.body if isinstance(s, Store))
     out = 4 if work else max(1, kernel.param(store.tensor).dtype.bits // 8)
     return Problem(rows, columns, depth, others, size, out, work)
 
 
-def _vector_work(kernel: Kernel, define: Define) -> float:
+def vector_work(kernel: Kernel, define: Define) -> float:
     """Vector instructions behind a sum, about; 0 where the cube core does everything on the way out."""
     values = [s.value for s in kernel.body if isinstance(s, Define | Store) and s is not define]
     nodes = [x for v in values for x in walk(v)]
