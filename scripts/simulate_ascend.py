@@ -182,7 +182,7 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
 
 
 def residual(name: str, rows: int, columns: int, depth: int) -> Case:
-    """A product with bias to whose result the input of the block is added, on the vector cores."""
+    """A product with bias to whose result the input of the block is added."""
     kernel = lambda: parse_kernel(RESIDUAL.format(k=depth, n=columns))  # noqa: E731
     bound = Product(rows, columns, depth, "f16", 2)
     return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, bound)

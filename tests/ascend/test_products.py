@@ -93,6 +93,12 @@ CASES: dict[str, tuple[Kernel, dict[str, int], tuple[str, ...]]] = {
         {"M": 20},
         MIXED,
     ),
+    "a residual before the sum": (dense("R[m, n] + (f16(acc[m, n]) + bias[n])"), {"M": 70}, MIXED),
+    "a residual of bf16": (
+        dense("bf16(f32(bf16(acc[m, n])) + f32(R[m, n]))", t="bf16", result="bf16"),
+        {"M": 33},
+        MIXED,
+    ),
     "gelu": (dense(GELU), {"M": 40}, MIXED),
     "two uses that differ": (dense(SIGMOID), {"M": 70}, MIXED),
     "a bias of bf16": (dense("bf16(acc[m, n]) + bias[n]", t="bf16", result="bf16"), {"M": 20}, MIXED),
@@ -126,6 +132,51 @@ def run(kernel: Kernel, schedule: Schedule, dims: dict[str, int], target: str = 
 def test_first_schedule(name: str) -> None:
     kernel, dims, cores = CASES[name]
     assert run(kernel, first_fit(kernel, targets()["ascend:910b3"]), dims).cores == cores
+
+
+#: What is added where, of products with a tensor of their size beside them.
+ADDED: dict[str, tuple[str, str, bool]] = {
+    "a residual": ("f16(acc[m, n]) + bias[n] + R[m, n]", "f16", True),
+    "a residual in f32, rounded to f16": ("f16(f32(f16(acc[m, n])) + f32(R[m, n]))", "f16", True),
+    "one rounding of both": ("f16(acc[m, n] + f32(R[m, n]))", "f16", False),
+    "a bias behind it": ("f16(acc[m, n]) + R[m, n] + bias[n]", "f16", False),
+    "a relu behind it": ("f16(max(f32(f16(acc[m, n]) + R[m, n]), f32(0.0)))", "f16", False),
+    "a product": ("f16(acc[m, n]) * R[m, n]", "f16", False),
+    "the first row for all": ("f16(acc[m, n]) + R[0, n]", "f16", False),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_only_what_rounds_as_the_kernel_says_is_added_on_the_way_out(name: str) -> None:
+    value, result, on_the_way = ADDED[name]
+    kernel = dense(value, result=result)
+    program = run(kernel, first_fit(kernel, targets()["ascend:910b3"]), {"M": 70})
+    ways = [s for s in statements(program.body) if isinstance(s, Instruction) and s.op == "fixpipe"]
+    assert [bool(s.parameter("add")) for s in ways] == [on_the_way] * len(ways)
+    assert any(b.workspace for b in program.buffers) != on_the_way
+
+
+@pytest.mark.parametrize("rows", [1, 17, 70, 130])
+def test_a_residual_beside_rows_that_come_before_the_columns(rows: int) -> None:
+    """Two sums of one tile, each added to rows of its own; the second in two panes of which the first is lower."""
+    kernel = dense("f16(acc[m, n]) + bias[n] + R[m, n]", n=96)
+    loops = (Loop("m", 80, "block"), Loop("n", 96, "block"), Loop("n", 64))
+    extra = (("panes", 2), ("lead", 16), ("height", 48))
+    schedule = Schedule(loops, (Loop("k", 32, "pipeline"),), packs=(fractals("B", 80, 96),), extra=extra)
+    program = run(kernel, schedule, {"M": rows})
+    ways = [s for s in statements(program.body) if isinstance(s, Instruction) and s.op == "fixpipe"]
+    assert [s.parameter("add") for s in ways] == [1, 1]
+
+
+def test_an_infinite_residual_stays_in_its_lane() -> None:
+    kernel = dense("f16(acc[m, n]) + bias[n] + R[m, n]")
+    target = targets()["ascend:910b3"]
+    trial = Trial(kernel, first_fit(kernel, target), {"M": 40})
+    values = trial.inputs()
+    values["R"][3, 5] = np.inf
+    got = check(place(apply(kernel, trial.schedule), target), values, {"M": 40}).outputs["C"]
+    assert np.isposinf(got[3, 5])
+    assert np.isfinite(np.delete(got.reshape(-1).astype(np.float32), 3 * got.shape[1] + 5)).all()
 
 
 def test_rows_stay_in_l1_for_the_columns_beside() -> None:

@@ -41,6 +41,7 @@ OTHER_DIMS: dict[str, list[dict[str, int]]] = {
     "bias": [{"M": 1}, {"M": 200}],
     "residual": [{"M": 1}, {"M": 49}],
     "panes": [{"M": 1}, {"M": 17}, {"M": 144}],
+    "lead": [{"M": 1}, {"M": 90}, {"M": 130}],
     "decode": [{"M": 16}, {"M": 17}],
     "weights": [{"M": 1}],
 }

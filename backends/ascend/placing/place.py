@@ -7,7 +7,8 @@ that a vector core has computed. The two vector cores of a group halve one axis 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -145,6 +146,8 @@ class Context:
     strip: Expr = ZERO
     stripped: bool = False
     fused: bool = False
+    #: An axis of which only a part is looked at: its first lane there, and how many there are at most.
+    window: tuple[str, int, int] | None = None
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
@@ -174,6 +177,8 @@ class Context:
 
     def lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a cube core."""
+        if self.window is not None and axis == self.window[0]:
+            return self.window[2]
         r = self.scope.ranges[axis]
         high = r.size.value if r.size.is_constant else bounds(r.size, self.scope.facts)[1]
         if high > 1 << 20:
@@ -204,17 +209,28 @@ class Context:
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
         start = self.expr(self.scope.ranges[axis].start)
+        if self.window is not None and axis == self.window[0]:
+            start = start + self.window[1]
         return start + self.vector_offset() if vector and axis == self.split else start
 
     def count(self, axis: str, vector: bool = False) -> Expr:
         """How many lanes are not padding."""
         r = self.scope.ranges[axis]
         valid = self.expr(r.limit - r.start) if not r.ragged else self.expr(_valid(r))
+        if self.window is not None and axis == self.window[0]:
+            return maximum(0, minimum(self.window[2], valid - self.window[1]))
         if vector and axis == self.split:
             share, piece = self.share(), self.piece()
             most: Expr = constant(piece) if share % piece == 0 else minimum(piece, share - self.strip)
             return maximum(0, minimum(most, valid - self.vector_offset()))
         return valid
+
+    @contextmanager
+    def within(self, window: tuple[str, int, int] | None) -> Iterator[None]:
+        """A look at a part of an axis."""
+        before, self.window = self.window, window
+        yield
+        self.window = before
 
     def wide(self, axes: Sequence[str]) -> tuple[str, ...]:
         """Those of ``axes`` that have more than one lane here."""

@@ -146,7 +146,8 @@ class _Finder:
         self.outermost = {node.var for node in placed.body if isinstance(node, Loop)}
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
-        both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
+        read = {a.buffer for s in everything for a in (*s.node.reads, *((s.node.dst,) if s.node.adds else ()))}
+        both = read & {s.node.dst.buffer for s in everything}
         tensors = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - aliases.keys()
         written = [s.node.dst.buffer for s in everything]
         #: Where whole blocks leave, the end of a row may be written twice, by statements of one iteration: elsewhere no
