@@ -140,6 +140,35 @@ def quantized(A: i8[M, 64], B: const[i8[64, 64]], scale: const[f32[64]], C: out[
     C[m, n] = i8(min(max(round(f32(acc[m, n]) * scale[n] * f32(0.01)), f32(-128.0)), f32(127.0)))
 """
 
+# A convolution that stands alone, channels first in its result: sums lie turned. Every other block ends in a fractal.
+TURNED = """
+@kernel
+def turned(X: f16[B, 9, 7, 24], W: const[f16[20, 24, 3, 3]], bias: const[f16[20]], Y: out[f16[B, 20, 63]]):
+    where(1 <= B <= 4)
+    b: B
+    m: 20
+    n: 63
+    k: 3
+    k1: 3
+    c: 24
+    acc[b, m, n] = sum((k, k1, c), f32((X[b, k + n // 7 - 1, k1 + n % 7 - 1, c] or 0)) * f32(W[m, c, k, k1]))
+    Y[b, m, n] = f16(max(f32(f16(acc[b, m, n]) + bias[m]), f32(0.0)))
+"""
+
+# One of points, with a residual: a product whose weights are on the left.
+POINTS = """
+@kernel
+def points(X: f16[B, 24, 42], W: const[f16[40, 24, 1, 1]], bias: const[f16[40]], R: f16[B, 40, 42],
+           Y: out[f16[B, 40, 42]]):
+    where(1 <= B <= 32)
+    b: B
+    m: 40
+    n: 42
+    c: 24
+    acc[b, m, n] = sum(c, f32(X[b, c, n]) * f32(W[m, c, 0, 0]))
+    Y[b, m, n] = f16(max(f32(f16(acc[b, m, n]) + bias[m] + R[b, m, n]), f32(0.0)))
+"""
+
 # Its buffers fit together only because temporaries share bytes.
 GELU = """
 @kernel
@@ -222,6 +251,8 @@ TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
     "transpose": (TRANSPOSE, ({"M": 70, "N": 330},)),
     "gelu": (GELU, ({"M": 11},)),
     "quantized": (QUANTIZED, ({"M": 330},)),
+    "turned": (TURNED, ({"B": 4},)),
+    "points": (POINTS, ({"B": 5},)),
 }
 #: Convolutions with their tiles of pixels and columns, slices of channels, and pieces of weights: an image whose rows
 #: windows share, under slices and pieces; and one whose channels lie apart, which vector cores put together.
@@ -267,6 +298,9 @@ THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
         "weights": ({"M": 300},),
     },
 }
+
+#: Groups of cores that a family runs on, where it is not one: such that one has all blocks of a kind.
+GROUPS: Mapping[str, int] = {"turned": 2}
 
 #: How many schedules are tried before a kernel counts as not placed.
 _TRIED = 8
@@ -329,7 +363,10 @@ def _elsewhere(name: str, spelling: str) -> Subject:
     sizes = (*sizes, *THERE.get(spelling, {}).get(name, ()))
     trial = Trial(kernels()[name], made[0], sizes[0])
     return Subject(
-        f"{name}, {spelling.partition(':')[2]}", made[1], tuple((_inputs(trial, dims), dims) for dims in sizes)
+        f"{name}, {spelling.partition(':')[2]}",
+        made[1],
+        tuple((_inputs(trial, dims), dims) for dims in sizes),
+        GROUPS.get(name, 1),
     )
 
 
@@ -360,7 +397,7 @@ def _text(name: str) -> Subject:
     text, sizes = TEXTS[name]
     kernel = parsed(text)
     trial, done = _first(kernel, sizes[0], SCHEDULES.get(name))
-    return Subject(name, done, tuple((_inputs(trial, dims), dims) for dims in sizes))
+    return Subject(name, done, tuple((_inputs(trial, dims), dims) for dims in sizes), GROUPS.get(name, 1))
 
 
 def _first(kernel: Kernel, dims: Sizes, given: Schedule | None = None) -> tuple[Trial, Placed]:

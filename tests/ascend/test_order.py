@@ -270,6 +270,9 @@ def test_paths_of_which_one_runs_need_no_order() -> None:
         (blocks, Q * (1 - taken), here, False),
         (blocks * P, (Q - Q * taken + 15) // 16, here, False),
         (taken, 1 - taken, here, False),
+        (minimum(P, 16) // 16, minimum(P, 16) % 16, here, False),
+        (minimum(P, 17) // 16, minimum(P, 17) % 16, here, True),  # 17 are one and one
+        (minimum(P, 32) // 16, minimum(P, 32) % 16, here, True),
         (taken, 1 - taken, frozenset(), True),  # Q may be two numbers
         (minimum(1, Q // 8), 1 - taken, here, True),  # both run for 8 rows
         (taken, 2 - taken, here, True),

@@ -20,12 +20,13 @@ ALWAYS_REFUSED = frozenset({"edge", "statement", "double", "exchange", "misalign
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A placed kernel, and the inputs and sizes of its symbols that it is run with: a mutant that any run refuses is
-    refused."""
+    """A placed kernel, and the inputs and sizes of its symbols that it is run with, on so many groups of cores: a
+    mutant that any run refuses is refused."""
 
     name: str
     placed: Placed
     runs: tuple[tuple[Mapping[str, np.ndarray[Any, Any]], Mapping[str, int]], ...]
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def verdicts(subject: Subject, kind: str, every: int = 1) -> Iterator[Verdict]:
         if n % every:
             continue
         try:
-            got = [check(mutant, inputs, dims, groups=1) for inputs, dims in subject.runs]
+            got = [check(mutant, inputs, dims, groups=subject.groups) for inputs, dims in subject.runs]
         except Refused as refused:
             yield Verdict(what, refused=refused.kind)
             continue
@@ -59,7 +60,7 @@ def verdicts(subject: Subject, kind: str, every: int = 1) -> Iterator[Verdict]:
         if kind not in ALWAYS_REFUSED:
             found = equivalent(subject.placed, mutant, *(dims for _, dims in subject.runs))
         if found is not None:
-            wanted = wanted or [check(subject.placed, *run, groups=1).outputs for run in subject.runs]
+            wanted = wanted or [check(subject.placed, *run, groups=subject.groups).outputs for run in subject.runs]
             for result, want in zip(got, wanted, strict=True):
                 for output, value in result.outputs.items():
                     np.testing.assert_array_equal(value, want[output], err_msg=f"{what}: proved, yet different")
