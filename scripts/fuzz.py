@@ -5,6 +5,7 @@
     python scripts/fuzz.py --seed 17 --shrink        the smallest model that fails alike, into tests/fuzz/minimal/
     python scripts/fuzz.py --seeds 2000 --retry      again those that did not end well
     python scripts/fuzz.py --target xla:cpu          through programs of XLA, with nothing on the host
+    python scripts/fuzz.py --target ascend           kernels of Ascend NPUs, each launch in the simulator of the cores
     python scripts/fuzz.py --summary --update        writes tests/fuzz/results.md
 
 A worker process that dies or takes too long costs the seed that it was at.
@@ -17,6 +18,7 @@ import collections
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -47,12 +49,13 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--update", action="store_true", help=f"write {SUMMARY.name}")
-    parser.add_argument("--target", choices=["", "xla:cpu"], default="", help="instead of the seed's own")
+    parser.add_argument("--target", choices=["", "xla:cpu", "ascend"], default="", help="instead of the seed's own")
     parser.add_argument("-n", type=int, default=min(os.cpu_count() or 1, 4), help="processes")
     options = parser.parse_args()
     if options.seed is not None:
         return _one(options.seed, options.shrink, options.target)
-    path = RESULTS.with_name("results-xla.jsonl") if options.target else RESULTS
+    kept = {"": "", "xla:cpu": "-xla", "ascend": "-ascend"}[options.target]
+    path = RESULTS.with_name(f"results{kept}.jsonl")
     if options.fresh:
         path.unlink(missing_ok=True)
     wanted = range(options.first, options.first + options.seeds)
@@ -68,10 +71,10 @@ def main() -> int:
                 if result["status"] in BAD:
                     print(f"{result['seed']}  {result['status']}  {result['reason'][:200]}", flush=True)
     results = [known[s] for s in wanted if s in known]
-    text = summary(results)
+    text = summary(results, options.target)
     print(text)
     if options.update:
-        path = SUMMARY.with_name("results-xla.md") if options.target else SUMMARY
+        path = SUMMARY.with_name(f"results{kept}.md")
         path.write_text(text, encoding="utf-8")
     return 1 if any(r["status"] in BAD for r in results) else 0
 
@@ -145,7 +148,7 @@ def _ask(worker: subprocess.Popen[str], seed: int) -> dict[str, Any]:
     return {"seed": seed, "status": status, "reason": reason, "unsupported": [], "operators": [], "seconds": seconds}
 
 
-def summary(results: list[dict[str, Any]]) -> str:
+def summary(results: list[dict[str, Any]], target: str = "") -> str:
     """The document that is kept."""
     from tests.fuzz.judge import pattern
 
@@ -155,13 +158,15 @@ def summary(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Random valid models",
         "",
-        f"Written by `python scripts/fuzz.py --seeds {len(results)} --from {first} --update`: seeds {first} to {last}, "
+        f"Written by `python scripts/fuzz.py{f' --target {target}' if target else ''} --seeds {len(results)} "
+        f"--from {first} --update`: seeds {first} to {last}, "
         f"{sum(nodes.values())} nodes of {len(nodes)} operators.",
         "",
         "| what became of a seed | seeds |",
         "|---|---|",
     ]
     lines += [f"| {_TOLD.get(status, status)} | {n} |" for status, n in count.most_common()]
+    lines += _simulated(results) if target == "ascend" else []
     bad = [r for r in results if r["status"] in BAD]
     if bad:
         lines += ["", "## Defects", ""]
@@ -183,6 +188,23 @@ def summary(results: list[dict[str, Any]]) -> str:
     lines += ["", "## Operators that were compiled", ""]
     lines.append(", ".join(f"{op} {n}" for op, n in sorted(nodes.items())) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _simulated(results: list[dict[str, Any]]) -> list[str]:
+    """What ran in the simulator of Ascend cores, and why the rest did not."""
+    launches, compared, kernels = (sum(r.get(n, 0) for r in results) for n in ("launches", "compared", "kernels"))
+    reasons = collections.Counter(re.sub(r"\d+", "#", why) for r in results for why in r.get("host", ()))
+    lines = [
+        "",
+        f"{launches} launches of {kernels} kernels in the simulator of the cores, {compared} of them compared with the",
+        "bits of their Ascend C. Machines are those of the targets or smaller ones (`tests/ascend/machines.py`).",
+        "",
+        f"## On the host part: {sum(reasons.values())} kernels",
+        "",
+        "| kernels | reason |",
+        "|---|---|",
+    ]
+    return lines + [f"| {n} | {why.replace('|', '/')} |" for why, n in reasons.most_common(25)]
 
 
 _TOLD = {

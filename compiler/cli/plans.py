@@ -98,6 +98,8 @@ def _launches(artifact: Artifact, target: TargetInfo) -> list[dict[str, Any]]:
         for launch in told:
             if not all(isinstance(launch[name], kind) for name, kind in kinds.items()):
                 raise TypeError("a launch is malformed")
+            if not all(0 <= launch[name] < 2**63 for name, kind in kinds.items() if kind is int):
+                raise ValueError("a number of a launch is out of range")
             launch["cores"] = [str(c) for c in launch["cores"]]
             launch["arguments"] = [(str(name), str(kind)) for name, kind in launch["arguments"]]
         return list(told)
@@ -119,10 +121,10 @@ def _choices(artifact: Artifact, target: TargetInfo) -> dict[str, str]:
 
 def _plan(artifact: Artifact, target: TargetInfo) -> Plan:
     """The decoded plan. Raises :class:`~tilewright.runtime.errors.ArtifactError` for bytes that are none."""
-    from tilewright.plan.decode import decode_plan
+    from tilewright.plan.decode import checked_plan
 
     member = target.members.get("plan.bin", "")
     try:
-        return decode_plan(bytes(artifact.checked(member)))
+        return checked_plan(bytes(artifact.checked(member)))
     except ValueError as error:
         raise artifact.damaged(member, str(error)) from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from tilewright.package.checksum import segment_sums
 from tilewright.package.native import HEADERS, SOURCES, read_native
-from tilewright.plan.decode import decode_plan
+from tilewright.plan.decode import checked_plan
 from tilewright.plan.plan import HostLaunch, Launch, Plan
 from tilewright.runtime.errors import ArtifactError
 from tilewright.runtime.format import TENSOR_ALIGNMENT
@@ -60,7 +60,7 @@ def project_files(
     """
     try:
         return _files(manifest, part, read)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ArtifactError(
             "artifact-damaged",
             where=str(part.get("target")),
@@ -71,7 +71,7 @@ def project_files(
 
 def _files(manifest: Mapping[str, Any], part: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, bytes]:
     members: Mapping[str, str] = part["members"]
-    plan = decode_plan(read(members["plan.bin"]))
+    plan = checked_plan(read(members["plan.bin"]))
     told = json.loads(read(members["launches.json"]))
     kernels = [_kernel(d) for d in told]
     if [k.name for k in kernels] != list(plan.kernels):

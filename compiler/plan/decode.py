@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TypeVar
 
+from tilewright.errors import InternalError
 from tilewright.ir.ranges import Range
 from tilewright.ir.symbolic import Expr, constant, floordiv, maximum, minimum, mod, symbol
 from tilewright.ir.types import DType
@@ -29,6 +30,7 @@ from tilewright.plan.plan import (
     SetScalar,
     Signature,
 )
+from tilewright.plan.verify import verify_plan
 
 T = TypeVar("T")
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -50,6 +52,16 @@ def decode_plan(data: bytes) -> Plan:
         return _Decoder(struct.unpack_from(f"<{words}I", data, 16), data[16 + 4 * words :]).plan()
     except (struct.error, IndexError, KeyError, OverflowError, ZeroDivisionError) as error:
         raise ValueError(f"a damaged plan: {error!r}") from error
+
+
+def checked_plan(data: bytes) -> Plan:
+    """The plan of bytes that somebody sent. Raises ``ValueError`` for what the executor would refuse, too."""
+    plan = decode_plan(data)
+    try:
+        verify_plan(plan)
+    except InternalError as error:
+        raise ValueError(f"a damaged plan: {error}") from None
+    return plan
 
 
 class _Decoder:

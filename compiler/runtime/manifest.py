@@ -211,12 +211,20 @@ def _manifest(raw: Any) -> Manifest:
         weights=tuple(map(_weight, _list(raw["weights"]["tensors"]))),
         hashes=hashes,
         sizes={name: _size(m["bytes"]) for name, m in members.items()},
-        provenance=dict(raw["provenance"].items()),
+        provenance=_provenance(raw["provenance"]),
     )
     names = [w.name.encode() for w in manifest.weights]
     if any(a >= b for a, b in pairwise(names)) or not manifest.entries:
         raise ValueError("weights out of order, or no entry point")
     return manifest
+
+
+def _provenance(raw: Any) -> dict[str, Any]:
+    """What is told of where an artifact comes from: nothing runs by it."""
+    for model in _list(raw.get("models", [])):
+        model.items()
+    raw.get("tools", {}).items()
+    return dict(raw.items())
 
 
 def _list(value: Any) -> list[Any]:

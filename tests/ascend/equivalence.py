@@ -9,7 +9,8 @@ Two ways, both static in what they compare:
    the order of the tree; (b) in that order every instruction reads each byte from the instruction, and from the place
    in its result, that it came from before, and so do the outputs at the end. Then all values are equal by induction
    over the order. (b) is compared at the sizes at hand, byte by byte; bytes whose last writer wrote for another buffer
-   count as undefined.
+   count as undefined. Loads and drains of whole fractals also move what lies in their padding, where each program may
+   have something else: what they write counts as what it was, converted where it is, and is compared where it is read.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def _queue(body: tuple[Node, ...], pipe: str) -> tuple[Node, ...]:
     return tuple(kept)
 
 
-def equivalent(original: Placed, changed: Placed, dims: Mapping[str, int]) -> str | None:
-    """The class of the proof that ``changed`` computes what ``original`` does, or None when there is none."""
+def equivalent(original: Placed, changed: Placed, *sizes: Mapping[str, int]) -> str | None:
+    """The class of the proof that ``changed`` computes what ``original`` does at all of ``sizes``, or None when there
+    is none."""
     if same_queues(original, changed):
         return "same queues"
     if unproved(_in_order(changed)) is not None:
@@ -81,9 +83,10 @@ def equivalent(original: Placed, changed: Placed, dims: Mapping[str, int]) -> st
     names = {id(n): i for i, n in enumerate(statements(original.body)) if isinstance(n, Instruction)}
     if any(isinstance(n, Instruction) and id(n) not in names for n in statements(changed.body)):
         return None
-    instances: dict[tuple[object, ...], int] = {}
-    if _Sources(original, dims, names, instances).all() != _Sources(changed, dims, names, instances).all():
-        return None
+    for dims in sizes:
+        instances: dict[tuple[object, ...], int] = {}
+        if _Sources(original, dims, names, instances).all() != _Sources(changed, dims, names, instances).all():
+            return None
     return "same sources, in order" if original.buffers == changed.buffers else "same sources, other addresses"
 
 
@@ -152,9 +155,8 @@ class _Sources:
                 sources.append(item.dst)
             reads = [self._read(s, core, sub) for s in sources]
             moved = None
-            if node.op == "load":
-                # Whole fractals with whatever lies in their padding: the bytes stay what they are.
-                moved = reads.pop().swapaxes(0, 1) if node.transpose else reads.pop()
+            if node.op in ("load", "drain"):
+                moved = self._moved(node, item, reads.pop())
             found[number] = hash((tuple(r.tobytes() for r in reads), item.init))
             for t in (item.dst, *([item.scratch] if item.scratch else [])):
                 self._write(t, core, sub, number, moved)
@@ -185,6 +187,28 @@ class _Sources:
                 self.memories[key].origin[:] = np.arange(size) - (self.numbers[buffer] + 1) * _ROOM
                 self.memories[key].owner[:] = self.numbers[buffer]
         return self.memories[key]
+
+    def _moved(self, node: Instruction, item: Item, read: Array) -> Array:
+        """What the bytes of whole fractals are once they are moved, in the shape of the destination."""
+        if node.op == "load":
+            return read.swapaxes(0, 1) if node.transpose else read
+        across, down, lanes = item.dst.counts
+        source, size = self.buffers[node.reads[0].buffer], self.buffers[item.dst.buffer].element_bytes
+        kinds = (source.dtype, self.buffers[item.dst.buffer].dtype)
+        if kinds[0] != kinds[1]:
+            read = self._converted(read, (node.op, kinds, item.values), size)
+        return read.reshape(down, across, lanes, size).swapaxes(0, 1)
+
+    def _converted(self, read: Array, how: tuple[object, ...], size: int) -> Array:
+        """Elements of ``size`` bytes, each of them a function ``how`` of one that was read: of equal ones, equal."""
+        elements, back = np.unique(read.reshape(-1, read.shape[-1]), axis=0, return_inverse=True)
+        keys = [(how, e.tobytes()) for e in elements]
+        known = [
+            -1 if -1 in e else self.instances.setdefault(k, len(self.instances) + 1)
+            for k, e in zip(keys, elements, strict=True)
+        ]
+        number = np.asarray(known, np.int64)[back.reshape(read.shape[:-1])][..., None]
+        return np.where(number < 0, -1, number * _ROOM + np.arange(size))
 
     def _bytes(self, t: Touch) -> Array:
         g = self.geometry[t.buffer]

@@ -193,6 +193,8 @@ THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
         "broadcast": ({"B": 2, "M": 300},),
         "residual": ({"M": 300},),
         "softmax": ({"M": 75, "N": 7}, {"M": 75, "N": 15}),
+        "attention": ({"B": 3, "H": 1, "S": 20, "T": 190}, {"B": 3, "H": 1, "S": 20, "T": 40}),
+        "decode": ({"M": 70},),
     },
     "ascend:910b1": {
         "matmul": ({"M": 300},),

@@ -75,14 +75,21 @@ _Kernel = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Arguments), ctypes.c_int64, cty
 
 
 class SimulatedSession:
-    """A part of an artifact, opened. ``watch`` is told of every launch on the device."""
+    """A part of an artifact, opened. ``watch`` is told of every launch on the device; ``groups`` are simulated."""
 
-    def __init__(self, artifact: Path, placed: Mapping[str, Placed], watch: Callable[[Started], None] | None = None):
+    def __init__(
+        self,
+        artifact: Path,
+        placed: Mapping[str, Placed],
+        watch: Callable[[Started], None] | None = None,
+        groups: int = GROUPS,
+    ):
         opened = open_artifact(artifact)
         self._part = next(t for t in opened.manifest.targets if t.has_sources)
         self.plan = decode_plan(bytes(opened.checked(self._part.members["plan.bin"])))
         self._kernels = [placed[name] for name in self.plan.kernels]
         self._watch = watch or (lambda launch: None)
+        self.groups = groups
         weights = np.frombuffer(bytes(opened.bytes_of("weights")), np.uint8)
         places = {w.name: (w.offset, w.size) for w in opened.manifest.weights}
         self._constants = [weights[places[c.name][0] :][: places[c.name][1]] for c in self.plan.constants]
@@ -118,7 +125,7 @@ class _Run:
 
     def finish(self) -> dict[str, Array]:
         entry = self.entry
-        given = [np.ascontiguousarray(self.inputs[s.name]).astype(s.dtype.numpy, copy=False) for s in entry.inputs]
+        given = [np.asarray(self.inputs[s.name], s.dtype.numpy, order="C") for s in entry.inputs]
         for s, value in zip(entry.inputs, given, strict=True):
             self.symbols |= {
                 str(d): int(n) for d, n in zip(s.shape, value.shape, strict=True) if str(d) in dict(entry.symbols)
@@ -202,7 +209,7 @@ class _Run:
                 dtype = placed.buffer(param.name).dtype
                 inputs[param.name] = self._bytes(buffer).view(dtype.numpy).reshape(shape).copy()
         started = time.perf_counter()
-        result = check(placed, inputs, dims, min(groups, GROUPS))
+        result = check(placed, inputs, dims, min(groups, self.session.groups))
         self.session.seconds += time.perf_counter() - started
         assert not result.fault, f"{kernel.name}: an index lies outside its tensor"
         for param, buffer in zip(kernel.params, step.buffers, strict=True):

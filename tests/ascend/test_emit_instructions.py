@@ -41,6 +41,7 @@ def _cases() -> dict[str, Single]:
         for op in ("block_sum", "block_max", "block_min"):
             add(vector(f"{op}_{t}", op, t, [Source(t)], (21, 256 // t.bits), out="rows"))
             add(vector(f"{op}_many_{t}", op, t, [Source(t)], (2100, 1), out="rows"))
+            add(vector(f"{op}_few_{t}", op, t, [Source(t)], (5, 8), out="rows"))
         for mode in ("eq", "ne", "lt", "le", "gt", "ge"):
             add(chosen(f"{mode}_{t}", mode, t, Source(t)))
             add(chosen(f"{mode}_number_{t}", mode, t, 0.5))
@@ -97,9 +98,9 @@ def cases() -> Mapping[str, Single]:
 #: Those that run always: each way of spelling lanes, masks, reductions, casts and products once.
 QUICK = frozenset(
     """add_f32 max_i16 sub_blocks_f16 mul_wide_f32 add_number_f16 exp_f16 row_sum_f16 row_max_f32 le_f32 ge_number_f16
-    block_max_f16 block_sum_f32 spread_f32 or_u16 shift_right_i32 copy_bf16 copy_wide_f32 fill_i32 count_f16
-    cast_f32_bf16_rint cast_f16_i8_round cast_f32_i32_floor cast_i64_i32_rint product_f16_f32 product_turned_bf16_bf16
-    product_i8_i32 product_bias_f16 product_requant widen""".split()
+    block_max_f16 block_sum_f32 block_min_few_f32 spread_f32 or_u16 shift_right_i32 copy_bf16 copy_wide_f32 fill_i32
+    count_f16 cast_f32_bf16_rint cast_f16_i8_round cast_f32_i32_floor cast_i64_i32_rint product_f16_f32
+    product_turned_bf16_bf16 product_i8_i32 product_bias_f16 product_requant widen""".split()
 )
 
 

@@ -25,23 +25,6 @@ THINNED |= {"double": 9, "exchange": 9}
 ELSEWHERE = ("short rows, 310p3", "long rows, 310p3")
 
 
-#: Mutants that nothing refuses and nothing proves, with what is known of them; counted as neither in
-#: models/results/ascend-mutations.md.
-OPEN = {
-    ("decode, 310p3", "swap"): "two swaps around a drain that may be empty: not looked into",
-} | {
-    ("attention, 310p3", kind): "not looked into"
-    for kind in ("edge", "statement", "swap", "shrink", "overlap", "half", "shift")
-}
-
-
-def _open(name: str, kind: str) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.xfail(reason=OPEN[name, kind], strict=True),) if (name, kind) in OPEN else ()
-
-
-EVERY = [pytest.param(name, kind, marks=_open(name, kind)) for name in subjects() for kind in MUTATIONS]
-
-
 @lru_cache(maxsize=16)
 def subject(name: str) -> Subject:
     return subjects()[name]()
@@ -54,7 +37,8 @@ def test_some_mutants(name: str, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), EVERY)
+@pytest.mark.parametrize("kind", MUTATIONS)
+@pytest.mark.parametrize("name", subjects())
 def test_every_mutant_is_refused_or_equivalent(name: str, kind: str) -> None:
     assert_judged(subject(name), kind, 1)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tilewright.backends.ascend.placed.footprint import elements, geometry, touch
 from tilewright.backends.ascend.placed.form import (
     Barrier,
     Buffer,
@@ -28,7 +30,7 @@ from tilewright.backends.ascend.synchronization.dependence import dependences
 from tilewright.backends.ascend.synchronization.facts import facts_of, trips_of
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.backends.ascend.synchronization.verify import unproved
-from tilewright.ir.symbolic import ZERO, Expr, constant, minimum, symbol
+from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.parse import parse_kernel
 
@@ -197,6 +199,62 @@ def test_lanes_that_never_meet_need_no_order() -> None:
     shifted = View("b", symbol("M"), ((constant(8), constant(1)),))
     assert not may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, fixed)
     assert may_meet(shifted, replace(shifted, offset=symbol("M") + 8), whole, facts, frozenset())
+
+
+def test_columns_that_begin_where_others_end_need_no_order() -> None:
+    """Whole fractals of a row and its end, as sums leave a fused core: what one writes the other does not touch."""
+    facts = facts_of(placed("softmax"))
+    fixed = frozenset({"M", "N"})
+
+    def meet(columns: Expr, pitch: int = 64, step: int = 8, first: int = 0, fixed: frozenset[str] = fixed) -> bool:
+        rows = (symbol("M"), constant(pitch))
+        full = View("b", constant(first), (rows, (columns // 16, constant(16)), (constant(16), constant(1))))
+        rest = View("b", columns // 16 * 16, (rows, (ceildiv(columns % 16, step) * step, constant(1))))
+        buffer = Buffer("b", "ub", DType.F32, (constant(128), constant(pitch)))
+        found = {may_meet(x, y, buffer, facts, fixed) for x, y in ((full, rest), (rest, full))}
+        assert len(found) == 1
+        return found.pop()
+
+    columns = minimum(64, symbol("N"))
+    assert not meet(columns) and not meet(columns, step=16)
+    assert meet(columns, pitch=56), "the end of a row would lie in the next"
+    assert meet(columns, first=1)
+    assert meet(columns, step=32), "whole blocks of 32 lanes reach behind the row"
+    assert meet(symbol("N")), "rows may be longer than they are apart"
+    assert meet(columns, fixed=frozenset()), "not both are of one turn"
+
+
+def test_views_that_are_said_not_to_meet_never_do() -> None:
+    """Rows in pieces whose columns follow from one size, drawn at random, against every lane at every size."""
+    facts, draw, apart = facts_of(placed("softmax")), random.Random(0), 0
+    buffer = Buffer("b", "ub", DType.F32, (constant(256),))
+    for _ in range(250):
+        columns = minimum(draw.choice([16, 24, 32]), symbol("N"))
+        pitch, step = draw.choice([24, 32, 40]), draw.choice([4, 8, 16])
+        whole, rest = columns // step, columns % step
+        counts = [((whole, step), (constant(step), 1)), ((rest, 1),), ((ceildiv(rest, 8) * 8, 1),), ((whole, 1),)]
+        starts = [ZERO, whole * step, whole * 8 + 8, constant(pitch) - columns, constant(pitch - 8), constant(8)]
+        rows = (constant(3), constant(pitch))
+        drawn = [(draw.choice(starts), draw.choice(counts)) for _ in range(2)]
+        x, y = (View("b", at, (rows, *((c, as_expr(s)) for c, s in inner))) for at, inner in drawn)
+        if may_meet(x, y, buffer, facts, frozenset({"N"})):
+            continue
+        apart += 1
+        for n in range(1, 40):
+            env = {"N": n}
+            lanes_of = [set(elements(touch(v, 1, env), geometry(buffer, env)).ravel().tolist()) for v in (x, y)]
+            assert not lanes_of[0] & lanes_of[1], (str(x), str(y), n)
+    assert apart > 25
+
+
+def test_case_by_case() -> None:
+    n, t = symbol("N"), symbol("t")
+    body = (loop("t", n, load("a")),)
+    facts = facts_of(replace(program(body, local("a", 0)), kernel=placed("softmax").kernel))
+    columns = minimum(64, n - t)
+    assert facts.bounds(columns)[0] < 0 and facts.least(columns) == 1, "what is left of a loop is at least 1"
+    assert facts.least(64 - columns // 16 * 16 - columns % 16) == 0 and facts.least(columns % 16 - columns) == -64
+    assert facts.least(columns + n) is None and facts.least(constant(64) // (columns - 1)) is None
 
 
 def test_paths_of_which_one_runs_need_no_order() -> None:

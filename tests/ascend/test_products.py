@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import mpmath
 import numpy as np
@@ -13,7 +14,7 @@ from tilewright.backends.ascend.placed.form import Instruction, Placed, statemen
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.schedules.products import product_schedules
-from tilewright.backends.ascend.schedules.schedule import first_fit
+from tilewright.backends.ascend.schedules.schedule import first_fit, schedules
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.errors import UnsupportedError
 from tilewright.ir.symbolic import constant, symbol
@@ -138,6 +139,23 @@ def test_rows_stay_in_l1_for_the_columns_beside() -> None:
     turn = next(x for x in load.dst.rows.symbols if x.startswith("n"))  # type: ignore[union-attr]
     block = {"_block": 0, "M": 70, "k0": 0}
     assert [load.dst.rows.evaluate({**block, turn: n}) for n in (0, 32, 64)] == [32, 0, 0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("depth", [8, 24, 33])
+def test_packed_columns_of_32_bits_end_with_both_fractals(depth: int) -> None:
+    """Eight columns are a fractal in L1, sixteen rows one in L0B: a load reads as many as both need."""
+    kernel = parse_kernel(f"""
+@kernel
+def dense(A: f32[M, {depth}], B: const[f32[{depth}, 20]], C: out[f32[M, 20]]):
+    where(1 <= M <= 64)
+    m: M
+    n: 20
+    k: {depth}
+    acc[m, n] = sum(k, A[m, k] * B[k, n])
+    C[m, n] = acc[m, n]
+""")
+    for schedule in islice(schedules(kernel, targets()["ascend:910b3"]), 4):
+        run(kernel, schedule, {"M": 7})
 
 
 def test_candidates_come_by_rising_estimate_and_place() -> None:

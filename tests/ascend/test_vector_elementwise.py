@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 import pytest
+from tilewright.backends.ascend.placing.place import place
+from tilewright.backends.ascend.schedules.schedule import schedules
+from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.synchronization.verify import unproved
 from tilewright.errors import UnsupportedError
+from tilewright.kernel.apply import apply
+from tilewright.kernel.parse import parse_kernel
 
 from tests.ascend.single import hard
+from tests.ascend.trials import targets
 from tests.ascend.vector import assert_right, made, operations, some, values
 
 #: Kernel text and the sizes to run it at: one element, ragged, several blocks.
@@ -216,3 +223,38 @@ def test_what_is_only_moved_takes_no_vector_instruction() -> None:
 def test_a_sum_takes_one_vector_instruction() -> None:
     _, program = made(unary("f32", "x + y"))
     assert operations(program) == ["copy_in", "copy_in", "add", "copy_out"]
+
+
+@pytest.mark.parametrize("target", ["ascend:910b3", "ascend:310p3"])
+@pytest.mark.parametrize("op", ["abs(X[m, n])", "-X[m, n]"])
+@pytest.mark.parametrize("dtype", ["i8", "i32"])
+def test_integers_without_their_sign_and_with_the_other_one(dtype: str, op: str, target: str) -> None:
+    """The lowest number has no opposite: it stays."""
+    text = f"""def k(X: {dtype}[M, 64], Y: out[{dtype}[M, 64]]):
+    where(1 <= M <= 20)
+    m: M
+    n: 64
+    Y[m, n] = {op}"""
+    x = np.random.default_rng(0).integers(-128, 128, (20, 64)).astype(np.int8 if dtype == "i8" else np.int32)
+    x[0, :2] = np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
+    assert_right(text, {"M": 20}, {"X": x}, target=target)
+
+
+def test_integers_of_64_bits_go_round_a_tile_one_by_one_or_not_at_all() -> None:
+    """No instruction copies them within the unified buffer."""
+    text = """def k(X: i64[M, 7], Y: out[i64[2 * M, 14]]):
+    where(1 <= M <= 64)
+    b: 2 * M
+    m: 2
+    n: 7
+    Y[b, 7 * m + n] = X[b % M, n]"""
+    kernel = parse_kernel(f"@kernel\n{text}")
+    target = targets()["ascend:910b3"]
+    for schedule in islice(schedules(kernel, target), 8):
+        try:
+            program = place(apply(kernel, schedule), target)
+        except UnsupportedError as error:
+            assert "copy of i64" in error.cause
+            continue
+        x = np.arange(35).reshape(5, 7)
+        np.testing.assert_array_equal(check(program, {"X": x}, {"M": 5}).outputs["Y"], np.tile(x, (2, 2)))

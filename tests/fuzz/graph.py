@@ -35,8 +35,8 @@ class Skip(Exception):
 class Input:
     """A run-time input: its sizes (numbers or names) and how its contents are drawn.
 
-    ``kind`` is ``any``, ``positive`` (1 and above, for divisors), ``below:K`` (an index), or ``fixed`` (an operand
-    whose contents are ``array`` in every run).
+    ``kind`` is ``any``, ``positive`` (1 and above, for divisors), ``wide`` (integers of any size), ``below:K`` (an
+    index), or ``fixed`` (an operand whose contents are ``array`` in every run).
     """
 
     dtype: str
@@ -64,6 +64,8 @@ class Graph:
     sizes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     pool: list[str] = field(default_factory=list)
     pinned: bool = False  # what was chosen holds for these values only
+    named_sizes: tuple[dict[str, int], ...] = SIZES
+    most: int = MOST_ELEMENTS
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Graph:
 
     def size(self) -> int | str:
         if self.named and self.maybe(0.35):
-            return str(self.pick(list(SIZES[0])))
+            return str(self.pick(list(self.named_sizes[0])))
         return 0 if self.empty and self.maybe(0.3) else int(self.pick(FIXED))
 
     def axis(self, name: str) -> int:
@@ -97,7 +99,7 @@ class Graph:
 
     def input(self, dtype: str, sizes: Sequence[int | str], kind: str = "any", array: Array | None = None) -> str:
         """A new run-time input."""
-        shape = [SIZES[0][s] if isinstance(s, str) else s for s in sizes]
+        shape = [self.named_sizes[0][s] if isinstance(s, str) else s for s in sizes]
         name = f"x{len(self.inputs)}"
         contents = draw(self.rng, dtype, shape, kind) if array is None else array
         self.inputs[name] = Input(dtype, tuple(sizes), kind, contents)
@@ -144,8 +146,8 @@ class Graph:
             return str(self.pick(found))
         for _ in range(20):
             dtype, sizes = self.pick(dtypes), [self.size() for _ in range(self.integer(least, min(most, least + 3)))]
-            shape = [SIZES[0][s] if isinstance(s, str) else s for s in sizes]
-            if np.prod(shape) <= MOST_ELEMENTS and (ok is None or ok(draw(self.rng, dtype, shape))):
+            shape = [self.named_sizes[0][s] if isinstance(s, str) else s for s in sizes]
+            if np.prod(shape) <= self.most and (ok is None or ok(draw(self.rng, dtype, shape))):
                 return self._pooled(self.input(dtype, sizes))
         raise Skip
 
@@ -178,7 +180,7 @@ class Graph:
         node = helper.make_node(op, given, names, name=f"{op}_{names[0]}", **attributes)
         results = self._evaluated(node)
         for result in results:
-            if result.dtype == object or result.size > MOST_ELEMENTS or not comparable(result):
+            if result.dtype == object or result.size > self.most or not self.comparable(result):
                 raise Skip
         self.count += outputs
         self.nodes.append(node)
@@ -191,6 +193,10 @@ class Graph:
                 self.exact.add(name)
             self._pooled(name)
         return names
+
+    def comparable(self, array: Array) -> bool:
+        """Whether a value may stand in the model."""
+        return comparable(array)
 
     def _evaluated(self, node: onnx.NodeProto) -> list[Array]:
         feeds = {n: self.values[n] for n in node.input if n}
@@ -251,7 +257,7 @@ class Graph:
         runs = [{n: i.array for n, i in mine.items()}]
         if named and not self.pinned:
             rng = np.random.default_rng([self.seed, 1])
-            runs += [{n: i.draw(rng, sizes) for n, i in mine.items()} for sizes in SIZES[1:]]
+            runs += [{n: i.draw(rng, sizes) for n, i in mine.items()} for sizes in self.named_sizes[1:]]
         return runs
 
 
@@ -271,5 +277,11 @@ def draw(rng: np.random.Generator, dtype: str, shape: Sequence[int], kind: str =
     if dtype.startswith("float"):
         low = 1 if kind == "positive" else -10
         return np.asarray(rng.integers(low, 11, shape) / 4, dtype)
+    if kind == "wide":
+        info = np.iinfo(dtype)
+        near = rng.integers(max(-9, info.min), 10, shape)
+        return np.asarray(
+            np.where(rng.random(shape) < 0.5, rng.integers(info.min // 2, info.max // 2, shape), near), dtype
+        )
     low = 1 if kind == "positive" else 0 if dtype.startswith("u") else -9
     return np.asarray(rng.integers(low, 10, shape), dtype)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from tilewright import driver
-from tilewright.accuracy import compare
+from tilewright.accuracy import TOLERANCE, compare
 from tilewright.errors import CompileError, TilewrightError
 from tilewright.options import Options
 from tilewright.runtime import load
@@ -26,6 +26,7 @@ from tests.fuzz.oracles import ORACLES, Array, Cannot
 
 #: What counts against the compiler.
 BAD = ("wrong", "refused", "broken", "crash", "hang")
+_EPSILON = {"bf16": 2.0**-7, "f16": 2.0**-10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,14 @@ def judge(
     except CompileError as error:
         if error.exit_code == 4:
             return Verdict("unsupported", "; ".join(getattr(error, "problems", ()) or [error.cause]))
-        return Verdict("refused", _line(error))
+        return Verdict("refused", told_line(error))
     except Exception as error:
-        return Verdict("broken", _line(error))
+        return Verdict("broken", told_line(error))
     try:
         given: dict[str, Any] = LOADING.get(target, {})
         sessions = [load(artifact, threads=n, **given) for n in (1, 2)]
     except Exception as error:
-        return Verdict("broken", _line(error))
+        return Verdict("broken", told_line(error))
     compared, notes = 0, []
     for number, feeds in enumerate(runs):
         answers = _answers(model, feeds, at)
@@ -73,15 +74,15 @@ def judge(
             results = [dict(zip([o.name for o in s.outputs], s.run(None, dict(feeds)), strict=True)) for s in sessions]
         except (TilewrightError, RunError) as error:
             if re.search(r"needs .+ == .+: ", str(error)):
-                notes.append(Verdict("assumed", _line(error)))
+                notes.append(Verdict("assumed", told_line(error)))
                 continue
-            return Verdict("refused", f"run {number}: {_line(error)}")
+            return Verdict("refused", f"run {number}: {told_line(error)}")
         except Exception as error:
-            return Verdict("broken", f"run {number}: {_line(error)}")
+            return Verdict("broken", f"run {number}: {told_line(error)}")
         compared += 1
         if any(results[0][n].tobytes() != results[1][n].tobytes() for n in results[0]):
             return Verdict("wrong", f"run {number}: other bytes with two threads")
-        verdict = _compared(model, feeds, results[0], answers, at)
+        verdict = compared_with(model, feeds, results[0], answers, at)
         if verdict.status == "wrong":
             return Verdict("wrong", f"run {number}: {verdict.reason}")
         if verdict.status != "ok":
@@ -122,32 +123,37 @@ def _answers(
     return found
 
 
-def _compared(
+def compared_with(
     model: onnx.ModelProto,
     feeds: Mapping[str, Array],
     got: Mapping[str, Array],
     answers: Mapping[str, Mapping[str, Array]],
     at: Callable[[str], None],
+    computed: str = "",
 ) -> Verdict:
-    problems = {oracle: difference(got, want) for oracle, want in answers.items()}
+    """``got`` beside what the oracles answered; ``computed`` is the narrowest float type that the model computes in,
+    where that is none of its outputs'."""
+    problems = {oracle: difference(got, want, computed) for oracle, want in answers.items()}
     if not any(problems.values()):
         return Verdict("ok")
     told = "; ".join(f"beside {oracle}: {problem}" for oracle, problem in problems.items() if problem)
     if not all(problems.values()):
         return Verdict("oracles", told)
-    if _unstable(model, feeds, got, answers, at):
+    if _unstable(model, feeds, got, answers, at, computed):
         return Verdict("unstable", told)
     return Verdict("wrong", told)
 
 
-def difference(got: Mapping[str, Array], want: Mapping[str, Array]) -> str:
+def difference(got: Mapping[str, Array], want: Mapping[str, Array], computed: str = "") -> str:
     """The first output that is off by more than its type's tolerance, or nothing.
 
-    The narrowest float type in a model decides: an f32 result may come from f16 values.
+    The narrowest float type in a model decides, ``computed`` where that is told: an f32 result may come from f16
+    values.
     """
     for name, value in want.items():
         narrow = [a.dtype for a in (*got.values(), *want.values()) if a.dtype == np.float16]
-        tolerance = 5e-3 if narrow and value.dtype.kind == "f" else None
+        least = computed or ("f16" if narrow else "")
+        tolerance = TOLERANCE[least] if least and value.dtype.kind not in "iub" else None
         found = compare(name, got[name], value, tolerance)
         if not found.ok:
             return f"{name}: {found.problem or f'relative error {found.relative:.1e}'}"
@@ -160,6 +166,7 @@ def _unstable(
     got: Mapping[str, Array],
     answers: Mapping[str, Mapping[str, Array]],
     at: Callable[[str], None],
+    computed: str = "",
 ) -> bool:
     """Whether inputs that differ by one rounding move an oracle's outputs about as far as ours are away."""
     rng = np.random.default_rng(0)
@@ -169,7 +176,7 @@ def _unstable(
         at(name)
         moved = {}
         for n, a in feeds.items():
-            unit = np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0.0
+            unit = _EPSILON.get(computed, np.finfo(a.dtype).eps) if a.dtype.kind == "f" else 0.0
             moved[n] = (a * (1 + unit * rng.choice([-1.0, 1.0], a.shape))).astype(a.dtype) if unit else a
         try:
             other = ORACLES[name](model, moved)
@@ -195,5 +202,6 @@ def pattern(reason: str) -> str:
     return re.sub(r"\b[xvc]?\d+\b", "#", text)[:110].strip()
 
 
-def _line(error: BaseException) -> str:
+def told_line(error: BaseException) -> str:
+    """An error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

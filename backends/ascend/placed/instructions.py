@@ -141,7 +141,8 @@ def _vector(sources: int, dtypes: frozenset[str], *spelling: str, parameters: tu
 
 
 _BITS = frozenset(["i16", "u16"])
-_MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
+#: Types of elements that instructions move within the unified buffer.
+MOVED = frozenset(["f32", "f16", "bf16", "i32", "i16", "u16", "u32"])
 
 INSTRUCTIONS: Mapping[str, Kind] = {
     # -- transfers of the cube core ---------------------------------------------------------------------------------
@@ -209,9 +210,9 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     # Two integers of 4 bits a byte (Cast of int4b_t to half, CAST_NONE).
     "widen": _vector(1, frozenset(["f16"]), "Cast"),
     # Integers of 64 bits on a fused core only, whose copies are of bits.
-    "copy": _vector(1, _MOVED | {"i64"}, "Adds", "Copy"),
+    "copy": _vector(1, MOVED | {"i64"}, "Adds", "Copy"),
     # A scalar operand into every lane.
-    "duplicate": Kind("V", _ways("ub"), _MOVED, ("Duplicate",)),
+    "duplicate": Kind("V", _ways("ub"), MOVED, ("Duplicate",)),
     # first, first + 1, … along the last dimension.
     "iota": Kind("V", _ways("ub"), frozenset(["f32", "f16", "i32"]), ("CreateVecIndex",)),
     # One element a row into a block of 32 bytes a row.
@@ -232,7 +233,7 @@ INSTRUCTIONS: Mapping[str, Kind] = {
     "block_min": _vector(1, FLOATS, "BlockReduceMin"),
     # -- moving within the unified buffer ----------------------------------------------------------------------------
     # dst[i] = src at byte offset offsets[i] (i32) from the beginning of the source's slot.
-    "gather": _vector(2, _MOVED | {"i64"}, "Gather"),
+    "gather": _vector(2, MOVED | {"i64"}, "Gather"),
     # A matrix of 16-bit or 32-bit elements turned, in whole 16 × 16 (16 × 8) pieces.
     "transpose": _vector(1, frozenset(["f16", "bf16", "i16", "u16", "f32", "i32"]), "TransDataTo5HD"),
 }

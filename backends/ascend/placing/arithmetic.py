@@ -259,14 +259,22 @@ class Arithmetic(Loads):
                 return inverted(self, x, v.dtype)
             if op in _ROUNDING:
                 return self.value(x)
-            if op == "neg":
-                return self.binary("mul", self.operand(x, dtype), Scalar(-1.0), dtype)
-            if op == "abs":
-                piece = self.operand(x, dtype)
-                return self.binary("max", self.lend(piece), self.binary("mul", piece, Scalar(-1.0), dtype), dtype)
+            if op in ("neg", "abs"):
+                return self._turned(v, op, x, dtype)
             if op != "sign" or dtype is not DType.F32:
                 raise self.unsupported(f"{op} of {x.dtype}")
         return self.unary(op, self.operand(x, dtype), dtype)
+
+    def _turned(self, v: Unary, op: str, x: Value, dtype: DType) -> Piece:
+        """``-x`` or ``|x|`` of integers; the lowest number of a type stays what it is."""
+        piece = self.operand(x, dtype)
+        result = self.binary("mul", self.lend(piece), Scalar(-1.0), dtype)
+        if op == "abs":
+            result = self.binary("max", piece, result, dtype)
+        else:
+            self.recycle(piece)
+        stays = within(self.numbers.applied(op, self.numbers.interval(x)), range_of(v.dtype))
+        return result if stays or dtype is DType.I32 else self.wrapped_low(self._strip(result), v.dtype)
 
     def unary(self, op: str, piece: Piece, dtype: DType) -> Piece:
         """A function of floats; uses ``piece`` up."""

@@ -83,7 +83,8 @@ class Numbers:
                 left, right = self.interval(a), self.interval(b)
                 return min(left[0], right[0]), max(left[1], right[1])
             case Unary(op=op, x=x):
-                return self._unary(op, self.interval(x))
+                made = self.applied(op, self.interval(x))
+                return made if v.dtype.is_float or within(made, range_of(v.dtype)) else range_of(v.dtype)
             case Binary(op=op, a=a, b=b):
                 return self._binary(op, self.interval(a), self.interval(b), v.dtype)
         return _EVERYTHING
@@ -94,7 +95,8 @@ class Numbers:
         return _EVERYTHING
 
     @staticmethod
-    def _unary(op: str, x: Interval) -> Interval:
+    def applied(op: str, x: Interval) -> Interval:
+        """Bounds of a function of what lies in ``x``, wider than any type where nothing is known."""
         match op:
             case "neg":
                 return -x[1], -x[0]

@@ -72,14 +72,17 @@ class OperandPart:
         key = (load, source.index, rows, columns)
         if key not in frame.loaded:
             squares = right and outer == rows and load.dtype.bits == 32 and load.fill is None and not source.run
-            # Loads take whole fractals of both memories: 16 columns, also of 32-bit elements.
-            wide = round_up(c.lanes(inner), FRACTAL) if load.dtype.bits == 32 else c.lanes(inner)
+            wide = self._whole(inner, load) if load.dtype.bits == 32 else c.lanes(inner)
             high = round_up(c.lanes(outer), FRACTAL) if c.fused and self._misses(source) else c.lanes(outer)
             name, once = self._operand(load, (high, wide), frame, needed, "zZ" if squares else "")
             frame.loaded[key] = name
             self._fetch(frame, name, source, once)
         name = str(frame.loaded[key])
         return Staged(name, outer == columns, c.tree.buffers[name].layout == "zZ")
+
+    def _whole(self, inner: str, load: Load) -> int:
+        """Columns of an operand in L1: loads take whole fractals of both memories, so 16 of 32-bit elements too."""
+        return round_up(self.context.lanes(inner), max(FRACTAL, BLOCK_BYTES * 8 // load.dtype.bits))
 
     def _operand(
         self, load: Load, shape: tuple[int, int], frame: Frame, needed: list[Expr], layout: str
@@ -252,7 +255,7 @@ class OperandPart:
         frame = c.tree.frame_of(needed)
         key = (load, index, rows, columns)
         if key not in frame.loaded:
-            shape = (c.lanes(outer), round_up(c.lanes(inner), lanes))
+            shape = (c.lanes(outer), self._whole(inner, load))
             name, once = self._operand(load, shape, frame, needed, "")
             frame.loaded[key] = name
             offset = flat.substitute(first) + at.substitute(first) * step

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Parameter, Scalar, View
+from tilewright.backends.ascend.placed.instructions import MOVED
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.frame import Frame
 from tilewright.errors import UnsupportedError
@@ -191,6 +192,9 @@ class Strips:
     ) -> None:
         """An element-wise instruction over ``axes``."""
         c = self.context
+        alike = any(isinstance(s, Strip) and s.dtype == dst.dtype for s in sources)
+        if op == "copy" and alike and str(dst.dtype) not in MOVED:
+            raise self.unsupported(f"a copy of {dst.dtype} within the unified buffer")
         spread = [self.spread(self.lend(s), axes) for s in sources]
         views = [self.at(s, axes) for s in spread]
         c.tree.emit(c.tree.top, op, "vector", "V", self.view(dst, axes), *views, parameters=parameters)

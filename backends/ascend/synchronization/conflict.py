@@ -10,7 +10,7 @@ from tilewright.backends.ascend.placed.layout import fractal_columns
 from tilewright.backends.ascend.synchronization.exclusive import exclusive
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.ir.ranges import POSITIVE_INFINITY, divisor
-from tilewright.ir.symbolic import Expr, constant, symbol
+from tilewright.ir.symbolic import ZERO, Expr, constant, symbol
 
 #: An access of a slot with numbers for sizes: first element, then (count, stride) from the outermost.
 Lanes = tuple[int, tuple[tuple[int, int], ...]]
@@ -124,6 +124,10 @@ def _steps_apart(
 
 
 def _views_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    return _reaches_meet(x, y, facts, shared) and not _columns_apart(x, y, facts, shared)
+
+
+def _reaches_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
     dims = [_sizes(v, facts) for v in (x, y)]
     if any(d is None for d in dims):
         return True
@@ -151,6 +155,35 @@ def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
         return False
     gaps = (y.offset - x.offset - x.dims[0][0], x.offset - y.offset - y.dims[0][0])
     return any(facts.bounds(gap)[0] >= 0 for gap in gaps)
+
+
+def _columns_apart(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:
+    """Whether two views of rows of one pitch have columns of their own: those of one begin where the other's end, or
+    behind, and end within the pitch, so that no row of one reaches any row of the other, however many there are."""
+    if x.offset == y.offset or any(not s.is_constant or s.value < 0 for v in (x, y) for _, s in v.dims):
+        return False
+    for pitch in dict.fromkeys(s for _, s in x.dims if any(s == t for _, t in y.dims)):
+        if any(not e.symbols <= shared for v in (x, y) for e in (v.offset, *(c for c, s in v.dims if s != pitch))):
+            continue
+        (first, end), (second, last) = _columns(x, pitch), _columns(y, pitch)
+        if _never_negative(second - end, facts) and _never_negative(first + pitch - last, facts):
+            return True
+        if _never_negative(first - last, facts) and _never_negative(second + pitch - end, facts):
+            return True
+    return False
+
+
+def _columns(v: View, pitch: Expr) -> tuple[Expr, Expr]:
+    """The first element of the first row of ``v``, and the one behind its last, if rows are ``pitch`` apart and none is
+    empty: an empty view meets nothing."""
+    return v.offset, v.offset + sum(((c - 1) * s for c, s in v.dims if s != pitch), ZERO) + 1
+
+
+def _never_negative(e: Expr, facts: Facts) -> bool:
+    if facts.bounds(e)[0] >= 0:
+        return True
+    least = facts.least(e)
+    return least is not None and least >= 0
 
 
 def _sizes(v: View, facts: Facts) -> tuple[tuple[int, int], ...] | None:

@@ -7,12 +7,11 @@ follows from it; where each leaves one of the accesses without a lane, the two n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from tilewright.backends.ascend.placed.form import Access, View
-from tilewright.backends.ascend.synchronization.facts import Facts
-from tilewright.ir.symbolic import BUILDERS, ZERO, Atom, Expr, Operation, constant
+from tilewright.backends.ascend.synchronization.facts import Facts, replaced
+from tilewright.ir.symbolic import ZERO, Atom, Expr, Operation, constant
 
 _ONE = constant(1)
 
@@ -28,7 +27,7 @@ def exclusive(x: Access, y: Access, facts: Facts, shared: frozenset[str]) -> boo
         taken = next(a for a in choice.args if a != _ONE)
         values: tuple[dict[Atom, Expr], ...] = {choice: ZERO, **_nothing(taken)}, {choice: _ONE}
         if facts.bounds(taken)[0] >= 0 and all(
-            any(facts.bounds(_with(e, v))[1] <= 0 for part in sizes for e in part) for v in values
+            any(facts.bounds(replaced(e, v))[1] <= 0 for part in sizes for e in part) for v in values
         ):
             return True
     return False
@@ -61,21 +60,3 @@ def _choices(e: Expr) -> tuple[Operation, ...]:
 
 def _symbols(atom: Operation) -> frozenset[str]:
     return frozenset[str]().union(*(a.symbols for a in atom.args))
-
-
-def _with(e: Expr, values: Mapping[Atom, Expr]) -> Expr:
-    """``e`` with other expressions for some of its atoms, at any depth."""
-    total = ZERO
-    for monomial, coefficient in e.terms:
-        product = constant(coefficient)
-        for atom, power in monomial:
-            if atom in values:
-                other = values[atom]
-            elif isinstance(atom, Operation):
-                other = BUILDERS[atom.op](*(_with(a, values) for a in atom.args))
-            else:
-                other = Expr([(((atom, 1),), 1)])
-            for _ in range(power):
-                product = product * other
-        total = total + product
-    return total
