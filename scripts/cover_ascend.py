@@ -30,6 +30,7 @@ from tilewright.backends import ascend
 from tilewright.backends.ascend.groups import merged_groups
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placing.place import place, place_unsynchronized
+from tilewright.backends.ascend.schedules.reasons import why_none
 from tilewright.backends.ascend.schedules.schedule import schedules
 from tilewright.backends.ascend.simulator.machine import check
 from tilewright.entries import entries_of, import_entries
@@ -107,7 +108,7 @@ def main() -> int:
 
 def cover(kernel: Kernel, uses: tuple[str, ...], target: Target) -> Found:
     """The first schedule under which ``kernel`` is placed, or the reason of the last refusal."""
-    reason = "no schedule"
+    reason = ""
     for schedule in islice(schedules(kernel, target), TRIED):
         try:
             place_unsynchronized(apply(kernel, schedule), target)
@@ -118,7 +119,7 @@ def cover(kernel: Kernel, uses: tuple[str, ...], target: Target) -> Found:
             return Found(kernel, None, error.cause, uses)
         except Exception as error:  # a crash is a row too: the rest is still to be counted
             return Found(kernel, None, f"crash: {type(error).__name__} {error}"[:200], uses)
-    return Found(kernel, None, reason, uses)
+    return Found(kernel, None, reason or why_none(kernel, target), uses)
 
 
 def numbers(found: Found, target: Target) -> Iterator[str]:

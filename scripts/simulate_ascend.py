@@ -156,6 +156,32 @@ def residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: 
 """
 
 
+DECODE = """
+@kernel
+def decode(Q: f16[{heads}*B, 1, {depth}], K: f16[{heads}*B, T, {depth}], V: f16[{heads}*B, T, {depth}],
+           O: out[f16[{heads}*B, 1, {depth}]]):
+    where(1 <= B <= 32, 1 <= T <= 2048)
+    m: {heads}*B
+    n: {depth}
+    t: T
+    k: {depth}
+    for t in scan(top=f32(-inf)[m], total=f32(0.0)[m], acc=f32(0.0)[m, n]):
+        raw[m, t] = sum(k, f32(Q[m, 0, k]) * f32(K[m, t, k]))
+        s[m, t] = f32(f16(raw[m, t]) * f16({scale}))
+        new[m] = max(t, s[m, t])
+        next[m] = max(top[m], new[m])
+        base[m] = select(next[m] == f32(-inf), f32(0.0), next[m])
+        p[m, t] = exp(s[m, t] - base[m])
+        shrink[m] = exp(top[m] - base[m])
+        part[m] = sum(t, p[m, t])
+        pv[m, n] = sum(t, f32(f16(p[m, t])) * f32(V[m, t, n]))
+        sums[m] = total[m] * shrink[m] + part[m]
+        more[m, n] = acc[m, n] * shrink[m] + pv[m, n]
+        yield_(top=next, total=sums, acc=more)
+    O[m, 0, n] = f16(acc[m, n] / total[m])
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A layer: its name and sizes in the table, its kernel, and values of the dimension symbols."""
@@ -182,7 +208,7 @@ def product(rows: int, columns: int, depth: int, dtype: str = "f16", name: str =
 
 
 def residual(name: str, rows: int, columns: int, depth: int) -> Case:
-    """A product with bias to whose result the input of the block is added, on the vector cores."""
+    """A product with bias to whose result the input of the block is added."""
     kernel = lambda: parse_kernel(RESIDUAL.format(k=depth, n=columns))  # noqa: E731
     bound = Product(rows, columns, depth, "f16", 2)
     return Case(name, f"{rows}x{columns}x{depth} f16", kernel, {"M": rows}, bound)
@@ -220,6 +246,12 @@ def attention(name: str, batch: int, heads: int, queries: int, keys: int, depth:
         return replace(made, facts=facts)
 
     return Case(name, sizes, kernel, dims)
+
+
+def decoding(name: str, batch: int, heads: int, keys: int, depth: int) -> Case:
+    """Attention of one query a head over a cache, which vector cores do."""
+    kernel = lambda: parse_kernel(DECODE.format(heads=heads, depth=depth, scale=depth**-0.5))  # noqa: E731
+    return Case(name, f"{batch}x{heads}x1x{keys}x{depth} f16", kernel, {"B": batch, "T": keys})
 
 
 def convolution(name: str, batch: int, sizes: Convolution) -> Case:
@@ -275,6 +307,8 @@ LAYERS: tuple[Case, ...] = (
     narrow("llama-projection", 512, 4096, 4096, "i4", 128),
     attention("llama-attention", 1, 32, 512, 512, 128, "causal"),
     attention("llama-attention", 1, 32, 2048, 2048, 128, "causal"),
+    decoding("llama-attention", 1, 32, 512, 128),
+    decoding("llama-attention", 1, 32, 2048, 128),
     row_wise("layernorm", 1024, 768),
     row_wise("softmax", 12288, 128),
     row_wise("gelu", 1024, 3072),

@@ -17,6 +17,7 @@ from tilewright.backends.ascend.launch import LAUNCHES, groups_of, launch_of, to
 from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.placed.text import text_of
 from tilewright.backends.ascend.placing.place import place
+from tilewright.backends.ascend.schedules.reasons import why_none
 from tilewright.backends.ascend.schedules.schedule import schedules
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.base import Binary, Code, KernelBackend, LaunchSize, Source, Support
@@ -134,13 +135,17 @@ class AscendBackend(KernelBackend):
 
 
 def _first_placement(kernel: Kernel, target: Target) -> Placement | Support:
-    reason = "it has no schedule for these cores"
+    """The first schedule that is placed and can be spelled, or why there is none: what of the kernel is not supported,
+    if a candidate said so, rather than what the tiles of the last one lacked."""
+    reason = lacking = ""
     for schedule in islice(schedules(kernel, target), _TRIED):
         try:
             placed = place(apply(kernel, schedule), target)
             return Placement(schedule, placed, spelled(placed))
-        except (UnsupportedError, ScheduleError) as error:
+        except UnsupportedError as error:
+            lacking = lacking or error.cause
+        except ScheduleError as error:
             reason = error.cause
         except Refused as error:
             reason = str(error).partition("\n")[0]
-    return Support(False, reason)
+    return Support(False, lacking or reason or why_none(kernel, target))

@@ -151,7 +151,7 @@ class _Sources:
             if not isinstance(node, Instruction) or item.dst.empty or any(s.empty for s in sources):
                 continue
             number = self.instances.setdefault((self.names[id(node)], item.where, core, sub), len(self.instances) + 1)
-            if node.op == "mmad" and node.init is not None and item.init != 0:
+            if node.adds and (node.op != "mmad" or item.init != 0):
                 sources.append(item.dst)
             reads = [self._read(s, core, sub) for s in sources]
             moved = None

@@ -45,6 +45,31 @@ def rms_norm(X: f16[M, 64], G: const[f32[64]], Y: out[f16[M, 64]]):
     Y[m, n] = f16(f32(X[m, n]) / sqrt(square[m] * f32(0.015625) + f32(0.00001)) * G[n])
 """
 
+#: One query a head over a cache: an inner loop whose transfers come a turn ahead.
+CACHE = """
+@kernel
+def cache(Q: f16[M, 32], K: f16[M, T, 32], V: f16[M, T, 32], O: out[f16[M, 32]]):
+    where(1 <= M <= 64, 1 <= T <= 64)
+    m: M
+    n: 32
+    t: T
+    k: 32
+    for t in scan(top=f32(-inf)[m], total=f32(0.0)[m], acc=f32(0.0)[m, n]):
+        raw[m, t] = sum(k, f32(Q[m, k]) * f32(K[m, t, k]))
+        s[m, t] = raw[m, t] * f32(0.25)
+        new[m] = max(t, s[m, t])
+        next[m] = max(top[m], new[m])
+        base[m] = select(next[m] == f32(-inf), f32(0.0), next[m])
+        p[m, t] = exp(s[m, t] - base[m])
+        shrink[m] = exp(top[m] - base[m])
+        part[m] = sum(t, p[m, t])
+        pv[m, n] = sum(t, f32(f16(p[m, t])) * f32(V[m, t, n]))
+        sums[m] = total[m] * shrink[m] + part[m]
+        more[m, n] = acc[m, n] * shrink[m] + pv[m, n]
+        yield_(top=next, total=sums, acc=more)
+    O[m, n] = f16(acc[m, n] / total[m])
+"""
+
 BROADCAST = """
 @kernel
 def broadcast(X: f16[B, M, 48], R: f16[M, 48], S: f32[48], Y: out[f16[B, M, 48]]):
@@ -127,6 +152,35 @@ def gelu(X: f16[M, 3072], Y: out[f16[M, 3072]]):
         * (tanh((x[m, n] + x[m, n] * x[m, n] * x[m, n] * f32(0.044715)) * f32(0.7978845608)) + f32(1.0)))
 """
 
+SHORT_BYTES = """
+@kernel
+def short_bytes(X: i8[M, 24], Y: out[i8[M, 24]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 24
+    Y[m, n] = max(X[m, n], i8(3))
+"""
+
+PARTS = """
+@kernel
+def parts(X: f16[M, 5], Z: f16[M, 11], Y: out[f16[M, 16]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 5
+    k: 11
+    Y[m, n] = X[m, n] * f16(2.0)
+    Y[m, k + 5] = Z[m, k] + f16(1.0)
+"""
+
+WORDS = """
+@kernel
+def words(X: i64[M, 8], Y: out[f32[M, 8]]):
+    where(1 <= M <= 3000)
+    m: M
+    n: 8
+    Y[m, n] = f32(X[m, n])
+"""
+
 SHORT_ROWS = """
 @kernel
 def short_rows(X: f16[M, 10], Y: out[f16[M, 10]]):
@@ -148,12 +202,16 @@ def long_rows(X: f16[M, 45], Y: out[f16[M, 45]]):
 Sizes = Mapping[str, int]
 #: Families of 310P alone, whose results are no whole blocks of 32 bytes.
 RAGGED: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "short bytes": (SHORT_BYTES, ({"M": 1201},)),
+    "parts": (PARTS, ({"M": 1201},)),
+    "words": (WORDS, ({"M": 1201},)),
     "short rows": (SHORT_ROWS, ({"M": 1201},)),
     "long rows": (LONG_ROWS, ({"M": 1201},)),
 }
 #: Text, and sizes under which every core takes more blocks than there are slots and no piece of a row is empty; the
 #: first schedule that is placed is taken.
 TEXTS: Mapping[str, tuple[str, tuple[Sizes, ...]]] = {
+    "cache": (CACHE, ({"M": 7, "T": 40}, {"M": 3, "T": 7})),
     "layer norm": (LAYER_NORM, ({"M": 1170},)),
     "rms norm": (RMS_NORM, ({"M": 1750},)),
     "broadcast": (BROADCAST, ({"B": 11, "M": 70},)),
@@ -176,11 +234,16 @@ WINDOWS: Mapping[str, tuple[Convolution, Mapping[str, int], Sizes]] = {
     ),
 }
 #: Blocks of those that would be slow with the blocks that a build takes.
-SCHEDULES: Mapping[str, Schedule] = {"elements": Schedule((Loop("m", 2, "block"),))}
+SCHEDULES: Mapping[str, Schedule] = {
+    "elements": Schedule((Loop("m", 2, "block"),)),
+    "cache": Schedule((Loop("m", 1, "block"),), (Loop("t", 16, "pipeline"),)),
+}
 #: Sizes of trial kernels beside their own.
 MORE: Mapping[str, tuple[Sizes, ...]] = {
     "softmax": ({"M": 75, "N": 1024},),
     "decode": ({"M": 40},),
+    # More blocks than a counter between cores may run ahead.
+    "residual": ({"M": 420},),
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
@@ -188,6 +251,7 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
 #: core more blocks than there are slots. Rows of less than 32 bytes leave in another way on 310P.
 THERE: Mapping[str, Mapping[str, tuple[Sizes, ...]]] = {
     "ascend:310p3": {
+        "cache": ({"M": 60, "T": 9},),
         "transpose": ({"M": 7, "N": 330}, {"M": 15, "N": 100}, {"M": 300, "N": 40}),
         "reduction": ({"M": 75, "N": 512},),
         "broadcast": ({"B": 2, "M": 300},),
@@ -223,7 +287,7 @@ def parsed(text: str) -> Kernel:
 #: What a target's cores cannot do, by family, with the reason that a user is told.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("ascend:310p3", "batched"): "may be less than 32 bytes",
-    ("ascend:310p3", "weights"): "it has no schedule",
+    ("ascend:310p3", "weights"): "is no multiple",
 }
 #: Families that a build places otherwise for 910B1, which has more cores, than for 910B3; on 910B4 all are the same.
 MORE_CORES = (
@@ -238,8 +302,9 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     made: dict[str, Callable[[], Subject]] = {name: lambda n=name: _trial(n) for name in TRIALS}  # type: ignore[misc]
     made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
     made |= {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
-    # A fused core has no pipeline over two: that trial is there the same as the other attention.
-    fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED and n != "pipelined"] + list(RAGGED)
+    # A fused core has no pipeline over two, and no rows before others: those trials are there what others are.
+    same = ("pipelined", "lead")
+    fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED and n not in same] + list(RAGGED)
     for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", MORE_CORES)):
         for name in names:
             made[f"{name}, {spelling.partition(':')[2]}"] = lambda n=name, s=spelling: _elsewhere(n, s)  # type: ignore[misc]

@@ -116,6 +116,7 @@ GOOD: dict[str, Instruction] = {
         "mmad", part("c0", 32, 32), part("a0", 32, 32), part("b0", 32, 32), rows("bias", (32, 1))
     ),
     "strip of sums": make("fixpipe", rows("X", (2, 32), (32, 1)), part("c0", 2, 32, row=4)),
+    "added to rows": make("fixpipe", rows("X", (2, 32), (32, 1)), part("c0", 2, 32, row=4), add=1),
     "a row of bias": make("copy_nz", rows("row1", (64, 1)), rows("X", (64, 1))),
 }
 BAD: dict[str, tuple[str, Instruction]] = {
@@ -170,6 +171,8 @@ BAD: dict[str, tuple[str, Instruction]] = {
         make("mmad", part("c0", 32, 32), part("a0", 32, 32), part("b0", 32, 32), rows("bias", (16, 1))),
     ),
     "sums into bytes": ("dtype", make("fixpipe", part("i1", 32, 32), part("c0", 32, 32))),
+    "added to fractals": ("scope", make("fixpipe", rows("X", (2, 32), (32, 1)), part("c0", 2, 32), add=1, nz=1)),
+    "added in L1": ("scope", make("fixpipe", part("a1", 32, 32), part("c0", 32, 32), add=1)),
     "scales without a product": ("dtype", make("fixpipe", rows("X", (2, 32), (32, 1)), part("c0", 2, 32), quant="deq")),
 }
 

@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 from tilewright.accuracy import TOLERANCE, compare
+from tilewright.backends.ascend.backend import AscendBackend
 from tilewright.backends.ascend.placed.form import Instruction, Placed, statements
 from tilewright.backends.ascend.placing.place import place
 from tilewright.backends.ascend.placing.runs import run_length, slope
@@ -93,6 +94,12 @@ CASES: dict[str, tuple[Kernel, dict[str, int], tuple[str, ...]]] = {
         {"M": 20},
         MIXED,
     ),
+    "a residual before the sum": (dense("R[m, n] + (f16(acc[m, n]) + bias[n])"), {"M": 70}, MIXED),
+    "a residual of bf16": (
+        dense("bf16(f32(bf16(acc[m, n])) + f32(R[m, n]))", t="bf16", result="bf16"),
+        {"M": 33},
+        MIXED,
+    ),
     "gelu": (dense(GELU), {"M": 40}, MIXED),
     "two uses that differ": (dense(SIGMOID), {"M": 70}, MIXED),
     "a bias of bf16": (dense("bf16(acc[m, n]) + bias[n]", t="bf16", result="bf16"), {"M": 20}, MIXED),
@@ -128,6 +135,51 @@ def test_first_schedule(name: str) -> None:
     assert run(kernel, first_fit(kernel, targets()["ascend:910b3"]), dims).cores == cores
 
 
+#: What is added where, of products with a tensor of their size beside them.
+ADDED: dict[str, tuple[str, str, bool]] = {
+    "a residual": ("f16(acc[m, n]) + bias[n] + R[m, n]", "f16", True),
+    "a residual in f32, rounded to f16": ("f16(f32(f16(acc[m, n])) + f32(R[m, n]))", "f16", True),
+    "one rounding of both": ("f16(acc[m, n] + f32(R[m, n]))", "f16", False),
+    "a bias behind it": ("f16(acc[m, n]) + R[m, n] + bias[n]", "f16", False),
+    "a relu behind it": ("f16(max(f32(f16(acc[m, n]) + R[m, n]), f32(0.0)))", "f16", False),
+    "a product": ("f16(acc[m, n]) * R[m, n]", "f16", False),
+    "the first row for all": ("f16(acc[m, n]) + R[0, n]", "f16", False),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_only_what_rounds_as_the_kernel_says_is_added_on_the_way_out(name: str) -> None:
+    value, result, on_the_way = ADDED[name]
+    kernel = dense(value, result=result)
+    program = run(kernel, first_fit(kernel, targets()["ascend:910b3"]), {"M": 70})
+    ways = [s for s in statements(program.body) if isinstance(s, Instruction) and s.op == "fixpipe"]
+    assert [bool(s.parameter("add")) for s in ways] == [on_the_way] * len(ways)
+    assert any(b.workspace for b in program.buffers) != on_the_way
+
+
+@pytest.mark.parametrize("rows", [1, 17, 70, 130])
+def test_a_residual_beside_rows_that_come_before_the_columns(rows: int) -> None:
+    """Two sums of one tile, each added to rows of its own; the second in two panes of which the first is lower."""
+    kernel = dense("f16(acc[m, n]) + bias[n] + R[m, n]", n=96)
+    loops = (Loop("m", 80, "block"), Loop("n", 96, "block"), Loop("n", 64))
+    extra = (("panes", 2), ("lead", 16), ("height", 48))
+    schedule = Schedule(loops, (Loop("k", 32, "pipeline"),), packs=(fractals("B", 80, 96),), extra=extra)
+    program = run(kernel, schedule, {"M": rows})
+    ways = [s for s in statements(program.body) if isinstance(s, Instruction) and s.op == "fixpipe"]
+    assert [s.parameter("add") for s in ways] == [1, 1]
+
+
+def test_an_infinite_residual_stays_in_its_lane() -> None:
+    kernel = dense("f16(acc[m, n]) + bias[n] + R[m, n]")
+    target = targets()["ascend:910b3"]
+    trial = Trial(kernel, first_fit(kernel, target), {"M": 40})
+    values = trial.inputs()
+    values["R"][3, 5] = np.inf
+    got = check(place(apply(kernel, trial.schedule), target), values, {"M": 40}).outputs["C"]
+    assert np.isposinf(got[3, 5])
+    assert np.isfinite(np.delete(got.reshape(-1).astype(np.float32), 3 * got.shape[1] + 5)).all()
+
+
 def test_rows_stay_in_l1_for_the_columns_beside() -> None:
     """Three pieces of depth in three slots; the second and third turn over columns bring in no rows."""
     kernel = dense("f16(acc[m, n])", n=96)
@@ -139,6 +191,22 @@ def test_rows_stay_in_l1_for_the_columns_beside() -> None:
     turn = next(x for x in load.dst.rows.symbols if x.startswith("n"))  # type: ignore[union-attr]
     block = {"_block": 0, "M": 70, "k0": 0}
     assert [load.dst.rows.evaluate({**block, turn: n}) for n in (0, 32, 64)] == [32, 0, 0]  # type: ignore[union-attr]
+
+
+def test_a_product_of_differences_is_the_hosts() -> None:
+    """Integers less a zero point of the run, times weights that the schedules would pack."""
+    kernel = parse_kernel("""
+@kernel
+def integers(A: u8[M, 5], B: const[i8[5, 7]], Z: u8[1], C: out[i32[M, 7]]):
+    where(1 <= M <= 64)
+    m: M
+    n: 7
+    k: 5
+    acc[m, n] = sum(k, (i32(A[m, k]) - i32(Z[0])) * i32(B[k, n]))
+    C[m, n] = acc[m, n]
+""")
+    told = AscendBackend().supports(kernel, targets()["ascend:910b1"])
+    assert not told.ok and "an operand of its product is a difference" in told.reason
 
 
 @pytest.mark.parametrize("depth", [8, 24, 33])

@@ -41,6 +41,7 @@ OTHER_DIMS: dict[str, list[dict[str, int]]] = {
     "bias": [{"M": 1}, {"M": 200}],
     "residual": [{"M": 1}, {"M": 49}],
     "panes": [{"M": 1}, {"M": 17}, {"M": 144}],
+    "lead": [{"M": 1}, {"M": 90}, {"M": 130}],
     "decode": [{"M": 16}, {"M": 17}],
     "weights": [{"M": 1}],
 }
@@ -183,7 +184,7 @@ def test_some_schedule_fits_at_model_sizes(kernel: Kernel, target: str) -> None:
 
 
 #: Schedules that cut rows into pieces that may be less than the 32 bytes which leave at once.
-TOO_SHORT = {"softmax": "may be less than 32 bytes", "batched": "may be less than 32 bytes", "int8": "no whole blocks"}
+TOO_SHORT = dict.fromkeys(("softmax", "batched", "int8"), "may be less than 32 bytes")
 
 
 #: What has no such form there: attention pipelined over two kinds of core; weights of 4 bits with zero points.

@@ -40,7 +40,7 @@ from tests.ascend.modelled import Modelled, build, same_bits
 from tests.ascend.trials import TRIALS, placed, targets
 
 Array = np.ndarray[Any, Any]
-F32, F16, I32, I8, U64 = DType.F32, DType.F16, DType.I32, DType.I8, DType.U64
+F32, F16, BF16, I32, I8, U64 = DType.F32, DType.F16, DType.BF16, DType.I32, DType.I8, DType.U64
 M, K, N = 32, 64, 32
 SPLIT, FUSED = "ascend:910b3", "ascend:310p3"
 
@@ -179,6 +179,23 @@ def fractals(dtype: DType) -> Way:
     return way(f"fractals_{dtype}", SPLIT, params, buffers, body)
 
 
+def added(result: DType) -> Way:
+    """Sums that are added to what vector cores have copied to global memory, NaN, infinity and zeros among it."""
+    params, buffers, body = product(I8 if result is I32 else F16)
+    params |= {"R": (result, (M, N)), "Y": (result, (M, N))}
+    buffers["u"] = ("ub", result, (M // 2, N))
+    half, own = at("u", (M // 2, N), (N, 1)), SUBBLOCK * (M // 2 * N)
+    body += [
+        step("copy_in", half, replace(half, buffer="R", offset=own)),
+        step("copy_out", replace(half, buffer="Y", offset=own), half),
+        step("fixpipe", at("Y", (M, N), (N, 1)), block("c0", M, N), add=1),
+    ]
+    values = _values(result, (M, N), np.random.default_rng(5))
+    if result.is_float:
+        values[0, :4] = [np.inf, -np.inf, np.nan, -0.0]
+    return way(f"added_{result}", SPLIT, params, buffers, body, {"R": values})
+
+
 PLANES = ((N // 16, 16 * M), (M, 16), (16, 1))
 
 
@@ -259,6 +276,7 @@ def ways() -> Mapping[str, Way]:
         *(scaled(t, "gm") for t in (I8, F16)),
         scaled(I8, "l1"),
         kept(),
+        *(added(t) for t in (F16, BF16, F32, I32)),
         *(fractals(t) for t in (F16, F32, I8, I32)),
         *(drained(*pair) for pair in ((F32, F32), (F32, F16), (I32, I32), (I32, F16))),
         back(),
@@ -280,6 +298,28 @@ def test_bits(name: str) -> None:
     got, _ = library("split" not in w.placed.target.features).run(w.placed, w.inputs, {}, groups=1)
     assert same_bits(got["Y"], want)
     assert np.any(want != 0)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32, I32])
+def test_an_addition_on_the_way_out_rounds_the_sum_and_then_once_more(dtype: DType) -> None:
+    """Against NumPy: the sum as it leaves, then one addition in f32, each rounded once; no lane touches another."""
+    w = ways()[f"added_{dtype}"]
+    wide = np.int64 if dtype is I32 else np.float64
+    sums = w.inputs["A"].astype(wide) @ w.inputs["B"].astype(wide).T
+    got = check(w.placed, w.inputs, {}, groups=1).outputs["Y"]
+    if dtype is I32:
+        np.testing.assert_array_equal(got, (sums + w.inputs["R"]).astype(np.int32))
+        return
+    with np.errstate(invalid="ignore"):
+        once = sums.astype(np.float32).astype(dtype.numpy)
+        want = (once.astype(np.float32) + w.inputs["R"].astype(np.float32)).astype(dtype.numpy)
+    # Sums of f32 may differ in their last bit, which moves few of the rounded ones.
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    assert same[0, :3].all()
+    assert np.isfinite(got[0, 4:].astype(np.float32)).all()
+    assert dtype is F32 or same.mean() > 0.99
+    finite = np.isfinite(want.astype(np.float32))
+    np.testing.assert_allclose(got.astype(np.float64)[finite], want.astype(np.float64)[finite], rtol=1e-2, atol=1e-2)
 
 
 def test_every_way_of_every_instruction_is_run() -> None:

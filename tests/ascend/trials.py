@@ -223,6 +223,18 @@ TRIALS = {
         ),
         {"M": 70},
     ),
+    # Rows that come before the columns, the others in two panes of which the first is lower; the last block ends within
+    # those that come first.
+    "lead": Trial(
+        parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=96)),
+        Schedule(
+            (*_block(("m", 80), ("n", 96)), Loop("n", 64)),
+            (Loop("k", 64, "pipeline"),),
+            packs=(fractals("B", 160, 96),),
+            extra=(("panes", 2), ("lead", 16), ("height", 48)),
+        ),
+        {"M": 170},
+    ),
     "decode": Trial(
         parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=128)),
         Schedule(_block(("m", 16), ("n", 32)), (Loop("k", 64, "pipeline"),), packs=(fractals("B", 160, 128),)),

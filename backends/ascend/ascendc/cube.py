@@ -175,10 +175,17 @@ def fixpipe(program: Program, node: Instruction) -> None:
     cpp = [CPP_TYPES[DType[t.upper()]] for t in types]
     call = f"Fixpipe<{cpp[1]}, {cpp[0]}, CFG_{config}>"
     params = f"FixpipeParamsV220({columns}, {rows}, {pitch}, {apart}, {relu}, QuantMode_t::{mode}, {scale}, 1, 0, 0, 0)"
+    if scales and node.parameter("add"):
+        raise program.refuse("sums times scales of columns are not added to global memory")
     if scales:
         _by_channel(program, node, (to, source, apart, pitch, rows, columns, relu, mode), config)
         return
+    if not node.parameter("add"):
+        code.line(f"{call}({to}, {source}, {params});")
+        return
+    code.line(f"SetAtomicAdd<{cpp[1]}>();")
     code.line(f"{call}({to}, {source}, {params});")
+    code.line("SetAtomicNone();")
 
 
 def _by_channel(program: Program, node: Instruction, parts: tuple[str, ...], config: str) -> None:

@@ -33,8 +33,8 @@ _WORDS = frozenset(
     typedef typename union unsigned using virtual void volatile while xor main std min max block group groups sub
     workspace fault bfloat16_t event_t pipe_t CeilDiv FloorDiv FloorMod Larger RoundUp Smaller INF
     Abs Add Adds And Brcb Cast Compare CompareScalar Copy CreateVecIndex DataCopy DataCopyPad Div Duplicate Exp Fixpipe
-    Gather InitConstValue Ln LoadData Max Maxs Min Mins Mmad Mul Muls Not Or PipeBarrier Relu Select ShiftLeft
-    ShiftRight Sqrt Sub TransDataTo5HD""".split()
+    Gather InitConstValue Ln LoadData Max Maxs Min Mins Mmad Mul Muls Not Or PipeBarrier Relu Select SetAtomicAdd
+    SetAtomicNone ShiftLeft ShiftRight Sqrt Sub TransDataTo5HD""".split()
 )
 
 

@@ -112,6 +112,7 @@ class Program:
         for name in self._counters(self.body):
             if counter(name) in self._symbols():
                 code.line(f"int64_t {code.symbols[counter(name)]} = 0;")
+                code.inline_after(counter(name))
 
     def _declare_global(self, b: Buffer, offsets: Mapping[str, int]) -> None:
         code, cpp, name = self.code, CPP_TYPES[b.dtype], self.tensor[b.name]

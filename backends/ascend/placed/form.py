@@ -135,6 +135,11 @@ class Instruction:
         return tuple(s for s in self.srcs if not isinstance(s, Scalar))
 
     @property
+    def adds(self) -> bool:
+        """Whether it may add to what its destination holds, which it then reads."""
+        return (self.op == "mmad" and self.init is not None) or bool(self.parameter("add"))
+
+    @property
     def writes(self) -> tuple[Access, ...]:
         return (self.dst,) if self.scratch is None else (self.dst, self.scratch)
 

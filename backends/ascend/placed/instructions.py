@@ -70,6 +70,9 @@ Arithmetic:
   ``requant`` then rounds to nearest even, adds ``offset`` (-256 to 255) and saturates; NaN becomes 0.
 - Per-channel scales are 64-bit words, one a column from the first of the view of ``fb``: the scale's f32 in bits 0 to
   31, the offset's 9 bits in 37 to 45, bit 46 set for i8 (the same page). ``scale`` and ``offset`` are absent then.
+- ``fixpipe`` with ``add`` = 1 adds what it would have written to what global memory holds, element by element, as the
+  ``add`` of that type does; sums of bf16 round once, to nearest even (Ascend C reference, SetAtomicAdd: from L0C to
+  global memory on A2, of f32, f16, bf16, i32 and smaller integers; its rounding is undocumented).
 - ``fixpipe`` with ``nz`` = 1 writes fractals to global memory: a view of ``(columns / c, rows, c)``, c = 32 for i8,
   else 16.
 - ``drain`` moves whole fractals: a view of ``(columns / 16, rows, 16)`` whose last strides are 16 and 1. f32 → f16
@@ -172,8 +175,8 @@ INSTRUCTIONS: Mapping[str, Kind] = {
         "FIX",
         _ways("l0c gm", "l0c l1", "l0c fb gm", "l0c fb l1"),
         frozenset(["f32", "f16", "bf16", "i32", "i8"]),
-        ("Fixpipe(FixpipeParamsV220)",),
-        frozenset(["relu", "quant", "scale", "offset", "nz"]),
+        ("Fixpipe(FixpipeParamsV220)", "SetAtomicAdd", "SetAtomicNone"),
+        frozenset(["relu", "quant", "scale", "offset", "nz", "add"]),
     ),
     # The fused core of 310P: sums into the unified buffer by way of the vector unit.
     "drain": Kind(

@@ -103,17 +103,31 @@ def walk(
 def turns(
     body: tuple[Node, ...], env: dict[str, int], where: str, read: Reader = lowest
 ) -> Iterator[tuple[Node, dict[str, int], str]]:
-    """As :func:`walk`, and each loop itself at the beginning of each of its turns."""
+    """As :func:`walk`, and each loop itself at the beginning of each of its turns. Statements in front of a loop and
+    behind it may name its counter, also where the loops around it never run."""
+    _counted(body, env)
+    yield from _turns(body, env, where, read)
+
+
+def _counted(body: tuple[Node, ...], env: dict[str, int]) -> None:
+    for node in body:
+        if isinstance(node, Loop):
+            env.setdefault(counter(node.var), 0)
+            _counted(node.body, env)
+
+
+def _turns(
+    body: tuple[Node, ...], env: dict[str, int], where: str, read: Reader
+) -> Iterator[tuple[Node, dict[str, int], str]]:
     for node in body:
         if isinstance(node, Loop):
             lo, hi, step = (value_of(e, env) for e in (node.lo, node.hi, node.step))
             count = counter(node.var)
-            env.setdefault(count, 0)
             for v in range(lo, hi, step):
                 env[node.var] = v
                 inner = f"{where}{node.var}={v} "
                 yield node, env, inner
-                yield from turns(node.body, env, inner, read)
+                yield from _turns(node.body, env, inner, read)
                 env[count] += 1
         else:
             if isinstance(node, Let):

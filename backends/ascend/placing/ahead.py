@@ -1,9 +1,11 @@
-"""Transfers that a turn of the outermost loop issues for the turn behind it.
+"""Transfers that a turn of a loop issues for the turn behind it.
 
 A scalar unit issues in the order of the program, and the queue in front of a pipe is short: where a turn has many
 vector instructions, what the next one reads would be asked for only when most of them are done. So rows that come into
 a buffer of two slots are brought in one turn ahead: those of the first turn in front of the loop, the others at the
-beginning of the turn before. Behind the last turn there is nothing to bring in.
+beginning of the turn before. Behind the last turn there is nothing to bring in. In an inner loop, what is read only
+behind many vector instructions comes at the beginning of its own turn: that is early enough, and those instructions of
+the first turn need not wait for it in front of the loop.
 """
 
 from __future__ import annotations
@@ -28,31 +30,48 @@ from tilewright.ir.symbolic import ZERO, Expr, maximum, minimum, symbol
 _MANY = 10
 
 
-def brought_ahead(placed: Placed) -> Placed:
-    """``placed``, which has slots and addresses but no synchronisation, with its transfers issued a turn ahead."""
+def brought_ahead(placed: Placed, inner: bool = True) -> Placed:
+    """``placed``, which has slots and addresses but no synchronisation, with its transfers issued a turn ahead;
+    ``inner``: those of inner loops as well."""
     if any(isinstance(n, Instruction) and n.pipe in ("M", "FIX") for n in statements(placed.body)):
         return placed
+    return replace(placed, body=_ahead(placed, placed.body, (), inner))
+
+
+def _ahead(placed: Placed, body: tuple[Node, ...], around: tuple[str, ...], deep: bool) -> tuple[Node, ...]:
+    """The same for a body with the loops ``around``; ``deep``: for loops inside of its loops as well."""
     nodes: list[Node] = []
-    for node in placed.body:
-        nodes += _turned(placed, node) if isinstance(node, Loop) else [node]
-    return replace(placed, body=tuple(nodes))
+    for node in body:
+        nodes += _turned(placed, node, around, deep) if isinstance(node, Loop) else [node]
+    return tuple(nodes)
 
 
-def _turned(placed: Placed, loop: Loop) -> list[Node]:
+def _turned(placed: Placed, loop: Loop, around: tuple[str, ...], deep: bool) -> list[Node]:
     """``loop``, and in front of it what its first turn reads."""
     inner = [n for n in statements(loop.body) if isinstance(n, Instruction)]
     if sum(n.pipe == "V" for n in inner) < _MANY or any(isinstance(n, Read) for n in statements(loop.body)):
         return [loop]
-    moved = [n for n in loop.body if isinstance(n, Instruction) and _may_move(placed, n, loop, inner)]
+    moved = [n for n in loop.body if isinstance(n, Instruction) and _may_move(placed, n, loop, inner, around)]
+    if deep:
+        loop = replace(loop, body=_ahead(placed, loop.body, (*around, loop.var), deep))
     if not moved:
         return [loop]
+    now = [n for n in moved if around and _vectors_before(n, inner) >= _MANY]
+    ahead = [n for n in moved if n not in now]
     following = symbol(loop.var) + loop.step
-    first = [_shifted(n, loop, loop.lo, ZERO) for n in moved]
-    later = [_shifted(n, loop, following, symbol(counter(loop.var)) + 1) for n in moved]
-    return [*first, replace(loop, body=(*later, *(n for n in loop.body if n not in moved)))]
+    first = [_shifted(n, loop, loop.lo, symbol(counter(loop.var)) if around else ZERO) for n in ahead]
+    later = [_shifted(n, loop, following, symbol(counter(loop.var)) + 1) for n in ahead]
+    return [*first, replace(loop, body=(*now, *later, *(n for n in loop.body if n not in moved)))]
 
 
-def _may_move(placed: Placed, node: Instruction, loop: Loop, inner: list[Instruction]) -> bool:
+def _vectors_before(node: Instruction, inner: list[Instruction]) -> int:
+    """Vector instructions of a turn in front of the first one that reads what ``node`` brings in."""
+    vectors = [n for n in inner if n.pipe == "V"]
+    reading = [any(r.buffer == node.dst.buffer for r in n.reads) for n in vectors]
+    return reading.index(True) if True in reading else 0
+
+
+def _may_move(placed: Placed, node: Instruction, loop: Loop, inner: list[Instruction], around: tuple[str, ...]) -> bool:
     """Whether ``node`` alone fills a buffer of two slots from an input, at a place that the turn's number tells."""
     if node.op != "copy_in" or not isinstance(node.dst, View) or not isinstance(node.srcs[0], View):
         return False
@@ -65,7 +84,7 @@ def _may_move(placed: Placed, node: Instruction, loop: Loop, inner: list[Instruc
     writers = [n for n in inner if any(w.buffer == to.name for w in n.writes)]
     if source.buffer not in inputs - written - aliased or writers != [node]:
         return False
-    fixed = {name for name, _ in placed.kernel.facts} | {"_group", "_groups", "_sub", loop.var}
+    fixed = {name for name, _ in placed.kernel.facts} | {"_group", "_groups", "_sub", loop.var, *around}
     used = [source.offset, node.dst.offset, *(e for v in (source, node.dst) for d in v.dims for e in d)]
     return all(e.symbols <= fixed for e in used)
 

@@ -258,9 +258,9 @@ class _Way:
 
     def _unaligned(self) -> ScheduleError:
         kernel, lanes = self.vector.context.scheduled.kernel.name, self.target.dims[-1][0]
-        where = self.vector.context.target.spelling
+        where, tensor = self.vector.context.target.spelling, self.target.buffer
         return ScheduleError(
-            kernel, f"rows of {lanes} elements may be less than 32 bytes, which is the least {where} stores"
+            kernel, f"rows of {lanes} elements of {tensor} may be less than 32 bytes, which is the least {where} stores"
         )
 
 

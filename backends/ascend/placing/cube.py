@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tilewright.backends.ascend.placed.form import Block, Loop, View
+from tilewright.backends.ascend.placed.form import SUBBLOCK, Block, Loop, View
 from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
 from tilewright.backends.ascend.placing.convolution import convolve
-from tilewright.backends.ascend.placing.exits import Exit, Way, find_exit, rewritten
-from tilewright.backends.ascend.placing.frame import PANES, Frame, inside
+from tilewright.backends.ascend.placing.exits import Exit, Way, addend_of, find_exit, rewritten
+from tilewright.backends.ascend.placing.frame import HEIGHT, LEAD, PANES, Frame, inside
 from tilewright.backends.ascend.placing.operand import Factor, factors_of, flat_index, sides_of
 from tilewright.backends.ascend.placing.runs import run_length
 from tilewright.backends.ascend.placing.staging import OperandPart, Staged, row_pitch
@@ -22,9 +23,15 @@ from tilewright.kernel.expr import Binary, Load, Ref, Value
 from tilewright.kernel.pack import packed_params
 from tilewright.kernel.schedule import Compute, For, Write
 from tilewright.kernel.scope import step
+from tilewright.kernel.tile import Store
 
 #: Lanes that a row in L1 or the bias table is read in: 64 bytes of the table's 32-bit elements.
 _ROW = 16
+#: Element types that transfers to global memory add (Ascend C reference, SetAtomicAdd) and that a fixpipe makes.
+_ADDED = (DType.F32, DType.F16, DType.BF16, DType.I32)
+#: Slots of what vector cores copy: what the cube core has waited for holds them back two copies behind, so that no flag
+#: has to say that the third slot was read.
+_COPIES = 3
 ONE = constant(1)
 
 
@@ -32,22 +39,31 @@ ONE = constant(1)
 class _Panes:
     """Rows of a sum that lie in ``count`` slots of L0C, at most ``height`` in each, and that a loop takes in turn.
 
-    All panes meet one piece of the right operand; each leaves while the products of the next one go on.
+    All panes meet one piece of the right operand; each leaves while the products of the next one go on. The first one
+    is ``missing`` rows shorter than the others.
     """
 
     var: str
     height: int
     count: int
+    missing: int = 0
 
     def rows(self, every: Expr) -> tuple[Expr, Expr]:
         """The first row of the pane of this turn, of ``every``, and how many it has: none where a block ends before."""
-        first = symbol(self.var) * self.height
-        return first, maximum(0, minimum(self.height, every - first))
+        first = symbol(self.var) * self.height - self.missing
+        if not self.missing:
+            return first, maximum(0, minimum(self.height, every - first))
+        end = first + self.height
+        first = maximum(0, first)
+        return first, maximum(0, minimum(minimum(self.height, end), every - first))
 
 
 @dataclass(slots=True)
 class Sum:
-    """An accumulator tile: its buffer in L0C, its two wide axes, the loop in which it starts, its way out."""
+    """An accumulator tile: its buffer in L0C, its two wide axes, the loop in which it starts, its way out.
+
+    ``window``: the rows that it is of, where those are not all; ``others``: the sums of the rest.
+    """
 
     buffer: str
     axes: tuple[str, ...]
@@ -58,6 +74,13 @@ class Sum:
     last: Expr = ONE
     bias: str | None = None
     workspace: str | None = None
+    window: tuple[str, int, int] | None = None
+    others: tuple[Sum, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Sum, ...]:
+        """The sums of all rows."""
+        return (self, *self.others)
 
 
 @dataclass(slots=True)
@@ -80,24 +103,26 @@ class CubePart(OperandPart):
             a, b = b, a
         self._check_dtype(node, a, b)
         total = self.accumulator(node, row, column)
-        if isinstance(a.value, Load):
-            left, right = self.stage(a, row, inner, node.tile), self.stage(b, inner, column, node.tile, True)
-        else:
-            # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
-            right, left = self.stage(b, inner, column, node.tile, True), self.stage(a, row, inner, node.tile)
-        k1, k0 = c.lanes(inner), self.inner_piece(*self._lanes(total), c.lanes(inner), a.dtype)
-        left, right = self._checked(node, a.dtype, left, right)
+        # Waiting for the vector cores holds back everything behind it, so what needs no waiting goes first.
+        early = [self._rows_in(part, a, inner) for part in total.parts[:1] if isinstance(a.value, Load)]
+        right = self.stage(b, inner, column, node.tile, True)
+        lefts = [*early, *(self._rows_in(part, a, inner) for part in total.parts[len(early) :])]
+        k1, k0 = c.lanes(inner), self._inner_piece(total, c.lanes(inner), a.dtype)
+        for left in lefts:
+            self._checked(node, a.dtype, left, right)
         valid = c.count(inner)
         start = sum((symbol(f.var) - c.expr(loop.lo) for f, loop in self.reduction_loops(node)), ZERO)
-        total.last = self._last_turn(node)
+        for part in total.parts:
+            part.last = self._last_turn(node)
         if k1 <= k0:
-            self._multiply(c.tree.top, total, node, left, right, at=ZERO, piece=valid, start=start)
+            self._multiply(c.tree.top, total, node, lefts, right, at=ZERO, piece=valid, start=start)
             return
         frame = Frame(f"{inner}_l0_{node.tile}")
         at = symbol(frame.var)
         piece = minimum(k0, valid - at)
-        total.last = total.last * (1 - minimum(1, maximum(0, valid - k0 - at)))
-        self._multiply(frame, total, node, left, right, at=at, piece=piece, start=start + at)
+        for part in total.parts:
+            part.last = part.last * (1 - minimum(1, maximum(0, valid - k0 - at)))
+        self._multiply(frame, total, node, lefts, right, at=at, piece=piece, start=start + at)
         c.tree.top.nodes.append(Loop(frame.var, ZERO, valid, constant(k0), tuple(frame.nodes)))
 
     def _windows(self, node: Compute) -> Windows | None:
@@ -145,27 +170,52 @@ class CubePart(OperandPart):
             loops = {f.var for f, _ in self.reduction_loops(node)}
             while frame.var in loops:
                 frame = c.tree.frames[c.tree.frames.index(frame) - 1]
-            panes = self._panes(row)
-            rows, columns = c.lanes(row) if panes is None else panes.height, round_up(c.lanes(column), FRACTAL)
-            around, slots = (frame, 2) if panes is None else (Frame(panes.var), panes.count)
-            shape = (round_up(rows, FRACTAL), columns)
-            name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=around, slots=slots)
-            if panes is not None:
-                c.tree.kept.add(name)
-            tile = Ref(node.tile, node.axes, node.value.dtype)
-            exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
-            total = self.sums[node.tile] = Sum(name, (row, column), frame, tile, exit, panes)
-            if exit.bias is not None:
-                total.bias = self._stage_bias(exit.bias, column, node.value.dtype)
+            first, *others = (self._sum(node, row, column, frame, window) for window in self._windows_of_rows(row))
+            self.sums[node.tile] = first
+            first.others = tuple(others)
+            if first.exit.bias is not None:
+                first.bias = self._stage_bias(first.exit.bias, column, node.value.dtype)
+            for part in others:
+                part.bias = first.bias
         return self.sums[node.tile]
 
-    def _panes(self, row: str) -> _Panes | None:
-        """The panes that the schedule asks for."""
+    def _windows_of_rows(self, row: str) -> list[tuple[str, int, int] | None]:
+        """The rows that come before the columns, where the schedule asks for some, and the others; ``None``: all."""
         c = self.context
+        lead, every = int(c.scheduled.schedule.option(LEAD, 0)) if not c.fused else 0, c.lanes(row)
+        return [(row, 0, lead), (row, lead, every - lead)] if 0 < lead < every and lead % FRACTAL == 0 else [None]
+
+    def _sum(self, node: Compute, row: str, column: str, frame: Frame, window: tuple[str, int, int] | None) -> Sum:
+        """The sum of the rows in ``window``, which starts in ``frame``."""
+        c = self.context
+        with c.within(window):
+            panes = self._panes(row)
+            rows, columns = c.lanes(row) if panes is None else panes.height, round_up(c.lanes(column), FRACTAL)
+        around, slots = (frame, 2) if panes is None else (Frame(panes.var), panes.count)
+        shape = (round_up(rows, FRACTAL), columns)
+        name = c.tree.add(node.tile, "l0c", node.value.dtype, shape, "cube", frame=around, slots=slots)
+        if panes is not None:
+            c.tree.kept.add(name)
+        tile = Ref(node.tile, node.axes, node.value.dtype)
+        exit = find_exit(tile, c.body, column, kernel=c.scheduled.kernel, way=self._way(column), skip=c.cube_tiles)
+        return Sum(name, (row, column), frame, tile, exit, panes, window=window)
+
+    def _rows_in(self, part: Sum, a: Factor, inner: str) -> Staged:
+        """The rows of one part of a sum in L1."""
+        with self.context.within(part.window):
+            return self.stage(a, part.axes[0], inner, part.tile.tile)
+
+    def _panes(self, row: str) -> _Panes | None:
+        """The panes that the schedule asks for; the rows that come first are one."""
+        c = self.context
+        if c.window is not None and c.window[1] == 0:
+            return _Panes(c.tree.variable(f"{row}_lead"), c.lanes(row), 1)
         count = int(c.scheduled.schedule.option(PANES, 1))
         if count < 2 or c.fused or c.lanes(row) <= FRACTAL:
             return None
-        return _Panes(c.tree.variable(f"{row}_pane"), round_up(-(-c.lanes(row) // count), FRACTAL), count)
+        height = max(int(c.scheduled.schedule.option(HEIGHT, 0)), round_up(-(-c.lanes(row) // count), FRACTAL))
+        missing = min(count * height - round_up(c.lanes(row), FRACTAL), height - FRACTAL)
+        return _Panes(c.tree.variable(f"{row}_pane"), height, count, missing if missing % FRACTAL == 0 else 0)
 
     def _way(self, column: str) -> Way:
         """What the target does with sums of these columns; a bias has to fit the table and end with whole blocks."""
@@ -226,6 +276,14 @@ class CubePart(OperandPart):
         step = max(16, 32 // size)
         return min(round_up(inner, step), most // step * step)
 
+    def _inner_piece(self, total: Sum, inner: int, dtype: DType) -> int:
+        """The same for all parts of a sum."""
+        pieces = []
+        for part in total.parts:
+            with self.context.within(part.window):
+                pieces.append(self.inner_piece(*self._lanes(part), inner, dtype))
+        return min(pieces)
+
     def _lanes(self, total: Sum) -> tuple[int, int]:
         """Allocated rows and columns of one product."""
         row, column = total.axes
@@ -241,44 +299,51 @@ class CubePart(OperandPart):
         frame: Frame,
         total: Sum,
         node: Compute,
-        left: Staged,
+        lefts: Sequence[Staged],
         right: Staged,
         *,
         at: Expr,
         piece: Expr,
         start: Expr,
     ) -> None:
-        """One piece of the reduced axis: both loads and the ``mmad``, whose single rows are no vector products: an
-        emitter has to switch the GEMV mode off, in which L0A would be read row-major."""
+        """One piece of the reduced axis: loads and the ``mmad`` of each part of the rows, whose single rows are no
+        vector products: an emitter has to switch the GEMV mode off, in which L0A would be read row-major."""
         c = self.context
         assert isinstance(node.value, Binary)
         a, _ = factors_of(node.value.a, node.value.b)
-        (first, rows), columns = self._rows(total), c.count(total.axes[1])
-        (high, wide), k = self._lanes(total), c.lanes(self._roles(node)[2])
-        k0 = self.inner_piece(high, wide, k, a.dtype)
-        own, slots = (frame, 2) if total.panes is None else (Frame(total.panes.var), 2 * total.panes.count)
-        l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (high, k0), own, slots)
-        l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, wide), frame)
-        loads = [(own, l0a, left, rows, piece, (first, at)), (frame, l0b, right, piece, columns, (at, ZERO))]
-        for to, buffer, staged, r, n, corner in loads:
-            block = (corner[1], corner[0], n, r) if staged.turned else (*corner, r, n)
-            dst = Block(buffer, ZERO, ZERO, r, n, whole=True)
-            source = Block(staged.buffer, *block, whole=True)
-            c.tree.emit(to, "load", "cube", "MTE1", dst, source, transpose=staged.turned)
-        bias = () if total.bias is None else (View(total.bias, ZERO, ((columns, constant(1)),)),)
-        c.tree.emit(
-            own,
-            "mmad",
-            "cube",
-            "M",
-            Block(total.buffer, ZERO, ZERO, rows, columns),
-            Block(l0a, ZERO, ZERO, rows, piece),
-            Block(l0b, ZERO, ZERO, piece, columns),
-            *bias,
-            init=start if node.accumulate or start != 0 else None,
-        )
-        if total.panes is not None:
-            frame.nodes.append(Loop(own.var, ZERO, constant(total.panes.count), ONE, tuple(own.nodes)))
+        columns, wide = c.count(total.axes[1]), c.lanes(total.axes[1])
+        k0 = self._inner_piece(total, c.lanes(self._roles(node)[2]), a.dtype)
+        l0b = ""
+        for part, left in zip(total.parts, lefts, strict=True):
+            with c.within(part.window):
+                (first, rows), (high, _) = self._rows(part), self._lanes(part)
+            own, slots = (frame, 2) if part.panes is None else (Frame(part.panes.var), 2 * part.panes.count)
+            # One pane alone is loaded anew only when its products are done: they come in order then.
+            slots = 1 if part.panes is not None and part.panes.count == 1 else slots
+            l0a = self._operand_buffer(f"{node.tile}_a", "l0a", a.dtype, (high, k0), own, slots)
+            loads = [(own, l0a, left, rows, piece, (first, at))]
+            if not l0b:
+                l0b = self._operand_buffer(f"{node.tile}_b", "l0b", a.dtype, (k0, wide), frame)
+                loads.append((frame, l0b, right, piece, columns, (at, ZERO)))
+            for to, buffer, staged, r, n, corner in loads:
+                block = (corner[1], corner[0], n, r) if staged.turned else (*corner, r, n)
+                dst = Block(buffer, ZERO, ZERO, r, n, whole=True)
+                source = Block(staged.buffer, *block, whole=True)
+                c.tree.emit(to, "load", "cube", "MTE1", dst, source, transpose=staged.turned)
+            bias = () if part.bias is None else (View(part.bias, ZERO, ((columns, constant(1)),)),)
+            c.tree.emit(
+                own,
+                "mmad",
+                "cube",
+                "M",
+                Block(part.buffer, ZERO, ZERO, rows, columns),
+                Block(l0a, ZERO, ZERO, rows, piece),
+                Block(l0b, ZERO, ZERO, piece, columns),
+                *bias,
+                init=start if node.accumulate or start != 0 else None,
+            )
+            if part.panes is not None:
+                frame.nodes.append(Loop(own.var, ZERO, constant(part.panes.count), ONE, tuple(own.nodes)))
 
     def _operand_buffer(
         self, name: str, scope: str, dtype: DType, shape: tuple[int, int], frame: Frame, slots: int = 2
@@ -307,7 +372,11 @@ class CubePart(OperandPart):
         if total.workspace is None:
             shape = (c.lanes(row), pitch)
             total.workspace = c.tree.add(f"{tile}_out", "gm", dtype, shape, None, frame=total.frame, workspace=True)
-            self._leave(total, View(total.workspace, ZERO, ((ZERO, as_expr(pitch)), (c.count(column), constant(1)))))
+            for part in total.parts:
+                with c.within(part.window):
+                    at = constant(part.window[1] * pitch if part.window is not None else 0)
+                    dims = ((ZERO, as_expr(pitch)), (c.count(column), constant(1)))
+                    self._leave(part, View(total.workspace, at, dims))
         return total.workspace, total.axes, total.frame, pitch
 
     def drained(self, tile: str) -> tuple[str, tuple[str, ...], Frame]:
@@ -364,35 +433,84 @@ class CubePart(OperandPart):
         return name
 
     def write(self, node: Write) -> bool:
-        """Write a sum straight from L0C; False when it needs more than its exit or is not stored by rows."""
+        """Write a sum straight from L0C, or add it to what vector cores have copied there; False when it needs more
+        than its exit or is not stored by rows."""
         c = self.context
-        value = node.value
+        value, load = node.value, None
+        if "fixpipe_add" in c.target.features and (found := addend_of(value)) is not None:
+            value, load = found
         if not isinstance(value, Ref) or value.tile not in self.sums or "fixpipe_gm" not in c.target.features:
             return False
-        index = tuple(i for i in node.index if isinstance(i, Expr))
-        if len(index) < len(node.index):
-            return False
         total = self.sums[value.tile]
-        row, column = total.axes
-        others = {a: c.start(a) for a in node.axes if a not in total.axes}
-        flat = flat_index(c.scheduled.kernel, node.tensor, tuple(c.expr(i.substitute(others)) for i in index))
-        if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
+        if self._rows_of(node.tensor, node.index, node.axes, total) is None:
             return False
-        offset = flat.substitute({a: c.start(a) for a in total.axes})
-        dims = (ZERO, flat.coefficient(row)), (c.count(column), constant(1))
-        self._leave(total, View(node.tensor, offset, dims))
+        if load is not None:
+            if node.value.dtype not in _ADDED or c.pack_of(load.tensor) is not None or self._is_shared(node.tensor):
+                return False
+            source = self._rows_of(load.tensor, load.index, node.axes, total)
+            if source is None or source.dims[0][1] == 0:
+                return False
+        for part in total.parts:
+            with c.within(part.window):
+                to = self._rows_of(node.tensor, node.index, node.axes, part)
+                source = self._rows_of(load.tensor, load.index, node.axes, part) if load is not None else None
+                assert to is not None
+                self._leave(part, to, source)
         return True
 
-    def _leave(self, total: Sum, to: View) -> None:
-        """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one."""
+    def _is_shared(self, tensor: str) -> bool:
+        """Whether an output is the new contents of an input, or is written in more than one place."""
+        kernel = self.context.scheduled.kernel
+        stores = [s for s in kernel.body if isinstance(s, Store) and s.tensor == tensor]
+        return kernel.param(tensor).alias is not None or len(stores) > 1
+
+    def _rows_of(
+        self, tensor: str, indices: tuple[Expr | Value, ...], axes: tuple[str, ...], total: Sum
+    ) -> View | None:
+        """The block of a tensor in which a sum's rows lie as they are; its rows are counted where it is used."""
+        c = self.context
+        index = tuple(i for i in indices if isinstance(i, Expr))
+        if len(index) < len(indices):
+            return None
+        row, column = total.axes
+        others = {a: c.start(a) for a in axes if a not in total.axes}
+        flat = flat_index(c.scheduled.kernel, tensor, tuple(c.expr(i.substitute(others)) for i in index))
+        if run_length((flat,), row) != 0 or run_length((flat,), column) != 0 or flat.coefficient(column) != 1:
+            return None
+        offset = flat.substitute({a: c.start(a) for a in total.axes})
+        return View(tensor, offset, ((ZERO, flat.coefficient(row)), (c.count(column), constant(1))))
+
+    def _leave(self, total: Sum, to: View, source: View | None = None) -> None:
+        """The finished sum to the rows of ``to``, which it says the distance of; panes leave one by one. With
+        ``source`` it is added to those rows, which vector cores copy there while it is computed."""
         c = self.context
         first, rows = self._rows(total)
-        frame = total.frame if total.panes is None else Frame(total.panes.var)
+        once = c.tree.variable("_done") if total.panes is not None else ""
+        frame = Frame(once) if once else total.frame
+        parameters = (("relu", 1),) if total.exit.relu else ()
+        if source is not None:
+            self._copied(frame, total, source, to)
+            parameters = (*parameters, ("add", 1))
         pitch = to.dims[0][1]
         dst = View(to.buffer, to.offset + first * pitch, ((rows, pitch), to.dims[1]))
-        parameters = (("relu", 1),) if total.exit.relu else ()
-        source = Block(total.buffer, ZERO, ZERO, rows, c.count(total.axes[1]))
-        c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, source, parameters=parameters)
+        block = Block(total.buffer, ZERO, ZERO, rows, c.count(total.axes[1]))
+        c.tree.emit(frame, "fixpipe", "cube", "FIX", dst, block, parameters=parameters)
         if total.panes is not None:
-            once = Loop(c.tree.variable("_done"), ZERO, total.last, ONE, tuple(frame.nodes))
-            total.frame.nodes[:] = inside(total.frame.nodes, total.panes.var, once)
+            done = Loop(once, ZERO, total.last, ONE, tuple(frame.nodes))
+            total.frame.nodes[:] = inside(total.frame.nodes, total.panes.var, done)
+
+    def _copied(self, frame: Frame, total: Sum, source: View, to: View) -> None:
+        """Rows of ``source`` to those of ``to``, half of them by each vector core."""
+        c = self.context
+        first, rows = self._rows(total)
+        high, wide = self._lanes(total)
+        half = round_up(-(-high // max(1, int(c.target.extra["subblocks"]))), 8)
+        dtype = total.exit.dtype
+        shape = (half, row_pitch(wide, dtype))
+        name = c.tree.add(f"{source.buffer}_ub", "ub", dtype, shape, "vector", frame=frame, slots=_COPIES)
+        count, columns = maximum(0, minimum(half, rows - SUBBLOCK * half)), source.dims[1]
+        here = View(name, ZERO, ((count, constant(shape[1])), columns))
+        at = first + SUBBLOCK * half
+        places = [View(v.buffer, v.offset + at * v.dims[0][1], ((count, v.dims[0][1]), columns)) for v in (source, to)]
+        c.tree.emit(frame, "copy_in", "vector", "MTE2", here, places[0])
+        c.tree.emit(frame, "copy_out", "vector", "MTE3", places[1], here)

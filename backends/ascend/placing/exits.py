@@ -70,6 +70,25 @@ def rewritten(value: Value, tile: Ref, exit: Exit) -> Value:
     return transform(value, lambda v: exit.left(tile) if v == exit.value else v)
 
 
+def addend_of(value: Value) -> tuple[Value, Load] | None:
+    """``(x, load)`` where ``value`` is their sum, rounded once to the type of both; the load is no row of biases.
+
+    Sums of 16-bit floats that are computed in f32 are such: f32 has so many bits that rounding twice is rounding once.
+    """
+    match value:
+        case Cast(dtype=dtype, x=Binary(op="add", a=Cast(x=a), b=Cast(x=b), dtype=DType.F32)) if dtype in _HALVES:
+            pass
+        case Binary(op="add", a=a, b=b, dtype=dtype):
+            pass
+        case _:
+            return None
+    for x, load in ((a, b), (b, a)):
+        plain = isinstance(load, Load) and load.fill is None and len(load.index) > 1
+        if plain and isinstance(load, Load) and x.dtype == load.dtype == dtype:
+            return x, load
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Matcher:
     tile: str

@@ -27,8 +27,10 @@ from tilewright.ir.types import DType
 #: The loop over the blocks of a kernel that one group of cores takes.
 BLOCK_LOOP = "_block"
 
-#: Options of a schedule: slots of operands that come into L1 piece by piece, and panes of columns that a sum lies in.
-RING, PANES = "ring", "panes"
+#: Options of a schedule: slots of operands that come into L1 piece by piece, panes of rows that a sum lies in, and how
+#: many rows are brought in before the columns, apart from the others, so that their products begin early; rows of a
+#: pane, where they are more than an even share: the first pane has fewer then.
+RING, PANES, LEAD, HEIGHT = "ring", "panes", "lead", "height"
 
 
 @dataclass(slots=True)

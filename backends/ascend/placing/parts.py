@@ -13,7 +13,7 @@ from tilewright.backends.ascend.placed.form import Scalar, View
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, round_up
 from tilewright.backends.ascend.placing.casts import held
 from tilewright.backends.ascend.placing.operand import flat_index
-from tilewright.backends.ascend.placing.strips import Strip
+from tilewright.backends.ascend.placing.strips import Strip, dense_strides
 from tilewright.ir.symbolic import ZERO, Expr, constant, product
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Value
@@ -133,7 +133,7 @@ def put(vector: VectorPart, parts: Parts, node: Write, value: Value) -> None:
     name, done = made
     strip = vector.converted(value, part.axes, f"{parts.tensor}_part")
     counts = [c.count(a, True) for a in parts.rows]
-    pitch = [constant(s) for s in _pitches(shape)]
+    pitch = [constant(s) for s in dense_strides(shape)]
     dims = (*zip(counts, pitch[:-1], strict=True), (constant(part.lanes), _ONE))
     to = View(name, constant(number * plane), dims)
     tree.emit(tree.top, "copy", "vector", "V", to, vector.view(strip, part.axes))
@@ -149,13 +149,6 @@ def _shape(vector: VectorPart, parts: Parts) -> tuple[int, ...]:
     return (*rows, round_up(max(p.lanes for p in parts.parts), block))
 
 
-def _pitches(shape: tuple[int, ...]) -> list[int]:
-    strides = [1] * len(shape)
-    for n in range(len(shape) - 2, -1, -1):
-        strides[n] = strides[n + 1] * shape[n + 1]
-    return strides
-
-
 def _leave(vector: VectorPart, parts: Parts, planes: str, shape: tuple[int, ...]) -> None:
     c, tree = vector.context, vector.context.tree
     size = parts.dtype.bits // 8
@@ -164,7 +157,7 @@ def _leave(vector: VectorPart, parts: Parts, planes: str, shape: tuple[int, ...]
     run = (constant(parts.lanes), _ONE)
     offsets = _offsets(vector, parts, shape, plane * size)
     out = tree.add(f"{parts.tensor}_out", "ub", parts.dtype, (*shape[:-1], parts.lanes), "vector", frame=tree.top)
-    near = [constant(s) for s in _pitches((*shape[:-1], parts.lanes))]
+    near = [constant(s) for s in dense_strides((*shape[:-1], parts.lanes))]
     here = View(out, ZERO, (*zip(counts, near[:-1], strict=True), run))
     tree.emit(tree.top, "gather", "vector", "V", here, _everything(vector, parts, planes, shape), offsets)
     start = parts.flat.substitute({a: c.start(a, True) for a in parts.rows})
@@ -176,7 +169,7 @@ def _everything(vector: VectorPart, parts: Parts, planes: str, shape: tuple[int,
     """All lanes of all planes."""
     counts = [vector.context.count(a, True) for a in parts.rows]
     plane = product([constant(n) for n in shape])
-    within = tuple(zip(counts, (constant(s) for s in _pitches(shape)[:-1]), strict=True))
+    within = tuple(zip(counts, (constant(s) for s in dense_strides(shape)[:-1]), strict=True))
     lanes = constant(max(p.lanes for p in parts.parts))
     return View(planes, ZERO, ((constant(len(parts.parts)), plane), *within, (lanes, _ONE)))
 
@@ -204,13 +197,13 @@ def _offsets(vector: VectorPart, parts: Parts, shape: tuple[int, ...], plane: in
         emit("add", run, run, other)
     if not parts.rows:
         return run
-    pitch = {a: s * size for a, s in zip(parts.rows, _pitches(shape), strict=False)}
+    pitch = {a: s * size for a, s in zip(parts.rows, dense_strides(shape), strict=False)}
     starts = vector.spread(vector.positions(parts.rows, dict(pitch)), parts.parts[0].axes)
     assert isinstance(starts, Strip)
     counts = [c.count(a, True) for a in parts.rows]
     wide = (*shape[:-1], round_up(parts.lanes, BLOCK_BYTES // 4))
     made = tree.add("t", "ub", DType.I32, wide, "vector")
-    near = [constant(s) for s in _pitches(wide)]
+    near = [constant(s) for s in dense_strides(wide)]
     lanes = constant(parts.lanes)
     dst = View(made, ZERO, (*zip(counts, near[:-1], strict=True), (lanes, _ONE)))
     each = View(starts.buffer, ZERO, (*zip(counts, vector.strides(starts)[:-1], strict=True), (lanes, ZERO)))

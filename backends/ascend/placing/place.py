@@ -7,7 +7,8 @@ that a vector core has computed. The two vector cores of a group halve one axis 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,18 @@ def place(scheduled: Scheduled, target: Target) -> Placed:
     memory is too small for the schedule's tiles.
     """
     single: frozenset[str] = frozenset()
+    inner = True
     while True:
-        placed = place_unsynchronized(scheduled, target, single)
+        placed = place_unsynchronized(scheduled, target, single, inner)
         try:
             return synchronize(placed)
         except Refused as refused:
             if refused.kind != "event ids":
                 raise
+            # What inner loops bring in a turn ahead takes more events than what comes in its own turn.
+            if inner and placed != place_unsynchronized(scheduled, target, single, inner=False):
+                inner = False
+                continue
             single |= {_least(placed, str(refused), refused)}
 
 
@@ -74,15 +80,18 @@ def _least(placed: Placed, message: str, refused: Refused) -> str:
     return min(double, key=lambda b: b.slot_bytes).name
 
 
-def place_unsynchronized(scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset()) -> Placed:
-    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot."""
+def place_unsynchronized(
+    scheduled: Scheduled, target: Target, single: frozenset[str] = frozenset(), inner: bool = True
+) -> Placed:
+    """The placed form before flags and barriers; the checker refuses it. ``single``: buffers that get one slot;
+    ``inner``: whether inner loops too bring in rows a turn ahead."""
     if scheduled.schedule.option(PIPELINED, 0):
         from tilewright.backends.ascend.placing.pipelined import place_pipelined
 
         return place_pipelined(scheduled, target, single)
     draft = _fitted(scheduled, target, single)
     slotted = replace(draft, body=with_slots(draft.body, {b.name: b for b in draft.buffers}))
-    return prepared_ahead(brought_ahead(slotted))
+    return prepared_ahead(brought_ahead(slotted, inner))
 
 
 def _tensor(param: Param, packed: Collection[str], target: Target) -> Buffer:
@@ -145,6 +154,8 @@ class Context:
     strip: Expr = ZERO
     stripped: bool = False
     fused: bool = False
+    #: An axis of which only a part is looked at: its first lane there, and how many there are at most.
+    window: tuple[str, int, int] | None = None
 
     def __post_init__(self) -> None:
         self.tree = Tree([Frame(BLOCK_LOOP)])
@@ -174,6 +185,8 @@ class Context:
 
     def lanes(self, axis: str) -> int:
         """Allocated lanes of ``axis`` on a cube core."""
+        if self.window is not None and axis == self.window[0]:
+            return self.window[2]
         r = self.scope.ranges[axis]
         high = r.size.value if r.size.is_constant else bounds(r.size, self.scope.facts)[1]
         if high > 1 << 20:
@@ -204,17 +217,28 @@ class Context:
     def start(self, axis: str, vector: bool = False) -> Expr:
         """Index of the first lane."""
         start = self.expr(self.scope.ranges[axis].start)
+        if self.window is not None and axis == self.window[0]:
+            start = start + self.window[1]
         return start + self.vector_offset() if vector and axis == self.split else start
 
     def count(self, axis: str, vector: bool = False) -> Expr:
         """How many lanes are not padding."""
         r = self.scope.ranges[axis]
         valid = self.expr(r.limit - r.start) if not r.ragged else self.expr(_valid(r))
+        if self.window is not None and axis == self.window[0]:
+            return maximum(0, minimum(self.window[2], valid - self.window[1]))
         if vector and axis == self.split:
             share, piece = self.share(), self.piece()
             most: Expr = constant(piece) if share % piece == 0 else minimum(piece, share - self.strip)
             return maximum(0, minimum(most, valid - self.vector_offset()))
         return valid
+
+    @contextmanager
+    def within(self, window: tuple[str, int, int] | None) -> Iterator[None]:
+        """A look at a part of an axis."""
+        before, self.window = self.window, window
+        yield
+        self.window = before
 
     def wide(self, axes: Sequence[str]) -> tuple[str, ...]:
         """Those of ``axes`` that have more than one lane here."""
@@ -237,6 +261,13 @@ class Context:
                 )
         nests = nests_of(self.scheduled.body, kernel.name)
         self.cube_tiles = frozenset(_contractions(self.scheduled.body))
+        if self.scheduled.schedule.packs and not self.cube_tiles:
+            raise UnsupportedError(
+                "ascend-packed",
+                where=f"kernel {kernel.name} on {self.target.spelling}",
+                cause="an operand of its product is a difference or another value of several, not the cube unit's",
+                fix="run this kernel on the host",
+            )
         self.fused = "split" not in self.target.features
         self.tree.fused = self.fused
         if self.cube_tiles and len(nests) > 1:

@@ -63,6 +63,10 @@ class Reductions(Arithmetic):
             return self._own(piece, axes, dtype), {}
         axis = cut[0]
         last = self._least(op, dtype, axes[:-1]) if axis == axes[-1] else 1
+        whole = isinstance(piece, Strip) and piece.axes == axes and cut == [axes[-1]]
+        if whole and self._direct(op, dtype) and c.vector_lanes(axis) <= last:
+            # One instruction reduces each row, and writes nothing that it reads.
+            return self._strip(piece), {}
         half = self._half(c.vector_lanes(axis), last)
         if isinstance(piece, Scalar) or piece.axes != axes or half >= c.vector_lanes(axis):
             return self._own(piece, axes, dtype), {}

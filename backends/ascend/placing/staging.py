@@ -69,7 +69,7 @@ class OperandPart:
         outer, inner = source.outer, source.inner
         needed = [*source.index, c.start(outer), c.start(inner), c.count(outer), c.count(inner)]
         frame = c.tree.frame_of(needed)
-        key = (load, source.index, rows, columns)
+        key = (load, source.index, rows, columns, c.window)
         if key not in frame.loaded:
             squares = right and outer == rows and load.dtype.bits == 32 and load.fill is None and not source.run
             wide = self._whole(inner, load) if load.dtype.bits == 32 else c.lanes(inner)
@@ -253,7 +253,7 @@ class OperandPart:
         first = {outer: c.start(outer), inner: c.start(inner)}
         needed = [*index, *first.values(), c.count(outer), c.count(inner)]
         frame = c.tree.frame_of(needed)
-        key = (load, index, rows, columns)
+        key = (load, index, rows, columns, c.window)
         if key not in frame.loaded:
             shape = (c.lanes(outer), self._whole(inner, load))
             name, once = self._operand(load, shape, frame, needed, "")

@@ -25,6 +25,14 @@ _BRCB_ROWS = 8
 NO_SIZES: Mapping[str, int] = {}
 
 
+def dense_strides(shape: Sequence[int]) -> list[int]:
+    """Elements from one to the next along each dimension, where nothing lies between rows."""
+    strides = [1] * len(shape)
+    for n in range(len(shape) - 2, -1, -1):
+        strides[n] = strides[n + 1] * shape[n + 1]
+    return strides
+
+
 @dataclass(frozen=True, slots=True)
 class Strip:
     """A tile in the unified buffer: rows padded to 32 bytes. ``pooled`` ones may be overwritten and recycled."""
@@ -134,10 +142,7 @@ class Strips:
     def strides(self, strip: Strip) -> tuple[Expr, ...]:
         """Elements from one lane to the next along each axis."""
         shape = [s.value for s in self.context.tree.buffers[strip.buffer].shape]
-        strides = [1] * len(shape)
-        for n in range(len(shape) - 2, -1, -1):
-            strides[n] = strides[n + 1] * shape[n + 1]
-        return tuple(map(constant, strides))
+        return tuple(map(constant, dense_strides(shape)))
 
     # -- views ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.backends.ascend.placed.form import Scalar, View
-from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip
+from tilewright.backends.ascend.placing.strips import SPREAD, Piece, Strip, dense_strides
 from tilewright.ir.symbolic import ZERO, constant
 from tilewright.ir.types import DType
 
@@ -113,7 +113,7 @@ def into_long(core: Arithmetic, piece: Strip, out: Strip) -> None:
         plane *= n
     pair = tree.add("t", "ub", I32, (2, *shape), "vector")
     one = Strip(pair, axes, I32)
-    strides = [constant(s) for s in _strides(shape)]
+    strides = [constant(s) for s in dense_strides(shape)]
     counts = [c.count(a, True) for a in axes] or [_ONE]
     dims = tuple(zip(counts, strides, strict=True))
     source = core.view(piece, axes)
@@ -147,24 +147,17 @@ def _pairs(core: Arithmetic, one: Strip, shape: tuple[int, ...], plane: int) -> 
     rows = axes[:-1]
     if not rows:
         return run
-    pitch = {a: s * 4 for a, s in zip(axes, _strides(shape), strict=True)}
+    pitch = {a: s * 4 for a, s in zip(axes, dense_strides(shape), strict=True)}
     starts = core.spread(core.positions(rows, dict(pitch)), axes)
     assert isinstance(starts, Strip)
     made = tree.add("t", "ub", I32, (*shape[:-1], lanes), "vector")
     counts = [c.count(a, True) for a in rows]
-    near = [constant(s) for s in _strides((*shape[:-1], lanes))]
+    near = [constant(s) for s in dense_strides((*shape[:-1], lanes))]
     dst = View(made, ZERO, (*zip(counts, near[:-1], strict=True), (words, _ONE)))
     each = View(starts.buffer, ZERO, (*zip(counts, core.strides(starts)[:-1], strict=True), (words, ZERO)))
     emit("add", dst, each, View(line, ZERO, (*((n, ZERO) for n in counts), (words, _ONE))))
     core.recycle(starts)
     return dst
-
-
-def _strides(shape: tuple[int, ...]) -> list[int]:
-    strides = [1] * len(shape)
-    for n in range(len(shape) - 2, -1, -1):
-        strides[n] = strides[n + 1] * shape[n + 1]
-    return strides
 
 
 def _strip(piece: Piece) -> Strip:

@@ -19,7 +19,8 @@ RATE = 4096
 _ROUNDS = 3
 #: Cycles until a core has issued the first transfers.
 _ISSUE = 55
-#: Statements of the cube unit for each product: what is waited for, the product, what is told.
+#: Statements of the cube unit for each product: what is waited for, the product, what is told; one more for each pane,
+#: which may be the last of its sum.
 _STATEMENTS = 4
 
 
@@ -27,7 +28,8 @@ _STATEMENTS = 4
 class Tiling:
     """``rows × columns`` sums at a time, in blocks of ``width`` columns, over which the rows stay in L1 where that is
     more than ``columns``. ``depth`` lanes of the reduced axis come into L1 at a time, into one of ``ring`` slots;
-    ``panes`` of the rows lie in slots of L0C of their own."""
+    ``panes`` of the rows lie in slots of L0C of their own, and so do ``lead`` rows that come before the columns;
+    ``height``: rows of a pane that is higher than its share, so that the first one is lower."""
 
     rows: int
     columns: int
@@ -35,6 +37,8 @@ class Tiling:
     depth: int
     ring: int = 2
     panes: int = 1
+    lead: int = 0
+    height: int = 0
 
     @property
     def turns(self) -> int:
@@ -46,7 +50,8 @@ class Tiling:
 class Problem:
     """What is computed: ``others`` products of ``rows × depth`` and ``depth × columns`` elements of ``size`` bytes.
 
-    ``out`` bytes a sum leave L0C; ``vector``: repeats of the vector unit for 64 sums behind it, 0 where there is none.
+    ``out`` bytes a sum leave L0C; ``vector``: repeats of the vector unit for 64 sums behind it, 0 where there is none;
+    ``adds``: whether sums are added to what global memory holds.
     """
 
     rows: int
@@ -56,6 +61,7 @@ class Problem:
     size: int
     out: int
     vector: float
+    adds: bool = False
 
 
 @dataclass(slots=True)
@@ -101,13 +107,17 @@ class _Model:
         self.done, self.free = c["mmad_latency"] + flag, c["write_latency"] + flag
         self.cross = c["cross_latency"] + c["read_latency"]
         self.lanes = 32 // p.size
-        high = round_up(-(-min(t.rows, round_up(p.rows, FRACTAL)) // t.panes), FRACTAL)
         rows = min(t.rows, round_up(p.rows, FRACTAL))
-        self.heights = [min(high, rows - n * high) for n in range(t.panes) if rows > n * high]
+        rest = rows - min(t.lead, rows)
+        high = max(t.height, round_up(-(-rest // t.panes), FRACTAL))
+        missing = min(t.panes * high - rest, high - FRACTAL)
+        ends = [min(rest, (n + 1) * high - missing) for n in range(t.panes)]
+        self.heights = [b - a for a, b in zip([0, *ends], ends, strict=False) if b > a]
+        self.heights = [*([min(t.lead, rows)] if t.lead else []), *self.heights]
         half = min(target.memory[s].size for s in ("l0a", "l0b")) // 2
         most = half // (p.size * max(high, t.columns))
         self.step = min(t.depth, most // self.lanes * self.lanes) or self.lanes
-        self.ahead = int(c["queue"] / (_STATEMENTS + (1 / t.panes if t.panes > 1 else 0)))
+        self.ahead = int(c["queue"] / (_STATEMENTS + (t.panes > 1)))
         self.slots = t.panes if t.panes > 1 else 2 if 8 * t.rows * t.columns <= target.memory["l0c"].size else 1
 
     def block(self, k: _Clock, number: int) -> None:
@@ -122,22 +132,27 @@ class _Model:
             deep = min(t.depth, p.depth - first)
             start = max(k.mte2, _back(k.ring, t.ring), _back(k.started, self.ahead))
             row = -(-deep * p.size // c["l2_line"]) * c["l2_line"]
-            busy = t.rows * max(1.0, row / self.left) + c["transfer_start"] if fetch else 0.0
-            k.mte2 = start + busy + deep * columns * p.size / self.right + c["transfer_start"]
+            early, late = (
+                n * max(1.0, row / self.left) + c["transfer_start"] if fetch and n else 0.0
+                for n in ((t.lead, t.rows - t.lead) if t.lead else (t.rows, 0))
+            )
+            k.mte2 = start + early + deep * columns * p.size / self.right + c["transfer_start"]
             there = k.mte2 + self.arrive
+            k.mte2 += late
             for at in range(0, deep, self.step):
                 last = first + at + self.step >= p.depth
-                self._step(k, there, min(self.step, deep - at), columns, turn, last)
+                self._step(k, (there, there + late), min(self.step, deep - at), columns, turn, last)
             k.ring.append(k.mte1 + self.load)
 
-    def _step(self, k: _Clock, there: float, deep: int, columns: int, turn: int, last: bool) -> None:
+    def _step(self, k: _Clock, there: tuple[float, float], deep: int, columns: int, turn: int, last: bool) -> None:
         """Operands into L0, products, and behind the last ones the way out."""
         t, c = self.t, self.cycles
         wide, across = -(-columns // FRACTAL), -(-deep // self.lanes)
-        start = max(k.mte1, there, _back(k.loaded, 2))
+        start = max(k.mte1, there[0], _back(k.loaded, 2))
         k.mte1 = start + wide * across * 512 / c["l1_l0b"] + min(wide, across)
         for n, rows in enumerate(self.heights):
             high = -(-rows // FRACTAL)
+            k.mte1 = max(k.mte1, there[1] if n or not t.lead else 0.0)
             k.mte1 += high * across * 512 / c["l1_l0a"] + min(high, across)
             slot = n if t.panes > 1 else turn % self.slots
             wait = 0.0 if t.panes > 1 else c["mmad_latency"]
@@ -150,7 +165,8 @@ class _Model:
     def _leave(self, k: _Clock, slot: int, rows: int, columns: int) -> None:
         p, c = self.p, self.cycles
         line = -(-columns * p.out // c["l2_line"]) * c["l2_line"]
-        busy = max(round_up(columns, FRACTAL) * 4 / c["l0c_out"], line / c["l2_write"]) * rows + c["transfer_start"]
+        outside = line / c["l2_write"] + (line / c["l2_read"] if p.adds else 0.0)
+        busy = max(round_up(columns, FRACTAL) * 4 / c["l0c_out"], outside) * rows + c["transfer_start"]
         room = _back(k.handed, 2) + c["cross_latency"] if p.vector else 0.0
         k.fix = max(k.fix, k.cube + self.done, room) + busy
         k.sums[slot] = k.fix + self.free

@@ -13,7 +13,8 @@ from itertools import product as combinations
 
 from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
 from tilewright.backends.ascend.placing.dequantized import Dequantized
-from tilewright.backends.ascend.placing.frame import PANES, RING
+from tilewright.backends.ascend.placing.exits import addend_of
+from tilewright.backends.ascend.placing.frame import HEIGHT, LEAD, PANES, RING
 from tilewright.backends.ascend.placing.operand import Factor, factor_of, factors_of, sides_of
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.schedules.pace import RATE, Problem, Tiling, pace
@@ -39,6 +40,8 @@ _FUSED_TURNS, _FUSED_KEPT = 12, 4
 #: Slots of the pieces that come into L1, and panes of rows that a sum has in L0C.
 _RINGS = (2, 3, 4)
 _PANES = (1, 2, 3)
+#: Rows that may come before the columns.
+_LEADS = (16, 32, 48, 64, 96)
 #: How many tilings of the best estimates are looked at pipe by pipe, and how many of those with other slots.
 _REFINED = 128
 _BEST = 24
@@ -81,7 +84,7 @@ def product_schedules(kernel: Kernel, define: Define, product: Product, target: 
         yield from _widened(kernel, roles, weights, packs, target)
         return
     found: list[tuple[float, Tiling]] = []
-    problem, widths = _problem(kernel, define, roles, size), _widths(kernel, roles)
+    problem, widths = _problem(kernel, define, roles, size, target), _widths(kernel, roles)
     fits = _Room(kernel, roles, size, target)
     # A fused core's vector unit takes part in each sum, which the pipes' model leaves out: few and large pieces there.
     split = "split" in target.features
@@ -143,7 +146,13 @@ def _refined(p: Problem, fits: _Room, tilings: list[Tiling], target: Target) -> 
         variants = [replace(t, ring=r, panes=n) for t in best for r in rings for n in panes if n == 1 or not p.vector]
         timed = [(pace(p, t, target), n, t) for n, t in enumerate(dict.fromkeys(variants)) if fits(t)]
         best = [t for _, _, t in sorted(timed, key=lambda f: f[:2])[:most]]
-    return [*best, *tilings]
+    # More panes than these two would fill the cube unit's queue within one piece of depth.
+    led = [replace(t, lead=n, ring=2, panes=2) for t in best for n in _LEADS if not p.vector]
+    leads = list(dict.fromkeys([*best, *led]))
+    shares = [round_up(-(-(t.rows - t.lead) // t.panes), FRACTAL) + FRACTAL for t in leads]
+    uneven = [replace(t, height=h) for t, h in zip(leads, shares, strict=True) if t.panes > 1]
+    timed = [(pace(p, t, target), n, t) for n, t in enumerate((*leads, *uneven)) if fits(t)]
+    return [*(t for _, _, t in sorted(timed, key=lambda f: f[:2])[:_MOST]), *tilings]
 
 
 def roles_of(kernel: Kernel, define: Define, product: Product) -> Roles | None:
@@ -258,7 +267,8 @@ def _schedule(
     extent = kernel.extent(roles.depth)
     whole = extent.is_constant and extent.value <= t.depth
     reduce = ones if whole else (*ones, Loop(roles.depth, t.depth, "pipeline"))
-    extra = tuple((name, n) for name, n, usual in ((RING, t.ring, 2), (PANES, t.panes, 1)) if n != usual)
+    chosen = ((RING, t.ring, 2), (PANES, t.panes, 1), (LEAD, t.lead, 0), (HEIGHT, t.height, 0))
+    extra = tuple((name, n) for name, n, usual in chosen if n != usual)
     return Schedule(tuple(loops), reduce, packs=packs, spaces=spaces, extra=extra)
 
 
@@ -288,8 +298,13 @@ class _Room:
         self.l0c, self.l1 = target.memory["l0c"].size, target.memory["l1"].size
 
     def __call__(self, t: Tiling) -> bool:
-        high = round_up(-(-t.rows // t.panes), FRACTAL)
-        if 4 * t.panes * high * round_up(t.columns, FRACTAL) > self.l0c or (t.panes > 1 and t.rows <= FRACTAL):
+        rest = t.rows - t.lead
+        high = max(t.height, round_up(-(-rest // t.panes), FRACTAL)) if rest > 0 else 0
+        sums = (t.lead + t.panes * high) * round_up(t.columns, FRACTAL)
+        # Flags of three transfers that go on apart are more than there are events for where the slots are many.
+        if t.lead and t.ring > 2:
+            return False
+        if 4 * sums > self.l0c or (t.panes > 1 and rest <= FRACTAL) or rest <= 0:
             return False
         pieces = t.ring if t.turns == 1 else -(-self.depth // t.depth)
         if t.turns > 1 and not 1 < pieces <= self.kept:
@@ -303,14 +318,23 @@ def _widths(kernel: Kernel, roles: Roles) -> list[int]:
     return sorted({round_up(-(-columns // n), FRACTAL) for n in range(1, _SHARES + 1)}, reverse=True)
 
 
-def _problem(kernel: Kernel, define: Define, roles: Roles, size: int) -> Problem:
+def _problem(kernel: Kernel, define: Define, roles: Roles, size: int, target: Target) -> Problem:
     """What there is to do, with usual sizes where the run tells."""
     others = math.prod(_usual(kernel, a) for a in roles.ones)
     rows, columns, depth = (_usual(kernel, a) for a in (roles.rows, roles.columns, roles.depth))
-    work = vector_work(kernel, define)
     store = next(s for s in kernel.body if isinstance(s, Store))
+    added = addend_of(store.value) if "fixpipe_add" in target.features else None
+    left = kernel if added is None else _replaced(kernel, store, added[0])
+    work = vector_work(left, define)
+    if work:
+        work, added = vector_work(kernel, define), None
     out = 4 if work else max(1, kernel.param(store.tensor).dtype.bits // 8)
-    return Problem(rows, columns, depth, others, size, out, work)
+    return Problem(rows, columns, depth, others, size, out, work, added is not None)
+
+
+def _replaced(kernel: Kernel, store: Store, value: Value) -> Kernel:
+    """``kernel`` with another value in a store."""
+    return replace(kernel, body=tuple(replace(s, value=value) if s is store else s for s in kernel.body))
 
 
 def vector_work(kernel: Kernel, define: Define) -> float:

@@ -9,9 +9,9 @@ from tilewright.backends.ascend.placed.form import Placed
 from tilewright.backends.ascend.schedules.estimate import estimated_cycles, usual_dims
 from tilewright.errors import UnsupportedError
 from tilewright.ir.ranges import bounds
-from tilewright.kernel.apply import apply
+from tilewright.kernel.apply import apply, defines
 from tilewright.kernel.schedule import Schedule, ScheduleError
-from tilewright.kernel.tile import Kernel
+from tilewright.kernel.tile import Kernel, Scan
 from tilewright.target import Target
 
 #: Candidates one after the other that are worse than the best so far: tiles only get smaller from there on.
@@ -84,9 +84,12 @@ def _used(draft: Placed) -> int:
 
 
 def _elements(kernel: Kernel, schedule: Schedule) -> int:
-    """Elements of a tile over all axes."""
+    """Elements of a tile over all axes; of a scan, of the statement that goes over most."""
     facts = dict(kernel.facts)
     sizes = {a.name: bounds(a.extent, facts)[1] for a in kernel.axes}
     for loop in (*schedule.loops, *schedule.reduce):
         sizes[loop.axis] = min(sizes[loop.axis], loop.size)
-    return math.prod(max(1, n) for n in sizes.values())
+    spans = [list(sizes)]
+    if any(isinstance(s, Scan) for s in kernel.body):
+        spans = [[*d.axes, *(d.reduce.axes if d.reduce is not None else ())] for d in defines(kernel)]
+    return max(math.prod(max(1, sizes[a]) for a in axes) for axes in spans)

@@ -33,6 +33,11 @@ _PIECES = (4096, 1024, 128)
 _WHOLE = 32768
 #: Lanes of each of two axes that both have neighbours in memory.
 _SQUARE = 64
+#: Elements that one turn of a scan reads of each tensor, and steps of the scan that it takes.
+_TURN = 16384
+_TURNS = (128, 96, 64, 48, 32, 16)
+#: Lanes of another axis that a turn takes where a scan has only one.
+_LANES = (8, 4, 2, 1)
 #: Elements of 16 bits in 32 bytes.
 _GRANULE = 16
 #: Bits in as many bytes.
@@ -45,9 +50,11 @@ def vector_schedules(kernel: Kernel, target: Target) -> Iterator[Schedule]:
     """Candidates, those with the largest tiles first."""
     shape = _Shape(kernel)
     scanned = [s.axis for s in kernel.body if isinstance(s, Scan)]
+    turns = list(dict.fromkeys(_scanned(shape, scanned)))
+    yield from turns
     whole = math.prod(shape.extent(a) for a in (shape.reduced & shape.stored) | set(scanned))
     seen: set[Schedule] = set()
-    if whole <= _WHOLE:
+    if whole <= _WHOLE and not turns:
         cores = int(target.extra["vector_cores"])
         for goal in sorted({*_GOALS, *_even(shape, cores)}, reverse=True):
             schedule = _whole_rows(shape, goal, target)
@@ -151,6 +158,27 @@ class _Shape:
                     kept = next((a for a in here if a not in self.reduced), here[-1])
                     found |= {a for a in here if a != kept}
         return frozenset(found)
+
+
+def _scanned(shape: _Shape, scanned: list[str]) -> Iterator[Schedule]:
+    """Pieces of the axis of a scan whose rows are taken whole: those that each turn reads, and, where it is short, of
+    several lanes of what has no neighbours in memory."""
+    if len(scanned) != 1 or scanned[0] in shape.near:
+        return
+    (axis,) = scanned
+    rows = {a: shape.extent(a) for a in shape.near if a not in shape.narrow}
+    room = _TURN // max(rows.values(), default=1)
+    others = [a.name for a in shape.kernel.axes if a.name in shape.stored - rows.keys() - shape.narrow]
+    for piece in _TURNS:
+        if not 0 < piece <= room:
+            continue
+        for lanes in _LANES if piece >= shape.extent(axis) and others else (1,):
+            if lanes * min(piece, shape.extent(axis)) > room:
+                continue
+            sizes = dict.fromkeys(shape.names, 1) | rows | {axis: min(piece, shape.extent(axis))}
+            if others:
+                sizes[others[-1]] = min(lanes, shape.extent(others[-1]))
+            yield Schedule(_blocks(shape, sizes), _reduce(shape, sizes, frozenset()))
 
 
 def _axes_of(access: Load) -> frozenset[str]:

@@ -24,7 +24,7 @@ from tilewright.target import Target
 #: Rows and columns of a block, and lanes of depth in a slice.
 _ROWS = (256, 208, 192, 160, 128, 112, 96, 80, 64, 48, 32, 16)
 _COLUMNS = (256, 224, 192, 160, 128, 96, 64, 32)
-_DEPTHS = (512, 256, 128, 64)
+DEPTHS = (512, 256, 128, 64)
 #: In how many rounds blocks of few rows are dealt out, at most.
 _ROUNDS = 4
 #: Columns of the widest block: more leave L0B no room for two pieces of 16 lanes of depth.
@@ -68,7 +68,7 @@ def widened_blocks(sizes: Sizes, weights: Dequantized, target: Target) -> list[B
     most = round_up(sizes.rows, FRACTAL)
     for rows in [r for r in _ROWS if r <= most] or [FRACTAL]:
         for columns in _columns(sizes, rows, target):
-            for depth in _DEPTHS:
+            for depth in DEPTHS:
                 block = Block(rows, columns, depth)
                 l1 = 2 * (rows + columns) * depth * sizes.size
                 if 4 * rows * columns <= memory["l0c"].size and l1 <= memory["l1"].size:

@@ -115,8 +115,13 @@ class Costs:
         if to.scope != "gm":
             return Cost(start + rows * inside, self.cycles["load_latency"])
         runs, length = _rows(item.dst, to)
-        outside = runs * _line(length, self.cycles["l2_line"]) / self._rate(item.dst, "write")
-        return Cost(start + max(rows * inside, outside), self.cycles["write_latency"])
+        line = runs * _line(length, self.cycles["l2_line"])
+        outside, calls = line / self._rate(item.dst, "write"), 1
+        if node.parameter("add"):
+            # No source says what an addition in L2 costs: it is taken to be a read and a write, one after the other,
+            # and to be switched on and off by a call each.
+            outside, calls = outside + line / self._rate(item.dst, "read"), 3
+        return Cost(start + max(rows * inside, outside), self.cycles["write_latency"], calls)
 
     # -- transfers -----------------------------------------------------------------------------------------------
 
@@ -155,6 +160,8 @@ class Costs:
             repeats = groups * -(-rows // _ROWS)
             calls = groups * (-(-rows // (_ROWS * _REPEATS)) + (rows > _ROWS and rows % _ROWS > 0))
             return Cost(repeats * (narrow if size <= 2 else wide), self.cycles["vector_latency"] + own, calls)
+        if node.op == "brcb":  # a repeat writes a block for each of eight rows (Ascend C reference, Brcb)
+            counts[-2:] = [-(-counts[-2] // _ROWS), _REPEAT // size]
         while len(counts) > 1 and all(_dense(t, len(counts)) for t in others):
             counts = [*counts[:-2], counts[-2] * counts[-1]]
         along = -(-counts[-1] * size // _REPEAT)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tilewright.backends.ascend.simulator.number import F16, F32, F64, FLOATS, Array, cast, narrowed, one_nan
+from tilewright.backends.ascend.simulator.number import BF16, F16, F32, F64, FLOATS, Array, cast, narrowed, one_nan
 
 #: Comparisons: two operands to a mask.
 COMPARE: dict[str, Callable[[Array, Array], Array]] = {
@@ -72,8 +72,8 @@ def row_extreme(x: Array, largest: bool) -> Array:
 
 
 def _sum(op: str, a: Array, b: Array) -> Array:
-    if a.dtype == F16:
-        return _SUMS[op](a.astype(F32), b.astype(F32)).astype(F16)
+    if a.dtype in (F16, BF16):
+        return _SUMS[op](a.astype(F32), b.astype(F32)).astype(a.dtype)
     return _SUMS[op](a, b)
 
 

@@ -48,7 +48,8 @@ def compute(item: Item, load: Load, dtypes: Mapping[str, np.dtype[Any]], geometr
             return mmad(sources[0], sources[1], _start(item, sources, load))
         case "fixpipe":
             by = _quantization(values, sources)
-            return shaped(fixpipe(sources[0], dtype, bool(values.get("relu")), by), dst)
+            out = shaped(fixpipe(sources[0], dtype, bool(values.get("relu")), by), dst)
+            return vector("add", [load(dst), out], dtype, "rint", 0) if values.get("add") else out
         case "drain":
             return shaped(_drained(sources[0], dtype, values), dst)
         case "load_image":

@@ -195,7 +195,7 @@ class Memories:
         if known is None:
             check_item(item, self.buffers, self.geometry, self.placed.target)
             reads = list(item.reads)
-            if node.op == "mmad" and node.init is not None and item.init != 0:
+            if node.adds and (node.op != "mmad" or item.init != 0):
                 reads.append(item.dst)
             writes = (item.dst,) if item.scratch is None else (item.scratch, item.dst)
             plan = _Plan(tuple(reads), writes, spoiled(item, self.buffers, self.geometry))

@@ -51,6 +51,8 @@ def _check_instruction(placed: Placed, node: Instruction) -> None:
         raise Refused("scope", f"{node.op} cannot go through {' -> '.join(scopes)}", statement_text(node))
     if scopes[-1] == "gm" and node.op == "fixpipe" and "fixpipe_gm" not in placed.target.features:
         raise Refused("scope", "sums do not leave L0C for global memory here", statement_text(node))
+    if node.parameter("add") and (scopes[-1] != "gm" or node.parameter("nz")):
+        raise Refused("scope", "sums are added to rows of global memory alone", statement_text(node))
     if unknown := {name for name, _ in node.parameters} - kind.parameters:
         raise Refused("parameter", f"{node.op} has no {', '.join(sorted(unknown))}", statement_text(node))
     _check_dtypes(placed, node, kind)
@@ -123,6 +125,7 @@ def _check_dtypes(placed: Placed, node: Instruction, kind: Kind) -> None:
             wrong |= (dtypes[0], dtypes[1]) not in _BIASES
         case "fixpipe":
             wrong |= (dtypes[0], result, parameters.get("quant", "")) not in _WAYS_OUT
+            wrong |= bool(parameters.get("add")) and (result == "i8" or "fixpipe_add" not in target.features)
             wrong |= len(dtypes) > 2 and (dtypes[1] != "u64" or "quant" not in parameters)
             wrong |= len(dtypes) > 2 and not {"scale", "offset"}.isdisjoint(parameters)
         case "drain":

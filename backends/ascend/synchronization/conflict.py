@@ -142,9 +142,17 @@ def _reaches_meet(x: View, y: View, facts: Facts, shared: frozenset[str]) -> boo
     if x.offset.symbols | y.offset.symbols <= shared:
         low, high = facts.bounds(distance)
     else:
-        a, b = facts.bounds(x.offset), facts.bounds(y.offset)
-        low, high = b[0] - a[1], b[1] - a[0]
+        # What both say of shared symbols cancels; the others may differ.
+        (alike, a), (same, b) = (_parted(v.offset, shared) for v in (x, y))
+        between, (least, most), (low, high) = facts.bounds(same - alike), facts.bounds(a), facts.bounds(b)
+        low, high = between[0] + low - most, between[1] + high - least
     return not (low > _reach(first) or -high > _reach(second))
+
+
+def _parted(e: Expr, shared: frozenset[str]) -> tuple[Expr, Expr]:
+    """The terms of ``e`` over shared symbols alone, and the others."""
+    inside = [t for t in e.terms if Expr([t]).symbols <= shared]
+    return Expr(inside), Expr([t for t in e.terms if t not in inside])
 
 
 def _behind(x: View, y: View, facts: Facts, shared: frozenset[str]) -> bool:

@@ -30,6 +30,7 @@ from tilewright.backends.ascend.synchronization.conflict import (
 )
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.touched import Touched, touched
+from tilewright.ir.ranges import Range, bounds
 from tilewright.ir.symbolic import ceildiv, constant, symbol
 
 #: Turns of loops with more trips are not told apart: walks keep count of them.
@@ -142,11 +143,16 @@ class _Finder:
         aliases = {p.alias: p.name for p in placed.kernel.params if p.alias is not None}
         self.fused = "split" not in placed.target.features
         self.subblocks = int(placed.target.extra["subblocks"])
-        self.steps, self.trips = dict(_steps(placed.body)), dict(_trips(placed.body))
+        self.around = {loop.var: loop for loop in _loops(placed.body)}
+        steps = {name: loop.step for name, loop in self.around.items()}
+        #: Loops with a constant positive step.
+        self.steps = {name: n.value for name, n in steps.items() if n.is_constant and n.value > 0}
+        self.trips = dict(_trips(placed.body))
         self.outermost = {node.var for node in placed.body if isinstance(node, Loop)}
         #: What has one value in a whole run of a core; loop variables, counters and what a scalar unit read have not.
         self.fixed = frozenset(name for name, _ in placed.kernel.facts) | {"_group", "_groups", "_sub"}
-        both = {a.buffer for s in everything for a in s.node.reads} & {s.node.dst.buffer for s in everything}
+        read = {a.buffer for s in everything for a in (*s.node.reads, *((s.node.dst,) if s.node.adds else ()))}
+        both = read & {s.node.dst.buffer for s in everything}
         tensors = {b.name for b in placed.buffers if b.scope == "gm" and not b.workspace} - aliases.keys()
         written = [s.node.dst.buffer for s in everything]
         #: Where whole blocks leave, the end of a row may be written twice, by statements of one iteration: elsewhere no
@@ -222,13 +228,16 @@ class _Finder:
         if not depth:
             return _Meeting(near, None, slots, common, self._first_turns(x, y, loops) if near else ())
         counts: tuple[Count, ...] = (Count(loops[depth - 1], 1, 1),)
-        if turn is not None and bx.rotates == loops[depth - 1]:
+        inner = self._inner_turns(x, y, loops)
+        if turn is None:
+            counts += inner
+        elif bx.rotates == loops[depth - 1]:
             counts = (Count(loops[depth - 1], turn or bx.slots, bx.slots),)
-        elif turn is not None and bx.rotates in loops[:depth]:
+        elif bx.rotates in loops[:depth]:
             counts = (*counts, Count(str(bx.rotates), turn, bx.slots))
         if bx is by:
             counts += self._same_turns(x, y, loops[depth:])
-        return _Meeting(near, counts, slots, depth)
+        return _Meeting(near, counts, slots, depth, inner if near else ())
 
     def _carried(self, x: Access, y: Access, loops: tuple[str, ...]) -> int:
         """How deep the innermost loop is from one iteration of which to another the accesses may meet; 0: none."""
@@ -266,9 +275,34 @@ class _Finder:
                 found.append(Count(var, 0, trips))
         return tuple(found)
 
-    def _first_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
-        """In which turns of an outermost loop ``y`` has the slot that ``x`` has in front of that loop."""
+    def _inner_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
+        """How many turns of the rotating loop, which is inside of ``loops``, end between two accesses to one slot."""
         buffer = self.buffers[x.buffer]
+        if x.buffer != y.buffer or buffer.slots == 1 or buffer.rotates is None or buffer.rotates in loops:
+            return ()
+        turns = [v.slot - symbol(counter(buffer.rotates)) for v in (x, y)]
+        if not all(t.is_constant for t in turns):
+            return ()
+        first = (turns[0].value - turns[1].value) % buffer.slots
+        if first == 1 and self._nothing_last(x, self.around[buffer.rotates]):
+            first += buffer.slots
+        return (Count(buffer.rotates, first, buffer.slots),)
+
+    def _nothing_last(self, x: Access, loop: Loop) -> bool:
+        """Whether ``x``, which stands in ``loop``, touches nothing in the last turn of each run of it, that whose end
+        is the only one before what comes behind the loop."""
+        if not isinstance(x, View) or loop.var not in self.steps:
+            return False
+        # The last value of the variable is at most a step below the limit.
+        ranges = {**self.facts.ranges, "_left": Range(0, self.steps[loop.var] - 1)}
+        last = {loop.var: loop.hi - 1 - symbol("_left")}
+        return any(loop.var in n.symbols and bounds(n.substitute(last), ranges)[1] <= 0 for n, _ in x.dims)
+
+    def _first_turns(self, x: Access, y: Access, loops: tuple[str, ...]) -> tuple[Count, ...]:
+        """In which turns of a loop ``y`` has the slot that ``x`` has in front of that loop."""
+        buffer = self.buffers[x.buffer]
+        if turns := self._inner_turns(x, y, loops):
+            return turns
         if loops or x.buffer != y.buffer or buffer.rotates not in self.outermost or not x.slot.is_constant:
             return ()
         turn = y.slot - symbol(counter(str(buffer.rotates)))
@@ -288,13 +322,11 @@ class _Finder:
         return False
 
 
-def _steps(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:
-    """Loops with a constant positive step."""
+def _loops(body: tuple[Node, ...]) -> Iterator[Loop]:
     for node in body:
         if isinstance(node, Loop):
-            if node.step.is_constant and node.step.value > 0:
-                yield node.var, node.step.value
-            yield from _steps(node.body)
+            yield node
+            yield from _loops(node.body)
 
 
 def _trips(body: tuple[Node, ...]) -> Iterator[tuple[str, int]]:

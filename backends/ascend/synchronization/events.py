@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tilewright.backends.ascend.placed.form import Placed
+from tilewright.backends.ascend.placed.form import Pipe, Placed
 from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Count
 from tilewright.backends.ascend.synchronization.insert import Events
@@ -17,6 +17,11 @@ from tilewright.backends.ascend.synchronization.order import Order, Query
 
 #: Events beyond its slots that an edge may take before an edge back is cheaper.
 _MORE_EVENTS = 3
+#: Iterations that one core may be ahead of another where only the counter of a flag holds it back: to tell each other
+#: takes long, so several are under way; a counter holds more.
+_CROSS_AHEAD = 2
+#: The pipe of every core that runs ahead of the others.
+_EARLY: Pipe = "MTE2"
 
 
 def ahead(placed: Placed, c: Candidate) -> int:
@@ -50,8 +55,11 @@ def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict
         else:
             why = "keeps the sets of an event behind its waits"
             result[n] = replace(c, slots=c.distance + 1)
+            # Between cores it says that the wait is over, which holds the whole core back; so a pipe that runs ahead
+            # says it, and a core that has no more to do does not wait for the others' last results.
+            far, back = (_CROSS_AHEAD, (c.sink[0], _EARLY)) if c.crosses else (1, c.sink)
             result[max(result) + 1] = Candidate(
-                c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1 + (c.before <= c.after), why, pinned=True
+                back, c.source, c.body, c.loop, c.before, c.after, far, far + (c.before <= c.after), why, pinned=True
             )
     return result
 

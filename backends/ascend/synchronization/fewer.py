@@ -19,10 +19,10 @@ Edges = dict[int, Candidate]
 def fewer(placed: Placed, order: Order, edges: Edges, over: TooMany) -> Edges:
     """``edges`` changed so that those in ``over`` need fewer events: the first change that costs least.
 
-    In this order: one event instead of several where nothing is lost; two edges of one body as one; an edge that makes
+    In this order: fewer events where nothing is lost; two edges of one body as one; an edge that makes
     room for another; one slot ahead instead of several. Raises :class:`Refused` when nothing is left to do.
     """
-    for way in (_one_event, _merged, _after_another, _one_slot):
+    for way in (_few_events, _merged, _after_another, _one_slot):
         for changed in way(order, edges, list(over.edges), over.limit):
             return changed
     c = edges[over.edges[0]]
@@ -31,13 +31,15 @@ def fewer(placed: Placed, order: Order, edges: Edges, over: TooMany) -> Edges:
     raise Refused("event ids", text)
 
 
-def _one_event(order: Order, edges: Edges, here: list[int], limit: int) -> Iterator[Edges]:
-    """Edges whose sets stay behind their waits with one event as well."""
+def _few_events(order: Order, edges: Edges, here: list[int], limit: int) -> Iterator[Edges]:
+    """Edges whose sets stay behind their waits with fewer events as well: with as few as may be."""
     changed: Edges = {}
     for n in here:
         c = edges[n]
-        if c.slots > 1 and not c.distance and all(order.proof(q) is not None for q in takeovers(n, c, 1)):
-            changed[n] = replace(c, slots=1)
+        for events in range(1, c.slots if not c.distance else 1):
+            if all(order.proof(q) is not None for q in takeovers(n, c, events)):
+                changed[n] = replace(c, slots=events)
+                break
     if changed:
         yield {**edges, **changed}
 
@@ -79,7 +81,10 @@ def _one_slot(order: Order, edges: Edges, here: list[int], limit: int) -> Iterat
     for n in here:
         c = edges[n]
         if c.distance and c.slots > 1:
-            yield {**edges, n: replace(c, distance=1 if c.after >= c.before else 0, slots=1)}
+            one = replace(c, distance=1 if c.after >= c.before else 0, slots=1)
+            # What is brought in a turn ahead is set once more before the wait.
+            if not one.distance or all(order.proof(q) is not None for q in takeovers(n, one, 1)):
+                yield {**edges, n: one}
         elif c.slots > 1:
             why = "keeps the sets of one event behind its waits"
             back = Candidate(c.sink, c.source, c.body, c.loop, c.before, c.after, 1, 1, why, pinned=True)

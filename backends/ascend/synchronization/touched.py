@@ -24,7 +24,7 @@ class Touched:
 def touched(node: Instruction, buffers: Mapping[str, Buffer]) -> Touched:
     """What ``node`` touches: lanes in whole blocks of 32 bytes in the memories of a core, and what transfers,
     comparisons, brcb, transpose and sums of blocks write beside their lanes (see the page of instructions)."""
-    sums = (node.dst,) if node.op == "mmad" and node.init is not None else ()
+    sums = (node.dst,) if node.adds else ()
     reads = tuple(_blocks(a, buffers[a.buffer]) for a in (*node.reads, *sums))
     writes = tuple(_blocks(_beside(node, a, buffers), buffers[a.buffer]) for a in node.writes)
     return Touched(reads, writes)

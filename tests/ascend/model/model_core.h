@@ -95,6 +95,7 @@ struct Core {
     std::vector<uint8_t> memories[static_cast<int>(Hardware::MAX)];
     std::map<std::pair<int, int>, int> flags;  // by (event, id)
     uint64_t scales = 0;                        // address of the fixpipe's scales, as SetFixPipeConfig leaves it
+    int atomic = 0;                             // what SetAtomicAdd left: which type is added to global memory, or none
     bool ready = false;                         // InitSocState was called
 
     // Memory that nobody has written is NaN.

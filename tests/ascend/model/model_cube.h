@@ -307,14 +307,29 @@ void drain(const AscendC::LocalTensor<U>& src, int64_t rows, int64_t columns, in
 
 namespace AscendC {
 
+// From here on sums that leave L0C for global memory are added to what it holds.
+template <class T>
+void SetAtomicAdd()
+{
+    static_assert(model::split<T> && model::atomic_of<T> != 0, "SetAtomicAdd");
+    model::core().atomic = model::atomic_of<T>;
+}
+
+inline void SetAtomicNone() { model::core().atomic = 0; }
+
 template <class T, class U, const FixpipeConfig& config = CFG_ROW_MAJOR>
 void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const FixpipeParamsV220& p)
 {
     const int64_t c0 = sizeof(T) == 1 ? 32 : 16, apart = int64_t(p.dstStride);
+    const bool adds = model::core().atomic != 0;
+    if (adds && (config.format == CO2Layout::NZ || model::core().atomic != model::atomic_of<T>)) {
+        model::refuse("an addition to global memory of fractals or of another type than SetAtomicAdd said");
+    }
     model::drain<T>(src, p.mSize, p.nSize, p.srcStride, p.quantPre, p.reluEn, p.deqScalar,
                     [&](int64_t r, int64_t c, T x) {
                         const int64_t fractal = c / c0 * (apart * 32 / int64_t(sizeof(T))) + r * c0 + c % c0;
-                        *dst.at(config.format == CO2Layout::NZ ? fractal : r * apart + c) = x;
+                        T& out = *dst.at(config.format == CO2Layout::NZ ? fractal : r * apart + c);
+                        out = adds ? model::arithmetic(out, x, [](auto a, auto b) { return a + b; }) : x;
                     });
 }
 
@@ -347,6 +362,7 @@ inline void SetFixpipeNz2ndFlag(uint16_t ndNum, uint16_t srcNdStride, uint16_t d
 template <class T, class U>
 void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const DataCopyCO12DstParams& p)
 {
+    model::does_not_add();
     if (!p.nz2ndEn) {
         model::refuse("fractals to global memory are not modelled");
     }

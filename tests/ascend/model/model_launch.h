@@ -29,6 +29,9 @@ struct Refusal {
 // What one core is left with when it ends.
 inline void finish(const Core& core)
 {
+    if (core.atomic != 0) {
+        refuse("transfers to global memory still add at the end of a kernel");
+    }
     for (const auto& flag : core.flags) {
         if (flag.second != 0) {
             refuse("flag %d of event %d is set and never waited for", flag.first.second, flag.first.first);

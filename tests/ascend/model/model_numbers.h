@@ -178,6 +178,25 @@ T smaller(T a, T b)
     }
 }
 
+// Integers wrap around: the work is done without a sign.
+template <class T, class F>
+T wrapping(T a, T b, F f)
+{
+    using U = std::make_unsigned_t<T>;
+    return static_cast<T>(f(static_cast<uint32_t>(static_cast<U>(a)), static_cast<uint32_t>(static_cast<U>(b))));
+}
+
+// f16 and bf16 are computed in f32 and rounded once; f32 rounds once.
+template <class T, class F>
+T arithmetic(T a, T b, F f)
+{
+    if constexpr (floating<T>) {
+        return round_to<T>(f(static_cast<float>(a), static_cast<float>(b)));
+    } else {
+        return wrapping(a, b, f);
+    }
+}
+
 }  // namespace model
 
 #endif

@@ -168,6 +168,22 @@ private:
 
 namespace model {
 
+// The number that SetAtomicAdd leaves for a type; 0 for those that nothing here adds.
+template <class T>
+constexpr int atomic_of = std::is_same<T, float>::value        ? 1
+                          : std::is_same<T, half>::value       ? 2
+                          : std::is_same<T, bfloat16_t>::value ? 3
+                          : std::is_same<T, int32_t>::value    ? 4
+                                                               : 0;
+
+// Of transfers to global memory only the fixpipe adds here.
+inline void does_not_add()
+{
+    if (core().atomic != 0) {
+        refuse("a transfer to global memory between SetAtomicAdd and SetAtomicNone that is no Fixpipe");
+    }
+}
+
 inline int64_t ub_byte(uint64_t address)
 {
     const int64_t byte = static_cast<int64_t>(address & 0xFFFFFFFFu);

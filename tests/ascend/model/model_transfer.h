@@ -117,6 +117,7 @@ template <class T>
 void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyExtParams& p)
 {
     static_assert(model::split<T>, "DataCopyPad");
+    model::does_not_add();
     src.in(Hardware::UB, "DataCopyPad");
     src.starts_at(32, "DataCopyPad");
     if (src.position != TPosition::VECIN && src.position != TPosition::VECOUT) {
@@ -160,6 +161,7 @@ void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataC
 template <class T>
 void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyParams& p)
 {
+    model::does_not_add();
     src.in(Hardware::UB, "DataCopy");
     src.starts_at(32, "DataCopy");
     if (p.blockCount < 1 || p.blockCount > 4095 || p.blockLen < 1) {

@@ -6,25 +6,6 @@
 
 namespace model {
 
-// Integers wrap around: the work is done without a sign.
-template <class T, class F>
-T wrapping(T a, T b, F f)
-{
-    using U = std::make_unsigned_t<T>;
-    return static_cast<T>(f(static_cast<uint32_t>(static_cast<U>(a)), static_cast<uint32_t>(static_cast<U>(b))));
-}
-
-// f16 is computed in f32 and rounded once; f32 rounds once.
-template <class T, class F>
-T arithmetic(T a, T b, F f)
-{
-    if constexpr (floating<T>) {
-        return round_to<T>(f(static_cast<float>(a), static_cast<float>(b)));
-    } else {
-        return wrapping(a, b, f);
-    }
-}
-
 template <class T, class F>
 void binary(const AscendC::LocalTensor<T>& dst, const AscendC::LocalTensor<T>& a, const AscendC::LocalTensor<T>& b,
             uint64_t mask, int64_t repeats, const AscendC::BinaryRepeatParams& p, const char* what, F f)
