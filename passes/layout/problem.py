@@ -94,7 +94,7 @@ def _add_node(model: ir.Model, node: ir.Node, candidates: Candidates, cost: Layo
 
 
 def _window(operator: ir.Node, reuse: float, c: Candidate) -> Window:
-    product = operator.op_type == "Conv" and ("group" not in operator.attributes or _ints(operator, "group") == (1,))
+    product = operator.op_type == "Conv" and math.prod(_ints(operator, "group")) < c.channels
     steps = {*_ints(operator, "strides"), *_ints(operator, "kernel_shape"), *(p + 1 for p in _ints(operator, "pads"))}
     known = "kernel_shape" in operator.attributes and steps == {1}
     return Window(reuse, c.channels, str(type_of(c.value).dtype), product, known)

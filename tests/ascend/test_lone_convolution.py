@@ -57,6 +57,7 @@ CASES: Mapping[str, Lone] = {
     "3x3, residual": Lone((6, 10), 16, 48, residual=True),
     "padding on one side, stride": Lone((9, 8), 16, 24, stride=2, pads=(1, 0, 0, 1)),
     "dilation": Lone((10, 9), 16, 16, dilation=2, pads=(2, 2, 2, 2)),
+    "3x3, groups": Lone((8, 6), 32, 48, group=2),
     "first": Lone((24, 30), 3, 16, **STEM),  # type: ignore[arg-type]
     "1x1": Lone((7, 9), 32, 48, **POINT),  # type: ignore[arg-type]
     "1x1, residual": Lone((6, 7), 24, 40, residual=True, **POINT),  # type: ignore[arg-type]
@@ -66,6 +67,7 @@ BYTES: Mapping[str, Lone] = {
     "3x3, int8": Lone((8, 8), 32, 32, dtype="i8"),
     "3x3, int8, channels that fill no fractal": Lone((7, 9), 40, 20, dtype="i8"),
     "3x3, int8, to int8": Lone((8, 8), 32, 16, dtype="i8", requantized=True),
+    "3x3, int8, groups": Lone((6, 8), 32, 48, dtype="i8", group=2),
     "first, int8": Lone((24, 30), 3, 16, dtype="i8", **STEM),  # type: ignore[arg-type]
     "1x1, int8": Lone((7, 9), 32, 48, dtype="i8", **POINT),  # type: ignore[arg-type]
     "1x1, int8, residual": Lone((6, 8), 64, 32, dtype="i8", residual=True, **POINT),  # type: ignore[arg-type]
@@ -178,7 +180,8 @@ class Graph:
             for j in range(case.kernel[1]):
                 y, z = i * case.dilation, j * case.dilation
                 taken = x[:, :, y :: case.stride, z :: case.stride][:, :, :high, :wide]
-                total += np.einsum("bchw,fc->bfhw", taken, w[:, :, i, j])
+                parts = zip(np.split(taken, case.group, 1), np.split(w[:, :, i, j], case.group), strict=True)
+                total += np.concatenate([np.einsum("bchw,fc->bfhw", t, f) for t, f in parts], 1)
         total += self.arrays[f"b{n}"].astype(np.float64)[:, None, None]
         if case.dtype == "i8":
             total *= self.arrays[f"b_scale{n}"].astype(np.float64)[:, None, None]

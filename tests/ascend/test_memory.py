@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -14,7 +15,8 @@ from tilewright.backends.ascend.memory.addresses import Sharing, shared, with_ad
 from tilewright.backends.ascend.memory.covers import covers
 from tilewright.backends.ascend.memory.lifetimes import lifetimes
 from tilewright.backends.ascend.memory.packing import Item, pack, peak
-from tilewright.backends.ascend.placed.form import Block, Buffer, Placed, View
+from tilewright.backends.ascend.placed.form import GROUP, Block, Buffer, Instruction, Placed, Scalar, View
+from tilewright.backends.ascend.placed.form import Loop as PlacedLoop
 from tilewright.backends.ascend.placing.frame import with_slots
 from tilewright.backends.ascend.placing.place import Context, place
 from tilewright.backends.ascend.schedules.schedule import first_fit
@@ -22,7 +24,7 @@ from tilewright.backends.ascend.simulator.machine import check
 from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
-from tilewright.ir.symbolic import constant, symbol
+from tilewright.ir.symbolic import Expr, as_expr, constant, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.apply import apply
 from tilewright.kernel.parse import parse_kernel
@@ -214,6 +216,37 @@ def test_shared_bytes_change_no_bit(name: str) -> None:
     for other in results[1:]:
         for output, value in results[0].items():
             np.testing.assert_array_equal(value, other[output])
+
+
+def test_following_reads_around_a_loop_ends() -> None:
+    """Reads that count one by one in one turn and as one of the whole in the next, over and over."""
+    draft, _ = draft_of("gelu")
+    buffers = tuple(Buffer(n, "ub", DType.F16, (constant(64),), core="vector") for n in "ab")
+
+    def view(name: str, offset: Expr | int, count: int = 1) -> View:
+        return View(name, as_expr(offset), ((constant(count), constant(1)),))
+
+    def reads(first: Expr | int, count: int) -> list[Instruction]:
+        sources = [view("a", as_expr(first) + n) for n in range(count)]
+        return [Instruction("copy", "vector", "V", view("b", 0), (s,)) for s in sources]
+
+    def fill(count: int) -> Instruction:
+        return Instruction("duplicate", "vector", "V", view("a", 0, count), (Scalar(0.0),))
+
+    body = (*reads(0, 12), fill(64), *reads(GROUP, 5), fill(32))
+    loop = PlacedLoop("i", constant(0), constant(4), constant(1), body)
+    placed = replace(draft, buffers=buffers, body=(loop,))
+
+    def late(*_: object) -> None:
+        raise TimeoutError("lifetimes are still being followed")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        assert lifetimes(placed).live["a"]
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_the_peak_is_what_lives_at_one_time() -> None:

@@ -12,6 +12,7 @@ from tilewright.backends.ascend.placing.operand import Factor, flat_index
 from tilewright.backends.ascend.placing.runs import run_length, slope
 from tilewright.backends.ascend.placing.widening import Widening, slice_of
 from tilewright.errors import UnsupportedError
+from tilewright.ir.ranges import Range, bounds
 from tilewright.ir.symbolic import ZERO, Expr, Operation, ceildiv, constant, maximum, minimum, product, symbol
 from tilewright.ir.types import DType
 from tilewright.kernel.expr import Load, Ref, Value
@@ -212,8 +213,15 @@ class OperandPart:
         c.tree.emit(frame, "nd2nz", "cube", "MTE2", dst, source_view)
 
     def _bound(self, index: Expr, size: Expr) -> bool:
-        """Whether an index is inside by construction: a plain axis of that extent, or the start of one."""
+        """Whether an index is inside by construction: a plain axis of that extent, or the start of one; or one of the
+        channels of a group, whichever that is."""
         kernel = self.context.scheduled.kernel
+        if size.is_constant:
+            frames = {f.var: Range(0) for f in self.context.tree.frames}
+            known = {a.name: Range(0, a.extent.value - 1) for a in kernel.axes if a.extent.is_constant}
+            low, high = bounds(index, {**frames, **self.context.scope.facts, **known})
+            if low >= 0 and high < size.value:
+                return True
         plain = {symbol(a.name) for a in kernel.axes if a.extent == size}
         return index in plain or index in {self.context.start(a.name) for a in kernel.axes if a.extent == size}
 

@@ -209,6 +209,12 @@ def _matrix_pack(kernel: Kernel, factor: Factor, fine: str, coarse: str) -> Iter
     if param.role != "const" or not all(s.is_constant for s in param.shape) or _readers(kernel, load.tensor) > 1:
         return
     place = {axis: n for n, i in enumerate(load.index) for axis in (fine, coarse) if i == symbol(axis)}
+    # Rows may begin anywhere: those of a group of filters do.
+    begun = {n: i for n, i in enumerate(load.index) if isinstance(i, Expr) and coarse in i.symbols}
+    if coarse not in place and len(begun) == 1:
+        ((n, i),) = begun.items()
+        if run_length((i,), coarse) == 0 and slope(i, coarse) == 1 and fine not in i.symbols:
+            place[coarse] = n
     if len(place) < 2:
         return
     lanes = BLOCK_BYTES * 8 // factor.dtype.bits
