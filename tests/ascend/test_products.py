@@ -109,6 +109,7 @@ CASES: dict[str, tuple[Kernel, dict[str, int], tuple[str, ...]]] = {
         {"batch": 2},
         ("cube",),
     ),
+    "columns that both vector cores compute": (dense("acc[m, n]", t="f32", result="f32"), {"M": 70}, MIXED),
     "int8 with more double buffers than events": (parse_kernel(INT8), {"M": 70}, MIXED),
 }
 

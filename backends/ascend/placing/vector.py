@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tilewright.backends.ascend.placed.form import Instruction, Scalar, View
+from tilewright.backends.ascend.placed.form import SUBBLOCK, Instruction, Scalar, View
 from tilewright.backends.ascend.placed.layout import FRACTAL
 from tilewright.backends.ascend.placing.blocks import leave_in_blocks
 from tilewright.backends.ascend.placing.casts import held, steps
@@ -206,12 +206,15 @@ class VectorPart(Reductions):
                     self.recycle(strip)
 
     def export(self, value: Value, axes: tuple[str, ...], workspace: str, pitch: int) -> None:
-        """Write this core's rows of ``value`` to a workspace that the cube core will read."""
+        """Write this core's rows of ``value`` to a workspace that the cube core will read; one that both cores have
+        whole is written by the first of them."""
         c = self.context
         self.begin(value)
         out = self.converted(value, axes, f"{workspace}_out")
-        target = self.workspace(workspace, axes, pitch)
-        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, self.view(out, axes))
+        target, source = self.workspace(workspace, axes, pitch), self.view(out, axes)
+        if c.split is not None and c.split not in axes:
+            target, source = (replace(v, dims=_first_core(v.dims)) for v in (target, source))
+        c.tree.emit(c.tree.top, "copy_out", "vector", "MTE3", target, source)
         self.finish()
 
     def lay(self, value: Value, axes: tuple[str, ...], name: str) -> View:
@@ -380,3 +383,9 @@ class VectorPart(Reductions):
             return False
         nodes[-1] = replace(last, dst=self.view(out, out.axes))
         return True
+
+
+def _first_core(dims: tuple[tuple[Expr, Expr], ...]) -> tuple[tuple[Expr, Expr], ...]:
+    """``dims`` on the first vector core of a group, no lane on the second."""
+    (count, stride), *rest = dims
+    return ((1 - SUBBLOCK) * count, stride), *rest
