@@ -275,6 +275,7 @@ MORE: Mapping[str, tuple[Sizes, ...]] = {
     "decode": ({"M": 40},),
     # More blocks than a counter between cores may run ahead.
     "residual": ({"M": 420},),
+    "lead_residual": ({"M": 420},),
     "pipelined": ({"B": 1, "H": 3, "S": 20, "T": 40},),
 }
 
@@ -337,7 +338,7 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     made |= {name: lambda n=name: _windows(n) for name in WINDOWS}  # type: ignore[misc]
     made |= {name: lambda n=name: _text(n) for name in TEXTS}  # type: ignore[misc]
     # A fused core has no pipeline over two, and no rows before others: those trials are there what others are.
-    same = ("pipelined", "lead")
+    same = ("pipelined", "lead", "lead_residual")
     fused = [n for n in (*TRIALS, *TEXTS) if ("ascend:310p3", n) not in REFUSED and n not in same] + list(RAGGED)
     for spelling, names in (("ascend:310p3", fused), ("ascend:910b1", MORE_CORES)):
         for name in names:

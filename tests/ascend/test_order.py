@@ -28,6 +28,7 @@ from tilewright.backends.ascend.simulator.memory import Refused
 from tilewright.backends.ascend.synchronization.conflict import bytes_meet, may_meet, slot_distances
 from tilewright.backends.ascend.synchronization.dependence import dependences
 from tilewright.backends.ascend.synchronization.facts import facts_of, trips_of
+from tilewright.backends.ascend.synchronization.paced import holder
 from tilewright.backends.ascend.synchronization.synchronize import synchronize
 from tilewright.backends.ascend.synchronization.verify import unproved
 from tilewright.ir.symbolic import ZERO, Expr, as_expr, ceildiv, constant, minimum, symbol
@@ -408,3 +409,58 @@ def test_cross_core_waits_hold_back_every_pipe() -> None:
 def test_a_scalar_does_not_matter() -> None:
     body = (load("a"), Instruction("mul", "vector", "V", lanes("a"), (lanes("a"), Scalar(2.0))), store("a"))
     assert pairs(synchronize(program(body, local("a", 0)))) == [("MTE2", "V", None, 0), ("V", "MTE3", None, 0)]
+
+
+def _counters() -> tuple[Placed, list[int], int]:
+    """A product with two counters from the vector cores in loops that run equally often, and the one edge back."""
+    p = placed("lead_residual")
+    crossing = [e for e in p.edges if e.kind == "cross"]
+    return p, [e.number for e in crossing if not e.distance], next(e.number for e in crossing if e.distance)
+
+
+def _changed(body: tuple[Node, ...], var: str, **fields: Expr) -> tuple[Node, ...]:
+    """``body`` with other bounds for the loop ``var``."""
+    result: list[Node] = []
+    for node in body:
+        if isinstance(node, Loop):
+            changed = fields if node.var == var else {}
+            result.append(replace(node, body=_changed(node.body, var, **fields), **changed))
+        else:
+            result.append(node)
+    return tuple(result)
+
+
+def test_one_edge_back_holds_two_counters() -> None:
+    p, (_, panes), back = _counters()
+    # Two panes a turn; of a counter that is two sets ahead, the sender is two turns and two unfinished ones ahead.
+    assert holder(p.body, panes, 15) == back
+    assert holder(p.body, panes, 8) == back
+    assert holder(p.body, panes, 7) is None
+    assert unproved(p) is None
+    trial = TRIALS["lead_residual"]
+    with pytest.raises(Refused, match="may run more than 15 sets ahead"):
+        check(without_edge(p, back), trial.inputs({"M": 420}), {"M": 420}, groups=1)
+    assert unproved(without_edge(p, back)) is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hi": minimum(1, symbol("k0"))},  # another condition than the other loop's
+        {"hi": constant(1)},  # in every turn, the other only in the last
+        {"hi": symbol("M")},  # any number of times
+        {"step": symbol("k0") + 1},
+    ],
+    ids=["other condition", "every turn", "any number", "any step"],
+)
+def test_loops_that_do_not_run_equally_often_hold_nothing(fields: dict[str, Expr]) -> None:
+    p, (_, panes), _ = _counters()
+    body = _changed(p.body, "_done_2", **fields)
+    assert holder(body, panes, 15) is None
+    assert unproved(replace(p, body=body)) is not None
+
+
+def test_many_panes_a_turn_are_not_held_by_an_edge_of_one() -> None:
+    p, (_, panes), back = _counters()
+    assert holder(_changed(p.body, "m_pane", hi=constant(3)), panes, 15) == back
+    assert holder(_changed(p.body, "m_pane", hi=constant(4)), panes, 15) is None

@@ -42,6 +42,7 @@ OTHER_DIMS: dict[str, list[dict[str, int]]] = {
     "residual": [{"M": 1}, {"M": 49}],
     "panes": [{"M": 1}, {"M": 17}, {"M": 144}],
     "lead": [{"M": 1}, {"M": 90}, {"M": 130}],
+    "lead_residual": [{"M": 1}, {"M": 90}],
     "decode": [{"M": 16}, {"M": 17}],
     "weights": [{"M": 1}],
 }

@@ -122,11 +122,12 @@ def matmul_bias_relu(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n
 
 MATMUL_RESIDUAL = """
 @kernel
-def matmul_residual(A: f16[M, 64], B: const[f16[64, 80]], bias: const[f16[80]], R: f16[M, 80], C: out[f16[M, 80]]):
+def matmul_residual(A: f16[M, {k}], B: const[f16[{k}, {n}]], bias: const[f16[{n}]], R: f16[M, {n}],
+                    C: out[f16[M, {n}]]):
     where(1 <= M <= 4096)
     m: M
-    n: 80
-    k: 64
+    n: {n}
+    k: {k}
     acc[m, n] = sum(k, f32(A[m, k]) * f32(B[k, n]))
     C[m, n] = f16(acc[m, n]) + bias[n] + R[m, n]
 """
@@ -197,7 +198,7 @@ TRIALS = {
         {"M": 75},
     ),
     "residual": Trial(
-        parse_kernel(MATMUL_RESIDUAL),
+        parse_kernel(MATMUL_RESIDUAL.format(k=64, n=80)),
         Schedule(_block(("m", 48), ("n", 48)), packs=(fractals("B", 64, 80),)),
         {"M": 110},
     ),
@@ -227,6 +228,17 @@ TRIALS = {
     # those that come first.
     "lead": Trial(
         parse_kernel(MATMUL_BIAS_RELU.format(k=160, n=96)),
+        Schedule(
+            (*_block(("m", 80), ("n", 96)), Loop("n", 64)),
+            (Loop("k", 64, "pipeline"),),
+            packs=(fractals("B", 160, 96),),
+            extra=(("panes", 2), ("lead", 16), ("height", 48)),
+        ),
+        {"M": 170},
+    ),
+    # The same with a residual, which vector cores copy for either part: two counters between cores, one edge back.
+    "lead_residual": Trial(
+        parse_kernel(MATMUL_RESIDUAL.format(k=160, n=96)),
         Schedule(
             (*_block(("m", 80), ("n", 96)), Loop("n", 64)),
             (Loop("k", 64, "pipeline"),),

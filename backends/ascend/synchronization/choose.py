@@ -15,6 +15,7 @@ from tilewright.backends.ascend.synchronization.events import ahead, takeovers
 from tilewright.backends.ascend.synchronization.facts import Facts
 from tilewright.backends.ascend.synchronization.insert import Events, insert
 from tilewright.backends.ascend.synchronization.order import Order, Query
+from tilewright.backends.ascend.synchronization.paced import holder
 from tilewright.errors import InternalError
 
 #: Inactive edges after which the steps of the walk are made anew.
@@ -32,7 +33,7 @@ def choose(placed: Placed, found: list[Dependence], edges: dict[int, Candidate],
         proofs[query] = _prove(placed, order, query, d.reason)
     for n, c in edges.items():
         for query in takeovers(n, c, ahead(placed, c)):
-            proofs[query] = _prove(placed, order, query, f"the events of edge {n}")
+            proofs[query] = _held_back(placed, order, query, n, c)
             owner[query] = n
     users: dict[int, dict[Query, None]] = {n: {} for n in edges}
     for query, used in proofs.items():
@@ -63,6 +64,15 @@ def choose(placed: Placed, found: list[Dependence], edges: dict[int, Candidate],
                 order.use(insert(placed.body, left, private))
                 stale = 0
     return {n: c for n, c in edges.items() if n not in order.without}
+
+
+def _held_back(placed: Placed, order: Order, query: Query, n: int, c: Candidate) -> set[int]:
+    """The edges that keep the sets of an edge behind its waits, by a walk or, between cores, by counting turns."""
+    if c.crosses and order.proof(query) is None:
+        other = holder(order.body, n, ahead(placed, c))
+        if other is not None:
+            return {other}
+    return _prove(placed, order, query, f"the events of edge {n}")
 
 
 def _prove(placed: Placed, order: Order, query: Query, reason: str) -> set[int]:

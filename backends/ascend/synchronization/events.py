@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tilewright.backends.ascend.placed.form import Pipe, Placed
+from tilewright.backends.ascend.placed.form import Node, Pipe, Placed
 from tilewright.backends.ascend.synchronization.candidate import Candidate
 from tilewright.backends.ascend.synchronization.dependence import Count
-from tilewright.backends.ascend.synchronization.insert import Events
+from tilewright.backends.ascend.synchronization.insert import Events, insert
 from tilewright.backends.ascend.synchronization.order import Order, Query
+from tilewright.backends.ascend.synchronization.paced import holder
 
 #: Events beyond its slots that an edge may take before an edge back is cheaper.
 _MORE_EVENTS = 3
@@ -42,11 +43,13 @@ def takeovers(number: int, c: Candidate, events: int) -> Iterator[Query]:
 def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict[int, Candidate]:
     """``edges`` with as many events each as its sets can be ahead of its waits; ``order`` walks over ``edges``.
 
-    Where nothing holds the sets back, an edge in the other direction does.
+    Where nothing holds the sets back, not even what holds back another counter, an edge in the other direction does.
     """
     result = dict(edges)
     for n, c in edges.items():
         if c.is_barrier or _stays_behind(order, n, c, ahead(placed, c)):
+            continue
+        if c.crosses and holder(_with_edges(placed, result), n, ahead(placed, c)) is not None:
             continue
         for more in range(1, 0 if c.crosses else _MORE_EVENTS):
             if _stays_behind(order, n, c, c.slots + more):
@@ -62,6 +65,10 @@ def steady(placed: Placed, order: Order, edges: Mapping[int, Candidate]) -> dict
                 back, c.source, c.body, c.loop, c.before, c.after, far, far + (c.before <= c.after), why, pinned=True
             )
     return result
+
+
+def _with_edges(placed: Placed, edges: dict[int, Candidate]) -> tuple[Node, ...]:
+    return insert(placed.body, edges, {n: (0,) * c.slots for n, c in edges.items()})
 
 
 def _stays_behind(order: Order, n: int, c: Candidate, events: int) -> bool:

@@ -4,7 +4,7 @@
 2. One candidate edge enforces each; :mod:`choose` drops every edge that the others imply. :mod:`order` proves it by
    following one token along every path through the tree, so it holds for all trip counts that the bounds of the loops
    allow, loops that run zero times included. Ragged tiles touch less memory while their flags stay, so they need no
-   order that full ones do not.
+   order that full ones do not. Where counters between cores keep step because their loops do, :mod:`paced` counts.
 3. :mod:`events` numbers the events within the limits of the hardware; where they do not suffice, :mod:`fewer` takes
    stronger synchronisation that needs fewer. :mod:`insert` puts the statements in.
 4. :mod:`verify` proves the finished tree once more, with the events as they were given out.

@@ -13,6 +13,7 @@ from tilewright.backends.ascend.synchronization.dependence import Dependence, de
 from tilewright.backends.ascend.synchronization.events import ahead, may_share, takeovers
 from tilewright.backends.ascend.synchronization.facts import facts_of
 from tilewright.backends.ascend.synchronization.order import Order, Query
+from tilewright.backends.ascend.synchronization.paced import holder
 from tilewright.backends.ascend.synchronization.steps import Unbalanced
 
 
@@ -34,7 +35,8 @@ def unproved(placed: Placed, found: Sequence[Dependence] | None = None) -> str |
     edges = _edges(placed)
     for n, c in edges.items():
         for query in takeovers(n, c, ahead(placed, c)):
-            if order.proof(query) is None:
+            counted = c.crosses and holder(placed.body, n, ahead(placed, c)) is not None
+            if not counted and order.proof(query) is None:
                 return f"edge {n} may be set again before it was waited for"
     return _shared(order, placed, edges)
 
