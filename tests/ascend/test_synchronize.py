@@ -239,8 +239,9 @@ def test_nothing_runs_without_synchronisation(name: str) -> None:
         check(bare, trial.inputs(), trial.dims, groups=1)
 
 
-#: Without a loop over depth nothing is ordered twice: every candidate is needed.
-NOTHING_IMPLIED = frozenset(["batched", "residual"])
+#: Without a loop over depth nothing is ordered twice: every candidate is needed. (Of a residual, the edge that holds
+#: back its counter also keeps the three slots of the rows that vector cores copy.)
+NOTHING_IMPLIED = frozenset(["batched"])
 
 
 @pytest.mark.parametrize("name", TRIALS)

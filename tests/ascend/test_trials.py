@@ -132,6 +132,17 @@ def test_products_of_every_kind(name: str, dims: dict[str, int]) -> None:
         assert program.cores == ("cube",), "a sum that is only cast or cut off at 0 needs no vector core"
 
 
+@pytest.mark.parametrize(("panes", "rows"), [(3, 208), (2, 96)])
+def test_panes_of_bytes_are_whole_squares_of_fractals(panes: int, rows: int) -> None:
+    """An even share would be 80 or 48 rows, of which a load from L1 takes a half square more than L0A has room for."""
+    kernel, dims = PRODUCTS["int8"], {"M": rows, "N": 64, "K": 64}
+    loops = (Loop("m", rows, "block"), Loop("n", 64, "block"))
+    schedule = Schedule(loops, (Loop("k", 64, "pipeline"),), extra=(("panes", panes),))
+    trial = Trial(kernel, schedule, dims)
+    got = check(place(apply(kernel, schedule), targets()["ascend:910b3"]), trial.inputs(), dims).outputs["C"]
+    np.testing.assert_array_equal(got, run_lowered(kernel, trial.values(), dims)["C"])
+
+
 #: Kernels whose row, column or reduced axis has one lane, and lanes that fill no block of 32 bytes.
 NARROW = {
     "one column": (matmul_bias_gelu("f16", 1, 1), {"M": 50}),

@@ -33,6 +33,11 @@ def fractal_columns(layout: str, element_bytes: int, scope: str) -> tuple[int, i
     return (c0, FRACTAL) if layout == "nZ" else (FRACTAL, c0)
 
 
+def square(element_bytes: int) -> int:
+    """Rows and columns of the least square of fractals: loads into L0 move whole ones, so panes begin with one."""
+    return max(FRACTAL, BLOCK_BYTES // element_bytes)
+
+
 def padded_shape(layout: str, element_bytes: int, scope: str, rows: int, columns: int) -> tuple[int, int]:
     """The shape in whole fractals that a ``rows × columns`` matrix takes."""
     if layout == "ND":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tilewright.backends.ascend.placed.form import SUBBLOCK, Block, Loop, View
-from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
+from tilewright.backends.ascend.placed.layout import FRACTAL, round_up, square
 from tilewright.backends.ascend.placing.convolution import convolve
 from tilewright.backends.ascend.placing.exits import Exit, Way, addend_of, find_exit, rewritten
 from tilewright.backends.ascend.placing.frame import HEIGHT, LEAD, PANES, Frame, inside
@@ -189,7 +189,7 @@ class CubePart(OperandPart):
         """The sum of the rows in ``window``, which starts in ``frame``."""
         c = self.context
         with c.within(window):
-            panes = self._panes(row)
+            panes = self._panes(row, FRACTAL if node.value.dtype.is_float else square(1))
             rows, columns = c.lanes(row) if panes is None else panes.height, round_up(c.lanes(column), FRACTAL)
         around, slots = (frame, 2) if panes is None else (Frame(panes.var), panes.count)
         shape = (round_up(rows, FRACTAL), columns)
@@ -205,15 +205,15 @@ class CubePart(OperandPart):
         with self.context.within(part.window):
             return self.stage(a, part.axes[0], inner, part.tile.tile)
 
-    def _panes(self, row: str) -> _Panes | None:
-        """The panes that the schedule asks for; the rows that come first are one."""
+    def _panes(self, row: str, step: int) -> _Panes | None:
+        """The panes that the schedule asks for, multiples of ``step`` high; the rows that come first are one."""
         c = self.context
         if c.window is not None and c.window[1] == 0:
             return _Panes(c.tree.variable(f"{row}_lead"), c.lanes(row), 1)
         count = int(c.scheduled.schedule.option(PANES, 1))
         if count < 2 or c.fused or c.lanes(row) <= FRACTAL:
             return None
-        height = max(int(c.scheduled.schedule.option(HEIGHT, 0)), round_up(-(-c.lanes(row) // count), FRACTAL))
+        height = round_up(max(int(c.scheduled.schedule.option(HEIGHT, 0)), -(-c.lanes(row) // count)), step)
         missing = min(count * height - round_up(c.lanes(row), FRACTAL), height - FRACTAL)
         return _Panes(c.tree.variable(f"{row}_pane"), height, count, missing if missing % FRACTAL == 0 else 0)
 

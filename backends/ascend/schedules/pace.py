@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilewright.backends.ascend.placed.layout import FRACTAL, round_up
+from tilewright.backends.ascend.placed.layout import FRACTAL, round_up, square
 from tilewright.target import Target
 
 #: Products a cycle of the cube unit, of 16 bits; i8 has twice as many.
@@ -109,7 +109,7 @@ class _Model:
         self.lanes = 32 // p.size
         rows = min(t.rows, round_up(p.rows, FRACTAL))
         rest = rows - min(t.lead, rows)
-        high = max(t.height, round_up(-(-rest // t.panes), FRACTAL))
+        high = max(t.height, round_up(-(-rest // t.panes), square(p.size) if t.panes > 1 else FRACTAL))
         missing = min(t.panes * high - rest, high - FRACTAL)
         ends = [min(rest, (n + 1) * high - missing) for n in range(t.panes)]
         self.heights = [b - a for a, b in zip([0, *ends], ends, strict=False) if b > a]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product as combinations
 
-from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up
+from tilewright.backends.ascend.placed.layout import BLOCK_BYTES, FRACTAL, round_up, square
 from tilewright.backends.ascend.placing.dequantized import Dequantized
 from tilewright.backends.ascend.placing.exits import addend_of
 from tilewright.backends.ascend.placing.frame import HEIGHT, LEAD, PANES, RING
@@ -149,7 +149,8 @@ def _refined(p: Problem, fits: _Room, tilings: list[Tiling], target: Target) -> 
     # More panes than these two would fill the cube unit's queue within one piece of depth.
     led = [replace(t, lead=n, ring=2, panes=2) for t in best for n in _LEADS if not p.vector]
     leads = list(dict.fromkeys([*best, *led]))
-    shares = [round_up(-(-(t.rows - t.lead) // t.panes), FRACTAL) + FRACTAL for t in leads]
+    step = square(p.size)
+    shares = [round_up(-(-(t.rows - t.lead) // t.panes), step) + step for t in leads]
     uneven = [replace(t, height=h) for t, h in zip(leads, shares, strict=True) if t.panes > 1]
     timed = [(pace(p, t, target), n, t) for n, t in enumerate((*leads, *uneven)) if fits(t)]
     return [*(t for _, _, t in sorted(timed, key=lambda f: f[:2])[:_MOST]), *tilings]
@@ -299,7 +300,8 @@ class _Room:
 
     def __call__(self, t: Tiling) -> bool:
         rest = t.rows - t.lead
-        high = max(t.height, round_up(-(-rest // t.panes), FRACTAL)) if rest > 0 else 0
+        step = square(self.size) if t.panes > 1 else FRACTAL
+        high = max(t.height, round_up(-(-rest // t.panes), step)) if rest > 0 else 0
         sums = (t.lead + t.panes * high) * round_up(t.columns, FRACTAL)
         # Flags of three transfers that go on apart are more than there are events for where the slots are many.
         if t.lead and t.ring > 2:
