@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,12 @@ class Result:
 
 
 def check(
-    placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int = 2, seed: int = 0
+    placed: Placed,
+    inputs: Mapping[str, Array],
+    dims: Mapping[str, int],
+    groups: int = 2,
+    seed: int = 0,
+    run: Collection[int] | None = None,
 ) -> Result:
     """Run ``placed`` on ``groups`` groups of cores. Raises :class:`Refused`.
 
@@ -78,17 +83,25 @@ def check(
         inputs: a tensor for every parameter that is read, in its dtype and shape.
         dims: a value for every dimension symbol.
         seed: order in which ready pipes are tried; an accepted program gives the same numbers for every seed.
+        run: the groups that are run, where not all are; what the others would write is not written then.
     """
     check_static(placed)
-    return _Machine(placed, inputs, dims, groups, seed).run()
+    return _Machine(placed, inputs, dims, (groups, range(groups) if run is None else run), seed).run()
 
 
 class _Machine:
-    def __init__(self, placed: Placed, inputs: Mapping[str, Array], dims: Mapping[str, int], groups: int, seed: int):
+    def __init__(
+        self,
+        placed: Placed,
+        inputs: Mapping[str, Array],
+        dims: Mapping[str, int],
+        groups: tuple[int, Collection[int]],
+        seed: int,
+    ):
         self.placed, self.dims, self.random = placed, dims, random.Random(seed)
         self.target = placed.target
         self.buffers = {b.name: b for b in placed.buffers}
-        self.cores = self._make_cores(groups)
+        self.cores = self._make_cores(*groups)
         pipes = len(PIPE_ORDER)
         count = len(self.cores) * pipes
         self.clocks = np.zeros((count, count), np.int64)
@@ -101,10 +114,10 @@ class _Machine:
         self.memories = Memories(placed, dims, self._describe)
         self.memories.load(inputs)
 
-    def _make_cores(self, groups: int) -> list[_Core]:
+    def _make_cores(self, groups: int, run: Collection[int]) -> list[_Core]:
         """A cube core and its vector cores a group; where they are one core, that one runs every statement."""
         cores: list[_Core] = []
-        for group in range(groups):
+        for group in run:
             for kind, subs, body in programs(self.placed):
                 for sub in range(subs):
                     env = {**self.dims, "_group": group, "_groups": groups, "_sub": sub}
