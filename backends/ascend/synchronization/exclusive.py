@@ -26,10 +26,18 @@ def exclusive(x: Access, y: Access, facts: Facts, shared: frozenset[str]) -> boo
     sizes = _counts(x), _counts(y)
     found = {c: None for part in sizes for e in part for c in _choices(e) if _symbols(c) <= shared}
     return any(
-        all(any(facts.bounds(replaced(e, v))[1] <= 0 for part in sizes for e in part) for v in values)
+        all(any(_none(e, v, facts) for part in sizes for e in part) for v in values)
         for values in (_cases(choice, facts) for choice in found)
         if values
     )
+
+
+def _none(e: Expr, values: Mapping[Atom, Expr], facts: Facts) -> bool:
+    """Whether ``e`` is 0 where ``values`` hold; of what is divided by one of them that is 0 nothing is known."""
+    try:
+        return facts.bounds(replaced(e, values))[1] <= 0
+    except ZeroDivisionError:
+        return False
 
 
 def _cases(choice: Operation, facts: Facts) -> tuple[Mapping[Atom, Expr], ...]:
