@@ -83,7 +83,7 @@ def check(
         inputs: a tensor for every parameter that is read, in its dtype and shape.
         dims: a value for every dimension symbol.
         seed: order in which ready pipes are tried; an accepted program gives the same numbers for every seed.
-        run: the groups that are run, where not all are; what the others would write is not written then.
+        run: the groups that are run, where not all are; there are no outputs then, of which others write the rest.
     """
     check_static(placed)
     return _Machine(placed, inputs, dims, (groups, range(groups) if run is None else run), seed).run()
@@ -101,7 +101,7 @@ class _Machine:
         self.placed, self.dims, self.random = placed, dims, random.Random(seed)
         self.target = placed.target
         self.buffers = {b.name: b for b in placed.buffers}
-        self.cores = self._make_cores(*groups)
+        self.cores, self.whole = self._make_cores(*groups), len(groups[1]) == groups[0]
         pipes = len(PIPE_ORDER)
         count = len(self.cores) * pipes
         self.clocks = np.zeros((count, count), np.int64)
@@ -145,7 +145,8 @@ class _Machine:
                 while core.queues[pipe] and self._step(core, pipe):
                     moved = True
         self._finish()
-        outputs = {p.name: self.memories.output(p.name) for p in self.placed.kernel.params if p.role == "out"}
+        made = [p.name for p in self.placed.kernel.params if p.role == "out" and self.whole]
+        outputs = {name: self.memories.output(name) for name in made}
         return Result(outputs, self.executed, self.memories.fault)
 
     def _next(self, core: _Core) -> Item | None:
