@@ -153,13 +153,14 @@ def _cycles(kernel: Kernel, w: Windows, t: _Tiling, after: float, target: Target
     rates = {name: 1 / (miss / rate["gm"] + (1 - miss) / rate["l1"]) for name, miss in once.items()}
     into_l1 = rounds * image / rates["image"] + (1 if t.resident else rounds) * weights / rates["weights"]
     sides = max(1, int(target.extra["subblocks"]))
-    last = after * rows * columns * 4 / sides / target.vector_bytes
-    vector = last + (_HANDED if after else 0)
+    vector = after * rows * columns * 4 / sides / target.vector_bytes + (_HANDED if after else 0)
     if w.planar:  # the gathers of the vector cores, side by side: an offset of four bytes a lane
         repeats = w.high(t.pixels) * w.across.size * channels * 4 / sides / target.vector_bytes
         vector += repeats * target.extra["cycles"]["vector"]["gather"][0]
     into_l1 = max(into_l1, rounds * vector)
-    out = 4 * rows * columns / rate["l0c"] + last
+    out = 4 * rows * columns / rate["l0c"]
+    # The cube core goes on when a sum has left L0C: what vector cores do with it is hidden, but for that of the last
+    # block, which weighs less than the waits that every further block brings.
     exposed = out * (rounds if 8 * rows * columns > target.memory["l0c"].size else 1)
     # What the first product waits for: a slice of the image, and the weights that come with it.
     first = image * t.channels / w.channels / rates["image"] + columns * t.depth * size / rates["weights"]
