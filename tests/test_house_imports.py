@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends.cuda": COMPILING | {"backends.base"},
     "backends.ascend": COMPILING | {"backends.base"},
     "backends.xla": COMPILING | {"backends.base"},
-    "package": {"plan", "runtime.errors", "runtime.format", "errors"}
+    "package": {"plan", "runtime.errors", "runtime.format", "runtime.manifest", "errors"}
     | {"ir.types", "ir.symbolic", "ir.ranges", "ir.parse"},
     "observe": BELOW_DRIVER | {"accuracy", "sample"},
     "selection": BELOW_DRIVER,

@@ -110,10 +110,11 @@ def _artifact(
     artifact: Artifact, file: Path, members: bool, found: Mapping[str, Sequence[ProgramFacts]]
 ) -> Iterator[tuple[str, str]]:
     from tilewright.runtime import modules
+    from tilewright.runtime.manifest import told_models, told_tools
     from tilewright.runtime.placement import described
 
     manifest = artifact.manifest
-    models = manifest.provenance.get("models", ())
+    models = told_models(manifest.provenance)
     yield "artifact", f"{file}  {size(file.stat().st_size)}"
     for model in models:
         entry = f"{model.get('entry')}: " if len(models) > 1 else ""
@@ -146,7 +147,7 @@ def _artifact(
     yield "weights", f"{len(manifest.weights)} tensors, {size(total)}"
     for weight in sorted(manifest.weights, key=lambda w: -w.size)[:LARGEST]:
         yield "", f"{size(weight.size):>9}  {weight.dtype}[{', '.join(map(str, weight.shape))}]  {weight.name}"
-    tools = manifest.provenance.get("tools", {})
+    tools = told_tools(manifest.provenance)
     yield (
         "made by",
         f"tilewright {manifest.provenance.get('compiler')}  " + "  ".join(f"{k} {v}" for k, v in tools.items()),

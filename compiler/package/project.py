@@ -14,6 +14,7 @@ from tilewright.plan.decode import checked_plan
 from tilewright.plan.plan import HostLaunch, Launch, Plan
 from tilewright.runtime.errors import ArtifactError
 from tilewright.runtime.format import TENSOR_ALIGNMENT
+from tilewright.runtime.manifest import told_models
 
 #: Files of the executor that are for GPUs alone.
 _GPU = re.compile(r"cuda_.*|modules\.c|device\.h")
@@ -213,7 +214,7 @@ def _words(
     options = json.loads(files.get("host/options.json", b'{"common": []}'))
     options = {_plain(f, r"\w+"): [_plain(o, r"-[\w=+.,-]+") for o in words] for f, words in options.items()}
     family = next((name for name in options if name != "common"), "")
-    models = manifest["provenance"].get("models", [{}])
+    models = told_models(manifest["provenance"]) or [{}]
     entry = manifest["entries"][0]
     return {
         "MODEL": str(models[0].get("name", "A model")),

@@ -198,6 +198,18 @@ def _no_float(text: str) -> Any:
     raise ValueError(f"{text}: only integers occur here")
 
 
+def told_models(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The models that an artifact says it was made of. Nothing runs by it: what is no such record tells of none."""
+    found = provenance.get("models")
+    return [m for m in found if isinstance(m, dict)] if isinstance(found, list) else []
+
+
+def told_tools(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The versions of the tools that made an artifact, as far as it tells them."""
+    found = provenance.get("tools")
+    return found if isinstance(found, dict) else {}
+
+
 def _manifest(raw: Any) -> Manifest:
     members = raw["members"]
     hashes = {_text(name): _text(m["sha256"]) for name, m in members.items()}
@@ -211,20 +223,12 @@ def _manifest(raw: Any) -> Manifest:
         weights=tuple(map(_weight, _list(raw["weights"]["tensors"]))),
         hashes=hashes,
         sizes={name: _size(m["bytes"]) for name, m in members.items()},
-        provenance=_provenance(raw["provenance"]),
+        provenance=dict(raw["provenance"].items()),
     )
     names = [w.name.encode() for w in manifest.weights]
     if any(a >= b for a, b in pairwise(names)) or not manifest.entries:
         raise ValueError("weights out of order, or no entry point")
     return manifest
-
-
-def _provenance(raw: Any) -> dict[str, Any]:
-    """What is told of where an artifact comes from: nothing runs by it."""
-    for model in _list(raw.get("models", [])):
-        model.items()
-    raw.get("tools", {}).items()
-    return dict(raw.items())
 
 
 def _list(value: Any) -> list[Any]:

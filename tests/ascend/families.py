@@ -327,7 +327,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
 #: Families that a build places otherwise for 910B1, which has more cores, than for 910B3; on 910B4 all are the same.
 MORE_CORES = (
     *("matmul", "int8", "bias", "residual", "weights", "panes", "softmax", "decode"),
-    *("layer norm", "broadcast", "gather", "reduction", "quantized"),
+    *("layer norm", "broadcast", "gather", "reduction", "quantized", "lead", "lead_residual"),
 )
 
 

@@ -21,7 +21,7 @@ from tilewright.runtime.library import (
     Error,
     Weights,
 )
-from tilewright.runtime.manifest import TargetInfo
+from tilewright.runtime.manifest import TargetInfo, told_tools
 from tilewright.runtime.modules import MODULES, Modules, read_modules
 
 #: The driver's library. CUDA's own name of it on Linux.
@@ -104,8 +104,7 @@ def driver_needed(artifact: Artifact) -> int:
 
     Code of one generation of ``ptxas`` runs on every driver of that generation (CUDA, "Minor Version Compatibility").
     """
-    tools = artifact.manifest.provenance.get("tools")
-    version = tools.get("ptxas") if isinstance(tools, dict) else None
+    version = told_tools(artifact.manifest.provenance).get("ptxas")
     found = re.match(r"([0-9]{1,3})\.", version) if isinstance(version, str) else None
     return int(found[1]) * 1000 if found else 0
 
