@@ -68,8 +68,9 @@ that the launch before wrote (weights stay in DRAM): the column that counts for 
 what the bytes that any grid of cores has to read, the products and the latencies allow in both cases
 (`backends/ascend/simulator/bound.py`), whatever the schedule. One group of cores, that with the most to do, is
 simulated. A launch's own start is not counted. Waits are shares of the time of a core. *Of what DRAM allows*: the time
-in which all cores could just read the inputs, over the time that the launch takes. Three blocks of each program, those
-of one group of cores, ran with random data under all rules of the simulator first.
+in which all cores could just read the inputs, over the time that the launch takes. A row is
+written when three blocks of its program, those of one group of cores, ran with random data under all rules of the
+simulator; rows of 310P3 from the 14 x 14 convolutions on, and of 910B4 from Llama's on, are older than that.
 
 """
 
